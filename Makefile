@@ -1,0 +1,53 @@
+# make demo    one prompt, eight candidates judged before they are drawn, one picture
+# make test    the tests
+# make check   format, lint and types
+# make setup   the environment alone
+# Each of them works first on a fresh clone and installs into .venv only what it needs.
+#
+#   PYTHON=python3.12    the Python to make .venv with (3.11 or newer)
+#   TORCH_INDEX=URL      one more package index to look in: Linux without a GPU can name PyTorch's own CPU index,
+#                        which spares some gigabytes of CUDA libraries
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+# Stamps: installed for use; installed for development. Older than what they depend on, they are made again.
+RUNTIME := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-dev
+
+REQUIRE_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("forejudge needs Python 3.11 or newer, \
+  but $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % sys.version_info[:2])
+
+DEMO_PROMPT := a photo of a red circle left of a blue square
+
+.PHONY: demo test check setup
+
+demo: $(RUNTIME)
+	$(BIN)/forejudge generate "$(DEMO_PROMPT)" --n 8 --all --out demo
+	@echo "The picture: demo/best.png. All eight with their verdicts: demo/contact_sheet.png."
+
+test: $(DEVELOPMENT)
+	$(BIN)/pytest
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+setup: $(RUNTIME)
+
+$(RUNTIME): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(REQUIRE_PYTHON)'
+	@echo "Installing into $(VENV) (torch is large; a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEVELOPMENT): $(RUNTIME)
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@

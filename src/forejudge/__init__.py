@@ -1,0 +1,27 @@
+"""Judge an image before it is drawn: pick the best of N candidates of a one-step diffusion transformer."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forejudge.best_of_n import BestOfN as BestOfN
+    from forejudge.errors import ForejudgeError as ForejudgeError
+    from forejudge.generators.base import Sampling as Sampling
+    from forejudge.result import Result as Result
+
+__version__ = version("forejudge")
+_HOMES = {
+    "BestOfN": "best_of_n",
+    "ForejudgeError": "errors",
+    "Result": "result",
+    "Sampling": "generators.base",
+}
+__all__ = ["BestOfN", "ForejudgeError", "Result", "Sampling", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: model libraries take seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'forejudge' has no attribute {name!r}")
+    return getattr(import_module(f"forejudge.{_HOMES[name]}"), name)

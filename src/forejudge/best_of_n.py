@@ -1,0 +1,167 @@
+"""The product: judge N candidates before they are drawn, and draw the best.
+
+    conditioning = generator.encode(prompt)                        # once per prompt
+    candidates   = generator.start(conditioning, seeds)            # noise only
+    candidates   = generator.advance(candidates, verifier.reads)   # to the furthest stage it reads
+    verdicts     = verifier.judge(prompt, candidates)              # one verdict per candidate
+    winner       = select(verdicts)
+    image        = generator.advance(candidates[winner], IMAGE)    # continues, never restarts
+
+A budget only decides which seeds are drawn next, chunk by chunk.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from forejudge.budget import Limits
+from forejudge.clock import StageClock
+from forejudge.costs import CostModel
+from forejudge.errors import InvalidRequest
+from forejudge.generators import as_generator, load_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.noise import LARGEST_SEED, candidate_seed
+from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
+from forejudge.search import LARGEST_CHUNK, Found, OnProgress, Pace, Search
+from forejudge.selection import passed
+from forejudge.types import IMAGE, Stage
+from forejudge.device import resolve_device, resolve_dtype
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.base import Verifier
+
+
+class BestOfN:
+    """A generator and a verifier that reads it, ready to pick the best of N.
+
+    `batch_size` is the most candidates drawn at once; None draws as many as fit in memory.
+    Raises MismatchError when the verifier cannot read the generator.
+    """
+
+    def __init__(self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
+        self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
+        self.verifier, self.batch_size = verifier, batch_size
+        self.warnings = tuple(verifier.check(self.generator))
+        self.costs = CostModel(self.generator, verifier, self.generator.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        generator: str = "miniature",
+        verifier: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int | None = None,
+    ) -> "BestOfN":
+        """Load both. The verifier defaults to the one that goes with the generator.
+
+        Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
+        """
+        where, kind = resolve_device(device), resolve_dtype(dtype)
+        return cls(
+            load_generator(generator, where, kind),
+            load_verifier(verifier or generator, where, kind),
+            batch_size=batch_size,
+        )
+
+    def __call__(
+        self,
+        prompt: str,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+        image_index: int = 0,
+        budget_ms: float | None = None,
+        until: float | None = None,
+        max_n: int | None = None,
+        top_k: int = 1,
+        sampling: Sampling | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        """Draw, judge, pick and finish; see `Limits` for n (8 by default), budget_ms, until and max_n.
+
+        `seeds` lists candidate seeds outright; otherwise they follow from `seed`, the prompt and `image_index`.
+        `top_k` pictures are finished, the best ones. Raises InvalidRequest for what cannot be served.
+        """
+        limits = _limits(n, seeds, budget_ms, until, max_n)
+        if top_k < 1:
+            raise InvalidRequest(f"top_k = {top_k} finishes nothing: it must be at least 1")
+        if until is not None and not self.verifier.calibrated:
+            raise InvalidRequest(
+                f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
+            )
+        sampling = sampling or Sampling()
+        largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
+        costs = self.costs.measure(prompt, sampling, largest) if budget_ms else None
+        chosen = tuple(seeds or self._seeds(seed, prompt, image_index, limits.cap))
+        search = Search(self.generator, self.verifier, StageClock(self.generator.device), top_k)
+        pace = Pace(limits, largest, costs)
+        found = search.run(prompt, chosen, sampling, limits, pace, on_progress)
+        settings = self._settings(None if seeds else seed, image_index, sampling)
+        judged_at = max(self.verifier.reads)
+        return Result(_record(prompt, chosen, found, judged_at, settings), found.images)
+
+    @staticmethod
+    def _seeds(seed: int, prompt: str, image_index: int, count: int) -> list[int]:
+        return [candidate_seed(seed, prompt, image_index, index) for index in range(count)]
+
+    def _settings(self, seed: int | None, image_index: int, sampling: Sampling) -> Settings:
+        return Settings(
+            generator=self.generator.name,
+            verifier=self.verifier.name,
+            seed=seed,
+            image_index=image_index,
+            sampling=sampling,
+            device=str(self.generator.device),
+            dtype=str(self.generator.dtype).removeprefix("torch."),
+            batch_size=self.batch_size,
+            warnings=self.warnings,
+        )
+
+
+def _limits(
+    n: int | None,
+    seeds: Sequence[int] | None,
+    budget_ms: float | None,
+    until: float | None,
+    max_n: int | None,
+) -> Limits:
+    if seeds is not None:
+        if not seeds or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
+            raise InvalidRequest(f"seeds must be one or more numbers from 0 to {LARGEST_SEED}")
+        if n is not None and n != len(seeds):
+            raise InvalidRequest(f"n = {n} contradicts the {len(seeds)} seeds given: leave one out")
+        n = len(seeds)
+    given = {} if max_n is None else {"max_n": max_n}
+    return Limits(n, budget_ms, until, **given)
+
+
+def _record(prompt: str, seeds: tuple[int, ...], found: Found, judged_at: Stage, settings: Settings) -> SearchRecord:
+    records = [
+        CandidateRecord(
+            index=index,
+            seed=seeds[index],
+            stage=str(IMAGE if index in found.images else judged_at),
+            **vars(verdict),
+        )
+        for index, verdict in enumerate(found.verdicts)
+    ]
+    winner = found.order[0]
+    return SearchRecord(
+        prompt=prompt,
+        candidates=tuple(records),
+        winner=winner,
+        passed=passed(found.verdicts[winner]),
+        ended_by=found.ended_by,
+        n=len(records),
+        unused=found.drawn - len(records),
+        timings=found.timings,
+        settings=settings,
+        versions={name: version(name) for name in _VERSIONED},
+    )
+
+
+_VERSIONED = ("forejudge", "torch", "diffusers", "transformers")

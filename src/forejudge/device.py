@@ -1,0 +1,25 @@
+"""Devices and dtypes by name."""
+
+import torch
+
+from forejudge.errors import InvalidRequest
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """A device by name; None takes CUDA where there is one. Raises InvalidRequest for one that is not here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidRequest(
+            f"device {name!r} is not available here ({str(error).splitlines()[0]}): use cpu or cuda"
+        ) from None
+    return device
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """float32, bfloat16 or float16 by name. Raises InvalidRequest for another."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise InvalidRequest(f"dtype {name!r} is unknown: use one of {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,1 @@
+"""Judging finished pictures and the verifiers that chose them: rules, figures, intervals."""

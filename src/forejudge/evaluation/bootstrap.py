@@ -1,0 +1,93 @@
+"""Intervals for figures of a test set whose cases are (prompt, repeat): the two-level bootstrap.
+
+Cases of one prompt resemble each other, so a resample draws prompts first and then cases within
+each drawn prompt, both with replacement (Davison and Hinkley, "Bootstrap Methods and their
+Application", 1997, section 3.8). With few cases to a prompt this errs on the wide side. Where a
+case was run with several seeds, its figure is their average.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure of the test set and its percentile interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    statistic: Callable[..., FloatArray],
+    prompt_ids: ArrayLike,
+    *columns: ArrayLike,
+    rng: np.random.Generator,
+    tasks: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of a statistic of means, such as a mean, a difference or a ratio.
+
+    `columns` are arrays (cases,) of figures of the same cases; all are resampled together, so a
+    difference is paired. `statistic` takes the mean of each column, as arrays (resamples,), and
+    returns an array (resamples,): `lambda mean: mean`, `np.subtract`, `distance_closed`. Resamples
+    in which it is not finite (a ratio without a denominator) are left out; where none is left the
+    ends are nan.
+
+    Without `tasks` a mean is taken over cases (micro). With `tasks`, one name a case, it is the
+    mean of the tasks' means (macro), and prompts are drawn within their task. The same state of
+    `rng` gives the same interval.
+    """
+    prompts = np.asarray(prompt_ids)
+    values_KC = np.stack([np.asarray(column, np.float64) for column in columns])
+    assert values_KC.shape[1:] == prompts.shape, "prompt_ids and each column: one value a case"
+    assert prompts.size > 0
+    assert resamples > 0
+    assert 0 < level < 1
+
+    groups = _rows_by_value(np.zeros(len(prompts)) if tasks is None else np.asarray(tasks))
+    estimate = statistic(*_mean_of([values_KC[:, rows].mean(axis=1, keepdims=True) for rows in groups]))
+    draws = statistic(
+        *_mean_of([_resampled_means(prompts[rows], values_KC[:, rows], resamples, rng) for rows in groups])
+    )
+    finite = draws[np.isfinite(draws)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail]) if finite.size else (np.nan, np.nan)
+    return Interval(float(estimate[0]), float(low), float(high))
+
+
+def _mean_of(means_by_group: Sequence[FloatArray]) -> FloatArray:
+    return np.mean(means_by_group, axis=0)
+
+
+def _resampled_means(
+    prompts: NDArray[np.generic], values_KC: FloatArray, resamples: int, rng: np.random.Generator
+) -> FloatArray:
+    """(columns, resamples): the mean of each column in each resample."""
+    weights_RC = _resample_weights(prompts, resamples, rng)
+    return values_KC @ weights_RC.T / weights_RC.sum(axis=1)
+
+
+def _resample_weights(prompts: NDArray[np.generic], resamples: int, rng: np.random.Generator) -> FloatArray:
+    """(resamples, cases): how often each resample holds each case."""
+    clusters = _rows_by_value(prompts)
+    drawn = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), resamples)
+    weights_RC = np.empty((resamples, len(prompts)))
+    for times, rows in zip(drawn.T, clusters, strict=True):
+        # A prompt drawn t times gives t draws of all its cases: one multinomial of t * size.
+        size = len(rows)
+        weights_RC[:, rows] = rng.multinomial(times * size, np.full(size, 1 / size))
+    return weights_RC
+
+
+def _rows_by_value(values: NDArray[np.generic]) -> list[NDArray[np.intp]]:
+    """The row numbers of each distinct value, in the order of the values."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])

@@ -1,0 +1,59 @@
+"""What a generator is. Adding one takes a file with a class like this and a line in the table of `generators`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from forejudge.types import Candidates, Stage
+
+
+class Sampling(BaseModel):
+    """How an image is drawn. Sizes in pixels; None stands for the generator's own size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=1, ge=1, le=64)
+    guidance_scale: float = Field(default=4.5, ge=0)
+    height: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1)
+
+
+class Architecture(BaseModel):
+    """What a hidden-state verifier must know of a generator to read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    transformer: str  # class name
+    width: int
+    num_blocks: int
+    latent_channels: int
+    latent_size: int  # rows and columns of tokens at the generator's own size
+    text_width: int
+
+
+class Generator(ABC):
+    """A diffusion transformer whose forward pass can stop after any block and go on from there later."""
+
+    name: str  # folder or hub id it came from
+    architecture: Architecture
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str  # hash of some of its weights: tells two trainings of one architecture apart
+
+    @abstractmethod
+    def encode(self, prompt: str, sampling: Sampling) -> Any:
+        """The prompt's conditioning, once for all its candidates.
+
+        Raises InvalidRequest for an empty or over-long prompt and for sizes it cannot draw.
+        """
+
+    @abstractmethod
+    def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
+        """Candidates that are noise only, one for each seed."""
+
+    @abstractmethod
+    def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
+        """Take candidates on from where they stand to the furthest of `stages`, with a view for each of them."""

@@ -1,0 +1,66 @@
+"""What a prompt of the miniature world asks for: its wording and its metadata line in GenEval's schema."""
+
+from dataclasses import dataclass
+
+from forejudge.evaluation.metadata import (
+    Color,
+    CountedObject,
+    IncludedObject,
+    PromptMetadata,
+    Relation,
+    Task,
+)
+from forejudge.miniature.shapes import plural
+
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
+
+
+def with_article(noun: str) -> str:
+    vowel_sound = noun[0] in "aeiou" or noun == "hourglass"
+    return f"{'an' if vowel_sound else 'a'} {noun}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One kind of object that a prompt names, with its colour if the prompt says one."""
+
+    kind: str
+    colour: Color | None = None
+
+    def __str__(self) -> str:
+        return f"{self.colour} {self.kind}" if self.colour else self.kind
+
+
+@dataclass(frozen=True)
+class Description:
+    """A prompt before it is worded. `relation` says where the first object stands seen from the second."""
+
+    tag: Task
+    wanted: tuple[Wanted, ...]
+    count: int = 1
+    relation: Relation | None = None
+
+    @property
+    def prompt(self) -> str:
+        if self.count > 1:
+            return f"a photo of {NUMBER_WORDS[self.count]} {plural(self.wanted[0].kind)}"
+        nouns = [with_article(str(wanted)) for wanted in self.wanted]
+        return "a photo of " + f" {self.relation or 'and'} ".join(nouns)
+
+    @property
+    def metadata(self) -> PromptMetadata:
+        """The prompt's line in GenEval's schema."""
+        include = [self._included(wanted) for wanted in self.wanted]
+        if self.relation:
+            include.reverse()
+            include[1] = include[1].model_copy(update={"position": (self.relation, 0)})
+        one_more = CountedObject(class_name=self.wanted[0].kind, count=self.count + 1)
+        return PromptMetadata(
+            tag=self.tag,
+            include=tuple(include),
+            exclude=(one_more,) if self.count > 1 else (),
+            prompt=self.prompt,
+        )
+
+    def _included(self, wanted: Wanted) -> IncludedObject:
+        return IncludedObject(class_name=wanted.kind, count=self.count, color=wanted.colour)

@@ -1,0 +1,166 @@
+"""The miniature's generator: a SANA-Sprint of the library's own classes, trained to draw in one step.
+
+At the last time (pure noise) the scene is coupled with the noise, and regression learns that function. At earlier
+times the picture is mixed with independent noise, because SCMScheduler re-noises every further step afresh. A linear
+head drafts the picture from the middle block while training, so that the first blocks decide what will be drawn; the
+head is not shipped.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+from torch import Tensor, nn
+from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+from forejudge.generators.sana_split import SanaInput, prefix, suffix
+from forejudge.miniature.autoencoder import sample_descriptions, to_model_range
+from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
+from forejudge.miniature.scene import render
+from forejudge.miniature.tokenizers import gemma_tokenizer
+from forejudge.miniature.training_loop import LossAtStep, generator_at
+
+GUIDANCE_SCALE = 4.5  # the pipeline's default
+_TEXT_LENGTH = 16  # the longest prompt of the world has 13 tokens; masked ones change nothing
+_COUPLED_SHARE = 0.75
+_EARLIEST_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
+_SOFTNESS = 0.3  # below this error per token the loss is a square, above it a distance
+
+
+class GeneratorParts(nn.Module):
+    """What is trained together: text encoder, transformer and the drafting head."""
+
+    def __init__(self, blocks: int, width: int, draft_after: int) -> None:
+        super().__init__()
+        self.text_encoder = Gemma2Model(_text_encoder_config(len(gemma_tokenizer())))
+        self.transformer = new_transformer(blocks, width, self.text_encoder.config.hidden_size)
+        self.draft = nn.Linear(width, NOISE_SHAPE[0])
+        self.draft_after = draft_after
+
+    def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
+        """The predicted velocity (N, C, H, W) and the draft of the clean latent (N, C, H, W)."""
+        text_NLD = self.text_encoder(ids_NL, attention_mask=mask_NL)[0]
+        guidance_N = torch.full_like(time_N, GUIDANCE_SCALE * self.transformer.config.guidance_embeds_scale)
+        inputs = SanaInput(latents_NCHW, text_NLD, mask_NL, time_N, guidance_N)
+        middle = prefix(self.transformer, inputs, self.draft_after)
+        draft_NTC = self.draft(middle.hidden_NTD)
+        velocity_NCHW = suffix(self.transformer, middle, self.draft_after)
+        return velocity_NCHW, draft_NTC.transpose(1, 2).unflatten(2, middle.grid)
+
+
+def new_transformer(blocks: int, width: int, text_width: int) -> SanaTransformer2DModel:
+    """An untrained transformer with SANA-Sprint's options, only smaller, and with position embeddings."""
+    heads = width // 32
+    return SanaTransformer2DModel(
+        in_channels=NOISE_SHAPE[0],
+        out_channels=NOISE_SHAPE[0],
+        num_attention_heads=heads,
+        attention_head_dim=32,
+        num_layers=blocks,
+        num_cross_attention_heads=heads,
+        cross_attention_head_dim=32,
+        cross_attention_dim=width,
+        caption_channels=text_width,
+        sample_size=NOISE_SHAPE[1],
+        interpolation_scale=1,
+        guidance_embeds=True,
+        guidance_embeds_scale=0.1,
+        qk_norm="rms_norm_across_heads",
+        timestep_scale=1000.0,
+    )
+
+
+def _text_encoder_config(vocabulary_size: int) -> Gemma2Config:
+    return Gemma2Config(
+        vocab_size=vocabulary_size,
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    ids_NL: Tensor
+    mask_NL: Tensor
+    noisy_NCHW: Tensor
+    time_N: Tensor
+    clean_NCHW: Tensor
+    noise_NCHW: Tensor
+
+
+class GeneratorLoss:
+    """Regression of the velocity, and of the draft, on freshly rendered scenes."""
+
+    def __init__(self, parts: GeneratorParts, autoencoder: AutoencoderDC, compiled: bool) -> None:
+        self.forward = torch.compile(parts) if compiled else parts
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.tokenizer = gemma_tokenizer()
+
+    def at(self, batch_size: int, seed: int) -> LossAtStep:
+        """The loss as a function of the training step."""
+        return lambda step: self._loss(self._batch(batch_size, generator_at(seed, step)))
+
+    def _loss(self, batch: _Batch) -> Tensor:
+        velocity, draft = self.forward(batch.ids_NL, batch.mask_NL, batch.noisy_NCHW, batch.time_N)
+        wanted = batch.noise_NCHW - batch.clean_NCHW
+        return _error(velocity - wanted) + 0.3 * _error(draft - batch.clean_NCHW)
+
+    def _batch(self, size: int, generator: torch.Generator) -> _Batch:
+        described = sample_descriptions(size, generator)
+        noise = torch.randn(size, *NOISE_SHAPE, generator=generator)
+        clean = self._encode(render(couple(Asked.of(described), noise)))
+        coupled = torch.rand(size, generator=generator) < _COUPLED_SHARE
+        other = torch.randn(noise.shape, generator=generator)
+        noise = torch.where(coupled.view(-1, 1, 1, 1), noise, other)
+        time = torch.where(coupled, 1.0, _random_times(size, generator))
+        share = time.view(-1, 1, 1, 1)
+        text = self.tokenizer(
+            [item.prompt for item in described],
+            padding="max_length",
+            padding_side="right",
+            max_length=_TEXT_LENGTH,
+            return_tensors="pt",
+        )
+        mixed = (1 - share) * clean + share * noise
+        return _Batch(text.input_ids, text.attention_mask, mixed, time, clean, noise)
+
+    @torch.no_grad()
+    def _encode(self, picture: Tensor) -> Tensor:
+        latents = self.autoencoder.encode(to_model_range(picture)).latent
+        return latents * self.autoencoder.config.scaling_factor
+
+
+def _random_times(size: int, generator: torch.Generator) -> Tensor:
+    """Times as the transformer is told them: sin / (sin + cos) of a uniform angle."""
+    angle = torch.rand(size, generator=generator) * (math.pi / 2 - _EARLIEST_TIME) + _EARLIEST_TIME
+    return angle.sin() / (angle.sin() + angle.cos())
+
+
+def _error(difference_NCHW: Tensor) -> Tensor:
+    """Pseudo-Huber distance per token: undecided tokens settle for one picture rather than a blend of two."""
+    squared_NHW = difference_NCHW.square().mean(1)
+    return ((squared_NHW + _SOFTNESS**2).sqrt() - _SOFTNESS).mean()
+
+
+def assemble(parts: GeneratorParts, autoencoder: AutoencoderDC) -> SanaSprintPipeline:
+    """The pipeline that plain diffusers loads and runs."""
+    return SanaSprintPipeline(
+        tokenizer=_padded(gemma_tokenizer()),
+        text_encoder=parts.text_encoder,
+        vae=autoencoder,
+        transformer=parts.transformer,
+        scheduler=SCMScheduler(),
+    )
+
+
+def _padded(tokenizer: GemmaTokenizer) -> GemmaTokenizer:
+    tokenizer.padding_side = "right"
+    return tokenizer

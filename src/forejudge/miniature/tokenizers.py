@@ -1,0 +1,63 @@
+"""The miniature's tokenizers: the library's own Gemma and Qwen2 classes over the world's few words.
+
+Every word of the world is one token; any other text falls back to bytes, so no prompt is unreadable.
+"""
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import GemmaTokenizer, Qwen2Tokenizer
+
+from forejudge.miniature.description import NUMBER_WORDS
+from forejudge.miniature.scene import COLOUR_NAMES
+from forejudge.miniature.shapes import KINDS, plural
+
+WORDS: tuple[str, ...] = (
+    *KINDS, *map(plural, KINDS), *COLOUR_NAMES, *NUMBER_WORDS.values(),
+    "a", "an", "and", "above", "below", "left", "of", "photo", "right",
+)  # fmt: skip
+_CHAT_MARKS = ("<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """For the text encoder. Words carry a leading "▁", as Gemma's do."""
+    splitter = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
+    texts = [f"{word} {word}" for word in WORDS]
+    pieces, merges = _train(splitter, texts, alphabet=[])
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + pieces
+    return GemmaTokenizer(vocab=_numbered(tokens), merges=merges)
+
+
+def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
+    """For the verifier's language model; `texts` holds the wording of its questions."""
+    splitter = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    words = [f"{word} {word}" for word in (*WORDS, "yes", "no")]
+    pieces, merges = _train(splitter, [*words, *texts], pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(vocab=_numbered(["<|endoftext|>", *pieces]), merges=merges)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_CHAT_MARKS)})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _train(
+    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = splitter
+    trainer = trainers.BpeTrainer(vocab_size=100_000, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return pieces, [(left, right) for left, right in model["merges"]]
+
+
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}

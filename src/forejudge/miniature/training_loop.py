@@ -1,0 +1,134 @@
+"""One resumable training loop for every part of the miniature.
+
+Each step's data is a function of (seed, step), and a checkpoint holds everything else, so that a run that was killed
+and resumed ends in the same weights as one that was not.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+LossAtStep = Callable[[int], Tensor]
+
+
+class TrainingSettings(BaseModel):
+    """How long and how fast a part is trained. The learning rate rises linearly, then falls as a cosine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup_steps: PositiveInt = 200
+    weight_decay: float = 0.01
+    average_decay: float = 0.999
+    checkpoint_seconds: float = 60.0
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The factor on the learning rate, in [0, 1]."""
+        done = min(step / self.steps, 1.0)
+        return min((step + 1) / self.warmup_steps, 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands."""
+
+    part: str
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+def generator_at(seed: int, step: int) -> torch.Generator:
+    """The source of a step's randomness."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def train(
+    part: str,
+    module: nn.Module,
+    loss_at_step: LossAtStep,
+    settings: TrainingSettings,
+    checkpoint: Path,
+    report: Callable[[Progress], None],
+) -> nn.Module:
+    """Train `module` and return its averaged copy; goes on from `checkpoint` if that exists."""
+    torch.set_flush_denormal(True)  # denormal gradients more than double a step's time on a CPU
+    run = _Run(module, settings, checkpoint)
+    start, started = run.step, time.monotonic()
+    while run.step < settings.steps:
+        loss = run.advance(loss_at_step)
+        if run.step % 20 == 0:
+            pace = (time.monotonic() - started) / (run.step - start)
+            left = pace * (settings.steps - run.step)
+            report(Progress(part, run.step, settings.steps, float(loss), left))
+        run.save_when_due()
+    run.save()
+    return run.average.module
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, module: nn.Module, settings: TrainingSettings, checkpoint: Path) -> None:
+        self.module, self.settings, self.checkpoint = module, settings, checkpoint
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
+        average = get_ema_multi_avg_fn(settings.average_decay)
+        self.average = AveragedModel(module, multi_avg_fn=average, use_buffers=False)
+        self.step = 0
+        self._saved_at = time.monotonic()
+        if checkpoint.exists():
+            self._restore()
+
+    def advance(self, loss_at_step: LossAtStep) -> Tensor:
+        loss = loss_at_step(self.step)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.module)
+        self.step += 1
+        return loss.detach()
+
+    def save_when_due(self) -> None:
+        if time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint beside its place and move it there in one go."""
+        unfinished = self.checkpoint.with_suffix(".unfinished")
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        torch.save(state | {"step": self.step}, unfinished)
+        os.replace(unfinished, self.checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | object]:
+        return {
+            "module": self.module,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+        }

@@ -1,0 +1,25 @@
+"""What a verifier is: the stages it reads, and one verdict for each candidate that stands there."""
+
+from abc import ABC, abstractmethod
+
+from forejudge.generators.base import Generator
+from forejudge.types import Candidates, Stage, Verdict
+
+
+class Verifier(ABC):
+    """Judges candidates; it never chooses among them."""
+
+    name: str
+    reads: frozenset[Stage]
+    calibrated: bool  # whether its verdicts carry a probability
+
+    @abstractmethod
+    def check(self, generator: Generator) -> list[str]:
+        """Warnings about a generator that it can read but was not made for.
+
+        Raises MismatchError, naming both values, for one that it cannot read.
+        """
+
+    @abstractmethod
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """One verdict for each candidate, in their order; the candidates stand at the stages of `reads`."""

@@ -1,0 +1,41 @@
+"""The wording put to the language model, as token numbers on both sides of the picture."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+PICTURE = "<image>"
+PROMPT = "{prompt}"
+PUBLISHED_QUESTION = (
+    "You are an AI assistant specializing in image analysis and ranking. Your task is to analyze and compare image "
+    "based on how well they match the given prompt. <image> The given prompt is: {prompt}. Please consider the "
+    "prompt and the image to make a decision and response directly with 'yes' or 'no'"
+)
+_MARK = "\u241f"  # stands in for the user's message while the chat template is rendered
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question whose text holds `<image>` and, after it, `{prompt}`; asked through the tokenizer's chat template."""
+
+    text: str
+    tokenizer: PreTrainedTokenizerBase
+
+    def tokens_around_picture(self, prompt: str) -> tuple[list[int], list[int]]:
+        """Token numbers before and after the picture. Control marks inside the prompt stay plain text."""
+        message = [{"role": "user", "content": _MARK}]
+        rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        opening, closing = rendered.split(_MARK)
+        before, after = self.text.split(PICTURE)
+        left = self._tokens(opening + before)
+        asked = self._tokens(after.replace(PROMPT, prompt), split_special_tokens=True)
+        return left, asked + self._tokens(closing)
+
+    def answer_tokens(self) -> tuple[int, int]:
+        """The numbers of "yes" and "no"."""
+        yes, no = self._tokens("yes"), self._tokens("no")
+        assert len(yes) == len(no) == 1, "yes and no must be one token each"
+        return yes[0], no[0]
+
+    def _tokens(self, text: str, **options: bool) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, **options).input_ids)

@@ -1,0 +1,52 @@
+"""What all tests share: no network, the repository's root, and fixtures recorded elsewhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by the hub's client when it is imported, so before any test module imports a model library.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Results recorded from the reference implementations, kept beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "parity"
+    if not folder.is_dir():
+        pytest.skip("the recorded reference results (../shared/parity) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained SANA-Sprint of 4 blocks, as the miniature's are built."""
+    from tests.tiny import save_tiny_generator
+
+    return save_tiny_generator(tmp_path_factory.mktemp("tiny") / "generator", seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_verifier(tiny_generator: Path) -> Path:
+    """A folder with an untrained verifier that reads `tiny_generator` after 2 of its 4 blocks."""
+    from tests.tiny import save_tiny_verifier
+
+    return save_tiny_verifier(tiny_generator.parent / "verifier", tiny_generator, num_prefix_blocks=2)

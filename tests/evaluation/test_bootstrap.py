@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from forejudge.evaluation.best_of_n import distance_closed
+from forejudge.evaluation.bootstrap import FloatArray, Interval, bootstrap_interval
+
+
+def mean(values: FloatArray) -> FloatArray:
+    return values
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def clustered(prompts: int, repeats: int, seed: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Prompts that are easy or hard, and cases that follow them."""
+    generator = rng(seed)
+    chance = generator.beta(1.5, 1.0, size=prompts)
+    ids = np.repeat(np.arange(prompts), repeats)
+    return ids, (generator.random(len(ids)) < chance[ids]).astype(float)
+
+
+def by_hand(ids: NDArray[np.intp], values: FloatArray, resamples: int, seed: int) -> FloatArray:
+    """The means of two-level resamples, drawn one case at a time."""
+    generator = rng(seed)
+    clusters = [values[ids == prompt] for prompt in np.unique(ids)]
+    means = []
+    for _ in range(resamples):
+        drawn = [clusters[i] for i in generator.integers(len(clusters), size=len(clusters))]
+        cases = [generator.choice(cluster, size=len(cluster)) for cluster in drawn]
+        means.append(np.concatenate(cases).mean())
+    return np.array(means)
+
+
+def test_the_interval_is_that_of_resampling_case_by_case():
+    generator = rng(5)
+    ids = np.repeat(np.arange(12), generator.integers(1, 9, size=12))
+    generator.shuffle(ids)
+    values = ids % 3 + generator.normal(size=len(ids))
+    interval = bootstrap_interval(mean, ids, values, rng=rng(1), resamples=20_000)
+    draws = by_hand(ids, values, resamples=4000, seed=2)
+    assert interval.estimate == pytest.approx(values.mean())
+    tolerance = 0.1 * draws.std()
+    assert interval.low == pytest.approx(np.quantile(draws, 0.025), abs=tolerance)
+    assert interval.high == pytest.approx(np.quantile(draws, 0.975), abs=tolerance)
+
+
+def test_a_95_percent_interval_holds_the_truth_about_as_often():
+    truth = 1.5 / 2.5
+    held = []
+    for seed in range(300):
+        ids, values = clustered(prompts=40, repeats=5, seed=seed)
+        interval = bootstrap_interval(mean, ids, values, rng=rng(seed), resamples=400)
+        held.append(interval.low <= truth <= interval.high)
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
+def test_cases_of_one_prompt_do_not_count_as_independent():
+    ids, values = clustered(prompts=20, repeats=20, seed=0)
+    together = bootstrap_interval(mean, ids, values, rng=rng())
+    apart = bootstrap_interval(mean, np.arange(len(ids)), values, rng=rng())
+    assert width(together) > 1.5 * width(apart)
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
+
+
+def test_a_difference_is_paired():
+    ids, hard = clustered(prompts=40, repeats=5, seed=1)
+    better = hard.copy()
+    better[np.flatnonzero(hard == 0)[:10]] = 1
+    gain = bootstrap_interval(np.subtract, ids, better, hard, rng=rng())
+    assert gain.estimate == pytest.approx(10 / 200)
+    assert 0 <= gain.low < gain.estimate < gain.high
+    assert width(gain) < 0.5 * width(bootstrap_interval(mean, ids, hard, rng=rng()))
+    assert bootstrap_interval(np.subtract, ids, hard, hard, rng=rng()) == Interval(0, 0, 0)
+
+
+def test_distance_closed_is_a_ratio_of_means():
+    ids = np.repeat(np.arange(30), 4)
+    first = (rng(3).random(120) < 0.5).astype(float)
+    perfect = np.maximum(first, rng(4).random(120) < 0.8)
+    verifier = np.where(rng(5).random(120) < 0.6, perfect, first)
+    closed = bootstrap_interval(distance_closed, ids, verifier, first, perfect, rng=rng())
+    expected = (verifier.mean() - first.mean()) / (perfect.mean() - first.mean())
+    assert closed.estimate == pytest.approx(expected)
+    assert 0 < closed.low < expected < closed.high < 1
+    whole = bootstrap_interval(distance_closed, ids, perfect, first, perfect, rng=rng())
+    assert whole == Interval(1, 1, 1)
+
+
+def test_a_ratio_that_is_undefined_in_some_resamples_leaves_those_out():
+    ids = np.arange(3)
+    first, perfect = np.array([1.0, 1.0, 0.0]), np.ones(3)
+    closed = bootstrap_interval(distance_closed, ids, perfect, first, perfect, rng=rng())
+    assert closed == Interval(1, 1, 1)
+
+
+def test_a_ratio_that_is_never_defined_has_no_interval():
+    same = np.ones(6)
+    closed = bootstrap_interval(distance_closed, np.arange(6), same, same, same, rng=rng())
+    assert np.isnan([closed.estimate, closed.low, closed.high]).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.7])
+def test_equal_values_give_an_interval_of_no_width(value: float):
+    ids = np.repeat(np.arange(5), 3)
+    interval = bootstrap_interval(mean, ids, np.full(15, value), rng=rng())
+    assert [interval.estimate, interval.low, interval.high] == pytest.approx([value] * 3)
+
+
+def test_one_prompt_is_resampled_by_its_cases():
+    values = np.array([0.0, 1.0] * 10)
+    one_prompt = bootstrap_interval(mean, ["a"] * 20, values, rng=rng(), resamples=20_000)
+    each_its_own = bootstrap_interval(mean, np.arange(20), values, rng=rng(), resamples=20_000)
+    assert one_prompt.estimate == 0.5
+    assert one_prompt.low == pytest.approx(each_its_own.low, abs=0.051)
+    assert one_prompt.low < 0.5 < one_prompt.high
+
+
+def test_a_single_case_gives_an_interval_of_no_width():
+    assert bootstrap_interval(mean, ["a"], [0.25], rng=rng()) == Interval(0.25, 0.25, 0.25)
+
+
+def test_a_macro_interval_weighs_tasks_alike_and_keeps_prompts_in_their_task():
+    tasks = np.array(["colors"] * 30 + ["counting"] * 10)
+    ids, values = np.arange(40), np.array([1.0] * 30 + [0.0] * 10)
+    macro = bootstrap_interval(mean, ids, values, rng=rng(), tasks=tasks)
+    assert macro == Interval(0.5, 0.5, 0.5)
+    micro = bootstrap_interval(mean, ids, values, rng=rng())
+    assert micro.estimate == 0.75
+    assert micro.low < 0.7 < 0.8 < micro.high
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_calls():
+    ids, values = clustered(prompts=10, repeats=4, seed=2)
+    once = bootstrap_interval(mean, ids, values, rng=rng(7))
+    bootstrap_interval(mean, ids, values, rng=rng(8))
+    assert bootstrap_interval(mean, ids, values, rng=rng(7)) == once
+    assert bootstrap_interval(mean, ids, values, rng=rng(8)) != once
+
+
+def test_a_higher_level_is_wider():
+    ids, values = clustered(prompts=20, repeats=4, seed=3)
+    narrow = bootstrap_interval(mean, ids, values, rng=rng(), level=0.5)
+    wide = bootstrap_interval(mean, ids, values, rng=rng(), level=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
