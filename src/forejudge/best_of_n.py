@@ -7,34 +7,35 @@
     winner       = select(verdicts)
     image        = generator.advance(candidates[winner], IMAGE)    # continues, never restarts
 
-A budget only decides which seeds are drawn next, chunk by chunk.
+A budget only decides which seeds are drawn next, chunk by chunk; `search` holds that loop.
 """
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
-from forejudge.budget import Limits
-from forejudge.clock import StageClock
+from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
 from forejudge.costs import CostModel
+from forejudge.device import resolve_device, resolve_dtype
+from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
-from forejudge.generators import as_generator, load_generator
+from forejudge.generators import KNOWN_MODELS, as_generator, load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import LARGEST_SEED, candidate_seed
-from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
-from forejudge.search import LARGEST_CHUNK, Found, OnProgress, Pace, Search
+from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, package_versions
+from forejudge.search import Found, OnProgress, Search
 from forejudge.selection import passed
-from forejudge.types import IMAGE, Stage
-from forejudge.device import resolve_device, resolve_dtype
+from forejudge.types import IMAGE
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
+
+LARGEST_CHUNK = 32
 
 
 class BestOfN:
     """A generator and a verifier that reads it, ready to pick the best of N.
 
-    `batch_size` is the most candidates drawn at once; None draws as many as fit in memory.
-    Raises MismatchError when the verifier cannot read the generator.
+    `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
+    None draws up to 32, as many as fit in memory. Raises MismatchError when the verifier cannot read the generator.
     """
 
     def __init__(self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None) -> None:
@@ -43,7 +44,7 @@ class BestOfN:
         self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
         self.verifier, self.batch_size = verifier, batch_size
         self.warnings = tuple(verifier.check(self.generator))
-        self.costs = CostModel(self.generator, verifier, self.generator.device)
+        self.costs = CostModel(self.generator, verifier)
 
     @classmethod
     def from_pretrained(
@@ -59,6 +60,10 @@ class BestOfN:
 
         Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
         """
+        if verifier is None and generator not in KNOWN_MODELS:
+            raise InvalidRequest(
+                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(KNOWN_MODELS)}"
+            )
         where, kind = resolve_device(device), resolve_dtype(dtype)
         return cls(
             load_generator(generator, where, kind),
@@ -94,19 +99,21 @@ class BestOfN:
                 f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
             )
         sampling = sampling or Sampling()
-        largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
-        costs = self.costs.measure(prompt, sampling, largest) if budget_ms else None
-        chosen = tuple(seeds or self._seeds(seed, prompt, image_index, limits.cap))
-        search = Search(self.generator, self.verifier, StageClock(self.generator.device), top_k)
-        pace = Pace(limits, largest, costs)
-        found = search.run(prompt, chosen, sampling, limits, pace, on_progress)
-        settings = self._settings(None if seeds else seed, image_index, sampling)
-        judged_at = max(self.verifier.reads)
-        return Result(_record(prompt, chosen, found, judged_at, settings), found.images)
+        if seeds is None:
+            chosen = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
+        else:
+            chosen = tuple(seeds)
+        pace = self._pace(prompt, sampling, limits, top_k)
+        found = Search(Drawing(self.generator, self.verifier, prompt, sampling), pace, top_k).run(chosen, on_progress)
+        settings = self._settings(seed if seeds is None else None, image_index, sampling)
+        return Result(self._record(prompt, chosen, found, settings), found.images)
 
-    @staticmethod
-    def _seeds(seed: int, prompt: str, image_index: int, count: int) -> list[int]:
-        return [candidate_seed(seed, prompt, image_index, index) for index in range(count)]
+    def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
+        largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
+        if limits.budget_ms is None:
+            return Pace(limits, largest)
+        costs = self.costs.measure(prompt, sampling, largest, limits.budget_ms / 1000)
+        return Pace(limits, largest, top_k, costs)
 
     def _settings(self, seed: int | None, image_index: int, sampling: Sampling) -> Settings:
         return Settings(
@@ -119,6 +126,31 @@ class BestOfN:
             dtype=str(self.generator.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
             warnings=self.warnings,
+        )
+
+    def _record(self, prompt: str, seeds: tuple[int, ...], found: Found, settings: Settings) -> SearchRecord:
+        judged_at = max(self.verifier.reads)
+        records = tuple(
+            CandidateRecord(
+                index=index,
+                seed=seeds[index],
+                stage=str(IMAGE if index in found.images else judged_at),
+                **vars(verdict),
+            )
+            for index, verdict in enumerate(found.verdicts)
+        )
+        winner = found.order[0]
+        return SearchRecord(
+            prompt=prompt,
+            candidates=records,
+            winner=winner,
+            passed=passed(found.verdicts[winner]),
+            ended_by=found.ended_by,
+            n=len(records),
+            unused=found.drawn - len(records),
+            timings=found.timings,
+            settings=settings,
+            versions=package_versions(),
         )
 
 
@@ -135,33 +167,4 @@ def _limits(
         if n is not None and n != len(seeds):
             raise InvalidRequest(f"n = {n} contradicts the {len(seeds)} seeds given: leave one out")
         n = len(seeds)
-    given = {} if max_n is None else {"max_n": max_n}
-    return Limits(n, budget_ms, until, **given)
-
-
-def _record(prompt: str, seeds: tuple[int, ...], found: Found, judged_at: Stage, settings: Settings) -> SearchRecord:
-    records = [
-        CandidateRecord(
-            index=index,
-            seed=seeds[index],
-            stage=str(IMAGE if index in found.images else judged_at),
-            **vars(verdict),
-        )
-        for index, verdict in enumerate(found.verdicts)
-    ]
-    winner = found.order[0]
-    return SearchRecord(
-        prompt=prompt,
-        candidates=tuple(records),
-        winner=winner,
-        passed=passed(found.verdicts[winner]),
-        ended_by=found.ended_by,
-        n=len(records),
-        unused=found.drawn - len(records),
-        timings=found.timings,
-        settings=settings,
-        versions={name: version(name) for name in _VERSIONED},
-    )
-
-
-_VERSIONED = ("forejudge", "torch", "diffusers", "transformers")
+    return Limits(n, budget_ms, until, DEFAULT_MAX_N if max_n is None else max_n)

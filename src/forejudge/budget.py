@@ -1,7 +1,7 @@
-"""How many candidates come next, and why a search ends. Pure functions of limits, costs and the clock."""
+"""How many candidates come next, and why a search ends: by number, by memory and by time. No clock, no models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from forejudge.errors import InvalidRequest
@@ -17,7 +17,7 @@ class Limits:
     """When a search ends: after `n` candidates, before `budget_ms` have passed, or once one is sure enough.
 
     `until` is a calibrated probability in (0, 1]. Without `n` the other two are capped by `max_n` alone; without
-    any of the three `n` is 8. Raises InvalidRequest for values that no search can keep.
+    any of the three `n` is 8, or `max_n` if that is less. Raises InvalidRequest for values that no search can keep.
     """
 
     n: int | None = None
@@ -38,51 +38,83 @@ class Limits:
     @property
     def cap(self) -> int:
         """The number of candidates that is never passed."""
-        if self.n is not None:
-            return self.n
-        unlimited = self.budget_ms is None and self.until is None
-        return DEFAULT_N if unlimited else self.max_n
+        return self._cap_and_reason[0]
 
     @property
     def reason_at_cap(self) -> EndedBy:
         """Why a search ends that reaches the cap."""
-        return "max_n" if self.n is None and self.cap == self.max_n else "n"
+        return self._cap_and_reason[1]
+
+    @property
+    def _cap_and_reason(self) -> tuple[int, EndedBy]:
+        if self.n is not None:
+            return self.n, "n"
+        if self.budget_ms is None and self.until is None and self.max_n >= DEFAULT_N:
+            return DEFAULT_N, "n"
+        return self.max_n, "max_n"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured seconds: `chunk` maps a batch size to drawing and judging so many, `finish` completes the winners."""
+    """Measured seconds: `chunk` maps a batch size to drawing and judging so many, `finish` completes one winner."""
 
     encode: float
     chunk: Mapping[int, float]
     finish: float
 
+    @property
     def least(self) -> float:
         """The seconds that a search with one candidate takes."""
         return self.encode + self.chunk[1] + self.finish
 
-    def observed(self, size: int, seconds: float) -> "Costs":
-        """Costs that know of a chunk slower than expected: all chunks are taken to be so much slower."""
-        slower = max(seconds / self.chunk[size], 1.0) if size in self.chunk else 1.0
-        return replace(self, chunk={b: cost * slower for b, cost in self.chunk.items()})
+
+class Pace:
+    """The size of the next chunk, so that limits are kept.
+
+    Where there is a budget, `costs` are needed: room is kept for finishing the `top_k` best. Raises InvalidRequest
+    for a budget in which not even one candidate fits.
+    """
+
+    def __init__(self, limits: Limits, largest_chunk: int, top_k: int = 1, costs: Costs | None = None) -> None:
+        assert (limits.budget_ms is None) == (costs is None), "a time budget and costs go together"
+        self.limits = limits
+        self._largest, self._top_k, self._costs = largest_chunk, top_k, costs
+        self._slower = 1.0  # than measured, by the slowest chunk so far
+        if costs is not None:
+            _check_budget(limits, costs)
+
+    def next(self, drawn: int, elapsed: float) -> int:
+        """How many come after `drawn` candidates and `elapsed` seconds; 0 ends the search. One is always drawn."""
+        most = min(self._largest, self.limits.cap - drawn)
+        if self._costs is None or self.limits.budget_ms is None:
+            return most
+        left = self.limits.budget_ms / 1000 - elapsed
+        fitting = [size for size in self._costs.chunk if size <= most and self._seconds(size, drawn) <= left]
+        return max(fitting, default=1 if drawn == 0 else 0)
+
+    def out_of_memory(self, size: int) -> None:
+        """Memory ran out for a chunk of `size`: later ones are at most half as large."""
+        self._largest = size // 2
+
+    def observe(self, size: int, seconds: float) -> None:
+        """A chunk took so long: slower than expected makes all that follows be expected slower."""
+        if self._costs is not None and size in self._costs.chunk:
+            self._slower = max(self._slower, seconds / self._costs.chunk[size])
+
+    def ended_by(self, drawn: int) -> EndedBy:
+        """Which limit ended a search that no verdict ended."""
+        return self.limits.reason_at_cap if drawn >= self.limits.cap else "budget_ms"
+
+    def _seconds(self, size: int, drawn: int) -> float:
+        """To draw and judge one more chunk and finish the best, on the safe side."""
+        assert self._costs is not None
+        winners = min(self._top_k, drawn + size)
+        return (self._costs.chunk[size] + self._costs.finish * winners) * self._slower * _SAFETY
 
 
-def next_chunk(limits: Limits, drawn: int, batch_size: int) -> int:
-    """How many candidates a search without a time budget draws next; 0 when it has drawn all it may."""
-    return max(min(batch_size, limits.cap - drawn), 0)
-
-
-def next_chunk_in_time(costs: Costs, seconds_left: float, most: int) -> int:
-    """The most candidates, up to `most`, that can be drawn and judged while the winner can still be finished."""
-    room = seconds_left - costs.finish * _SAFETY
-    sizes = [size for size, cost in costs.chunk.items() if size <= most and cost * _SAFETY <= room]
-    return max(sizes, default=0)
-
-
-def check_budget(limits: Limits, costs: Costs) -> None:
-    """Raises InvalidRequest where not even one candidate fits."""
+def _check_budget(limits: Limits, costs: Costs) -> None:
     assert limits.budget_ms is not None
-    least_ms = costs.least() * 1000
+    least_ms = costs.least * 1000
     if limits.budget_ms < least_ms:
         raise InvalidRequest(
             f"budget_ms = {limits.budget_ms:g} is too small: on this device one candidate, judged and finished, "

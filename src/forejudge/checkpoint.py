@@ -1,26 +1,29 @@
-"""Reading model folders: every problem becomes one line that names the file and what to do."""
+"""Reading model folders: every problem becomes one line that names the file and what is wrong with it."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from forejudge.errors import CheckpointError
+from forejudge.errors import CheckpointError, ForejudgeError
 
 Config = TypeVar("Config", bound=BaseModel)
+Shape = tuple[int, ...]
 
 
 def read_config(path: Path, kind: type[Config]) -> Config:
     """A pydantic model from a JSON file. Raises CheckpointError naming the file and the field."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: expected a folder that holds {path.name}")
+    with named_file(path):
+        text = path.read_text(encoding="utf-8")
     try:
-        return kind.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: {path.parent} holds no {kind.__name__}") from None
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
@@ -33,22 +36,90 @@ def load_strictly(module: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{path}: tensor {name} has shape {found.get(name, 'none (missing)')}, expected "
-                f"{expected.get(name, 'none (not part of the model)')}"
-            )
+    both = sorted(expected.keys() & found.keys())
+    misshapen = [(name, found[name], expected[name]) for name in both if found[name] != expected[name]]
+    _refuse(path, expected.keys() - found.keys(), found.keys() - expected.keys(), misshapen)
     module.load_state_dict(tensors)
+
+
+def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_allowed: bool = False) -> nn.Module:
+    """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
+
+    `kind` is its class, or an `AutoModel` one. Raises CheckpointError naming a missing, extra or misshapen tensor.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
+    with named_file(folder), quiet_libraries():
+        model, report = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    extra = [] if extra_allowed else report["unexpected_keys"]
+    _refuse(folder, report["missing_keys"], extra, report["mismatched_keys"])
+    return model
+
+
+def load_tokenizer(kind: Any, folder: Path) -> Any:
+    """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
+
+    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
+    with named_file(folder), quiet_libraries():
+        tokenizer = kind.from_pretrained(folder, local_files_only=True)
+    files = sorted(tokenizer.vocab_files_names.values())
+    if not any((folder / name).is_file() for name in files):
+        raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
+    return tokenizer
+
+
+def _refuse(
+    path: Path, missing: Iterable[str], extra: Iterable[str], misshapen: Iterable[tuple[str, Shape, Shape]]
+) -> None:
+    """Raises CheckpointError naming the first tensor that is wrong, if any; shapes are those found and expected."""
+    complaints = [f"tensor {name} is missing" for name in sorted(missing)]
+    complaints += [f"tensor {name} is not part of the model" for name in sorted(extra)]
+    complaints += [
+        f"tensor {name} has shape {tuple(found)}, expected {tuple(expected)}" for name, found, expected in misshapen
+    ]
+    if complaints:
+        raise CheckpointError(f"{path}: {complaints[0]}")
 
 
 @contextmanager
 def named_file(path: Path) -> Iterator[None]:
-    """Turn what libraries raise about a model file or folder into one line that names it."""
+    """Turn whatever libraries raise about a model file or folder into one line that names it."""
     try:
         yield
-    except (SafetensorError, OSError, ValueError, KeyError, EOFError) as error:
+    except ForejudgeError:
+        raise
+    except Exception as error:  # of many kinds; tokenizers raises a bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be loaded, it is missing, truncated or of another kind ({reason[:200]})"
         ) from error
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep diffusers and transformers from logging and drawing bars: what matters, they raise or report."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: list[Any] = [diffusers_logging, transformers_logging]
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity(library.CRITICAL)
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()

@@ -1,8 +1,8 @@
 """Time by stage. On a GPU a stage ends when its work has ended, not when it was asked for."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 import torch
 
@@ -12,22 +12,22 @@ class StageClock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._started = time.perf_counter()
+        self._started = perf_counter()
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count what happens inside to `name`."""
-        started = time.perf_counter()
+        started = perf_counter()
         try:
             yield
         finally:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            passed = time.perf_counter() - started
+            passed = perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + passed
 
     @property
     def elapsed(self) -> float:
         """Seconds since the clock was made."""
-        return time.perf_counter() - self._started
+        return perf_counter() - self._started

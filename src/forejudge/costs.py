@@ -1,10 +1,11 @@
 """What drawing, judging and finishing cost here, measured with other seeds before the clock of a search starts."""
 
-import torch
+import math
+from dataclasses import replace
 
 from forejudge.budget import Costs
-from forejudge.clock import StageClock
-from forejudge.draw import draw_and_judge, finish, is_out_of_memory
+from forejudge.device import is_out_of_memory
+from forejudge.draw import Drawing
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import candidate_seed
 from forejudge.verifiers.base import Verifier
@@ -13,42 +14,39 @@ _ROUNDS = 3  # the first warms up, the slowest of the others counts
 
 
 class CostModel:
-    """Costs per settings, measured once and kept as long as the models are loaded."""
+    """Costs by settings, measured once and kept as long as the models are loaded."""
 
-    def __init__(self, generator: Generator, verifier: Verifier, device: torch.device) -> None:
-        self.generator, self.verifier, self.device = generator, verifier, device
-        self._known: dict[tuple[Sampling, int], Costs] = {}
+    def __init__(self, generator: Generator, verifier: Verifier) -> None:
+        self._generator, self._verifier = generator, verifier
+        self._known: dict[Sampling, Costs] = {}
 
-    def measure(self, prompt: str, sampling: Sampling, largest: int) -> Costs:
-        """Costs of chunks of 1, 2, 4, ... up to `largest` candidates, and of finishing one."""
-        key = (sampling, largest)
-        if key not in self._known:
-            self._known[key] = self._measure(prompt, sampling, largest)
-        return self._known[key]
+    def measure(self, prompt: str, sampling: Sampling, largest: int, seconds: float) -> Costs:
+        """Costs of chunks of 1, 2, 4, ... candidates, up to `largest`, and of finishing one.
 
-    def _measure(self, prompt: str, sampling: Sampling, largest: int) -> Costs:
-        chunk: dict[int, float] = {}
-        size = 1
-        while size <= largest:
+        Larger chunks than the first one that takes more than `seconds`, or more memory than there is, are left out.
+        """
+        costs = self._known.get(sampling) or self._measure(prompt, sampling, 1)
+        while (size := 2 * max(costs.chunk)) <= largest and max(costs.chunk.values()) < seconds:
             try:
-                rounds = [self._round(prompt, sampling, size, at) for at in range(_ROUNDS)]
+                chunk = self._measure(prompt, sampling, size).chunk
             except RuntimeError as error:
-                if not chunk or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                break
-            encode, chunk[size], completion = (max(times[1:]) for times in zip(*rounds, strict=True))
-            if size == 1:
-                one = Costs(encode, chunk, completion)
-            size *= 2
-        return one
+                chunk = {size: math.inf}  # never drawn, and not tried again
+            costs = replace(costs, chunk={**costs.chunk, **chunk})
+        self._known[sampling] = costs
+        return costs
+
+    def _measure(self, prompt: str, sampling: Sampling, size: int) -> Costs:
+        rounds = [self._round(prompt, sampling, size, number) for number in range(_ROUNDS)][1:]
+        encode, chunk, finish = (max(times) for times in zip(*rounds, strict=True))
+        return Costs(encode, {size: chunk}, finish)
 
     def _round(self, prompt: str, sampling: Sampling, size: int, number: int) -> tuple[float, float, float]:
         """Seconds to encode, to draw and judge `size` candidates, and to finish one of them."""
-        clock = StageClock(self.device)
+        drawing = Drawing(self._generator, self._verifier, prompt, sampling)
         seeds = tuple(candidate_seed(number, "warm-up", size, index) for index in range(size))
-        with clock.stage("encode"):
-            conditioning = self.generator.encode(prompt, sampling)
-        candidates, _ = draw_and_judge(self.generator, self.verifier, prompt, conditioning, seeds, clock)
-        finish(self.generator, candidates[[0]], clock, sampling.steps)
-        spent = clock.seconds
+        candidates, _ = drawing.judge(seeds)
+        drawing.finish(candidates[[0]])
+        spent = drawing.clock.seconds
         return spent["encode"], spent["prefix"] + spent["verify"], spent["suffix"] + spent["decode"]

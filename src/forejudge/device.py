@@ -1,4 +1,4 @@
-"""Devices and dtypes by name."""
+"""Devices and dtypes by name, and what to do when their memory runs out."""
 
 import torch
 
@@ -23,3 +23,14 @@ def resolve_dtype(name: str) -> torch.dtype:
     if name not in known:
         raise InvalidRequest(f"dtype {name!r} is unknown: use one of {', '.join(known)}")
     return known[name]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_memory() -> None:
+    """Hand cached blocks back to the GPU, so that a smaller chunk finds whole ones."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,42 +1,39 @@
-"""Drawing and judging one chunk of candidates, timed by stage, smaller where memory is short."""
+"""One prompt at work: encoded once, candidates drawn and judged chunk by chunk, the best ones finished; all timed."""
 
-from typing import Any
-
-import torch
+from PIL.Image import Image
 
 from forejudge.clock import StageClock
-from forejudge.generators.base import Generator
+from forejudge.generators.base import Generator, Sampling
 from forejudge.types import IMAGE, Candidates, Verdict, latent_stage
 from forejudge.verifiers.base import Verifier
 
 
-def draw_and_judge(
-    generator: Generator,
-    verifier: Verifier,
-    prompt: str,
-    conditioning: Any,
-    seeds: tuple[int, ...],
-    clock: StageClock,
-) -> tuple[Candidates, list[Verdict]]:
-    """Candidates at the furthest stage that the verifier reads, without their views, and their verdicts."""
-    with clock.stage("prefix"):
-        candidates = generator.start(conditioning, seeds)
-        candidates = generator.advance(candidates, verifier.reads)
-    with clock.stage("verify"):
-        verdicts = verifier.judge(prompt, candidates)
-    return candidates.without_views(), verdicts
+class Drawing:
+    """Encodes the prompt when it is made; its clock starts then.
 
+    Raises InvalidRequest for a prompt or for sizes that the generator cannot serve.
+    """
 
-def finish(generator: Generator, candidates: Candidates, clock: StageClock, steps: int) -> Any:
-    """The picture of a single candidate, from where it stands."""
-    with clock.stage("suffix"):
-        last = latent_stage(steps - 1)
-        if candidates.stage < last:
-            candidates = generator.advance(candidates, [last])
-    with clock.stage("decode"):
-        return generator.advance(candidates, [IMAGE]).views[IMAGE][0]
+    def __init__(self, generator: Generator, verifier: Verifier, prompt: str, sampling: Sampling) -> None:
+        self.clock = StageClock(generator.device)
+        self._generator, self._verifier, self._prompt = generator, verifier, prompt
+        self._last_latent = latent_stage(sampling.steps - 1)
+        with self.clock.stage("encode"):
+            self._conditioning = generator.encode(prompt, sampling)
 
+    def judge(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
+        """New candidates at the furthest stage that the verifier reads, ready to be kept, and their verdicts."""
+        with self.clock.stage("prefix"):
+            candidates = self._generator.start(self._conditioning, seeds)
+            candidates = self._generator.advance(candidates, self._verifier.reads)
+        with self.clock.stage("verify"):
+            verdicts = self._verifier.judge(self._prompt, candidates)
+        return candidates.to_keep(), verdicts
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    def finish(self, candidate: Candidates) -> Image:
+        """The picture of a single candidate, from where it stands."""
+        with self.clock.stage("suffix"):
+            if candidate.stage < self._last_latent:
+                candidate = self._generator.advance(candidate, [self._last_latent])
+        with self.clock.stage("decode"):
+            return self._generator.advance(candidate, [IMAGE]).pictures[0]

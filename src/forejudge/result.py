@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
@@ -86,3 +87,8 @@ class Result:
     def timings(self) -> dict[str, float]:
         """Seconds by stage: encode, prefix, verify, suffix, decode, and total."""
         return self.record.timings
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {name: version(name) for name in ("forejudge", "torch", "diffusers", "transformers")}

@@ -82,9 +82,23 @@ class Candidates:
         views = {stage: _rows(view, rows) for stage, view in self.views.items()}
         return Candidates(seeds, self.stage, views, self.state[rows])
 
-    def without_views(self) -> Candidates:
-        """What is needed to go on, and nothing else."""
-        return Candidates(self.seeds, self.stage, {}, self.state)
+    def tensor(self, stage: Stage) -> Tensor:
+        """The view at a prefix or a latent."""
+        view = self.views[stage]
+        assert not isinstance(view, tuple), f"{stage} shows pictures"
+        return view
+
+    @property
+    def pictures(self) -> tuple[Image, ...]:
+        """The view at IMAGE."""
+        view = self.views[IMAGE]
+        assert isinstance(view, tuple)
+        return view
+
+    def to_keep(self) -> Candidates:
+        """What is needed to go on, and finished pictures; all other views are let go."""
+        views = {stage: view for stage, view in self.views.items() if stage == IMAGE}
+        return Candidates(self.seeds, self.stage, views, self.state)
 
 
 def _rows(view: View, rows: list[int]) -> View:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from forejudge.checkpoint import named_file
+from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators.base import Generator
 
@@ -55,33 +56,51 @@ def load_generator(name: str, device: torch.device, dtype: torch.dtype) -> Gener
     """
     known = KNOWN_MODELS.get(name)
     source = known.generator if known else name
-    folder = Path(source)
-    if folder.exists():
-        _check_folder(folder)
-    elif source.count("/") != 1:
+    if not Path(source).exists() and source.count("/") != 1:
         raise InvalidRequest(
             f"unknown generator {name!r}: expected a folder, a hub id such as owner/model, or one of "
             f"{', '.join(KNOWN_MODELS)}"
         )
-    return as_generator(_load_pipeline(source, device, dtype), name)
+    folder = Path(source) if Path(source).exists() else _downloaded(source)
+    return as_generator(_load_pipeline(folder, dtype).to(device), name)
 
 
-def _load_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> Any:
+def _downloaded(hub_id: str) -> Path:
     from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
 
-    logging.disable_progress_bar()
-    with named_file(Path(source)):
-        pipeline = DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    with named_file(Path(hub_id)):
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True))
+
+
+def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+    from transformers import PreTrainedTokenizerBase
+
+    parts: dict[str, Any] = {}
+    for part, kind in _part_classes(folder).items():
+        if issubclass(kind, nn.Module):
+            parts[part] = load_library_model(kind, folder / part, dtype, extra_allowed=True)
+        elif issubclass(kind, PreTrainedTokenizerBase):
+            parts[part] = load_tokenizer(kind, folder / part)
+    with named_file(folder), quiet_libraries():
+        pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline
 
 
-def _check_folder(folder: Path) -> None:
+def _part_classes(folder: Path) -> dict[str, type]:
+    """The parts of a pipeline's folder, and their classes in diffusers or transformers."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise CheckpointError(f"{folder} holds no model_index.json: expected a folder saved by a diffusers pipeline")
     with named_file(index):
-        kind = json.loads(index.read_text())["_class_name"]
-    if kind not in ARCHITECTURES:
-        raise InvalidRequest(f"{folder} holds a {kind}; supported are {', '.join(ARCHITECTURES)}")
+        described = json.loads(index.read_text(encoding="utf-8"))
+        pipeline = described["_class_name"]
+    if pipeline not in ARCHITECTURES:
+        raise InvalidRequest(f"{folder} holds a {pipeline}; supported are {', '.join(ARCHITECTURES)}")
+    with named_file(index):
+        return {
+            part: getattr(importlib.import_module(entry[0]), entry[1])
+            for part, entry in described.items()
+            if isinstance(entry, list) and entry[0] in ("diffusers", "transformers")
+        }

@@ -3,7 +3,7 @@
 suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
@@ -34,11 +34,14 @@ class SanaHidden:
     grid: tuple[int, int]
 
     def __getitem__(self, rows: list[int]) -> "SanaHidden":
-        return SanaHidden(*(_rows(getattr(self, field.name), rows) for field in fields(self)))
-
-
-def _rows(value: Tensor | tuple[int, int], rows: list[int]) -> Tensor | tuple[int, int]:
-    return value[rows] if isinstance(value, Tensor) else value
+        return SanaHidden(
+            self.hidden_NTD[rows],
+            self.text_NLD[rows],
+            self.bias_N1L[rows],
+            self.modulation_NE[rows],
+            self.time_ND[rows],
+            self.grid,
+        )
 
 
 def prefix(transformer: SanaTransformer2DModel, inputs: SanaInput, num_blocks: int) -> SanaHidden:

@@ -5,6 +5,7 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 
 import hashlib
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -19,6 +20,7 @@ from forejudge.checkpoint import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, Generator, Sampling
 from forejudge.generators.sana_split import SanaHidden, SanaInput, prefix, run_blocks, suffix
+from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
 from forejudge.noise import noise_batch
 from forejudge.types import NOISE, Candidates, Phase, Stage
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
 DEFAULTS_FILE = "forejudge.json"
+_SIDE_UNIT = 32  # the pipeline refuses sides that are no multiple of it
 
 
 class CallDefaults(BaseModel):
@@ -39,13 +42,18 @@ class CallDefaults(BaseModel):
 
 @dataclass(frozen=True)
 class SanaConditioning:
-    """A prompt, encoded: text (1, L, D), mask (1, L); the step times are angles, the last one 0."""
+    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L), guidance (1,); times are angles, the last one 0."""
 
-    text_1LD: Tensor
-    mask_1L: Tensor
+    text_NLD: Tensor
+    mask_NL: Tensor
+    guidance_N: Tensor
     times: Tensor
-    guidance: float
     latent_shape: tuple[int, int, int]
+
+    @property
+    def last_step(self) -> int:
+        """The step that ends at the picture, counted from 0."""
+        return len(self.times) - 2
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,19 @@ class SanaState:
             clean_NCHW=None if self.clean_NCHW is None else self.clean_NCHW[rows],
         )
 
+    @property
+    def angle(self) -> Tensor:
+        """The time at which the present step starts."""
+        return self.conditioning.times[self.step]
+
 
 class SanaSprint(Generator):
     """Wraps a `SanaSprintPipeline`, which stays as it is."""
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str) -> None:
-        self.pipeline, self.name = pipeline, name
-        self.instruction = _instruction(pipeline)
+        self.name, self.instruction = name, _instruction(pipeline)
+        # Encoding sets the tokenizer's padding side: a pipeline of our own around the same models, with its own one.
+        self.pipeline = SanaSprintPipeline(**pipeline.components | {"tokenizer": copy(pipeline.tokenizer)})
         self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
         self.sigma = pipeline.scheduler.config.sigma_data
         self.device, self.dtype = self.transformer.device, self.transformer.dtype
@@ -86,17 +100,24 @@ class SanaSprint(Generator):
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode`. A prompt longer than the text encoder takes is refused, not cut."""
         self._check_prompt(prompt)
-        text_1LD, mask_1L = self.pipeline.encode_prompt(
+        shape = self._latent_shape(sampling)
+        text_NLD, mask_NL = self.pipeline.encode_prompt(
             prompt,
-            device=self.transformer.device,
+            device=self.device,
             max_sequence_length=MAX_TEXT_TOKENS,
             complex_human_instruction=self.instruction,
         )
+        # Rounded to the text's dtype before it is scaled, as the pipeline does.
+        guidance_N = torch.full([1], sampling.guidance_scale, device=self.device).to(text_NLD.dtype)
         scheduler = SCMScheduler.from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(sampling.steps, device=self.transformer.device, intermediate_timesteps=None)
-        shape = self._latent_shape(sampling)
-        text_1LD = text_1LD.to(self.transformer.dtype)
-        return SanaConditioning(text_1LD, mask_1L, scheduler.timesteps, sampling.guidance_scale, shape)
+        scheduler.set_timesteps(sampling.steps, device=self.device, intermediate_timesteps=None)
+        return SanaConditioning(
+            text_NLD.to(self.dtype),
+            mask_NL,
+            guidance_N * self.transformer.config.guidance_embeds_scale,
+            scheduler.timesteps,
+            shape,
+        )
 
     def start(self, conditioning: SanaConditioning, seeds: tuple[int, ...]) -> Candidates:
         """See `Generator.start`."""
@@ -111,12 +132,13 @@ class SanaSprint(Generator):
         stage = candidates.stage
         for stage in sorted(stages):
             assert stage >= candidates.stage, f"{stage} lies behind {candidates.stage}"
-            state = self._move(state, stage)
-            views[stage] = self._view(state, stage)
+            if stage not in views:
+                state = self._move(state, stage)
+                views[stage] = self._view(state, stage)
         return Candidates(candidates.seeds, stage, views, state)
 
     def _move(self, state: SanaState, stage: Stage) -> SanaState:
-        last_step = len(state.conditioning.times) - 2
+        last_step = state.conditioning.last_step
         step = last_step if stage.phase is Phase.IMAGE else stage.step
         if step > last_step:
             raise InvalidRequest(f"{stage} needs more than the {last_step + 1} steps asked for")
@@ -134,54 +156,35 @@ class SanaSprint(Generator):
         return replace(state, hidden=hidden, blocks=blocks)
 
     def _finish_step(self, state: SanaState) -> SanaState:
-        """Predict the clean latent: the rest of the blocks, then SCM's step (SCMScheduler.step, trigflow)."""
+        """Predict the clean latent: the rest of the blocks, then SCM's step."""
         if state.clean_NCHW is not None:
             return state
         if state.hidden is None:
             state = self._run_prefix(state, 0)
         assert state.hidden is not None
-        output = suffix(self.transformer, state.hidden, state.blocks)
-        time, share, model_input = self._times_and_input(state)
-        velocity = ((1 - 2 * share) * model_input + (1 - 2 * share + 2 * share**2) * output) / (
-            torch.sqrt(share**2 + (1 - share) ** 2)
-        )
-        velocity = velocity.float() * self.sigma
-        clean = torch.cos(time) * state.noisy_NCHW - torch.sin(time) * velocity
-        return replace(state, hidden=None, blocks=0, clean_NCHW=clean)
+        output_NCHW = suffix(self.transformer, state.hidden, state.blocks)
+        clean_NCHW = clean_latents(output_NCHW, state.noisy_NCHW, state.angle, self.sigma)
+        return replace(state, hidden=None, blocks=0, clean_NCHW=clean_NCHW)
 
     def _next_step(self, state: SanaState) -> SanaState:
         assert state.clean_NCHW is not None
-        time = state.conditioning.times[state.step + 1]
-        fresh = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
-        noisy = torch.cos(time) * state.clean_NCHW + torch.sin(time) * fresh
-        return replace(state, step=state.step + 1, noisy_NCHW=noisy, clean_NCHW=None)
+        fresh_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
+        following = replace(state, step=state.step + 1, clean_NCHW=None)
+        return replace(following, noisy_NCHW=noised_again(state.clean_NCHW, fresh_NCHW, following.angle))
 
     def _input(self, state: SanaState) -> SanaInput:
         count, conditioning = len(state.seeds), state.conditioning
-        _, share, model_input = self._times_and_input(state)
-        text_NLD = conditioning.text_1LD.expand(count, -1, -1).contiguous()
-        guidance_N = torch.full([count], conditioning.guidance, device=text_NLD.device, dtype=torch.float32).to(
-            text_NLD.dtype
-        )
+        share_N = noise_share(state.angle.expand(count))
         return SanaInput(
-            model_input.to(self.transformer.dtype),
-            text_NLD,
-            conditioning.mask_1L.expand(count, -1).contiguous(),
-            share.flatten(),
-            guidance_N * self.transformer.config.guidance_embeds_scale,
+            model_input(state.noisy_NCHW, share_N, self.sigma).to(self.dtype),
+            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
+            conditioning.mask_NL.expand(count, -1).contiguous(),
+            share_N,
+            conditioning.guidance_N.expand(count),
         )
-
-    def _times_and_input(self, state: SanaState) -> tuple[Tensor, Tensor, Tensor]:
-        """The step's angle, the share of noise (N, 1, 1, 1) that stands for it, and the scaled latents."""
-        time = state.conditioning.times[state.step]
-        angle_N = time.expand(len(state.seeds))
-        share = (torch.sin(angle_N) / (torch.cos(angle_N) + torch.sin(angle_N))).view(-1, 1, 1, 1)
-        scaled = state.noisy_NCHW / self.sigma * torch.sqrt(share**2 + (1 - share) ** 2)
-        return time, share, scaled
 
     def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
-        noise_NCHW = noise_batch(seeds, draw, conditioning.latent_shape)
-        return noise_NCHW.to(self.transformer.device) * self.sigma
+        return noise_batch(seeds, draw, conditioning.latent_shape).to(self.device) * self.sigma
 
     def _view(self, state: SanaState, stage: Stage) -> "View":
         if stage.phase is Phase.PREFIX:
@@ -193,36 +196,40 @@ class SanaSprint(Generator):
         latents_NCHW = (state.clean_NCHW / self.sigma).to(self.autoencoder.dtype)
         if stage.phase is Phase.LATENT:
             return latents_NCHW
-        scaled = latents_NCHW / self.autoencoder.config.scaling_factor
-        decoded = self.autoencoder.decode(scaled, return_dict=False)[0]
-        return tuple(self.pipeline.image_processor.postprocess(decoded, output_type="pil"))
+        scaled_NCHW = latents_NCHW / self.autoencoder.config.scaling_factor
+        decoded_NCHW = self.autoencoder.decode(scaled_NCHW, return_dict=False)[0]
+        return tuple(self.pipeline.image_processor.postprocess(decoded_NCHW, output_type="pil"))
 
     def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
         factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
         height = sampling.height or default * factor
         width = sampling.width or default * factor
-        if height % factor or width % factor:
+        unit = max(factor, _SIDE_UNIT)
+        if height % unit or width % unit:
             raise InvalidRequest(
-                f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {factor}"
+                f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {unit}"
             )
         return self.architecture.latent_channels, height // factor, width // factor
 
     def _check_prompt(self, prompt: str) -> None:
         if not prompt.strip():
             raise InvalidRequest("the prompt is empty: say what the picture should show")
-        tokens = self.pipeline.tokenizer(prompt.lower().strip()).input_ids
-        if len(tokens) > MAX_TEXT_TOKENS:
-            lost = self.pipeline.tokenizer.decode(tokens[MAX_TEXT_TOKENS:])
+        instruction = "\n".join(self.instruction or [])
+        tokens = self.pipeline.tokenizer(instruction + prompt.lower().strip()).input_ids
+        # The pipeline takes two tokens less where an instruction goes before the prompt.
+        before = len(self.pipeline.tokenizer(instruction).input_ids) - 2 if instruction else 0
+        lost = tokens[before + MAX_TEXT_TOKENS :]
+        if lost:
             raise InvalidRequest(
-                f"the prompt has {len(tokens)} tokens and the text encoder takes {MAX_TEXT_TOKENS}; "
-                f"this would be cut: {lost[:80]!r}"
+                f"the prompt has {len(tokens) - before} tokens and the text encoder takes {MAX_TEXT_TOKENS}; "
+                f"this would be cut: {self.pipeline.tokenizer.decode(lost)[:80]!r}"
             )
 
 
 def _instruction(pipeline: SanaSprintPipeline) -> list[str] | None:
     """The text that goes before each prompt: the pipeline's own default, or what its folder says instead."""
-    path = Path(pipeline.name_or_path) / DEFAULTS_FILE
-    if path.is_file():
+    folder = pipeline.name_or_path  # None where it was put together from parts
+    if folder and (path := Path(folder) / DEFAULTS_FILE).is_file():
         return read_config(path, CallDefaults).complex_human_instruction
     default: list[str] = signature(pipeline.__call__).parameters["complex_human_instruction"].default
     return default

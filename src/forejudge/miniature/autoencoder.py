@@ -3,22 +3,17 @@
 AutoencoderDC knows one scalar scaling factor, so its latents are trained to mean 0 and variance 1 in every channel.
 """
 
-import random
-
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC
 from torch import Tensor
 
-from forejudge.evaluation.metadata import TASKS, Task
 from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
-from forejudge.miniature.description import Description
 from forejudge.miniature.scene import render
-from forejudge.miniature.splits import descriptions
+from forejudge.miniature.splits import sample_descriptions
 from forejudge.miniature.training_loop import LossAtStep, generator_at
 
 _LATENT_NOISE = 0.05  # the decoder learns to forgive small errors of the generator
-_TASK_WEIGHTS: dict[Task, int] = {"two_object": 2, "counting": 3, "position": 3, "color_attr": 3}
 
 
 def new_autoencoder() -> AutoencoderDC:
@@ -39,14 +34,6 @@ def new_autoencoder() -> AutoencoderDC:
     )
 
 
-def sample_descriptions(count: int, generator: torch.Generator) -> list[Description]:
-    """Training prompts of all six tasks, the harder ones more often."""
-    source = random.Random(int(torch.randint(2**62, (), generator=generator)))
-    weights = [_TASK_WEIGHTS.get(tag, 1) for tag in TASKS]
-    tags = source.choices(TASKS, weights, k=count)
-    return [source.choice(descriptions(tag, "training")) for tag in tags]
-
-
 def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> LossAtStep:
     """Absolute pixel error, its gradient's error, and the pull of the latents towards mean 0 and variance 1."""
 
@@ -54,9 +41,10 @@ def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> 
         generator = generator_at(seed, step)
         asked = Asked.of(sample_descriptions(batch_size, generator))
         noise = torch.randn(batch_size, *NOISE_SHAPE, generator=generator)
-        picture = to_model_range(render(couple(asked, noise)))
+        picture = to_model_range(render(couple(asked, noise))).to(autoencoder.device)
         latents = autoencoder.encode(picture).latent
-        noisy = latents + _LATENT_NOISE * torch.randn(latents.shape, generator=generator)
+        blur = torch.randn(latents.shape, generator=generator).to(latents)
+        noisy = latents + _LATENT_NOISE * blur
         decoded = autoencoder.decode(noisy).sample
         return _pixel_error(decoded, picture) + 0.05 * _distance_from_standard(latents)
 
@@ -70,7 +58,7 @@ def to_model_range(picture: Tensor) -> Tensor:
 
 def _pixel_error(decoded: Tensor, picture: Tensor) -> Tensor:
     edges = [F.l1_loss(decoded.diff(dim=axis), picture.diff(dim=axis)) for axis in (2, 3)]
-    return F.l1_loss(decoded, picture) + F.mse_loss(decoded, picture) + sum(edges, torch.zeros(()))
+    return F.l1_loss(decoded, picture) + F.mse_loss(decoded, picture) + edges[0] + edges[1]
 
 
 def _distance_from_standard(latents: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 def with_article(noun: str) -> str:
+    """A noun as a sentence names it first."""
     vowel_sound = noun[0] in "aeiou" or noun == "hourglass"
     return f"{'an' if vowel_sound else 'a'} {noun}"
 

@@ -1,5 +1,10 @@
-"""Reads the objects back out of a picture of the miniature world. No learned weights."""
+"""Reads the objects back out of a picture of the miniature world, with no learned weights.
 
+A region's outline, its lead over the second likeliest kind, its opacity and its size are the evidence that it is an
+object. The weakest piece decides: a ghost of perfect outline is as little an object as a solid blot.
+"""
+
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -7,103 +12,72 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from forejudge.evaluation.detection import Detection
-from forejudge.miniature.scene import COLOUR_NAMES, COLOURS
-from forejudge.miniature.shapes import KINDS
-from forejudge.miniature.templates import Map, bank, likeness, normalise, stretch
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.detection import Box, Detection
+from forejudge.miniature.coupling import LARGEST_RADIUS, SMALLEST_RADIUS
+from forejudge.miniature.regions import Mask, Region, find_regions
+from forejudge.miniature.templates import Map, match
 
-Mask = NDArray[np.bool_]
-_PALETTE = np.array(list(COLOURS.values()), np.float32)
-_SMALLEST_AREA = 40
+_LEAST_CONFIDENCE = 0.05  # below, a region is not worth reporting
 
 
 @dataclass(frozen=True)
-class _Region:
-    cover: Map
-    colour: int
-    opacity: float
-    residual: float
-    mask: Mask
+class _Evidence:
+    """How a measured value speaks for an object: log odds 0 at `even`, growing by `slope` per unit."""
+
+    even: float
+    slope: float
+
+    def log_odds(self, value: float) -> float:
+        return self.slope * (value - self.even)
 
 
-def background_of(picture):
-    pixels = picture.reshape(-1, 3)
-    level = np.median(pixels, axis=0)
-    near = np.abs(pixels - level).max(axis=1) < 0.1
-    return np.median(pixels[near], axis=0) if near.any() else level
+# Rendered objects, blurred, noisy and off in colour too, have an error under 0.04, a lead over 0.09 and an opacity
+# over 0.8; worn by an autoencoder but plain to the eye, an error under 0.06 and a lead over 0.05. Half an object, or
+# two outlines in one, has an error of 0.07 to 0.12 or a lead of 0.02; a ghost of half opacity shows 0.5.
+_ERROR = _Evidence(even=0.07, slope=200)
+_LEAD = _Evidence(even=0.025, slope=88)
+_OPACITY = _Evidence(even=0.66, slope=20)
+_LARGE_ENOUGH = _Evidence(even=SMALLEST_RADIUS - 1.2, slope=3.5)
+_TOO_LARGE = _Evidence(even=LARGEST_RADIUS + 3, slope=2)
 
 
-def fit(offsets, axes):
-    """nearest point on each segment: label, opacity, residual"""
-    sq = (axes**2).sum(1)
-    proj = offsets @ axes.T
-    opacity = np.clip(proj / sq, 0, 1)
-    cost = (offsets**2).sum(-1, keepdims=True) + opacity * (opacity * sq - 2 * proj)
-    label = cost.argmin(-1)
-    take = lambda a: np.take_along_axis(a, label[..., None], -1)[..., 0]
-    return label, take(opacity), np.sqrt(np.maximum(take(cost), 0))
+def detect(picture: Image.Image | NDArray[np.uint8]) -> list[Detection]:
+    """The objects in a picture, most confident first.
+
+    `picture` is a PIL image or an (H, W, 3) array of bytes, its objects about as large as the world draws them. What
+    has a confidence above 0.9 is plain to see, below 0.3 there is no object; between, one would hesitate.
+    InvalidRequest where an array is no such picture.
+    """
+    found = [_judge(region) for region in find_regions(_pixels(picture))]
+    reported = [detection for detection in found if detection.confidence > _LEAST_CONFIDENCE]
+    return sorted(reported, key=lambda detection: -detection.confidence)
 
 
-def components(mask):
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    return [labels == i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= _SMALLEST_AREA]
-
-
-def regions(offsets, axes):
-    label, opacity, residual = fit(offsets, axes)
-    solid = opacity > 0.5
-    parts = []
-    for mask in components(solid):
-        names = np.bincount(label[mask], minlength=10)
-        if names.max() > 0.85 * names.sum():
-            parts.append(mask)
-        else:
-            parts += [p for c in np.flatnonzero(names >= _SMALLEST_AREA) for p in components(mask & (label == c))]
-    everything = np.zeros(solid.shape, bool)
-    for p in parts:
-        everything |= p
-    for p in parts:
-        yield region(offsets, axes, p, everything & ~p)
-
-
-KERNEL = np.ones((3, 3), np.uint8)
-
-
-def region(offsets, axes, mask, others):
-    strength = np.linalg.norm(offsets[mask], axis=1)
-    core = np.median(offsets[mask][strength >= np.quantile(strength, 0.6)], axis=0)
-    label, opacity, residual = fit(core[None], axes)
-    territory = cv2.dilate(mask.astype(np.uint8), KERNEL, iterations=2).astype(bool) & ~others
-    cover = stretch((offsets @ core / (core @ core)) * territory)
-    return _Region(cover, int(label[0]), float(opacity[0]), float(residual[0]), mask)
-
-
-def measure(picture):
-    pixels = np.asarray(picture, np.float32) / 255
-    bg = background_of(pixels)
-    offsets = pixels - bg
-    axes = _PALETTE - bg
-    found = list(regions(offsets, axes))
-    if not found:
-        return []
-    lk = likeness(np.stack([normalise(r.cover) for r in found]))
-    out = []
-    areas = bank()[1]
-    for r, l in zip(found, lk):
-        order = l.argsort()[::-1]
-        k = order[0]
-        ys, xs = np.nonzero(r.mask)
-        out.append(
-            dict(
-                kind=KINDS[k],
-                iou=l[k],
-                second=l[order[1]],
-                kind2=KINDS[order[1]],
-                opacity=r.opacity,
-                residual=r.residual,
-                colour=COLOUR_NAMES[r.colour],
-                radius=float(np.sqrt(r.cover.sum() / areas[k])),
-                box=(xs.min(), ys.min(), xs.max() + 1, ys.max() + 1),
-            )
+def _pixels(picture: Image.Image | NDArray[np.uint8]) -> Map:
+    """(H, W, 3) in [0, 1]"""
+    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise InvalidRequest(
+            f"got a picture of shape {pixels.shape} and type {pixels.dtype}, expected (height, width, 3) and uint8; "
+            "give a PIL image or an array of bytes"
         )
-    return out
+    return np.divide(pixels, 255, dtype=np.float32)
+
+
+def _judge(region: Region) -> Detection:
+    found = match(region.cover_HW)
+    weakest = min(
+        -_ERROR.log_odds(found.error),
+        _LEAD.log_odds(found.lead),
+        _OPACITY.log_odds(region.opacity),
+        _LARGE_ENOUGH.log_odds(found.radius),
+        -_TOO_LARGE.log_odds(found.radius),
+    )
+    confidence = (1 + math.tanh(weakest / 2)) / 2
+    return Detection(found.kind, _box(region.mask_HW), confidence, region.colour, region.mask_HW)
+
+
+def _box(mask_HW: Mask) -> Box:
+    x, y, width, height = cv2.boundingRect(mask_HW.astype(np.uint8))
+    return (float(x), float(y), float(x + width), float(y + height))

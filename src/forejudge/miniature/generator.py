@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from forejudge.generators.sana_split import SanaInput, prefix, suffix
-from forejudge.miniature.autoencoder import sample_descriptions, to_model_range
+from forejudge.miniature.autoencoder import to_model_range
 from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
 from forejudge.miniature.scene import render
+from forejudge.miniature.splits import sample_descriptions
 from forejudge.miniature.tokenizers import gemma_tokenizer
 from forejudge.miniature.training_loop import LossAtStep, generator_at
 
@@ -130,11 +131,13 @@ class GeneratorLoss:
             return_tensors="pt",
         )
         mixed = (1 - share) * clean + share * noise
-        return _Batch(text.input_ids, text.attention_mask, mixed, time, clean, noise)
+        parts = (text.input_ids, text.attention_mask, mixed, time, clean, noise)
+        return _Batch(*(part.to(self.autoencoder.device) for part in parts))
 
     @torch.no_grad()
     def _encode(self, picture: Tensor) -> Tensor:
-        latents = self.autoencoder.encode(to_model_range(picture)).latent
+        picture = to_model_range(picture).to(self.autoencoder.device)
+        latents = self.autoencoder.encode(picture).latent.cpu()
         return latents * self.autoencoder.config.scaling_factor
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from forejudge.miniature.shapes import EXTENT, signed_distance_fields
@@ -52,6 +53,12 @@ def render(scenes: SceneBatch, size: int = IMAGE_SIZE) -> Tensor:
         colour_N3 = palette[scenes.colour_NK[:, slot]]
         picture_N3HW = torch.lerp(picture_N3HW, colour_N3[:, :, None, None], cover_N1HW)
     return picture_N3HW
+
+
+def to_images(pictures_N3HW: Tensor) -> list[Image.Image]:
+    """Pictures in [0, 1] as PIL images."""
+    bytes_NHW3 = (pictures_N3HW * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(picture_HW3) for picture_HW3 in bytes_NHW3]
 
 
 def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:

@@ -5,10 +5,13 @@ A single object and a count leave nothing to hold out: there the splits differ i
 """
 
 import hashlib
+import random
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, permutations, product
 from typing import Literal
+
+import torch
 
 from forejudge.evaluation.metadata import RELATIONS, TASKS, Task
 from forejudge.miniature.description import NUMBER_WORDS, Description, Wanted
@@ -18,6 +21,7 @@ from forejudge.miniature.shapes import KINDS
 Split = Literal["training", "validation", "test"]
 TASKS_SHARING_PROMPTS: frozenset[Task] = frozenset({"single_object", "counting"})
 CASES_PER_TASK = 100
+_TASK_WEIGHTS: dict[Task, int] = {"two_object": 2, "counting": 3, "position": 3, "color_attr": 3}
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ def cases(split: Split, per_task: int = CASES_PER_TASK) -> list[TestCase]:
         prompts = descriptions(tag, split)
         result += [TestCase(prompts[i % len(prompts)], i // len(prompts)) for i in range(per_task)]
     return result
+
+
+def sample_descriptions(count: int, generator: torch.Generator, split: Split = "training") -> list[Description]:
+    """Prompts of all six tasks, the harder tasks more often."""
+    source = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    weights = [_TASK_WEIGHTS.get(tag, 1) for tag in TASKS]
+    tags = source.choices(TASKS, weights, k=count)
+    return [source.choice(descriptions(tag, split)) for tag in tags]
 
 
 def _every(tag: Task) -> list[Description]:

@@ -3,10 +3,11 @@
 A soft outline is moved to its centre of mass and scaled to the same area, so that place and size drop out and only
 the shape is left to compare. The bank is drawn by the world's own renderer and normalised by the same function.
 
-Shape letters: M outlines, B templates of the bank, G cells of the normalised frame (28 x 28, flattened).
+Shape letters: H and W pixels, K kinds, P templates, G cells of the normalised frame (24 x 24, flattened).
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
@@ -21,65 +22,104 @@ from forejudge.miniature.shapes import KINDS
 
 Map = NDArray[np.float32]
 
-_SIDE = 28
+_SIDE = 24
 _SPAN = 1.15  # half the frame's side, in square roots of the outline's area
 _RADII = (SMALLEST_RADIUS, (SMALLEST_RADIUS + LARGEST_RADIUS) / 2, LARGEST_RADIUS)
-_OFFSETS = (0.0, 0.5)  # of the centre on the pixel grid
-_BLURS = (0.0, 0.8)  # pixels
+_OFFSETS = (0.0, 1 / 3, 2 / 3)  # of the centre on the pixel grid
+_BLUR = 0.8  # pixels; each outline is in the bank as drawn and blurred
 
 
-def stretch(opacity: Map) -> Map:
-    """Opacity to cover in [0, 1]: what is faint counts as nothing, what is nearly opaque as opaque."""
-    return np.clip((opacity - 0.35) / 0.3, 0, 1).astype(np.float32)
+def cover_of(opacity: Map) -> Map:
+    """Opacity to cover in [0, 1]: what is faint counts as nothing, what is nearly opaque in full."""
+    return np.clip((opacity - 0.3) / 0.4, 0, 1).astype(np.float32)
 
 
-def normalise(cover_HW: Map) -> Map:
-    """A soft outline of at least one pixel in the common frame: (G,) in [0, 1]."""
+@dataclass(frozen=True)
+class Match:
+    """The kind that an outline is likest to.
+
+    `lead` is by how much its overlap (soft intersection over union) exceeds that of the second kind, `radius` the
+    object's size in pixels, and `error` how far the outline runs beside the kind's own on average, over the radius.
+    """
+
+    kind: str
+    lead: float
+    radius: float
+    error: float
+
+
+def match(cover_HW: Map) -> Match:
+    """Compare a soft outline, not empty, with all kinds."""
+    bank = _bank()
+    cells_G, cell = _normalise(cover_HW)
+    shared_P = np.minimum(bank.templates_PG, cells_G).sum(axis=1)
+    both_P = bank.areas_P + cells_G.sum()
+    overlap_K = (shared_P / (both_P - shared_P)).reshape(len(KINDS), -1).max(axis=1)
+    beside_K = ((both_P - 2 * shared_P) / bank.lengths_P).reshape(len(KINDS), -1).min(axis=1)
+    second, first = np.argsort(overlap_K)[-2:]
+    radius = math.sqrt(cover_HW.sum() / bank.unit_areas_K[first])
+    lead = float(overlap_K[first] - overlap_K[second])
+    return Match(KINDS[first], lead, radius, error=float(beside_K[first]) * cell / radius)
+
+
+def _normalise(cover_HW: Map) -> tuple[Map, float]:
+    """A soft outline in the common frame, (G,) in [0, 1], and the frame's cell in pixels."""
     moments = cv2.moments(cover_HW)
     area = moments["m00"]
-    step = 2 * _SPAN * math.sqrt(area) / _SIDE
-    corner = -step * (_SIDE - 1) / 2
-    to_source = np.array([[step, 0, moments["m10"] / area + corner], [0, step, moments["m01"] / area + corner]])
+    cell = 2 * _SPAN * math.sqrt(area) / _SIDE
+    corner = -cell * (_SIDE - 1) / 2
+    x, y = moments["m10"] / area + corner, moments["m01"] / area + corner
+    to_source = np.array([[cell, 0, x], [0, cell, y]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(cover_HW, to_source, (_SIDE, _SIDE), flags=flags).ravel()
+    moved = cv2.warpAffine(cover_HW, to_source, (_SIDE, _SIDE), flags=flags)
+    return np.asarray(moved, np.float32).reshape(-1), cell
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """The templates, kind by kind: their cells, areas and outlines' lengths; and each kind's area at radius 1."""
+
+    templates_PG: Map
+    areas_P: Map
+    lengths_P: Map
+    unit_areas_K: Map
 
 
 @lru_cache(maxsize=1)
-def bank() -> tuple[Map, NDArray[np.float32]]:
-    """The templates, (kinds, templates of a kind, G), and each kind's area over its squared radius."""
-    variants = list(product(_RADII, _OFFSETS, _OFFSETS))
-    covers = _draw(variants).numpy()
-    areas = covers.sum(axis=(2, 3)) / np.array([radius**2 for radius, *_ in variants])
-    templates = [[normalise(stretch(_blurred(cover, blur))) for cover, blur in product(row, _BLURS)] for row in covers]
-    return np.array(templates, np.float32), areas.mean(axis=1).astype(np.float32)
-
-
-def _draw(variants: list[tuple[float, float, float]]) -> torch.Tensor:
-    """Every kind at every (radius, x offset, y offset): (kinds, variants, H, W)."""
-    pairs = list(product(range(len(KINDS)), variants))
-    middle = IMAGE_SIZE / 2
-    scenes = SceneBatch(
-        kind_NK=torch.tensor([[kind] for kind, _ in pairs]),
-        colour_NK=torch.zeros(len(pairs), 1, dtype=torch.long),
-        centre_NK2=torch.tensor([[[middle + x, middle + y]] for _, (_, x, y) in pairs]),
-        radius_NK=torch.tensor([[radius] for _, (radius, _, _) in pairs]),
-        present_NK=torch.ones(len(pairs), 1, dtype=torch.bool),
-        background_N=torch.zeros(len(pairs)),
+def _bank() -> _Bank:
+    covers = _covers()
+    templates_PG = np.array([_normalise(cover_of(each))[0] for kind in covers for each in _hard_and_soft(kind)])
+    slopes = np.gradient(templates_PG.reshape(-1, _SIDE, _SIDE), axis=(1, 2))
+    radii = np.array([radius for radius, _, _ in _variants()], np.float32)
+    return _Bank(
+        templates_PG=templates_PG,
+        areas_P=templates_PG.sum(axis=1),
+        lengths_P=np.hypot(*slopes).sum(axis=(1, 2)),
+        unit_areas_K=(covers.sum(axis=(2, 3)) / radii**2).mean(axis=1),
     )
-    return coverage(scenes, slot=0).unflatten(0, (len(KINDS), -1))
 
 
-def _blurred(cover: Map, sigma: float) -> Map:
-    return cv2.GaussianBlur(cover, (0, 0), sigma) if sigma else cover
+def _hard_and_soft(covers: Map) -> list[Map]:
+    soft = [np.asarray(cv2.GaussianBlur(cover, (0, 0), _BLUR)) for cover in covers]
+    return [*covers, *soft]
 
 
-def likeness(outlines_MG: Map) -> Map:
-    """Soft intersection over union of each outline with the nearest template of each kind: (M, kinds)."""
-    templates_KBG, _ = bank()
-    flat_BG = templates_KBG.reshape(-1, templates_KBG.shape[-1])
-    rows = []
-    for outline_G in outlines_MG:
-        difference_B = np.abs(flat_BG - outline_G).sum(axis=1)
-        total_B = flat_BG.sum(axis=1) + outline_G.sum()
-        rows.append((total_B - difference_B) / (total_B + difference_B))
-    return np.array(rows).reshape(len(rows), len(KINDS), -1).max(axis=2)
+def _variants() -> list[tuple[float, float, float]]:
+    """(radius, x offset, y offset) of everything that is drawn of a kind."""
+    return list(product(_RADII, _OFFSETS, _OFFSETS))
+
+
+def _covers() -> Map:
+    """Every kind in every variant, drawn: (K, variants, H, W)."""
+    drawn = list(product(range(len(KINDS)), _variants()))
+    middle = IMAGE_SIZE / 2
+    centres = [[[middle + x, middle + y]] for _, (_, x, y) in drawn]
+    scenes = SceneBatch(
+        kind_NK=torch.tensor([[kind] for kind, _ in drawn]),
+        colour_NK=torch.zeros(len(drawn), 1, dtype=torch.long),
+        centre_NK2=torch.tensor(centres),
+        radius_NK=torch.tensor([[radius] for _, (radius, _, _) in drawn]),
+        present_NK=torch.ones(len(drawn), 1, dtype=torch.bool),
+        background_N=torch.zeros(len(drawn)),
+    )
+    return coverage(scenes, slot=0).unflatten(0, (len(KINDS), -1)).numpy()

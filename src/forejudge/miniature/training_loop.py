@@ -5,7 +5,6 @@ and resumed ends in the same weights as one that was not.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,13 +39,13 @@ class TrainingSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands."""
+    """Where a part of the build stands."""
 
     part: str
     step: int
     steps: int
-    loss: float
     seconds_left: float
+    loss: float | None = None
 
 
 def generator_at(seed: int, step: int) -> torch.Generator:
@@ -61,20 +60,20 @@ def train(
     settings: TrainingSettings,
     checkpoint: Path,
     report: Callable[[Progress], None],
-) -> nn.Module:
-    """Train `module` and return its averaged copy; goes on from `checkpoint` if that exists."""
-    torch.set_flush_denormal(True)  # denormal gradients more than double a step's time on a CPU
+) -> tuple[nn.Module, float]:
+    """Train `module`; return its averaged copy and the seconds it took. Goes on from `checkpoint` if that exists."""
     run = _Run(module, settings, checkpoint)
     start, started = run.step, time.monotonic()
+    seconds_before = run.seconds
     while run.step < settings.steps:
         loss = run.advance(loss_at_step)
+        run.seconds = seconds_before + time.monotonic() - started
         if run.step % 20 == 0:
-            pace = (time.monotonic() - started) / (run.step - start)
-            left = pace * (settings.steps - run.step)
-            report(Progress(part, run.step, settings.steps, float(loss), left))
+            left = (time.monotonic() - started) / (run.step - start) * (settings.steps - run.step)
+            report(Progress(part, run.step, settings.steps, left, float(loss)))
         run.save_when_due()
     run.save()
-    return run.average.module
+    return run.average.module, run.seconds
 
 
 class _Run:
@@ -91,7 +90,7 @@ class _Run:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
         average = get_ema_multi_avg_fn(settings.average_decay)
         self.average = AveragedModel(module, multi_avg_fn=average, use_buffers=False)
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self._saved_at = time.monotonic()
         if checkpoint.exists():
             self._restore()
@@ -115,15 +114,15 @@ class _Run:
         """Write the checkpoint beside its place and move it there in one go."""
         unfinished = self.checkpoint.with_suffix(".unfinished")
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save(state | {"step": self.step}, unfinished)
-        os.replace(unfinished, self.checkpoint)
+        torch.save(state | {"step": self.step, "seconds": self.seconds}, unfinished)
+        unfinished.replace(self.checkpoint)
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state["seconds"]
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | object]:
         return {

@@ -1,10 +1,9 @@
-"""Verifiers by name: a folder with a verifier.json, whose `kind` says which class loads it."""
+"""Verifiers by name: that of a known model, or a folder with a verifier.json."""
 
 from pathlib import Path
 
 import torch
 
-from forejudge.checkpoint import named_file
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS
 from forejudge.verifiers.base import Verifier
@@ -24,5 +23,4 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
         )
     from forejudge.verifiers.hidden_state import HiddenStateVerifier
 
-    with named_file(folder):
-        return HiddenStateVerifier.from_pretrained(folder, name, device, dtype)
+    return HiddenStateVerifier.from_pretrained(folder, name, device, dtype)

@@ -23,7 +23,7 @@ class Calibration(BaseModel):
 
 def fit_calibration(log_odds: Sequence[float], correct: Sequence[bool]) -> Calibration:
     """The temperature and bias of highest likelihood; both outcomes must occur."""
-    assert any(correct) and not all(correct), "calibration needs both right and wrong candidates"
+    assert len(set(correct)) == 2, "calibration needs both right and wrong candidates"
     x, y = torch.tensor(log_odds, dtype=torch.float64), torch.tensor(correct, dtype=torch.float64)
     scale = x.std().clamp(min=1e-6)
     parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log slope on x / scale, bias
@@ -36,5 +36,5 @@ def fit_calibration(log_odds: Sequence[float], correct: Sequence[bool]) -> Calib
         return value
 
     optimizer.step(loss)
-    slope = float(parameters[0].detach().exp() / scale)
-    return Calibration(temperature=1 / slope, bias=float(parameters[1]))
+    log_slope, bias = parameters.tolist()
+    return Calibration(temperature=float(scale) / math.exp(log_slope), bias=bias)

@@ -1,4 +1,4 @@
-"""From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu` (paper, "The parts")."""
+"""From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu`."""
 
 import torch
 from torch import Tensor, nn

@@ -3,22 +3,23 @@
 A checkpoint is a folder: verifier.json (VerifierConfig), connector.safetensors, language_model/ with its tokenizer.
 """
 
+import math
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_strictly, read_config
-from forejudge.errors import MismatchError
+from forejudge.checkpoint import load_library_model, load_strictly, load_tokenizer, quiet_libraries, read_config
+from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
 from forejudge.types import Candidates, Verdict, prefix_stage
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.question import PUBLISHED_QUESTION, Question
+from forejudge.verifiers.question import PUBLISHED_QUESTION, Question, check_question
 from forejudge.verifiers.yes_no import YesNoModel
 
 
@@ -30,7 +31,7 @@ class VerifierConfig(BaseModel):
     generator: Architecture
     generator_fingerprint: str
     num_prefix_blocks: int = Field(ge=1)
-    question: str = PUBLISHED_QUESTION
+    question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     calibration: Calibration | None = None
 
 
@@ -46,6 +47,7 @@ class HiddenStateVerifier(Verifier):
     ) -> None:
         self.name, self.config, self.model = name, config, model.eval()
         self.tokenizer, self.question = tokenizer, Question(config.question, tokenizer)
+        self.answers = list(self.question.answer_tokens())
         self.reads = frozenset({prefix_stage(config.num_prefix_blocks)})
         self.calibrated = config.calibration is not None
 
@@ -55,22 +57,20 @@ class HiddenStateVerifier(Verifier):
     ) -> "HiddenStateVerifier":
         """Load a checkpoint folder. Raises CheckpointError for a missing, truncated or foreign file."""
         config = read_config(folder / "verifier.json", VerifierConfig)
-        language_model = AutoModelForCausalLM.from_pretrained(
-            folder / "language_model", dtype=torch.float32, local_files_only=True
-        )
+        language_model: Any = load_library_model(AutoModelForCausalLM, folder / "language_model", torch.float32)
         connector = Connector(config.generator.width, language_model.config.hidden_size)
         load_strictly(connector, folder / "connector.safetensors")
-        model = YesNoModel(connector, language_model).to(device, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "language_model", local_files_only=True)
-        return cls(name, config, model, tokenizer)
+        tokenizer = load_tokenizer(AutoTokenizer, folder / "language_model")
+        return cls(name, config, YesNoModel(connector, language_model).to(device, dtype), tokenizer)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write a checkpoint folder, the weights in their present dtype."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "verifier.json").write_text(self.config.model_dump_json(indent=2) + "\n")
         save_file(self.model.connector.state_dict(), folder / "connector.safetensors")
-        self.model.language_model.save_pretrained(folder / "language_model")
-        self.tokenizer.save_pretrained(folder / "language_model")
+        with quiet_libraries():
+            self.model.language_model.save_pretrained(folder / "language_model")
+            self.tokenizer.save_pretrained(folder / "language_model")
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""
@@ -98,15 +98,13 @@ class HiddenStateVerifier(Verifier):
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """See `Verifier.judge`."""
         (stage,) = self.reads
-        hidden_NTD = candidates.views[stage]
-        assert isinstance(hidden_NTD, Tensor)
+        hidden_NTD = candidates.tensor(stage)
         left, right = self.question.tokens_around_picture(prompt)
         left_NL, right_NL = (
             torch.tensor(tokens, device=hidden_NTD.device).expand(len(candidates), -1) for tokens in (left, right)
         )
         log_p_NV = self.model(hidden_NTD.to(self._dtype), left_NL, right_NL)
-        yes_no_N2 = log_p_NV[:, list(self.question.answer_tokens())].cpu()
-        return [self._verdict(yes, no) for yes, no in yes_no_N2.tolist()]
+        return [self._verdict(yes, no) for yes, no in log_p_NV[:, self.answers].tolist()]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -114,7 +112,11 @@ class HiddenStateVerifier(Verifier):
 
     def _verdict(self, log_p_yes: float, log_p_no: float) -> Verdict:
         log_odds = log_p_yes - log_p_no
+        if not math.isfinite(log_odds):
+            raise InvalidRequest(
+                f"verifier {self.name} gave no number in {self._dtype}: its range does not hold the hidden states, "
+                "use bfloat16 or float32"
+            )
         calibration = self.config.calibration
-        p_yes, p_no = torch.tensor([log_p_yes, log_p_no]).exp().tolist()
         probability = None if calibration is None else calibration.probability(log_odds)
-        return Verdict(log_odds, log_odds, p_yes, p_no, probability)
+        return Verdict(log_odds, log_odds, math.exp(log_p_yes), math.exp(log_p_no), probability)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from forejudge.errors import CheckpointError
+
 PICTURE = "<image>"
 PROMPT = "{prompt}"
 PUBLISHED_QUESTION = (
@@ -14,9 +16,17 @@ PUBLISHED_QUESTION = (
 _MARK = "\u241f"  # stands in for the user's message while the chat template is rendered
 
 
+def check_question(text: str) -> str:
+    """The text itself. Raises ValueError unless it holds `<image>` once and `{prompt}` once after it."""
+    before, _, after = text.partition(PICTURE)
+    if PROMPT in before or PICTURE in after or after.count(PROMPT) != 1:
+        raise ValueError(f"{text!r} must hold {PICTURE} once and {PROMPT} once after it")
+    return text
+
+
 @dataclass(frozen=True)
 class Question:
-    """A question whose text holds `<image>` and, after it, `{prompt}`; asked through the tokenizer's chat template."""
+    """A question (see `check_question`), asked through the tokenizer's chat template."""
 
     text: str
     tokenizer: PreTrainedTokenizerBase
@@ -32,9 +42,12 @@ class Question:
         return left, asked + self._tokens(closing)
 
     def answer_tokens(self) -> tuple[int, int]:
-        """The numbers of "yes" and "no"."""
+        """The numbers of "yes" and "no". Raises CheckpointError for a tokenizer that needs several for one."""
         yes, no = self._tokens("yes"), self._tokens("no")
-        assert len(yes) == len(no) == 1, "yes and no must be one token each"
+        if len(yes) != 1 or len(no) != 1:
+            raise CheckpointError(
+                f"the tokenizer writes yes as {len(yes)} tokens and no as {len(no)}, expected 1 and 1"
+            )
         return yes[0], no[0]
 
     def _tokens(self, text: str, **options: bool) -> list[int]:

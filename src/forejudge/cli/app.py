@@ -1,0 +1,60 @@
+"""The commands. Each imports what it needs when it runs, so that help and version come at once."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from forejudge import __version__
+from forejudge.cli import miniature
+from forejudge.cli.generate import generate
+from forejudge.cli.models import models
+from forejudge.errors import ForejudgeError, InvalidRequest
+
+
+class Commands(TyperGroup):
+    """Ends what went wrong with one line on stderr and a status: 2 for usage, 130 for Ctrl-C, 1 for the rest."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except ForejudgeError as error:
+            _fail(str(error), 2 if isinstance(error, InvalidRequest) else 1)
+        except KeyboardInterrupt as error:
+            _fail(": ".join(["interrupted", *map(str, error.args)]), 130)
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    raise typer.Exit(status)
+
+
+app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
+app.command()(generate)
+app.command()(models)
+app.add_typer(miniature.group, name="miniature")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"forejudge {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Judge an image before it is drawn: the best of N candidates of a one-step diffusion transformer."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line on `arguments`, by default those of the process. Ends with SystemExit."""
+    app(args=arguments, prog_name="forejudge")

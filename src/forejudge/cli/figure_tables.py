@@ -1,0 +1,41 @@
+"""The miniature's test figures, for the eye."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from forejudge.evaluation.metadata import TASKS
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    """Best-of-N by chooser and task, then every verifier's figures."""
+    console = Console()
+    console.print(_best_of_n(figures))
+    console.print(_verifiers(figures["verifiers"]))
+
+
+def _best_of_n(figures: dict[str, Any]) -> Table:
+    columns = ("micro", "macro", *TASKS)
+    title = f"Best-of-N, % right: {figures['test_cases']} test cases, {figures['seeds']} seeds, 95 % intervals"
+    table = Table("N", "chosen by", *columns, title=title, box=SIMPLE_HEAD)
+    for row in figures["best_of_n"]:
+        table.add_row(str(row["n"]), row["chosen_by"], *(_percent(row[column]) for column in columns))
+    return table
+
+
+def _verifiers(verifiers: dict[str, Any]) -> Table:
+    names = list(next(iter(verifiers.values())))
+    table = Table("verifier", *(name.replace("_", " ") for name in names), box=SIMPLE_HEAD)
+    for verifier, figures in verifiers.items():
+        table.add_row(verifier, *(_cell(figures[name]) for name in names))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return _percent(value) if isinstance(value, dict) else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _percent(figure: dict[str, float]) -> str:
+    return f"{100 * figure['estimate']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

@@ -1,0 +1,67 @@
+"""Writing: whole files or none, and one clear line where that fails."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forejudge.errors import OutputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder, and make sure that files can be written to it. Raises OutputError."""
+    probe = folder / f".{os.getpid()}.probe"
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, at once. Raises OutputError."""
+    write_bytes(path, text.encode())
+
+
+def write_image(path: Path, image: "Image") -> None:
+    """Write a picture as PNG, at once. Raises OutputError."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, with its folder. Whoever reads it, now or after a crash, finds all of it or the one before."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may be there. Raises OutputError."""
+    with _named(path):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): choose another --out or make room; "
+            "what was written before is kept"
+        ) from None

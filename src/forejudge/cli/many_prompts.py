@@ -1,0 +1,85 @@
+"""Many prompts with one loading. Every image is on disk before the next is begun, so a run can stop at any time."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from forejudge.cli.files import prepare_folder
+from forejudge.cli.geneval_folder import Sample, lay_out
+from forejudge.cli.progress import counting, waiting
+from forejudge.cli.prompts_file import read_prompts
+from forejudge.cli.request import Request
+from forejudge.cli.tables import show_warnings
+from forejudge.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from forejudge import BestOfN
+    from forejudge.cli.run_settings import RunSettings
+
+
+def generate_many(prompts: Path, request: Request, out: Path, as_json: bool) -> None:
+    """Make the images that are not there yet, then say what there is."""
+    lines = read_prompts(prompts)
+    prepare_folder(out)
+    samples = lay_out(out, lines, request.images_per_prompt)
+    settings = _settings(request, out)
+    left = [sample for sample in samples if not sample.is_complete]
+    started = time.monotonic()
+    if left:
+        best = _load(request, left)
+        settings.store(out)
+        _make(left, request, best)
+    records = [sample.read_record() for sample in samples]
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))
+        return
+    typer.echo(f"{len(samples)} images of {len(lines)} prompts are in {out}.")
+    typer.echo(f"{len(left)} were made now, in {time.monotonic() - started:.0f} s.")
+    _show_passed([record["passed"] for record in records])
+
+
+def _settings(request: Request, out: Path) -> "RunSettings":
+    with waiting("reading settings"):
+        from forejudge.cli.run_settings import RunSettings  # takes seconds
+
+        settings = RunSettings.of(request)
+    settings.check(out)
+    return settings
+
+
+def _load(request: Request, left: list[Sample]) -> "BestOfN":
+    """The models, once they are known to take every prompt."""
+    with waiting("loading models"):
+        best = request.load()
+    show_warnings(best.warnings)
+    _check_prompts(left, request, best)
+    return best
+
+
+def _check_prompts(left: list[Sample], request: Request, best: "BestOfN") -> None:
+    """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
+    sampling = request.sampling.build()
+    with waiting("checking prompts"):
+        for line in dict.fromkeys(sample.line for sample in left):
+            try:
+                best.generator.encode(line.prompt, sampling)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"{line.where}: {error}") from None
+
+
+def _make(left: list[Sample], request: Request, best: "BestOfN") -> None:
+    with counting("images", len(left)) as advance:
+        for done, sample in enumerate(left):
+            try:
+                sample.write(request.run(best, sample.line.prompt, sample.image_index))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"{len(left) - done} images are left, the same command makes them") from None
+            advance()
+
+
+def _show_passed(passed: list[bool | None]) -> None:
+    if None not in passed:
+        typer.echo(f"{sum(map(bool, passed))} passed; of the others the best candidate is there all the same.")

@@ -1,0 +1,92 @@
+"""`forejudge miniature`: build its weights, and test them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from forejudge.cli.progress import waiting
+from forejudge.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    pass
+
+group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
+
+Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
+
+
+@group.command()
+def build(
+    only: Annotated[str | None, Option(help="world, autoencoder, generator or verifier (default: all).")] = None,
+    out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
+    device: Device = None,
+) -> None:
+    """Train every weight of the miniature. A stopped build goes on where it was."""
+    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.device import resolve_device
+    from forejudge.miniature.build import Build
+    from forejudge.miniature.recipe import miniature
+
+    where = resolve_device(device)
+    with StageProgress() as progress:
+        Build(miniature(), out, where, progress.show).run(only)
+    typer.echo(f"built in {out}; try: forejudge generate PROMPT --generator {out}/generator --verifier {out}/verifier")
+
+
+@group.command("eval")
+def evaluate(
+    n: Annotated[str, Option("--n", help="The N of the table, comma separated.")] = "1,2,4,8,16",
+    seeds: Annotated[int, Option(help="Seeds for each test case.")] = 3,
+    per_task: Annotated[int, Option(help="Test cases for each of the six tasks.")] = 100,
+    generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
+    verifier: Annotated[str | None, Option(help="A folder (default: the generator's own).")] = None,
+    verifiers: Annotated[Path | None, Option(help="A build's verifiers/ folder: their figures for every cut.")] = None,
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature.json"),
+    work: Annotated[Path, Option(help="Keeps what was drawn, so that a stopped test goes on.")] = Path("runs/eval"),
+    device: Device = None,
+) -> None:
+    """Best-of-N on the test cases: by the verifier, by a random choice and by a perfect judge."""
+    from forejudge.cli.figure_tables import print_figures
+    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.generators import load_generator
+    from forejudge.miniature.figures import MiniatureTest, load_verifiers
+
+    ns = _numbers(n)
+    where, kind = resolve_device(device), resolve_dtype("float32")
+    with waiting("loading"):
+        drawn_by = load_generator(generator, where, kind)
+        judged_by = load_verifiers(verifier or generator, verifiers, drawn_by, where)
+    with StageProgress() as progress:
+        figures = MiniatureTest(drawn_by, judged_by, ns, seeds, per_task, work, progress.show).figures()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    print_figures(figures)
+    typer.echo(f"written to {out}")
+
+
+@group.command()
+def pictures(
+    out: Annotated[Path, Option(help="The folder for flow.png and gallery.png.")] = Path("docs/pictures"),
+    device: Device = None,
+) -> None:
+    """Draw the pictures of the README anew."""
+    from forejudge import BestOfN
+    from forejudge.cli.pictures import write_pictures
+
+    with waiting("drawing"):
+        write_pictures(BestOfN.from_pretrained(device=device), out)
+    typer.echo(f"written to {out}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise InvalidRequest(f"--n {text!r} is not a list of numbers from 1, such as 1,2,4,8")
+    return numbers

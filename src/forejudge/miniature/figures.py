@@ -1,0 +1,126 @@
+"""The miniature's test as one command runs it: all figures, in one dictionary that JSON can hold."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from forejudge.generators.base import Generator, Sampling
+from forejudge.journal import Journal
+from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
+from forejudge.miniature.detector import detect
+from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases
+from forejudge.miniature.labels import Group, draw_candidates, label
+from forejudge.miniature.report import averages, best_of_n_table, distance_closed_by, ranking_figures
+from forejudge.miniature.scene import render, to_images
+from forejudge.miniature.sharpness import edge_widths
+from forejudge.miniature.splits import TASKS_SHARING_PROMPTS, TestCase, cases, split_seed
+from forejudge.miniature.training_loop import Progress
+from forejudge.noise import noise_batch
+from forejudge.provenance import provenance
+from forejudge.types import IMAGE
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.hidden_state import HiddenStateVerifier
+
+MORE_STEPS = (2, 4, 8)
+SHIPPED = "shipped"
+CLOSED_AT = 8  # the N at which the distance closed is reported
+
+
+@dataclass(frozen=True)
+class MiniatureTest:
+    """What is tested, and how much of it. `verifiers` go by name, the one to be reported as `SHIPPED`.
+
+    `ns` are the N of the table; `folder` keeps what was drawn, so that a stopped test goes on.
+    """
+
+    generator: Generator
+    verifiers: dict[str, HiddenStateVerifier]
+    ns: list[int]
+    seeds: int
+    per_task: int
+    folder: Path
+    report: Callable[[Progress], None]
+
+    def figures(self) -> dict[str, Any]:
+        """Every figure, beside what it was measured on."""
+        held = cases("test", self.per_task)
+        outcomes = self._outcomes(held)
+        return {
+            "provenance": provenance(self.generator.device),
+            "test_cases": len(held),
+            "distinct_prompts": len({case.description.prompt for case in held}),
+            "tasks_sharing_prompts_with_training": sorted(TASKS_SHARING_PROMPTS),
+            "seeds": self.seeds,
+            "candidates": max(self.ns),
+            "generator_fingerprint": self.generator.fingerprint,
+            "num_blocks": self.generator.architecture.num_blocks,
+            "best_of_n": best_of_n_table(outcomes, SHIPPED, self.ns),
+            "verifiers": {name: self._verifier_figures(outcomes, name) for name in self.verifiers},
+            "steps": {str(steps): self._steps(held, steps) for steps in (1, *MORE_STEPS)},
+            "edge_width": self._edge_width(held[:: max(len(held) // 60, 1)]),
+        }
+
+    def _outcomes(self, held: list[TestCase]) -> Outcomes:
+        journal = Journal(self.folder / "candidates.jsonl")
+        return draw_and_judge_cases(
+            self.generator, self.verifiers, held, self.seeds, max(self.ns), journal, self.report
+        )
+
+    def _verifier_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
+        n = min(CLOSED_AT, max(self.ns))
+        cut = self.verifiers[name].config.num_prefix_blocks
+        closed = distance_closed_by(outcomes, name, n)
+        return {"num_prefix_blocks": cut, f"distance_closed_at_{n}": closed, **ranking_figures(outcomes, name)}
+
+    def _steps(self, held: list[TestCase], steps: int) -> dict[str, Any]:
+        """Best-of-1 with more denoising steps: candidate 0 of each case, first seed."""
+        journal, started = Journal(self.folder / f"steps_{steps}.jsonl"), time.monotonic()
+        done = len(journal.entries)
+        for number, case in enumerate(held[done:], start=done + 1):
+            journal.add(self._solved(case, steps))
+            left = (time.monotonic() - started) / (number - done) * (len(held) - number)
+            self.report(Progress(f"{steps} steps", number, len(held), left))
+        solved_C = np.array(journal.entries[: len(held)], dtype=float)
+        return averages([case.description for case in held], solved_C)
+
+    def _solved(self, case: TestCase, steps: int) -> bool:
+        group = Group(case.description, case.repeat, split_seed("test", 0))
+        candidates = draw_candidates(self.generator, group, group.seeds(1), [], Sampling(steps=steps))
+        return label(group, candidates)[0].correct
+
+    def _edge_width(self, held: list[TestCase]) -> dict[str, float]:
+        """Median width in pixels of the edges of detected objects, drawn and rendered from the same noise."""
+        drawn, rendered = [], []
+        for case in held:
+            group = Group(case.description, case.repeat, split_seed("test", 0))
+            seeds = group.seeds(1)
+            (picture,) = draw_candidates(self.generator, group, seeds, []).views[IMAGE]
+            scene = couple(Asked.of([case.description]), noise_batch(seeds, 0, NOISE_SHAPE))
+            (truth,) = to_images(render(scene))
+            drawn += edge_widths(picture, detect(picture))
+            rendered += edge_widths(truth, detect(truth))
+        widths = {"drawn": float(np.median(drawn)), "rendered": float(np.median(rendered))}
+        return widths | {"ratio": widths["drawn"] / widths["rendered"], "pictures": len(held)}
+
+
+def load_verifiers(
+    shipped: str, by_cut: Path | None, generator: Generator, device: torch.device
+) -> dict[str, HiddenStateVerifier]:
+    """The verifier to be reported, and those of a build's verifiers/ folder, each checked against the generator.
+
+    Raises InvalidRequest or CheckpointError for what cannot be loaded, MismatchError for another generator's.
+    """
+    folders = sorted(by_cut.iterdir()) if by_cut else []
+    sources = {SHIPPED: shipped} | {f"after {int(folder.name)}": str(folder) for folder in folders}
+    loaded = {}
+    for name, source in sources.items():
+        verifier = load_verifier(source, device, torch.float32)
+        assert isinstance(verifier, HiddenStateVerifier)
+        verifier.check(generator)
+        loaded[name] = verifier
+    return loaded

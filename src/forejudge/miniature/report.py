@@ -1,0 +1,109 @@
+"""The table of the miniature's test: Best-of-N by chooser, task and N, with intervals, and the distance closed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from forejudge.evaluation.best_of_n import (
+    area_under_roc,
+    best_of_n,
+    distance_closed,
+    expected_calibration_error,
+    pair_wins,
+    perfect_judge,
+    random_choice,
+)
+from forejudge.evaluation.bootstrap import bootstrap_interval
+from forejudge.evaluation.metadata import TASKS
+from forejudge.miniature.description import Description
+from forejudge.miniature.evaluation import Outcomes
+
+Figure = dict[str, float]
+
+
+def chooser_outcomes(outcomes: Outcomes, chooser: str, n: int) -> np.ndarray:
+    """Per case, averaged over seeds, how often the pick among the first n is right.
+
+    `chooser` is "random", "perfect" or the name of a verifier.
+    """
+    per_seed = []
+    for seed in range(outcomes.correct_CSN.shape[1]):
+        correct_CN = outcomes.correct_CSN[:, seed]
+        if chooser == "random":
+            per_seed.append(random_choice(correct_CN, n))
+        elif chooser == "perfect":
+            per_seed.append(perfect_judge(correct_CN, n))
+        else:
+            per_seed.append(best_of_n(correct_CN, outcomes.score_CSN[chooser][:, seed], n))
+    averaged: np.ndarray = np.mean(per_seed, axis=0)
+    return averaged
+
+
+def best_of_n_table(outcomes: Outcomes, verifier: str, ns: list[int]) -> list[dict[str, Any]]:
+    """One row for each N and chooser: micro and macro averages and every task, each with its 95 % interval."""
+    return [
+        {"n": n, "chosen_by": chooser, **averages(outcomes.descriptions, chooser_outcomes(outcomes, name, n))}
+        for n in ns
+        for chooser, name in (("verifier", verifier), ("random", "random"), ("perfect judge", "perfect"))
+    ]
+
+
+def distance_closed_by(outcomes: Outcomes, verifier: str, n: int) -> Figure:
+    """(verifier's Best-of-n - candidate 0) / (perfect judge's Best-of-n - candidate 0), with its interval."""
+    columns = [
+        chooser_outcomes(outcomes, verifier, n),
+        chooser_outcomes(outcomes, "random", 1),
+        chooser_outcomes(outcomes, "perfect", n),
+    ]
+    return _figure(outcomes, distance_closed, columns)
+
+
+def ranking_figures(outcomes: Outcomes, verifier: str) -> dict[str, Any]:
+    """Pooled AUROC, pair accuracy inside a case, calibration error, and how often the best score is tied."""
+    candidates = outcomes.correct_CSN.shape[2]
+    correct_RN = outcomes.correct_CSN.reshape(-1, candidates)
+    score_RN = outcomes.score_CSN[verifier].reshape(-1, candidates)
+    wins_R, pairs_R = pair_wins(correct_RN, score_RN)
+    by_case = (len(outcomes.descriptions), -1)
+    columns = [wins_R.reshape(by_case).mean(1), pairs_R.reshape(by_case).mean(1)]
+    probability = outcomes.probability_CSN[verifier].ravel()
+    best_R1 = score_RN.max(axis=1, keepdims=True)
+    return {
+        "auroc": area_under_roc(correct_RN, score_RN),
+        "pair_accuracy": _figure(outcomes, _share, columns),
+        "expected_calibration_error": expected_calibration_error(probability, correct_RN.ravel()),
+        "ties": float(((score_RN == best_R1).sum(axis=1) > 1).mean()),
+    }
+
+
+def averages(descriptions: Sequence[Description], outcome_C: np.ndarray) -> dict[str, Figure]:
+    """Micro (over cases) and macro (over tasks) average and every task's, each with its 95 % interval."""
+    prompts = np.array([description.prompt for description in descriptions])
+    tasks = np.array([description.tag for description in descriptions])
+    figures = {
+        "micro": _interval(_itself, prompts, outcome_C),
+        "macro": _interval(_itself, prompts, outcome_C, tasks=tasks),
+    }
+    present = [task for task in TASKS if task in tasks]
+    return figures | {task: _interval(_itself, prompts[tasks == task], outcome_C[tasks == task]) for task in present}
+
+
+def _figure(outcomes: Outcomes, statistic: Callable[..., np.ndarray], columns: list[np.ndarray]) -> Figure:
+    prompts = np.array([description.prompt for description in outcomes.descriptions])
+    return _interval(statistic, prompts, *columns)
+
+
+def _interval(
+    statistic: Callable[..., np.ndarray], prompts: np.ndarray, *columns: np.ndarray, tasks: np.ndarray | None = None
+) -> Figure:
+    interval = bootstrap_interval(statistic, prompts, *columns, rng=np.random.default_rng(0), tasks=tasks)
+    return {name: round(float(value), 4) for name, value in vars(interval).items()}
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0)
+
+
+def _itself(mean: np.ndarray) -> np.ndarray:
+    return mean

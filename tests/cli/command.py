@@ -1,0 +1,89 @@
+"""The command line run in this process, and results to show that no model has made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from forejudge.cli.app import main
+from forejudge.generators.base import Sampling
+from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`forejudge`, with options that go to each call of its command, before others of the same name."""
+
+    capture: pytest.CaptureFixture[str]
+    options: tuple[str, ...] = ()
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments[:1]), *self.options, *map(str, arguments[1:])])
+        said = self.capture.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, said.out, said.err)
+
+
+def refusal(outcome: Outcome, status: int) -> str:
+    """The one line with which a command refused, all that it said."""
+    assert outcome.status == status, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    return outcome.err
+
+
+def made_up(probabilities: list[float | None], finished: list[int], size: tuple[int, int] = (64, 64)) -> Result:
+    """A result with these verdicts; `finished` candidates have pictures, best first. Grey tells them apart."""
+    candidates = tuple(
+        CandidateRecord(
+            index=index,
+            seed=1000 + index,
+            score=-1.0 if probability is None else probability,
+            log_odds=None if probability is None else 0.5,
+            p_yes=None if probability is None else 0.25,
+            p_no=None if probability is None else 0.125,
+            probability=probability,
+            stage="image" if index in finished else "prefix(2 blocks, step 0)",
+        )
+        for index, probability in enumerate(probabilities)
+    )
+    best = probabilities[finished[0]]
+    record = SearchRecord(
+        prompt="a photo of a red circle",
+        candidates=candidates,
+        winner=finished[0],
+        passed=None if best is None else best >= 0.5,
+        ended_by="n",
+        n=len(candidates),
+        unused=0,
+        timings={"encode": 0.001, "decode": 0.0025, "total": 0.25},
+        settings=_SETTINGS,
+        versions={},
+    )
+    return Result(record, {index: Image.new("RGB", size, (10 * index,) * 3) for index in finished})
+
+
+_SETTINGS = Settings(
+    generator="tiny",
+    verifier="tiny",
+    seed=0,
+    image_index=0,
+    sampling=Sampling(),
+    device="cpu",
+    dtype="float32",
+    batch_size=None,
+    warnings=(),
+)

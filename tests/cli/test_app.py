@@ -1,0 +1,56 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.command import CommandLine, refusal
+
+from forejudge import __version__
+from forejudge.cli.request import Request
+
+HEAVY = ("torch", "diffusers", "transformers", "PIL")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["--version"], ["generate", "x", "--n", "0"]]
+)
+def test_what_needs_no_model_loads_no_model_library(arguments: list[str]) -> None:
+    probe = (
+        "import sys\nfrom forejudge.cli.app import main\n"
+        f"try: main({arguments})\n"
+        f"except SystemExit: assert not [name for name in {HEAVY} if name in sys.modules]"
+    )
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_installed_command_ends_with_one_line_and_a_status() -> None:
+    command = Path(sys.executable).with_name("forejudge")
+    result = subprocess.run([command, "generate", "x", "--n", "0"], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: n = 0 draws nothing: it must be at least 1\n"
+
+
+def test_version(forejudge: CommandLine) -> None:
+    assert forejudge("--version").out == f"forejudge {__version__}\n"
+
+
+def test_help_names_the_commands(forejudge: CommandLine) -> None:
+    for outcome in (forejudge(), forejudge("--help")):
+        assert outcome.status == 0
+        assert "generate" in outcome.out
+        assert "models" in outcome.out
+
+
+def test_misspelt_option_is_usage(forejudge: CommandLine) -> None:
+    outcome = forejudge("generate", "x", "--seeed", "1")
+    assert outcome.status == 2
+    assert "--seeed" in outcome.err
+
+
+def test_ctrl_c_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(request: Request) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Request, "check", interrupt)
+    assert refusal(forejudge("generate", "x"), 130) == "error: interrupted\n"

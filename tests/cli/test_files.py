@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from forejudge.cli.files import prepare_folder, write_bytes, write_text
+from forejudge.errors import OutputError
+
+
+def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_text(path, "first")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"result\.json cannot be written \(No space left on device\)"):
+        write_text(path, "second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path], "no part of the second is left"
+
+
+def test_a_file_brings_its_folder(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a" / "b" / "c", b"content")
+    assert (tmp_path / "a" / "b" / "c").read_bytes() == b"content"
+
+
+def test_preparing_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file cannot be written"):
+        prepare_folder(tmp_path / "file")
+    with pytest.raises(OutputError, match="inside cannot be written"):
+        write_text(tmp_path / "file" / "inside", "text")

@@ -1,0 +1,19 @@
+import json
+
+from tests.cli.command import CommandLine
+
+from forejudge.generators import KNOWN_MODELS
+
+
+def test_known_models_and_pipelines_are_listed(forejudge: CommandLine) -> None:
+    outcome = forejudge("models")
+    assert outcome.status == 0
+    assert all(name in outcome.out for name in KNOWN_MODELS)
+    assert "SanaSprintPipeline" in outcome.out
+
+
+def test_json_holds_the_same(forejudge: CommandLine) -> None:
+    listed = json.loads(forejudge("models", "--json").out)
+    assert [model["name"] for model in listed["models"]] == list(KNOWN_MODELS)
+    assert listed["models"][0]["generator"] == KNOWN_MODELS["miniature"].generator
+    assert "SanaSprintPipeline" in listed["pipelines"]

@@ -1,0 +1,38 @@
+import time
+
+import pytest
+
+from forejudge.cli import progress
+
+
+def test_a_log_file_gets_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 20.0, 40.0, 60.0, 80.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with progress.counting("images", 8) as advance:
+        for _ in range(4):
+            advance()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "2 of 8 images, 2.0 min left\n4 of 8 images, 1.3 min left\n"
+
+
+def test_nothing_else_is_written_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.waiting("loading"), progress.judging() as on_progress:
+        on_progress(4, 8)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.judging() as on_progress:
+        on_progress(4, 8)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "4/8" in said.err
+    assert "\x1b[2K" in said.err, "the line is erased"

@@ -1,0 +1,40 @@
+"""The detector against 120 generated pictures that were labelled by eye before it saw them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from forejudge.evaluation.geneval import Thresholds
+from forejudge.miniature.detector import detect
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "by_eye"
+SIZE = 64
+
+
+def pictures() -> list[np.ndarray]:
+    strip = np.asarray(Image.open(FOLDER / "pictures.png").convert("RGB"))
+    rows, columns = strip.shape[0] // SIZE, strip.shape[1] // SIZE
+    return [strip[r * SIZE : (r + 1) * SIZE, c * SIZE : (c + 1) * SIZE] for r in range(rows) for c in range(columns)]
+
+
+def agrees(picture: np.ndarray, label: dict[str, list[str]]) -> bool:
+    """All that is plainly there is seen, and nothing that nobody sees."""
+    seen = Counter(f"{d.color} {d.class_name}" for d in detect(picture) if d.confidence > Thresholds().detection)
+    plain, doubtful = Counter(label["plain"]), Counter(label["doubtful"])
+    return not plain - seen and not seen - (plain + doubtful)
+
+
+def test_it_agrees_with_the_eye() -> None:
+    labels = json.loads((FOLDER / "labels.json").read_text())
+    agreed = [agrees(picture, label) for picture, label in zip(pictures(), labels, strict=True)]
+    assert len(agreed) == 120
+    assert np.mean(agreed) >= 0.95, f"differs on {[n for n, agree in enumerate(agreed) if not agree]}"
+
+
+def test_labels_hold_ghosts_and_doubles_and_not_only_good_pictures() -> None:
+    labels = json.loads((FOLDER / "labels.json").read_text())
+    assert sum(bool(label["doubtful"]) for label in labels) >= 1
+    assert len({len(label["plain"]) for label in labels}) >= 4

@@ -1,0 +1,410 @@
+"""The product, on the miniature's own classes: what it promises of pictures, seeds, budgets and records."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL.Image import Image
+from tests.doubles import (
+    CPU,
+    PROMPT,
+    FakeTime,
+    ScriptedGenerator,
+    ScriptedVerifier,
+    call_plainly,
+    load_pipeline,
+    probabilities,
+)
+
+from forejudge import BestOfN, Result, Sampling
+from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.noise import candidate_seed
+from forejudge.result import SearchRecord
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.hidden_state import HiddenStateVerifier
+
+CUT, BLOCKS = 2, 4
+TOLERANCE = 1e-5  # of a score, between batches of other sizes
+SURE_AT_4 = probabilities(0.2, 0.6, 0.1, 0.7, 0.95, 0.3, 0.8, 0.96, 0.4)
+
+
+@pytest.fixture(scope="module")
+def load(tiny_generator: Path, tiny_verifier: Path) -> Callable[..., BestOfN]:
+    """Loads the untrained miniature; options are those of `from_pretrained`."""
+    return lambda **options: BestOfN.from_pretrained(str(tiny_generator), str(tiny_verifier), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def best_of_n(load: Callable[..., BestOfN]) -> BestOfN:
+    return load(batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def verifier(tiny_verifier: Path) -> HiddenStateVerifier:
+    found = load_verifier(str(tiny_verifier), CPU, torch.float32)
+    assert isinstance(found, HiddenStateVerifier)
+    return found
+
+
+@pytest.fixture(scope="module")
+def result(best_of_n: BestOfN) -> Result:
+    return best_of_n(PROMPT, n=6, seed=3, top_k=2, sampling=Sampling(steps=2))
+
+
+def scripted(script: dict[int, float] = SURE_AT_4, **options: Any) -> BestOfN:
+    return BestOfN(ScriptedGenerator(), ScriptedVerifier(script), **options)
+
+
+def distance(one: Image, other: Image) -> int:
+    """The largest difference of two pictures, in grey levels."""
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
+def seeds(result: Result) -> list[int]:
+    return [candidate.seed for candidate in result.candidates]
+
+
+def scores(result: Result) -> list[float]:
+    return [candidate.score for candidate in result.candidates]
+
+
+def untimed(record: SearchRecord) -> dict[str, Any]:
+    """All of a record that must be the same when it is made again."""
+    return record.model_dump(exclude={"timings"})
+
+
+class TestPictures:
+    @pytest.mark.parametrize("steps", [1, 2, 4])
+    def test_judged_alone_the_winner_is_the_plain_call(
+        self, load: Callable[..., BestOfN], tiny_generator: Path, steps: int
+    ) -> None:
+        result = load(batch_size=1)(PROMPT, n=3, sampling=Sampling(steps=steps))
+        plain = call_plainly(load_pipeline(tiny_generator), [result.winner.seed], steps)[0]
+        assert distance(result.image, plain) == 0
+
+    @pytest.mark.parametrize("steps", [1, 2, 4])
+    def test_judged_in_a_batch_every_picture_is_within_one_grey_level(
+        self, best_of_n: BestOfN, tiny_generator: Path, steps: int
+    ) -> None:
+        result = best_of_n(PROMPT, n=8, top_k=8, sampling=Sampling(steps=steps))
+        pipeline = load_pipeline(tiny_generator)
+        assert len(result.images) == 8
+        for index, image in result.images.items():
+            assert distance(image, call_plainly(pipeline, [result.candidates[index].seed], steps)[0]) <= 1
+
+    def test_a_pipeline_of_the_caller_s_serves_as_well(
+        self, best_of_n: BestOfN, verifier: HiddenStateVerifier, tiny_generator: Path
+    ) -> None:
+        pipeline = load_pipeline(tiny_generator)
+        result = BestOfN(pipeline, verifier, batch_size=4)(PROMPT, n=8)
+        assert result.record.candidates == best_of_n(PROMPT, n=8).record.candidates
+        assert distance(result.image, best_of_n(PROMPT, n=8).image) == 0
+        assert distance(result.image, call_plainly(pipeline, [result.winner.seed])[0]) <= 1
+
+    def test_the_best_come_first(self, best_of_n: BestOfN) -> None:
+        result = best_of_n(PROMPT, n=6, top_k=3)
+        by_score = sorted(result.candidates, key=lambda candidate: -candidate.score)
+        assert list(result.images) == [candidate.index for candidate in by_score[:3]]
+        assert result.winner == by_score[0]
+        assert result.image is result.images[result.winner.index]
+
+
+@contextmanager
+def counted(generator: Any) -> Iterator[Counter[str]]:
+    """Counts the rows that go through each block, the text encoder and the decoder, and their calls."""
+    rows: Counter[str] = Counter()
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
+            first = args[0] if args else next(iter(kwargs.values()))
+            rows[name] += len(first)
+            rows[f"{name}, calls"] += 1
+
+        return hook
+
+    parts = {f"block {index}": block for index, block in enumerate(generator.transformer.transformer_blocks)}
+    parts |= {"text encoder": generator.pipeline.text_encoder, "decoder": generator.autoencoder.decoder}
+    hooks = [part.register_forward_hook(count(name), with_kwargs=True) for name, part in parts.items()]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class TestNothingIsDoneTwice:
+    def test_losers_run_the_first_blocks_and_nothing_else(self, best_of_n: BestOfN) -> None:
+        with counted(best_of_n.generator) as rows:
+            best_of_n(PROMPT, n=10)
+        assert rows["text encoder"] == rows["text encoder, calls"] == 1
+        assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10, 10, 1, 1]
+        assert [rows[f"block {index}, calls"] for index in range(BLOCKS)] == [3, 3, 1, 1]
+        assert rows["decoder"] == rows["decoder, calls"] == 1
+
+    def test_further_steps_are_the_winner_s_alone(self, best_of_n: BestOfN) -> None:
+        with counted(best_of_n.generator) as rows:
+            best_of_n(PROMPT, n=10, sampling=Sampling(steps=3))
+        assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10 + 2, 10 + 2, 1 + 2, 1 + 2]
+        assert (rows["text encoder"], rows["decoder"]) == (1, 1)
+
+    def test_each_of_several_winners_is_finished_once(self, best_of_n: BestOfN) -> None:
+        with counted(best_of_n.generator) as rows:
+            best_of_n(PROMPT, n=10, top_k=3)
+        assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10, 10, 3, 3]
+        assert rows["decoder"] == 3
+
+
+class TestSeeds:
+    def test_they_follow_from_run_prompt_image_and_candidate(self, best_of_n: BestOfN) -> None:
+        result = best_of_n(PROMPT, n=3, seed=5, image_index=2)
+        assert seeds(result) == [candidate_seed(5, PROMPT, 2, index) for index in range(3)]
+        others = [best_of_n(PROMPT, n=3, seed=6), best_of_n(PROMPT, n=3, seed=5), best_of_n("a star", n=3, seed=5)]
+        assert len({seed for run in (result, *others) for seed in seeds(run)}) == 12
+
+    def test_the_same_call_gives_the_same_bits(self, best_of_n: BestOfN) -> None:
+        first, second = best_of_n(PROMPT, n=8), best_of_n(PROMPT, n=8)
+        assert untimed(first.record) == untimed(second.record)
+        assert distance(first.image, second.image) == 0
+
+    def test_what_ran_before_changes_nothing(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
+        fresh = load(batch_size=4)(PROMPT, n=8)
+        best_of_n("three blue squares", n=5, seed=9, sampling=Sampling(steps=2))
+        torch.manual_seed(99)
+        assert untimed(best_of_n(PROMPT, n=8).record) == untimed(fresh.record)
+
+    def test_more_candidates_leave_the_first_ones_as_they_were(self, best_of_n: BestOfN) -> None:
+        """Bit for bit, since the chunks are the same."""
+        few, many = best_of_n(PROMPT, n=4), best_of_n(PROMPT, n=12, top_k=12)
+        assert [candidate.score for candidate in many.candidates[:4]] == [
+            candidate.score for candidate in few.candidates
+        ]
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 8, None])
+    def test_the_batch_size_changes_no_seed_and_no_winner(
+        self, load: Callable[..., BestOfN], best_of_n: BestOfN, batch_size: int | None
+    ) -> None:
+        expected, found = best_of_n(PROMPT, n=8), load(batch_size=batch_size)(PROMPT, n=8)
+        assert [candidate.seed for candidate in found.candidates] == [
+            candidate.seed for candidate in expected.candidates
+        ]
+        for one, other in zip(found.candidates, expected.candidates, strict=True):
+            assert one.score == pytest.approx(other.score, abs=TOLERANCE)
+        assert found.winner.index == expected.winner.index
+        assert distance(found.image, expected.image) <= 1
+
+    def test_listed_seeds_are_taken_in_their_order(self, best_of_n: BestOfN) -> None:
+        drawn = best_of_n(PROMPT, n=4)
+        turned = best_of_n(PROMPT, seeds=seeds(drawn)[::-1])
+        assert turned.record.n == 4
+        assert turned.record.settings.seed is None
+        assert turned.winner.seed == drawn.winner.seed
+        assert seeds(turned) == seeds(drawn)[::-1]
+        assert scores(turned) == pytest.approx(scores(drawn)[::-1], abs=TOLERANCE)
+        assert distance(turned.image, drawn.image) <= 1
+
+
+class TestUntil:
+    @pytest.mark.parametrize(("batch_size", "unused"), [(1, 0), (3, 1), (8, 3)])
+    def test_it_ends_at_the_first_that_is_sure_enough(self, batch_size: int, unused: int) -> None:
+        result = scripted(batch_size=batch_size)(PROMPT, until=0.9, max_n=9)
+        assert (result.record.n, result.record.ended_by, result.winner.index) == (5, "until", 4)
+        assert result.record.unused == unused
+        again = scripted(batch_size=batch_size)(PROMPT, n=5)
+        assert again.candidates == result.candidates
+        assert again.image.tobytes() == result.image.tobytes()
+
+    def test_on_the_real_classes_too(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
+        """Sought is what some candidate behind the third is the first to reach, halfway from the best before it."""
+        chances = [candidate.probability or 0 for candidate in best_of_n(PROMPT, n=24).candidates]
+        first = next(index for index in range(3, 24) if chances[index] > max(chances[:index]))
+        until = (chances[first] + max(chances[:first])) / 2
+        results = [load(batch_size=size)(PROMPT, until=until) for size in (1, 3, 8)]
+        for result in results:
+            assert (result.record.n, result.winner.index, result.record.ended_by) == (first + 1, first, "until")
+            assert distance(result.image, results[0].image) <= 1
+        repeated = best_of_n(PROMPT, n=first + 1)
+        assert repeated.winner.index == first
+        assert distance(repeated.image, results[0].image) <= 1
+
+    def test_an_uncalibrated_verifier_is_refused_by_name(
+        self, best_of_n: BestOfN, verifier: HiddenStateVerifier
+    ) -> None:
+        config = verifier.config.model_copy(update={"calibration": None})
+        uncalibrated = HiddenStateVerifier("raw", config, verifier.model, verifier.tokenizer)
+        engine = BestOfN(best_of_n.generator, uncalibrated)
+        with pytest.raises(InvalidRequest, match="verifier raw is not calibrated"):
+            engine(PROMPT, until=0.9)
+        assert engine(PROMPT, n=2).record.passed is None
+
+
+class TestBudget:
+    @pytest.mark.parametrize("budget_ms", [80, 150, 400])
+    def test_the_picture_is_there_in_time(self, monkeypatch: pytest.MonkeyPatch, budget_ms: float) -> None:
+        """On a clock that only work moves, whatever the budget; most of it is used."""
+        fake = FakeTime()
+        monkeypatch.setattr("forejudge.clock.perf_counter", fake)
+        generator = ScriptedGenerator(before_advance=lambda count: fake.passes(0.010 + 0.001 * count))
+        best_of_n = BestOfN(generator, ScriptedVerifier(SURE_AT_4))
+        result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000)
+        assert result.record.ended_by == "budget_ms"
+        assert 0.7 * budget_ms / 1000 < result.timings["total"] <= budget_ms / 1000
+        again = best_of_n(PROMPT, n=result.record.n)
+        assert (again.candidates, again.record.ended_by) == (result.candidates, "n")
+
+    def test_most_real_runs_end_in_time(self, best_of_n: BestOfN) -> None:
+        """The clock is real and others may use the machine, so a third of the runs may be late."""
+        budget_ms = 5000 * best_of_n.costs.measure(PROMPT, Sampling(), 4, 10.0).least
+        results = [best_of_n(PROMPT, budget_ms=budget_ms, max_n=100_000, seed=seed) for seed in range(20)]
+        late = [result for result in results if result.timings["total"] > 1.1 * budget_ms / 1000]
+        assert len(late) <= 7, [result.timings["total"] for result in late]
+        assert {result.record.ended_by for result in results} == {"budget_ms"}
+        repeated = best_of_n(PROMPT, n=results[0].record.n)
+        assert repeated.winner.index == results[0].winner.index
+        assert distance(repeated.image, results[0].image) <= 1
+
+    def test_too_small_a_budget_is_refused(self, best_of_n: BestOfN) -> None:
+        with pytest.raises(InvalidRequest, match=r"budget_ms = 0\.01 is too small: on this device .* takes \d+ ms"):
+            best_of_n(PROMPT, budget_ms=0.01)
+
+    def test_it_is_capped_by_max_n_alone(self) -> None:
+        result = scripted()(PROMPT, budget_ms=60_000, max_n=11)
+        assert (result.record.n, result.record.ended_by) == (11, "max_n")
+
+    def test_until_may_end_it_sooner(self) -> None:
+        result = scripted()(PROMPT, budget_ms=60_000, until=0.9)
+        assert (result.record.n, result.record.ended_by) == (5, "until")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("request_", "said"),
+        [
+            ({"n": 0}, "n = 0 draws nothing"),
+            ({"max_n": 0, "until": 0.5}, "max_n = 0 draws nothing"),
+            ({"budget_ms": -1}, "budget_ms = -1 must be more than 0"),
+            ({"until": 1.5}, "until = 1.5 must lie in"),
+            ({"top_k": 0}, "top_k = 0 finishes nothing"),
+            ({"seeds": []}, "seeds must be one or more numbers"),
+            ({"seeds": [1, -1]}, "seeds must be one or more numbers"),
+            ({"seeds": [2**32]}, "from 0 to 4294967295"),
+            ({"seeds": [1, 2], "n": 3}, "n = 3 contradicts the 2 seeds"),
+            ({"sampling": Sampling(height=50)}, "multiples of 32"),
+        ],
+    )
+    def test_a_request_that_cannot_be_served(self, best_of_n: BestOfN, request_: dict[str, Any], said: str) -> None:
+        with pytest.raises(InvalidRequest, match=said):
+            best_of_n(PROMPT, **request_)
+
+    @pytest.mark.parametrize("limits", [{}, {"budget_ms": 60_000}, {"until": 0.5}])
+    def test_an_empty_prompt(self, best_of_n: BestOfN, limits: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequest, match="the prompt is empty"):
+            best_of_n("  ", **limits)
+
+    def test_a_batch_of_none(self, load: Callable[..., BestOfN]) -> None:
+        with pytest.raises(InvalidRequest, match="batch_size = 0"):
+            load(batch_size=0)
+
+    def test_a_verifier_made_for_another_generator(self, best_of_n: BestOfN, verifier: HiddenStateVerifier) -> None:
+        other = verifier.config.generator.model_copy(update={"width": 2240})
+        config = verifier.config.model_copy(update={"generator": other})
+        stranger = HiddenStateVerifier("stranger", config, verifier.model, verifier.tokenizer)
+        with pytest.raises(MismatchError, match=r"width = 2240, but .* width = 64"):
+            BestOfN(best_of_n.generator, stranger)
+
+    def test_a_generator_without_a_known_verifier(self, tiny_generator: Path) -> None:
+        with pytest.raises(InvalidRequest, match=f"no verifier is known to go with generator '{tiny_generator}'"):
+            BestOfN.from_pretrained(str(tiny_generator))
+
+    def test_a_pipeline_of_another_kind(self, verifier: HiddenStateVerifier) -> None:
+        with pytest.raises(InvalidRequest, match="str is not supported; supported are SanaSprintPipeline"):
+            BestOfN("a pipeline", verifier)
+
+
+class TestRecord:
+    def test_it_says_what_makes_the_result_again(self, result: Result, best_of_n: BestOfN) -> None:
+        record = result.record
+        assert (record.prompt, record.n, record.unused, record.ended_by) == (PROMPT, 6, 0, "n")
+        settings = record.settings
+        assert (settings.seed, settings.image_index, settings.sampling) == (3, 0, Sampling(steps=2))
+        assert (settings.device, settings.dtype, settings.batch_size) == ("cpu", "float32", 4)
+        assert (settings.generator, settings.verifier) == (best_of_n.generator.name, best_of_n.verifier.name)
+        assert set(record.versions) == {"forejudge", "torch", "diffusers", "transformers"}
+        assert settings.warnings == ()
+
+    def test_stages_tell_who_was_finished(self, result: Result) -> None:
+        stages = [candidate.stage for candidate in result.candidates]
+        assert [index for index, stage in enumerate(stages) if stage == "image"] == sorted(result.images)
+        assert stages.count("prefix(2 blocks, step 0)") == 4
+        assert [candidate.index for candidate in result.candidates] == list(range(6))
+
+    def test_times_are_by_stage(self, result: Result) -> None:
+        assert set(result.timings) == {"encode", "prefix", "verify", "suffix", "decode", "total"}
+        assert sum(result.timings.values()) < 2 * result.timings["total"]
+
+    def test_it_survives_json(self, result: Result) -> None:
+        assert SearchRecord.model_validate_json(result.record.model_dump_json()) == result.record
+
+    @pytest.mark.parametrize(("best", "passed"), [(0.5, True), (0.49, False)])
+    def test_it_says_when_nobody_passed_and_shows_the_best_all_the_same(self, best: float, passed: bool) -> None:
+        result = scripted(probabilities(0.1, best, 0.2))(PROMPT, n=3)
+        assert result.record.passed is passed
+        assert result.winner.index == 1
+        assert result.image.size == (1, 1)
+
+    def test_a_verifier_for_other_weights_is_a_warning(self, best_of_n: BestOfN, verifier: HiddenStateVerifier) -> None:
+        config = verifier.config.model_copy(update={"generator_fingerprint": "feedfacefeedface"})
+        engine = BestOfN(best_of_n.generator, HiddenStateVerifier("old", config, verifier.model, verifier.tokenizer))
+        (warning,) = engine(PROMPT, n=2).record.settings.warnings
+        assert "feedfacefeedface" in warning
+        assert best_of_n.generator.fingerprint in warning
+
+    def test_progress_is_told_chunk_by_chunk(self, best_of_n: BestOfN) -> None:
+        told: list[tuple[int, int]] = []
+        best_of_n(PROMPT, n=10, on_progress=lambda *numbers: told.append(numbers))
+        assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+class TestOutOfMemory:
+    @pytest.fixture
+    def cramped(self, load: Callable[..., BestOfN], monkeypatch: pytest.MonkeyPatch) -> tuple[BestOfN, list[int]]:
+        """An engine that has memory for two candidates, and the sizes of the chunks it tried."""
+        engine = load()
+        start = engine.generator.start
+        sizes: list[int] = []
+
+        def start_two(conditioning: Any, seeds: tuple[int, ...]) -> Any:
+            sizes.append(len(seeds))
+            if len(seeds) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return start(conditioning, seeds)
+
+        monkeypatch.setattr(engine.generator, "start", start_two)
+        return engine, sizes
+
+    def test_the_chunk_is_halved_and_the_winner_is_the_same(
+        self, cramped: tuple[BestOfN, list[int]], best_of_n: BestOfN
+    ) -> None:
+        engine, sizes = cramped
+        result, expected = engine(PROMPT, n=9), best_of_n(PROMPT, n=9)
+        assert sizes == [9, 4, 2, 2, 2, 2, 1]
+        assert result.winner.index == expected.winner.index
+        assert distance(result.image, expected.image) <= 1
+
+    def test_with_a_budget_too(self, cramped: tuple[BestOfN, list[int]]) -> None:
+        engine, sizes = cramped
+        result = engine(PROMPT, budget_ms=600_000, max_n=5)
+        assert (result.record.n, result.record.ended_by) == (5, "max_n")
+        assert [size for size, _ in itertools.groupby(sizes)] == [1, 2, 4, 2, 1]  # measured up to 4, then drawn
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_works(load: Callable[..., BestOfN], dtype: str) -> None:
+    result = load(dtype=dtype, batch_size=2)(PROMPT, n=2)
+    assert result.record.settings.dtype == dtype
+    assert result.image.size == (64, 64)

@@ -1,0 +1,161 @@
+"""Model folders are read strictly: what is wrong is refused in one line that names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderDC, SanaTransformer2DModel
+from diffusers.utils import logging as diffusers_logging
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from tests.folders import copied
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Gemma2Model
+from transformers.utils import logging as transformers_logging
+
+from forejudge.checkpoint import load_library_model, load_strictly, named_file, quiet_libraries, read_config
+from forejudge.errors import CheckpointError, InvalidRequest
+
+Change = Callable[[dict[str, Tensor]], object]
+
+
+class Recipe(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: int
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"blocks": "many"}', "blocks: Input should be a valid integer"),
+        ("{}", "blocks: Field required"),
+        ('{"blocks": 3, "heads": 2}', "heads: Extra inputs are not permitted"),
+        ('{"blocks": 3', "the file: Invalid JSON"),
+        ("", "the file: Invalid JSON"),
+    ],
+)
+def test_a_wrong_config_is_refused_with_its_field(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    assert_refused(lambda: read_config(path, Recipe), f"{path}: {said}")
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert_refused(lambda: read_config(path, Recipe), f"{path} cannot be loaded")
+
+
+def test_a_missing_config_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    assert_refused(lambda: read_config(path, Recipe), f"{path} is missing")
+    path.write_text('{"blocks": 3}')
+    assert read_config(path, Recipe) == Recipe(blocks=3)
+
+
+WRONG_TENSORS: list[tuple[Change, str]] = [
+    (lambda tensors: tensors.pop("weight"), "tensor weight is missing"),
+    (lambda tensors: tensors.update(scale=torch.ones(2)), "tensor scale is not part of the model"),
+    (lambda tensors: tensors.update(weight=torch.ones(3, 7)), r"tensor weight has shape (3, 7), expected (3, 2)"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG_TENSORS)
+def test_a_wrong_tensor_of_a_module_is_named(tmp_path: Path, change: Change, said: str) -> None:
+    path = tmp_path / "layer.safetensors"
+    tensors = dict(nn.Linear(2, 3).state_dict())
+    change(tensors)
+    save_file(tensors, path)
+    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path}: {said}")
+
+
+def test_a_truncated_or_missing_module_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "layer.safetensors"
+    save_file(nn.Linear(2, 3).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-4])
+    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path} cannot be loaded")
+    path.unlink()
+    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path} cannot be loaded")
+
+
+def test_a_module_is_filled(tmp_path: Path) -> None:
+    saved, filled = nn.Linear(2, 3), nn.Linear(2, 3)
+    save_file(saved.state_dict(), tmp_path / "layer.safetensors")
+    load_strictly(filled, tmp_path / "layer.safetensors")
+    assert torch.equal(filled.weight, saved.weight)
+
+
+# Both libraries would put noise in the place of what is missing, and say so in a log.
+LIBRARY_MODELS = [
+    (SanaTransformer2DModel, "generator/transformer", "diffusion_pytorch_model.safetensors"),
+    (AutoencoderDC, "generator/vae", "diffusion_pytorch_model.safetensors"),
+    (Gemma2Model, "generator/text_encoder", "model.safetensors"),
+    (AutoModelForCausalLM, "verifier/language_model", "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "weights"), LIBRARY_MODELS)
+class TestLibraryModel:
+    @pytest.fixture
+    def folder(self, tiny_verifier: Path, part: str, tmp_path: Path) -> Path:
+        return copied(tiny_verifier.parent / part, tmp_path / "model")
+
+    def load(self, kind: Any, folder: Path, **options: bool) -> nn.Module:
+        return load_library_model(kind, folder, torch.float32, **options)
+
+    def test_a_wrong_tensor_is_named(self, kind: Any, folder: Path, weights: str) -> None:
+        tensors = load_file(folder / weights)
+        name = next(name for name, tensor in tensors.items() if tensor.ndim > 1 and "embed" not in name)
+        shape = tuple(tensors[name].shape)
+        wrong: list[tuple[dict[str, Tensor | None], str]] = [
+            ({name: None}, f"tensor {name} is missing"),
+            ({"other.weight": torch.ones(2)}, "tensor other.weight is not part of the model"),
+            ({name: torch.ones(5, 7)}, f"tensor {name} has shape (5, 7), expected {shape}"),
+        ]
+        for change, said in wrong:
+            changed = {key: tensor for key, tensor in (tensors | change).items() if tensor is not None}
+            save_file(changed, folder / weights, metadata={"format": "pt"})
+            assert_refused(lambda: self.load(kind, folder), f"{folder}: {said}")
+
+    def test_an_extra_tensor_may_be_allowed(self, kind: Any, folder: Path, weights: str) -> None:
+        extra = load_file(folder / weights) | {"other.weight": torch.ones(2)}
+        save_file(extra, folder / weights, metadata={"format": "pt"})
+        self.load(kind, folder, extra_allowed=True)
+
+    def test_a_truncated_or_missing_file_is_named(self, kind: Any, folder: Path, weights: str) -> None:
+        complete = (folder / weights).read_bytes()
+        (folder / weights).write_bytes(complete[: len(complete) // 2])
+        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        (folder / weights).unlink()
+        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        (folder / weights).write_bytes(complete)
+        (folder / "config.json").write_text("{")
+        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        assert_refused(lambda: self.load(kind, folder / "nowhere"), f"{folder / 'nowhere'} is missing")
+
+
+def test_libraries_are_quiet_only_while_they_load(capfd: pytest.CaptureFixture[str]) -> None:
+    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
+    bars = [library.is_progress_bar_enabled() for library in (diffusers_logging, transformers_logging)]
+    with quiet_libraries():
+        diffusers_logging.get_logger("diffusers.test").error("unheard")
+        assert not transformers_logging.is_progress_bar_enabled()
+    assert [library.get_verbosity() for library in (diffusers_logging, transformers_logging)] == before
+    assert [library.is_progress_bar_enabled() for library in (diffusers_logging, transformers_logging)] == bars
+    assert "unheard" not in capfd.readouterr().err
+
+
+def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="said already"), named_file(tmp_path):
+        raise InvalidRequest("said already")
+
+
+def assert_refused(load: Callable[[], object], said: str) -> None:
+    """In one line that begins with what was said."""
+    with pytest.raises(CheckpointError) as caught:
+        load()
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)

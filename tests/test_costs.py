@@ -1,0 +1,87 @@
+"""What a search will cost: measured once for each setting, as far as a budget needs it."""
+
+import pytest
+import torch
+from tests.doubles import PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier
+
+from forejudge.budget import Limits, Pace
+from forejudge.costs import CostModel
+from forejudge.generators.base import Sampling
+from forejudge.types import IMAGE, prefix_stage
+
+CUT = prefix_stage(2)
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr("forejudge.clock.perf_counter", fake)
+    return fake
+
+
+@pytest.fixture
+def generator(fake_time: FakeTime) -> ScriptedGenerator:
+    """Each stage takes 10 ms, and 1 ms more for every candidate."""
+    return ScriptedGenerator(before_advance=lambda count: fake_time.passes(0.010 + 0.001 * count))
+
+
+def chunks(generator: ScriptedGenerator) -> list[int]:
+    return [count for stage, count in generator.advanced if stage == CUT]
+
+
+def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=13, seconds=9.0)
+    assert costs.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
+    assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
+    assert costs.least == pytest.approx(0.033)
+    assert all(count == 1 for stage, count in generator.advanced if stage == IMAGE)
+
+
+def test_the_first_round_warms_up_and_the_slowest_other_counts(fake_time: FakeTime) -> None:
+    seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
+    generator = ScriptedGenerator(before_advance=lambda count: fake_time.passes(next(seconds)))
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=1, seconds=9.0)
+    assert costs.chunk == pytest.approx({1: 0.2})
+    assert costs.finish == pytest.approx(0.5)
+
+
+def test_chunks_that_no_budget_allows_are_not_measured(generator: ScriptedGenerator) -> None:
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=64, seconds=0.013)
+    assert list(costs.chunk) == [1, 2, 4]
+
+
+def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> None:
+    model = CostModel(generator, ScriptedVerifier({}))
+    first = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    rounds = len(generator.advanced)
+    assert model.measure("another prompt", Sampling(), largest=4, seconds=9.0) == first
+    assert model.measure(PROMPT, Sampling(), largest=2, seconds=9.0) == first
+    assert len(generator.advanced) == rounds
+    assert list(model.measure(PROMPT, Sampling(), largest=8, seconds=9.0).chunk) == [1, 2, 4, 8]
+    assert chunks(generator)[-3:] == [8, 8, 8]
+    model.measure(PROMPT, Sampling(steps=2), largest=1, seconds=9.0)
+    assert chunks(generator)[-3:] == [1, 1, 1]
+
+
+def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
+    tried: list[int] = []
+
+    def only_two(count: int) -> None:
+        tried.append(count)
+        if count > 2:
+            raise torch.OutOfMemoryError
+
+    model = CostModel(ScriptedGenerator(only_two), ScriptedVerifier({}))
+    costs = model.measure(PROMPT, Sampling(), largest=8, seconds=9.0)
+    assert Pace(Limits(budget_ms=60_000), 8, costs=costs).next(0, 0.0) == 2
+    assert model.measure(PROMPT, Sampling(), largest=8, seconds=9.0) == costs
+    assert tried.count(4) == 1
+    assert 8 not in tried
+
+
+def test_one_candidate_that_does_not_fit_is_an_error() -> None:
+    def none_at_all(count: int) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        CostModel(ScriptedGenerator(none_at_all), ScriptedVerifier({})).measure(PROMPT, Sampling(), 8, 9.0)

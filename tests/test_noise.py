@@ -1,0 +1,49 @@
+"""Seeds and noise: pure functions, and just what diffusers draws."""
+
+import pytest
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from forejudge.noise import LARGEST_SEED, candidate_seed, noise, noise_batch
+
+SHAPE = (16, 8, 8)
+
+
+def test_the_seed_of_a_candidate_never_changes() -> None:
+    assert candidate_seed(0, "a photo of a red circle", 0, 0) == 612761936
+    assert candidate_seed(7, "a photo of a red circle", 2, 5) == 3881852705
+
+
+def test_everything_that_names_a_candidate_enters_its_seed() -> None:
+    cases = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1), (0, "a", 11, 1)]
+    assert len({candidate_seed(*case) for case in cases}) == len(cases)
+    assert candidate_seed(0, "  a \n", 0, 0) == candidate_seed(0, "a", 0, 0)
+
+
+def test_seeds_fill_32_bits() -> None:
+    seeds = [candidate_seed(0, "a", 0, index) for index in range(2000)]
+    assert len(set(seeds)) == 2000
+    assert 0 <= min(seeds) < 0.01 * LARGEST_SEED
+    assert 0.99 * LARGEST_SEED < max(seeds) <= LARGEST_SEED == 2**32 - 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, LARGEST_SEED])
+def test_noise_is_what_diffusers_draws_in_turn(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for draw in range(4):
+        assert torch.equal(noise(seed, draw, SHAPE), randn_tensor((1, *SHAPE), generator=generator))
+
+
+def test_noise_of_a_batch_is_that_of_its_seeds() -> None:
+    seeds = (5, 2**32 - 1, 0)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for draw in range(3):
+        expected = randn_tensor((3, *SHAPE), generator=generators)
+        assert torch.equal(noise_batch(seeds, draw, SHAPE), expected)
+    assert torch.equal(noise_batch(seeds[::-1], 0, SHAPE), noise_batch(seeds, 0, SHAPE).flip(0))
+
+
+def test_noise_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    noise(3, 2, SHAPE)
+    assert torch.equal(torch.get_rng_state(), before)

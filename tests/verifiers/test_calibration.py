@@ -1,0 +1,52 @@
+"""From log-odds to probabilities that hold what they say."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from forejudge.verifiers.calibration import Calibration, fit_calibration
+
+
+@pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, -0.8), (0.2, 1.5)])
+def test_a_known_temperature_and_bias_are_found_again(temperature: float, bias: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    log_odds = torch.randn(40_000, generator=draw, dtype=torch.float64) * 2 * temperature
+    chance = torch.sigmoid(log_odds / temperature + bias)
+    correct = torch.rand(len(chance), generator=draw, dtype=torch.float64) < chance
+    found = fit_calibration(log_odds.tolist(), correct.tolist())
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.bias == pytest.approx(bias, abs=0.05)
+
+
+def test_calibrated_probabilities_come_true() -> None:
+    """Of candidates said to be right with about 0.7, about 0.7 are."""
+    draw = torch.Generator().manual_seed(1)
+    truth = torch.rand(40_000, generator=draw, dtype=torch.float64)
+    correct = torch.rand(len(truth), generator=draw, dtype=torch.float64) < truth
+    overconfident = 3 * torch.logit(truth, eps=1e-9) + 2
+    calibration = fit_calibration(overconfident.tolist(), correct.tolist())
+    said = torch.tensor([calibration.probability(value) for value in overconfident.tolist()])
+    for low in (0.0, 0.25, 0.5, 0.7, 0.9):
+        among = (said >= low) & (said < low + 0.1)
+        assert correct[among].double().mean().item() == pytest.approx(said[among].mean().item(), abs=0.03)
+
+
+def test_the_probability_grows_with_the_log_odds() -> None:
+    calibration = Calibration(temperature=0.5, bias=-1.0)
+    steps = [calibration.probability(value / 10) for value in range(-100, 101)]
+    assert steps == sorted(set(steps))
+    assert calibration.probability(0.5) == pytest.approx(0.5)
+    assert calibration.probability(0.0) == pytest.approx(1 / (1 + math.e))
+
+
+@pytest.mark.parametrize("log_odds", [-1e9, 1e9, -math.inf, math.inf])
+def test_extreme_log_odds_stay_within_bounds(log_odds: float) -> None:
+    assert 0 <= Calibration(temperature=1e-3, bias=0).probability(log_odds) <= 1
+
+
+def test_a_temperature_must_be_positive() -> None:
+    for temperature in (0, -1):
+        with pytest.raises(ValidationError, match="temperature"):
+            Calibration(temperature=temperature, bias=0)

@@ -1,0 +1,265 @@
+"""The verifier that reads hidden states: its verdicts, its checkpoint, and what it refuses to read."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.doubles import CPU, PROMPT
+from tests.folders import copied
+
+from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
+from forejudge.generators import load_generator
+from forejudge.generators.base import Architecture, Generator
+from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.calibration import Calibration
+from forejudge.verifiers.hidden_state import HiddenStateVerifier
+
+CUT = prefix_stage(2)
+
+
+@pytest.fixture(scope="module")
+def verifier(tiny_verifier: Path) -> HiddenStateVerifier:
+    return load(tiny_verifier)
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_generator: Path) -> Generator:
+    return load_generator(str(tiny_generator), CPU, torch.float32)
+
+
+@pytest.fixture
+def folder(tiny_verifier: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return copied(tiny_verifier, tmp_path / "verifier")
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> HiddenStateVerifier:
+    verifier = load_verifier(str(folder), CPU, dtype)
+    assert isinstance(verifier, HiddenStateVerifier)
+    return verifier
+
+
+def changed(verifier: HiddenStateVerifier, **values: Any) -> HiddenStateVerifier:
+    """The same verifier with another config."""
+    config = verifier.config.model_copy(update=values)
+    return HiddenStateVerifier(verifier.name, config, verifier.model, verifier.tokenizer)
+
+
+def candidates(count: int = 3, scale: float = 1.0) -> Candidates:
+    hidden_NTD = torch.randn(count, 64, 64, generator=torch.Generator().manual_seed(0)) * scale
+    return Candidates(tuple(range(count)), CUT, {CUT: hidden_NTD}, None)
+
+
+def judged(verifier: HiddenStateVerifier, prompt: str = PROMPT) -> list[Verdict]:
+    return verifier.judge(prompt, candidates())
+
+
+def test_a_verdict_holds_together(verifier: HiddenStateVerifier) -> None:
+    verdicts = judged(verifier)
+    assert len({verdict.score for verdict in verdicts}) == 3
+    for verdict in verdicts:
+        assert verdict.p_yes is not None
+        assert verdict.p_no is not None
+        assert verdict.log_odds == verdict.score
+        ratio = torch.tensor(verdict.p_yes).log() - torch.tensor(verdict.p_no).log()
+        assert verdict.log_odds == pytest.approx(ratio.item(), abs=1e-5)
+        assert 0 < verdict.p_yes + verdict.p_no <= 1
+        assert verifier.config.calibration is not None
+        assert verdict.probability == verifier.config.calibration.probability(verdict.log_odds)
+
+
+def test_probabilities_are_over_the_whole_vocabulary(verifier: HiddenStateVerifier) -> None:
+    left, right = verifier.question.tokens_around_picture(PROMPT)
+    hidden_NTD = candidates().tensor(CUT)
+    with torch.no_grad():
+        log_p_NV = verifier.model(hidden_NTD, *(torch.tensor(side).expand(3, -1) for side in (left, right)))
+    yes, no = verifier.question.answer_tokens()
+    for row, verdict in enumerate(judged(verifier)):
+        assert verdict.p_yes == pytest.approx(log_p_NV[row, yes].exp().item(), rel=1e-5)
+        assert verdict.p_no == pytest.approx(log_p_NV[row, no].exp().item(), rel=1e-5)
+
+
+def test_candidates_do_not_see_each_other(verifier: HiddenStateVerifier) -> None:
+    alone = [verifier.judge(PROMPT, Candidates((row,), CUT, {CUT: candidates().tensor(CUT)[[row]]}, None))[0]
+             for row in range(3)]  # fmt: skip
+    scores = [verdict.score for verdict in judged(verifier)]
+    assert scores == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
+
+
+def test_the_prompt_decides_too(verifier: HiddenStateVerifier) -> None:
+    assert judged(verifier)[0].score != judged(verifier, "a photo of three stars")[0].score
+
+
+def test_without_calibration_there_is_no_probability(verifier: HiddenStateVerifier) -> None:
+    uncalibrated = changed(verifier, calibration=None)
+    assert not uncalibrated.calibrated
+    assert verifier.calibrated
+    assert judged(uncalibrated)[0].probability is None
+    assert judged(uncalibrated)[0].score == judged(verifier)[0].score
+
+
+def test_states_beyond_its_dtype_are_refused(verifier: HiddenStateVerifier) -> None:
+    """A verdict that is no number would be ranked somewhere."""
+    with pytest.raises(InvalidRequest, match="use bfloat16 or float32"):
+        verifier.judge(PROMPT, candidates(scale=float("inf")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_saving_and_loading_changes_no_bit(
+    verifier: HiddenStateVerifier, tiny_verifier: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    kept = load(tiny_verifier, dtype)
+    kept.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved", dtype)
+    assert again.config == verifier.config
+    assert judged(again) == judged(kept)
+    for name, tensor in kept.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    for weights in ("connector.safetensors", "language_model/model.safetensors"):
+        assert {tensor.dtype for tensor in load_file(tmp_path / "saved" / weights).values()} == {dtype}
+
+
+def test_it_reads_the_generator_it_was_made_for(verifier: HiddenStateVerifier, generator: Generator) -> None:
+    assert verifier.check(generator) == []
+    assert verifier.reads == {CUT}
+
+
+OTHER_ARCHITECTURE = {
+    "transformer": "FluxTransformer2DModel",
+    "width": 96,
+    "num_blocks": 20,
+    "latent_channels": 32,
+    "latent_size": 32,
+    "text_width": 2304,
+}
+
+
+@pytest.mark.parametrize("field", Architecture.model_fields)
+def test_another_architecture_is_refused_with_both_values(
+    verifier: HiddenStateVerifier, generator: Generator, field: str
+) -> None:
+    made_for = generator.architecture.model_copy(update={field: OTHER_ARCHITECTURE[field]})
+    with pytest.raises(MismatchError) as caught:
+        changed(verifier, generator=made_for).check(generator)
+    assert f"{field} = {OTHER_ARCHITECTURE[field]}" in str(caught.value)
+    assert f"{field} = {getattr(generator.architecture, field)}" in str(caught.value)
+
+
+def test_a_cut_behind_the_last_block_is_refused(verifier: HiddenStateVerifier, generator: Generator) -> None:
+    with pytest.raises(MismatchError, match=r"reads after 5 blocks, but .* has only 4"):
+        changed(verifier, num_prefix_blocks=5).check(generator)
+    assert changed(verifier, num_prefix_blocks=4).check(generator) == []
+
+
+def test_other_weights_are_a_warning_with_both_hashes(verifier: HiddenStateVerifier, generator: Generator) -> None:
+    (warning,) = changed(verifier, generator_fingerprint="0123456789abcdef").check(generator)
+    assert "0123456789abcdef" in warning
+    assert generator.fingerprint in warning
+
+
+def test_candidates_at_another_stage_are_no_use(verifier: HiddenStateVerifier) -> None:
+    with pytest.raises(KeyError):
+        verifier.judge(PROMPT, Candidates((0,), NOISE, {NOISE: torch.zeros(1, 16, 8, 8)}, None))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "verifier.json",
+        "connector.safetensors",
+        "language_model",
+        "language_model/config.json",
+        "language_model/model.safetensors",
+        "language_model/tokenizer.json",
+    ],
+)
+def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).rename(folder.parent / "moved away")
+    assert_refused(folder, str(folder / missing.split("/")[0]))
+
+
+@pytest.mark.parametrize(
+    "truncated",
+    [
+        "verifier.json",
+        "connector.safetensors",
+        "language_model/config.json",
+        "language_model/model.safetensors",
+        "language_model/tokenizer.json",
+    ],
+)
+def test_a_truncated_file_is_named(folder: Path, truncated: str) -> None:
+    content = (folder / truncated).read_bytes()
+    (folder / truncated).write_bytes(content[: len(content) // 2])
+    assert_refused(folder, str(folder / truncated.split("/")[0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors: tensors.pop("mean_D"), "tensor mean_D is missing"),
+        (lambda tensors: tensors.update(extra=torch.ones(1)), "tensor extra is not part of the model"),
+        (
+            lambda tensors: tensors.update({"layers.0.weight": torch.ones(64, 32)}),
+            "tensor layers.0.weight has shape (64, 32), expected (64, 64)",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_named(folder: Path, change: Callable[[dict], object], said: str) -> None:
+    tensors = load_file(folder / "connector.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "connector.safetensors")
+    assert_refused(folder, f"{folder / 'connector.safetensors'}: {said}")
+
+
+def test_a_missing_tensor_of_the_language_model_is_named(folder: Path) -> None:
+    path = folder / "language_model" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.norm.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert_refused(folder, f"{folder / 'language_model'}: tensor model.norm.weight is missing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"num_prefix_blocks": 2', '"num_prefix_blocks": 0', "num_prefix_blocks"),
+        ('"num_prefix_blocks": 2', '"cut": 2', "num_prefix_blocks"),
+        ("<image>", "picture", "question"),
+        ('"temperature": 0.05', '"temperature": -1', "calibration.temperature"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_with_its_field(folder: Path, old: str, new: str, field: str) -> None:
+    path = folder / "verifier.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert_refused(folder, f"{path}: {field}: ")
+
+
+def test_nothing_is_unpickled(folder: Path) -> None:
+    """Pickled weights are no substitute for safetensors."""
+    path = folder / "language_model" / "model.safetensors"
+    torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+    path.unlink()
+    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+
+
+def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidRequest, match=r"unknown verifier 'minature'.*verifier\.json.*miniature"):
+        load_verifier("minature", CPU, torch.float32)
+
+
+def test_a_calibration_is_kept(verifier: HiddenStateVerifier) -> None:
+    assert verifier.config.calibration == Calibration(temperature=0.05, bias=0.0)
+
+
+def assert_refused(folder: Path, said: str) -> None:
+    """In one line that begins with what was said."""
+    with pytest.raises(CheckpointError, match=f"^{re.escape(said)}") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
