@@ -43,10 +43,10 @@ def best_of_n(figures: Figures) -> str:
     shipped = figures["verifiers"]["shipped"]
     closed = next(value for name, value in shipped.items() if name.startswith("distance_closed"))
     return (
-        f"{figures['test_cases']} test cases ({figures['distinct_prompts']} prompts), {figures['seeds']} seeds, right in "
-        f"per cent, 95 % intervals over prompts; verdicts after {shipped['num_prefix_blocks']} of "
-        f"{figures['num_blocks']} blocks. Of the distance from one candidate to a perfect judge's Best-of-8 the verifier "
-        f"closes {percent(closed)} %.\n\n" + table(header, rows)
+        f"{figures['test_cases']} test cases ({figures['distinct_prompts']} prompts), {figures['seeds']} seeds, right "
+        f"in per cent, 95 % intervals over prompts; verdicts after {shipped['num_prefix_blocks']} of "
+        f"{figures['num_blocks']} blocks. Of the distance from one candidate to a perfect judge's Best-of-8 the "
+        f"verifier closes {percent(closed)} %.\n\n" + table(header, rows)
     )
 
 

@@ -18,11 +18,11 @@ LONGEST_FILE = 300  # lines
 # Lowest first. A room imports rooms of lower levels and itself; rooms of one level stay apart.
 LEVELS = (
     ("types", "errors"),
-    ("noise", "selection", "budget", "clock", "checkpoint", "device"),
+    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal"),
     ("generators",),
     ("verifiers",),
     ("draw", "result"),
-    ("costs", "search"),
+    ("costs", "search", "provenance"),
     ("best_of_n",),
     ("training",),
     ("evaluation",),

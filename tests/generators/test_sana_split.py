@@ -20,11 +20,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+@pytest.fixture(scope="module", params=list(VARIANTS))
 def transformer(request: pytest.FixtureRequest) -> SanaTransformer2DModel:
     """An untrained transformer whose output depends on all that goes in."""
     torch.manual_seed(0)
-    options = {"sample_size": 8, "guidance_embeds": True, "timestep_scale": 1000.0, **request.param}
+    options = {"sample_size": 8, "guidance_embeds": True, "timestep_scale": 1000.0, **VARIANTS[request.param]}
     return SanaTransformer2DModel(
         in_channels=16,
         out_channels=16,

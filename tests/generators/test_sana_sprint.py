@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -122,26 +121,23 @@ def test_each_part_may_have_its_own_dtype(tiny_generator: Path, halved: tuple[st
     assert np.array_equal(pixels(candidate.pictures), plain)
 
 
-def state_of(pipeline: Any) -> dict[str, Any]:
+def state_of(pipeline: SanaSprintPipeline) -> dict[str, Any]:
     """Everything of a pipeline that somebody could change."""
     models = {part: model for part, model in pipeline.components.items() if isinstance(model, torch.nn.Module)}
     modules = [module for model in models.values() for module in model.modules()]
+    weights = {(part, name): tensor for part, model in models.items() for name, tensor in model.state_dict().items()}
     return {
-        "weights": {
-            (part, name): hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
-            for part, model in models.items()
-            for name, tensor in model.state_dict().items()
-        },
+        "weights": {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in weights.items()},
         "gradients": [weight.requires_grad for model in models.values() for weight in model.parameters()],
-        "configs": {part: dict(model.config.to_dict() if part == "text_encoder" else model.config)
-                    for part, model in models.items()},
+        "configs": {part: str(model.config) for part, model in models.items()},
         "pipeline": dict(pipeline.config),
         "scheduler": {key: str(value) for key, value in vars(pipeline.scheduler).items()},
-        "tokenizer": deepcopy(pipeline.tokenizer.init_kwargs) | {"padding_side": pipeline.tokenizer.padding_side},
+        "tokenizer": str(pipeline.tokenizer),
+        "padding side": pipeline.tokenizer.padding_side,
         "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules],
         "forwards": [vars(module).get("forward") for module in modules],
         "training": [module.training for module in modules],
-    }  # fmt: skip
+    }
 
 
 def test_the_caller_s_pipeline_is_left_as_it_was(tiny_generator: Path) -> None:

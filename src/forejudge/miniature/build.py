@@ -15,7 +15,7 @@ from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from forejudge.miniature.cards import generator_card, verifier_card
 from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
-from forejudge.miniature.labels import Labeller, LabelledSet, label, labelling_groups
+from forejudge.miniature.labels import LabelledSet, Labeller, label, labelling_groups
 from forejudge.miniature.recipe import Recipe
 from forejudge.miniature.splits import Split
 from forejudge.miniature.training_loop import Progress, train
