@@ -54,6 +54,7 @@ def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_all
             folder,
             dtype=dtype,
             use_safetensors=True,
+            trust_remote_code=False,  # nor ask whether to
             local_files_only=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
@@ -71,7 +72,7 @@ def load_tokenizer(kind: Any, folder: Path) -> Any:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
     with named_file(folder), quiet_libraries():
-        tokenizer = kind.from_pretrained(folder, local_files_only=True)
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     files = sorted(tokenizer.vocab_files_names.values())
     if not any((folder / name).is_file() for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")

@@ -1,5 +1,6 @@
 """The verifier that reads hidden states: its verdicts, its checkpoint, and what it refuses to read."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,19 @@ def test_nothing_is_unpickled(folder: Path) -> None:
     torch.save(load_file(path), path.with_name("pytorch_model.bin"))
     path.unlink()
     assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+
+
+def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = folder / "language_model" / "config.json"
+    config = json.loads(path.read_text()) | {
+        "model_type": "stranger",
+        "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    }
+    path.write_text(json.dumps(config))
+    (path.parent / "code.py").write_text("from pathlib import Path\nPath(__file__).with_name('was_run').touch()\n")
+    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+    assert not list(folder.rglob("was_run"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:

@@ -7,7 +7,7 @@ They lie in a folder: rows.parquet (one row a candidate) and hidden_KK.npy (M, T
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from forejudge.evaluation.geneval import judge_image
 from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.sana_sprint import SanaConditioning
 from forejudge.journal import Journal
 from forejudge.miniature.description import Description
 from forejudge.miniature.detector import detect
@@ -71,9 +72,15 @@ def draw_candidates(
     generator: Generator, group: Group, seeds: tuple[int, ...], cuts: Iterable[int], sampling: Sampling = ONE_STEP
 ) -> Candidates:
     """Finished candidates of a group, with a view after each cut of the first step, and the picture."""
-    conditioning = generator.encode(group.description.prompt, sampling)
+    conditioning = _without_padding(generator.encode(group.description.prompt, sampling))
     stages = [*(prefix_stage(cut) for cut in cuts), IMAGE]
     return generator.advance(generator.start(conditioning, seeds), stages)
+
+
+def _without_padding(conditioning: SanaConditioning) -> SanaConditioning:
+    """Masked text tokens have no weight at all in attention; left out, a candidate takes a third of the time."""
+    length = int(conditioning.mask_NL.sum())
+    return replace(conditioning, text_NLD=conditioning.text_NLD[:, :length], mask_NL=conditioning.mask_NL[:, :length])
 
 
 def label(group: Group, candidates: Candidates) -> list[Labelled]:

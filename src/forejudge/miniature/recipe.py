@@ -25,7 +25,7 @@ class VerifierPartRecipe(_Recipe):
     """Labels and training of the verifiers, one for each cut; `shipped_cut` was chosen on validation prompts."""
 
     shipped_cut: PositiveInt = 6
-    cuts: tuple[PositiveInt, ...] = tuple(range(1, 13))
+    cuts: tuple[PositiveInt, ...] = (6, 5, 4, 12, 3, 2, 1, 8, 10, 7, 9, 11)
     training_groups: PositiveInt = 3000
     validation_groups: PositiveInt = 300
     candidates_each: PositiveInt = 8
