@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.files import write_text
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 
@@ -62,10 +63,25 @@ def evaluate(
         judged_by = load_verifiers(verifier or generator, verifiers, drawn_by, where)
     with StageProgress() as progress:
         figures = MiniatureTest(drawn_by, judged_by, ns, seeds, per_task, work, progress.show).figures()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_text(out, json.dumps(figures, indent=1) + "\n")
     print_figures(figures)
     typer.echo(f"written to {out}")
+
+
+@group.command("time")
+def measure(
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-time.json"),
+    device: Device = None,
+) -> None:
+    """How long Best-of-8 takes here, and how well time budgets are kept."""
+    from forejudge import BestOfN
+    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.miniature.timing import timing_figures
+
+    with StageProgress() as progress:
+        figures = timing_figures(BestOfN.from_pretrained(device=device), progress.show)
+    write_text(out, json.dumps(figures, indent=1) + "\n")
+    typer.echo(json.dumps(figures, indent=1))
 
 
 @group.command()
