@@ -244,17 +244,21 @@ class TestUntil:
 
 
 class TestBudget:
-    @pytest.mark.parametrize("budget_ms", [80, 150, 400])
-    def test_the_picture_is_there_in_time(self, monkeypatch: pytest.MonkeyPatch, budget_ms: float) -> None:
+    @pytest.mark.parametrize("top_k", [1, 3])
+    @pytest.mark.parametrize("budget_ms", [120, 150, 400])
+    def test_the_pictures_are_there_in_time(
+        self, monkeypatch: pytest.MonkeyPatch, budget_ms: float, top_k: int
+    ) -> None:
         """On a clock that only work moves, whatever the budget; most of it is used."""
         fake = FakeTime()
         monkeypatch.setattr("forejudge.clock.perf_counter", fake)
         generator = ScriptedGenerator(before_advance=lambda count: fake.passes(0.010 + 0.001 * count))
         best_of_n = BestOfN(generator, ScriptedVerifier(SURE_AT_4))
-        result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000)
+        result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000, top_k=top_k)
         assert result.record.ended_by == "budget_ms"
+        assert len(result.images) == top_k
         assert 0.7 * budget_ms / 1000 < result.timings["total"] <= budget_ms / 1000
-        again = best_of_n(PROMPT, n=result.record.n)
+        again = best_of_n(PROMPT, n=result.record.n, top_k=top_k)
         assert (again.candidates, again.record.ended_by) == (result.candidates, "n")
 
     def test_most_real_runs_end_in_time(self, best_of_n: BestOfN) -> None:

@@ -138,13 +138,20 @@ class TestLibraryModel:
 
 
 def test_libraries_are_quiet_only_while_they_load(capfd: pytest.CaptureFixture[str]) -> None:
-    before = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
-    bars = [library.is_progress_bar_enabled() for library in (diffusers_logging, transformers_logging)]
-    with quiet_libraries():
-        diffusers_logging.get_logger("diffusers.test").error("unheard")
-        assert not transformers_logging.is_progress_bar_enabled()
-    assert [library.get_verbosity() for library in (diffusers_logging, transformers_logging)] == before
-    assert [library.is_progress_bar_enabled() for library in (diffusers_logging, transformers_logging)] == bars
+    libraries: list[Any] = [diffusers_logging, transformers_logging]
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity(library.INFO)
+        library.enable_progress_bar()
+    try:
+        with quiet_libraries():
+            diffusers_logging.get_logger("diffusers.test").error("unheard")
+            assert not any(library.is_progress_bar_enabled() for library in libraries)
+        assert [library.get_verbosity() for library in libraries] == [library.INFO for library in libraries]
+        assert all(library.is_progress_bar_enabled() for library in libraries)
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
     assert "unheard" not in capfd.readouterr().err
 
 

@@ -21,9 +21,12 @@ def pictures() -> list[np.ndarray]:
 
 
 def agrees(picture: np.ndarray, label: dict[str, list[str]]) -> bool:
-    """All that is plainly there is seen, and nothing that nobody sees."""
-    seen = Counter(f"{d.color} {d.class_name}" for d in detect(picture) if d.confidence > Thresholds().detection)
+    """All that is plainly there is seen, and nothing that nobody sees; where the eye doubts, the detector may."""
+    confident = [d for d in detect(picture) if d.confidence > Thresholds().detection]
     plain, doubtful = Counter(label["plain"]), Counter(label["doubtful"])
+    # An object of no clear colour agrees with an eye that hesitates between several.
+    doubtful_kinds = {name.split()[1] for name in doubtful}
+    seen = Counter(f"{d.color} {d.class_name}" for d in confident if d.color or d.class_name not in doubtful_kinds)
     return not plain - seen and not seen - (plain + doubtful)
 
 
@@ -36,5 +39,5 @@ def test_it_agrees_with_the_eye() -> None:
 
 def test_labels_hold_ghosts_and_doubles_and_not_only_good_pictures() -> None:
     labels = json.loads((FOLDER / "labels.json").read_text())
-    assert sum(bool(label["doubtful"]) for label in labels) >= 1
-    assert len({len(label["plain"]) for label in labels}) >= 4
+    assert sum(bool(label["doubtful"]) for label in labels) >= 20
+    assert {len(label["plain"]) for label in labels} >= {0, 1, 2}
