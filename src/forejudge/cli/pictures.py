@@ -35,9 +35,9 @@ def flow(best: BestOfN) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     draw.text((24, 18), f'"{_FLOW_PROMPT}"', _INK, _font(20))
     blocks = best.generator.architecture.num_blocks
-    _tiles(sheet, 24, f"{_N} noises", _as_colours(candidates.views[NOISE].flatten(2).mT))
+    _tiles(sheet, 24, f"{_N} noises", _as_colours(candidates.tensor(NOISE).flatten(2).mT))
     _arrow(draw, 210, f"first {cut.blocks} of\n{blocks} blocks")
-    _tiles(sheet, 300, "hidden states", _as_colours(candidates.views[cut]))
+    _tiles(sheet, 300, "hidden states", _as_colours(candidates.tensor(cut)))
     _arrow(draw, 486, "connector,\nlanguage model")
     _verdicts(draw, 610, result)
     _arrow(draw, 830, "winner alone:\nthe other blocks,\ndecoder")

@@ -1,9 +1,9 @@
 """Building the miniature, part by part. Every part goes on from where it was stopped."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderDC
@@ -16,7 +16,7 @@ from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from forejudge.miniature.cards import generator_card, verifier_card
 from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
 from forejudge.miniature.labels import LabelledSet, Labeller, label, labelling_groups
-from forejudge.miniature.recipe import Recipe
+from forejudge.miniature.recipe import Recipe, VerifierTraining
 from forejudge.miniature.splits import Split
 from forejudge.miniature.training_loop import Progress, train
 from forejudge.miniature.verifier import VerifierRecipe, train_verifier
@@ -30,8 +30,8 @@ PARTS = ("world", "autoencoder", "generator", "verifier")
 class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
-    The folder holds world/, generator/ and verifier/ (what is shipped), verifiers/CUT/ for every cut, and work/ with
-    checkpoints and labels, which nothing else needs.
+    The folder holds world/, generator/ and verifier/ (what is shipped), verifiers/CUT/ by which cuts are compared, and
+    work/ with checkpoints and labels, which nothing else needs.
     """
 
     recipe: Recipe
@@ -81,7 +81,7 @@ class Build:
         recipe = self.recipe.generator
         torch.manual_seed(self.recipe.seed)
         parts = GeneratorParts(recipe.blocks, recipe.width, recipe.draft_after)
-        parts = parts.to(self.device, memory_format=torch.channels_last)
+        parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         autoencoder = self._trained_autoencoder()
         loss = GeneratorLoss(parts, autoencoder, recipe.compiled).at(recipe.settings.batch_size, self.recipe.seed + 2)
         checkpoint = self._work / "generator.checkpoint"
@@ -92,8 +92,8 @@ class Build:
         (folder / DEFAULTS_FILE).write_text(defaults.model_dump_json() + "\n")
         (folder / "README.md").write_text(generator_card(recipe, self._made(seconds)))
 
-    def _made(self, seconds: float) -> dict[str, object]:
-        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1)} | provenance(self.device)
+    def _made(self, seconds: float) -> dict[str, Any]:
+        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"
@@ -104,24 +104,22 @@ class Build:
         return autoencoder.to(self.device, memory_format=torch.channels_last)
 
     def _verifier(self) -> None:
-        for cut in self.recipe.verifier.cuts:
-            self._verifier_after(cut)
-        shipped = self.folder / "verifiers" / f"{self.recipe.verifier.shipped_cut:02d}"
-        shutil.copytree(shipped, self.folder / "verifier", dirs_exist_ok=True)
-
-    def _verifier_after(self, cut: int) -> None:
         recipe = self.recipe.verifier
-        folder = self.folder / "verifiers" / f"{cut:02d}"
-        if (folder / "verifier.json").exists():
+        self._train_verifier(recipe.shipped_cut, recipe.shipped, self.folder / "verifier")
+        for cut in recipe.compared_cuts:
+            self._train_verifier(cut, recipe.compared, self.folder / "verifiers" / f"{cut:02d}")
+
+    def _train_verifier(self, cut: int, recipe: VerifierTraining, folder: Path) -> None:
+        if (folder / "README.md").exists():
             return
         generator = load_generator(str(self.folder / "generator"), self.device, torch.float32)
-        one = VerifierRecipe(cut, recipe.width, recipe.layers, recipe.settings, self.recipe.seed + 3)
         training, validation = self._labels("training"), self._labels("validation")
-        checkpoint = self._work / f"verifier_{cut:02d}.checkpoint"
+        checkpoint = self._work / f"{folder.name}.verifier_checkpoint"
+        one = VerifierRecipe(cut, recipe.width, recipe.layers, recipe.settings, self.recipe.seed + 3)
         trained = train_verifier(one, generator, training, validation, checkpoint, self.report)
         trained.verifier.model.half()
         trained.verifier.save_pretrained(folder)
-        made = {"AUROC on validation prompts": round(trained.auroc, 3)} | self._made(trained.seconds)
+        made = self._made(trained.seconds) | {"AUROC on validation prompts": round(trained.auroc, 3)}
         (folder / "README.md").write_text(verifier_card(cut, generator.architecture.num_blocks, recipe, made))
 
     def _labels(self, split: Split) -> LabelledSet:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from forejudge.miniature.recipe import GeneratorRecipe, VerifierPartRecipe
+from forejudge.miniature.recipe import GeneratorRecipe, VerifierTraining
 
 _GENERATOR = """---
 library_name: diffusers
@@ -45,7 +45,7 @@ def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
     return _GENERATOR.format(draft_after=recipe.draft_after, blocks=recipe.blocks) + _sections(recipe, made)
 
 
-def verifier_card(cut: int, blocks: int, recipe: VerifierPartRecipe, made: dict[str, Any]) -> str:
+def verifier_card(cut: int, blocks: int, recipe: VerifierTraining, made: dict[str, Any]) -> str:
     """The card of the verifier for one cut."""
     return _VERIFIER.format(cut=cut, blocks=blocks) + _sections(recipe, made)
 

@@ -22,7 +22,6 @@ from forejudge.miniature.splits import TASKS_SHARING_PROMPTS, TestCase, cases, s
 from forejudge.miniature.training_loop import Progress
 from forejudge.noise import noise_batch
 from forejudge.provenance import provenance
-from forejudge.types import IMAGE
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.hidden_state import HiddenStateVerifier
 
@@ -99,7 +98,7 @@ class MiniatureTest:
         for case in held:
             group = Group(case.description, case.repeat, split_seed("test", 0))
             seeds = group.seeds(1)
-            (picture,) = draw_candidates(self.generator, group, seeds, []).views[IMAGE]
+            (picture,) = draw_candidates(self.generator, group, seeds, []).pictures
             scene = couple(Asked.of([case.description]), noise_batch(seeds, 0, NOISE_SHAPE))
             (truth,) = to_images(render(scene))
             drawn += edge_widths(picture, detect(picture))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +88,7 @@ def label(group: Group, candidates: Candidates) -> list[Labelled]:
     """One row for each finished candidate."""
     description = group.description
     rows = []
-    for index, (seed, picture) in enumerate(zip(candidates.seeds, candidates.views[IMAGE], strict=True)):
+    for index, (seed, picture) in enumerate(zip(candidates.seeds, candidates.pictures, strict=True)):
         verdict = judge_image(detect(picture), description.metadata)
         rows.append(
             Labelled(
@@ -135,7 +136,7 @@ class LabelledSet:
         for number in range(first, len(groups)):
             group = groups[number]
             candidates = draw_candidates(generator, group, group.seeds(candidates_each), cuts)
-            stored.add(labeller(group, candidates), [candidates.views[prefix_stage(cut)] for cut in cuts])
+            stored.add(labeller(group, candidates), [candidates.tensor(prefix_stage(cut)) for cut in cuts])
             pace = (time.monotonic() - started) / (number + 1 - first)
             report(Progress(self.folder.name, number + 1, len(groups), pace * (len(groups) - number - 1)))
         stored.finish()
@@ -170,7 +171,7 @@ class _Stored:
         self.journal.path.unlink()
 
     @staticmethod
-    def _array(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    def _array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
         if path.exists():
             return np.lib.format.open_memmap(path, mode="r+")
         return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)

@@ -21,19 +21,39 @@ class GeneratorRecipe(_Recipe):
     )
 
 
-class VerifierPartRecipe(_Recipe):
-    """Labels and training of the verifiers, one for each cut; `shipped_cut` was chosen on validation prompts."""
+class VerifierTraining(_Recipe):
+    """Size of a verifier's language model, and its training."""
 
-    shipped_cut: PositiveInt = 6
-    cuts: tuple[PositiveInt, ...] = (6, 5, 4, 12, 3, 2, 1, 8, 10, 7, 9, 11)
+    width: PositiveInt
+    layers: PositiveInt
+    settings: TrainingSettings
+
+
+class VerifierPartRecipe(_Recipe):
+    """Labels and training of the verifiers: the shipped one, and smaller ones by which cuts are compared."""
+
     training_groups: PositiveInt = 3000
     validation_groups: PositiveInt = 300
     candidates_each: PositiveInt = 8
-    width: PositiveInt = 96
-    layers: PositiveInt = 2
-    settings: TrainingSettings = TrainingSettings(
-        steps=750, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50
+    shipped_cut: PositiveInt = 6
+    shipped: VerifierTraining = VerifierTraining(
+        width=128,
+        layers=3,
+        settings=TrainingSettings(
+            steps=2000, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+        ),
     )
+    compared_cuts: tuple[PositiveInt, ...] = (2, 4, 6, 8, 10, 12)
+    compared: VerifierTraining = VerifierTraining(
+        width=96,
+        layers=2,
+        settings=TrainingSettings(steps=750, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50),
+    )
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """All cuts at which states are recorded."""
+        return tuple(sorted({self.shipped_cut, *self.compared_cuts}))
 
 
 class Recipe(_Recipe):
@@ -55,6 +75,7 @@ def miniature() -> Recipe:
 def shrunken() -> Recipe:
     """Every part of the build in seconds, for tests: draws nothing worth looking at."""
     short = {"checkpoint_seconds": 1.0, "warmup_steps": 5, "learning_rate": 1e-3}
+    tiny_verifier = VerifierTraining(width=32, layers=1, settings=TrainingSettings(steps=6, batch_size=8, **short))
     return Recipe(
         autoencoder=TrainingSettings(steps=20, batch_size=8, **short),
         generator=GeneratorRecipe(
@@ -65,13 +86,12 @@ def shrunken() -> Recipe:
             settings=TrainingSettings(steps=20, batch_size=8, **short),
         ),
         verifier=VerifierPartRecipe(
-            shipped_cut=2,
-            cuts=(1, 2),
             training_groups=12,
             validation_groups=6,
             candidates_each=2,
-            width=32,
-            layers=1,
-            settings=TrainingSettings(steps=6, batch_size=8, **short),
+            shipped_cut=2,
+            shipped=tiny_verifier,
+            compared_cuts=(1,),
+            compared=tiny_verifier,
         ),
     )

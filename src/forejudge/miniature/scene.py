@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from forejudge.evaluation.metadata import Color
 from forejudge.miniature.shapes import EXTENT, signed_distance_fields
 
 IMAGE_SIZE = 64
@@ -17,7 +18,7 @@ MAX_OBJECTS = 4
 EDGE_WIDTH = 1.6  # pixels from fully background to fully object, before the pixel grid
 
 # Neighbours differ little, so that a colour between two of them is no stray third one.
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLOURS: dict[Color, tuple[float, float, float]] = {
     "white": (0.97, 0.97, 0.97),
     "pink": (0.98, 0.60, 0.76),
     "red": (0.86, 0.10, 0.10),
@@ -29,7 +30,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "brown": (0.45, 0.26, 0.10),
     "black": (0.04, 0.04, 0.04),
 }
-COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
+COLOUR_NAMES: tuple[Color, ...] = tuple(COLOURS)
 
 
 @dataclass(frozen=True)

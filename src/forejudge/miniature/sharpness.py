@@ -26,5 +26,5 @@ def _edge_width(pixels: NDArray[np.float64], background: NDArray[np.float64], de
         return None
     share = strength / core
     inside = share > 0.5
-    outline = np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1])
-    return np.count_nonzero((share > 0.1) & (share < 0.9)) / max(outline, 1)
+    outline = int(np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1]))
+    return float(np.count_nonzero((share > 0.1) & (share < 0.9))) / max(outline, 1)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 LossAtStep = Callable[[int], Tensor]
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class TrainingSettings(BaseModel):
@@ -55,12 +57,12 @@ def generator_at(seed: int, step: int) -> torch.Generator:
 
 def train(
     part: str,
-    module: nn.Module,
+    module: Trained,
     loss_at_step: LossAtStep,
     settings: TrainingSettings,
     checkpoint: Path,
     report: Callable[[Progress], None],
-) -> tuple[nn.Module, float]:
+) -> tuple[Trained, float]:
     """Train `module`; return its averaged copy and the seconds it took. Goes on from `checkpoint` if that exists."""
     run = _Run(module, settings, checkpoint)
     start, started = run.step, time.monotonic()
@@ -73,7 +75,7 @@ def train(
             report(Progress(part, run.step, settings.steps, left, float(loss)))
         run.save_when_due()
     run.save()
-    return run.average.module, run.seconds
+    return cast(Trained, run.average.module), run.seconds
 
 
 class _Run:
@@ -124,7 +126,7 @@ class _Run:
             part.load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
 
-    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | object]:
+    def _parts(self) -> dict[str, Any]:
         return {
             "module": self.module,
             "optimizer": self.optimizer,
