@@ -40,7 +40,7 @@ class VerifierPartRecipe(_Recipe):
         width=128,
         layers=3,
         settings=TrainingSettings(
-            steps=2000, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+            steps=2500, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
         ),
     )
     compared_cuts: tuple[PositiveInt, ...] = (2, 4, 6, 8, 10, 12)

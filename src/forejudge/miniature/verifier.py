@@ -56,22 +56,23 @@ class LabelledStates:
         self.hidden_MTD = labelled.hidden_MTD(cut)
         self.correct_M = torch.tensor([row.correct for row in rows])
         self.tokens = Tokens.of(question, [row.prompt for row in rows])
-        self.answers = list(question.answer_tokens())
+        self.answers = question.answer_tokens()
 
-    def log_odds(self, model: YesNoModel, rows: Tensor) -> Tensor:
-        """Yes against no for the given rows."""
+    def log_p(self, model: YesNoModel, rows: Tensor) -> Tensor:
+        """The next token's log-probabilities for the given rows: (N, V)."""
         hidden_NTD = torch.from_numpy(np.asarray(self.hidden_MTD[rows.numpy()], dtype=np.float32))
         device = model.connector.mean_D.device
         inputs = (hidden_NTD, *self.tokens[rows].tensors())
-        log_p_NV = model(*(part.to(device) for part in inputs))
-        yes_N, no_N = log_p_NV[:, self.answers].cpu().unbind(1)
-        return yes_N - no_N
+        log_p_NV: Tensor = model(*(part.to(device) for part in inputs))
+        return log_p_NV.cpu()
 
     @torch.no_grad()
-    def all_log_odds(self, model: YesNoModel, size: int = 256) -> Tensor:
+    def log_odds(self, model: YesNoModel, size: int = 256) -> Tensor:
         """Yes against no for every row."""
         every = torch.arange(len(self.correct_M)).split(size)
-        return torch.cat([self.log_odds(model, rows) for rows in every])
+        log_p_MV = torch.cat([self.log_p(model, rows) for rows in every])
+        yes, no = self.answers
+        return log_p_MV[:, yes] - log_p_MV[:, no]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def train_verifier(
     part = f"verifier after {recipe.cut} blocks"
     averaged, seconds = train(part, model, _loss(model, states, recipe), recipe.settings, checkpoint, report)
     model = averaged.eval()
-    log_odds = held_out.all_log_odds(model)
+    log_odds = held_out.log_odds(model)
     correct = held_out.correct_M
     config = VerifierConfig(
         generator=generator.architecture,
@@ -139,7 +140,8 @@ def _loss(model: YesNoModel, states: LabelledStates, recipe: VerifierRecipe) -> 
         epoch, place = divmod(step, per_epoch)
         order = torch.randperm(count, generator=generator_at(recipe.seed, epoch))
         rows = order[place * size : (place + 1) * size]
-        return class_weighted_cross_entropy(states.log_odds(model, rows), states.correct_M[rows], positive_weight)
+        log_p_NV = states.log_p(model, rows)
+        return class_weighted_cross_entropy(log_p_NV, states.answers, states.correct_M[rows], positive_weight)
 
     return loss_at_step
 
