@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import named_file, read_config
+from forejudge.checkpoint import named_file, quiet_libraries, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
@@ -87,7 +87,8 @@ class Build:
         checkpoint = self._work / "generator.checkpoint"
         trained, seconds = train("generator", parts, loss, recipe.settings, checkpoint, self.report)
         folder = self.folder / "generator"
-        assemble(trained, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
+        with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
+            assemble(trained, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
         defaults = CallDefaults(complex_human_instruction=None)
         (folder / DEFAULTS_FILE).write_text(defaults.model_dump_json() + "\n")
         (folder / "README.md").write_text(generator_card(recipe, self._made(seconds)))

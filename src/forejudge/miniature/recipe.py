@@ -43,7 +43,7 @@ class VerifierPartRecipe(_Recipe):
             steps=2500, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
         ),
     )
-    compared_cuts: tuple[PositiveInt, ...] = (2, 4, 6, 8, 10, 12)
+    compared_cuts: tuple[PositiveInt, ...] = (12, 6, 8, 4)
     compared: VerifierTraining = VerifierTraining(
         width=96,
         layers=2,
