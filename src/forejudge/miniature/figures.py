@@ -92,8 +92,8 @@ class MiniatureTest:
         candidates = draw_candidates(self.generator, group, group.seeds(1), [], Sampling(steps=steps))
         return label(group, candidates)[0].correct
 
-    def _edge_width(self, held: list[TestCase]) -> dict[str, float]:
-        """Median width in pixels of the edges of detected objects, drawn and rendered from the same noise."""
+    def _edge_width(self, held: list[TestCase]) -> dict[str, float | None]:
+        """Median edge width of detected objects, drawn over rendered, from the same noise; None if none is seen."""
         drawn, rendered = [], []
         for case in held:
             group = Group(case.description, case.repeat, split_seed("test", 0))
@@ -103,8 +103,8 @@ class MiniatureTest:
             (truth,) = to_images(render(scene))
             drawn += edge_widths(picture, detect(picture))
             rendered += edge_widths(truth, detect(truth))
-        widths = {"drawn": float(np.median(drawn)), "rendered": float(np.median(rendered))}
-        return widths | {"ratio": widths["drawn"] / widths["rendered"], "pictures": len(held)}
+        ratio = float(np.median(drawn) / np.median(rendered)) if drawn else None
+        return {"ratio": ratio, "objects_drawn": len(drawn), "objects_rendered": len(rendered), "pictures": len(held)}
 
 
 def load_verifiers(
