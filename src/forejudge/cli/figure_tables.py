@@ -19,7 +19,7 @@ def print_figures(figures: dict[str, Any]) -> None:
 def _best_of_n(figures: dict[str, Any]) -> Table:
     columns = ("micro", "macro", *TASKS)
     title = f"Best-of-N, % right: {figures['test_cases']} test cases, {figures['seeds']} seeds, 95 % intervals"
-    table = Table("N", "chosen by", *columns, title=title, box=SIMPLE_HEAD)
+    table = Table("N", "chosen by", *(name.replace("_", " ") for name in columns), title=title, box=SIMPLE_HEAD)
     for row in figures["best_of_n"]:
         table.add_row(str(row["n"]), row["chosen_by"], *(_percent(row[column]) for column in columns))
     return table
@@ -38,4 +38,6 @@ def _cell(value: Any) -> str:
 
 
 def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['estimate']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+    """An estimate, and its interval on a line of its own."""
+    estimate, low, high = (100 * figure[name] for name in ("estimate", "low", "high"))
+    return f"{estimate:.1f}\n{low:.0f}-{high:.0f}"
