@@ -24,6 +24,12 @@ each batch mixes pictures with independent noise, for more than one step. While 
 picture from block {draft_after} of {blocks}; the head is not part of the model.
 
 Text is lower-cased, guidance is 4.5 and no instruction is put before the prompt; it was trained with just that.
+
+## Test figures
+Best-of-1 with one and more steps, by `forejudge miniature eval`; `python scripts/write_tables.py` writes them here.
+
+<!-- table: steps -->
+<!-- end of table -->
 """
 
 _VERIFIER = """---
@@ -37,6 +43,12 @@ fit the prompt: standardised per channel, through a connector of two layers, int
 own. Connector and language model were trained together on labelled candidates, with class-weighted cross-entropy; the
 labels come from the world's detector and GenEval's rules, never from test prompts. Temperature and bias are fitted on
 validation prompts.
+
+## Test figures
+By `forejudge miniature eval`; for the shipped verifier `python scripts/write_tables.py` writes them here.
+
+<!-- table: best-of-n -->
+<!-- end of table -->
 """
 
 

@@ -10,7 +10,7 @@ from forejudge.miniature.splits import cases
 from forejudge.miniature.training_loop import Progress
 from forejudge.provenance import provenance
 
-BUDGETS_MS = (300, 600, 1200)
+BUDGETS_MS = (75, 150, 300)
 RUNS = 40
 GRACE = 1.1  # a budget counts as kept up to so many times its length
 
