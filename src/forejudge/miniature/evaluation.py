@@ -16,7 +16,6 @@ from forejudge.miniature.description import Description
 from forejudge.miniature.labels import Group, draw_candidates, label
 from forejudge.miniature.splits import TestCase, split_seed
 from forejudge.miniature.training_loop import Progress
-from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers.hidden_state import HiddenStateVerifier
 
 
@@ -63,18 +62,12 @@ def _entry(
     group = Group(case.description, case.repeat, split_seed("test", seed))
     cuts = sorted({verifier.config.num_prefix_blocks for verifier in verifiers.values()})
     candidates = draw_candidates(generator, group, group.seeds(count), cuts)
-    verdicts = {name: v.judge(group.description.prompt, _at(candidates, v)) for name, v in verifiers.items()}
+    verdicts = {name: v.judge(group.description.prompt, candidates) for name, v in verifiers.items()}
     return {
         "correct": [row.correct for row in label(group, candidates)],
         "score": {name: [verdict.score for verdict in row] for name, row in verdicts.items()},
         "probability": {name: [verdict.probability for verdict in row] for name, row in verdicts.items()},
     }
-
-
-def _at(candidates: Candidates, verifier: HiddenStateVerifier) -> Candidates:
-    """The candidates as the verifier sees them: with no other stage's view."""
-    stage = prefix_stage(verifier.config.num_prefix_blocks)
-    return Candidates(candidates.seeds, stage, {stage: candidates.views[stage]}, candidates.state)
 
 
 def _outcomes(journal: Journal, cases: list[TestCase], seeds: int, names: list[str]) -> Outcomes:
