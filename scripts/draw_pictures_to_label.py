@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from forejudge.evaluation.metadata import TASKS
 from forejudge.generators import load_generator
-from forejudge.miniature.labels import Group, draw_candidates
-from forejudge.miniature.splits import descriptions, split_seed
+from forejudge.miniature.splits import TestCase, descriptions
 from forejudge.types import IMAGE
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "by_eye"
@@ -27,8 +26,9 @@ def main(name: str) -> None:
     pictures = []
     for number in range(EACH):
         for task in TASKS:
-            group = Group(descriptions(task, "validation")[number % 12], number, split_seed("validation", 1))
-            pictures += draw_candidates(generator, group, group.seeds(1), []).views[IMAGE]
+            case = TestCase(descriptions(task, "validation")[number % 12], number)
+            (candidates,) = case.group(seed=1, candidates=1, split="validation").draw(generator, [IMAGE], batch_size=1)
+            pictures += candidates.pictures
     FOLDER.mkdir(parents=True, exist_ok=True)
     strip(pictures).save(FOLDER / "pictures.png")
     per_sheet = len(pictures) // SHEETS

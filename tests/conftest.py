@@ -37,6 +37,15 @@ def parity() -> Path:
 
 
 @pytest.fixture(scope="session")
+def geneval_data() -> Path:
+    """GenEval's 553 prompts with metadata and its 80 class names, kept beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data" / "geneval"
+    if not folder.is_dir():
+        pytest.skip("GenEval's prompts (../shared/data/geneval) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained SANA-Sprint of 4 blocks, as the miniature's are built."""
     from tests.tiny import save_tiny_generator

@@ -27,7 +27,7 @@ from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
 from forejudge.result import SearchRecord
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.hidden_state import HiddenStateVerifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
 
 CUT, BLOCKS = 2, 4
 TOLERANCE = 1e-5  # of a score, between batches of other sizes
@@ -46,9 +46,9 @@ def best_of_n(load: Callable[..., BestOfN]) -> BestOfN:
 
 
 @pytest.fixture(scope="module")
-def verifier(tiny_verifier: Path) -> HiddenStateVerifier:
+def verifier(tiny_verifier: Path) -> LanguageModelVerifier:
     found = load_verifier(str(tiny_verifier), CPU, torch.float32)
-    assert isinstance(found, HiddenStateVerifier)
+    assert isinstance(found, LanguageModelVerifier)
     return found
 
 
@@ -99,7 +99,7 @@ class TestPictures:
             assert distance(image, call_plainly(pipeline, [result.candidates[index].seed], steps)[0]) <= 1
 
     def test_a_pipeline_of_the_caller_s_serves_as_well(
-        self, best_of_n: BestOfN, verifier: HiddenStateVerifier, tiny_generator: Path
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier, tiny_generator: Path
     ) -> None:
         pipeline = load_pipeline(tiny_generator)
         result = BestOfN(pipeline, verifier, batch_size=4)(PROMPT, n=8)
@@ -233,10 +233,10 @@ class TestUntil:
         assert distance(repeated.image, results[0].image) <= 1
 
     def test_an_uncalibrated_verifier_is_refused_by_name(
-        self, best_of_n: BestOfN, verifier: HiddenStateVerifier
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier
     ) -> None:
         config = verifier.config.model_copy(update={"calibration": None})
-        uncalibrated = HiddenStateVerifier("raw", config, verifier.model, verifier.tokenizer)
+        uncalibrated = LanguageModelVerifier("raw", config, verifier.model, verifier.tokenizer)
         engine = BestOfN(best_of_n.generator, uncalibrated)
         with pytest.raises(InvalidRequest, match="verifier raw is not calibrated"):
             engine(PROMPT, until=0.9)
@@ -314,10 +314,10 @@ class TestRefusals:
         with pytest.raises(InvalidRequest, match="batch_size = 0"):
             load(batch_size=0)
 
-    def test_a_verifier_made_for_another_generator(self, best_of_n: BestOfN, verifier: HiddenStateVerifier) -> None:
+    def test_a_verifier_made_for_another_generator(self, best_of_n: BestOfN, verifier: LanguageModelVerifier) -> None:
         other = verifier.config.generator.model_copy(update={"width": 2240})
         config = verifier.config.model_copy(update={"generator": other})
-        stranger = HiddenStateVerifier("stranger", config, verifier.model, verifier.tokenizer)
+        stranger = LanguageModelVerifier("stranger", config, verifier.model, verifier.tokenizer)
         with pytest.raises(MismatchError, match=r"width = 2240, but .* width = 64"):
             BestOfN(best_of_n.generator, stranger)
 
@@ -325,7 +325,7 @@ class TestRefusals:
         with pytest.raises(InvalidRequest, match=f"no verifier is known to go with generator '{tiny_generator}'"):
             BestOfN.from_pretrained(str(tiny_generator))
 
-    def test_a_pipeline_of_another_kind(self, verifier: HiddenStateVerifier) -> None:
+    def test_a_pipeline_of_another_kind(self, verifier: LanguageModelVerifier) -> None:
         with pytest.raises(InvalidRequest, match="str is not supported; supported are SanaSprintPipeline"):
             BestOfN("a pipeline", verifier)
 
@@ -361,9 +361,11 @@ class TestRecord:
         assert result.winner.index == 1
         assert result.image.size == (1, 1)
 
-    def test_a_verifier_for_other_weights_is_a_warning(self, best_of_n: BestOfN, verifier: HiddenStateVerifier) -> None:
+    def test_a_verifier_for_other_weights_is_a_warning(
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier
+    ) -> None:
         config = verifier.config.model_copy(update={"generator_fingerprint": "feedfacefeedface"})
-        engine = BestOfN(best_of_n.generator, HiddenStateVerifier("old", config, verifier.model, verifier.tokenizer))
+        engine = BestOfN(best_of_n.generator, LanguageModelVerifier("old", config, verifier.model, verifier.tokenizer))
         (warning,) = engine(PROMPT, n=2).record.settings.warnings
         assert "feedfacefeedface" in warning
         assert best_of_n.generator.fingerprint in warning

@@ -18,14 +18,14 @@ LONGEST_FILE = 300  # lines
 # Lowest first. A room imports rooms of lower levels and itself; rooms of one level stay apart.
 LEVELS = (
     ("types", "errors"),
-    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal"),
+    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal", "files", "progress"),
     ("generators",),
     ("verifiers",),
     ("draw", "result"),
     ("costs", "search", "provenance"),
     ("best_of_n",),
-    ("training",),
     ("evaluation",),
+    ("training",),
     ("profiling",),
     ("miniature",),
     ("cli",),

@@ -8,11 +8,11 @@ from forejudge.generators import load_generator
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import new_autoencoder
 from forejudge.miniature.generator import GeneratorParts, assemble
-from forejudge.miniature.language_model import QUESTION, new_language_model
-from forejudge.miniature.tokenizers import qwen2_tokenizer
+from forejudge.miniature.language_model import language_model_tokenizer, new_language_model
+from forejudge.training.recipe import MINIATURE_QUESTION
 from forejudge.verifiers.calibration import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.hidden_state import HiddenStateVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def save_tiny_generator(folder: Path, seed: int, blocks: int = 4, width: int = 64) -> Path:
     """Write a pipeline folder and return it."""
     torch.manual_seed(seed)
-    parts = GeneratorParts(blocks, width, draft_after=1)
+    parts = GeneratorParts(blocks, width, decided_after=blocks)
     assemble(parts, new_autoencoder()).save_pretrained(folder)
     (folder / DEFAULTS_FILE).write_text(CallDefaults(complex_human_instruction=None).model_dump_json())
     return folder
@@ -31,15 +31,15 @@ def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int) ->
     """Write a verifier folder for a generator and return it."""
     torch.manual_seed(1)
     made_for = load_generator(str(generator), CPU, torch.float32)
-    tokenizer = qwen2_tokenizer([QUESTION])
+    tokenizer = language_model_tokenizer()
     language_model = new_language_model(tokenizer, 64, 1)
     config = VerifierConfig(
         generator=made_for.architecture,
         generator_fingerprint=made_for.fingerprint,
-        num_prefix_blocks=num_prefix_blocks,
-        question=QUESTION,
+        reads=f"hidden:{num_prefix_blocks}",
+        question=MINIATURE_QUESTION,
         calibration=Calibration(temperature=0.05, bias=0.0),
     )
     model = YesNoModel(Connector(made_for.architecture.width, 64), language_model)
-    HiddenStateVerifier("tiny", config, model, tokenizer).save_pretrained(folder)
+    LanguageModelVerifier("tiny", config, model, tokenizer).save_pretrained(folder)
     return folder

@@ -42,6 +42,18 @@ def load_strictly(module: nn.Module, path: Path) -> None:
     module.load_state_dict(tensors)
 
 
+def local_folder(name: str) -> Path:
+    """A model's folder: as it is, or downloaded by its hub id. Raises CheckpointError where neither is to be had."""
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model")
+    from huggingface_hub import snapshot_download
+
+    with named_file(Path(name)), quiet_libraries():
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]))
+
+
 def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_allowed: bool = False) -> nn.Module:
     """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
 

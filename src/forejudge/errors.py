@@ -5,7 +5,8 @@ ForejudgeError
 ├── CheckpointError     a folder or file that is missing, truncated or of the wrong kind
 │   └── MismatchError   a verifier made for another generator, cut or shape
 ├── MissingExtra        an optional dependency is not installed; names the extra
-└── OutputError         results cannot be written
+├── OutputError         results cannot be written
+└── CommandFailed       a command that was to judge pictures failed or gave no answer that can be read
 
 Every message is one line: what was got, what was expected, what would work. The command line prints it
 and exits non-zero; nothing already written is lost.
@@ -37,3 +38,7 @@ class MissingExtra(ForejudgeError, ImportError):
 
 class OutputError(ForejudgeError):
     """Results cannot be written (no permission, no space)."""
+
+
+class CommandFailed(ForejudgeError):
+    """A command that was to judge pictures failed, or gave no answer that can be read."""

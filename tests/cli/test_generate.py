@@ -109,7 +109,7 @@ def test_verifier_of_an_impossible_cut_is_refused(
 ) -> None:
     shutil.copytree(tiny_verifier, "verifier")
     config = json.loads(Path("verifier/verifier.json").read_text())
-    Path("verifier/verifier.json").write_text(json.dumps(config | {"num_prefix_blocks": 9}))
+    Path("verifier/verifier.json").write_text(json.dumps(config | {"reads": "hidden:9"}))
     line = refusal(forejudge("generate", "x", "--generator", tiny_generator, "--verifier", "verifier"), 1)
     assert "9 blocks" in line
     assert "only 4" in line

@@ -5,8 +5,8 @@ import pytest
 from tests.cli.command import made_up
 
 from forejudge.cli.geneval_folder import lay_out
-from forejudge.cli.prompts_file import PromptLine
 from forejudge.errors import InvalidRequest, OutputError
+from forejudge.evaluation.prompts_file import PromptLine
 
 LINES = [
     PromptLine("a red circle", '{"prompt": "a red circle"}', "prompts.txt, line 1"),

@@ -54,6 +54,18 @@ def test_a_candidate_is_the_picture_of_the_plain_call(
     assert np.array_equal(pixels(candidate.pictures), pixels(call_plainly(pipeline, [SEEDS[0]], steps)))
 
 
+def test_a_prompt_without_its_padding_makes_the_same_candidates(generator: SanaSprint) -> None:
+    whole = generator.encode(PROMPT, Sampling())
+    trimmed = generator.trim(whole)
+    assert trimmed.text_NLD.shape[1] == trimmed.mask_NL.sum() < whole.text_NLD.shape[1] // 4
+    found, expected = (
+        generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])
+        for conditioning in (trimmed, whole)
+    )
+    torch.testing.assert_close(found.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
+    assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_a_batch_is_that_of_the_plain_call(generator: SanaSprint, pipeline: SanaSprintPipeline, steps: int) -> None:
     """Bit for bit at equal batch composition."""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from forejudge.evaluation.description import Description
 from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.metadata import TASKS
 from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
-from forejudge.miniature.description import Description
 from forejudge.miniature.scene import COLOUR_NAMES, SceneBatch, coverage, render
 from forejudge.miniature.shapes import KINDS
 from forejudge.miniature.splits import cases

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from forejudge.miniature.labels import Group, Labelled, label
 
 from forejudge import BestOfN
 from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
 from forejudge.miniature.build import Build
-from forejudge.miniature.labels import Group, Labelled, label
 from forejudge.miniature.recipe import Recipe, shrunken
 from forejudge.types import Candidates
 

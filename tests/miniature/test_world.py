@@ -8,12 +8,12 @@ import pytest
 import torch
 from tests.miniature.scenes import draw, held_out, noise, single
 
+from forejudge.evaluation.description import Description, Wanted
 from forejudge.evaluation.geneval import judge_image, relative_position
 from forejudge.evaluation.metadata import COLORS, RELATIONS, TASKS, PromptMetadata, Task
 from forejudge.miniature.coupling import BACKGROUND_RANGE, LARGEST_RADIUS, SMALLEST_RADIUS, Asked, couple
-from forejudge.miniature.description import Description, Wanted
 from forejudge.miniature.scene import COLOUR_NAMES, IMAGE_SIZE, SceneBatch, coverage, render
-from forejudge.miniature.shapes import KINDS, plural
+from forejudge.miniature.shapes import KINDS
 from forejudge.miniature.splits import (
     CASES_PER_TASK,
     TASKS_SHARING_PROMPTS,
@@ -69,54 +69,10 @@ def test_later_objects_hide_earlier_ones_and_empty_slots_show_nothing() -> None:
 # Prompts and their metadata
 
 
-@pytest.mark.parametrize(
-    ("description", "line"),
-    [
-        (
-            Description("single_object", (Wanted("hourglass"),)),
-            '{"tag": "single_object", "include": [{"class": "hourglass", "count": 1}], '
-            '"prompt": "a photo of an hourglass"}',
-        ),
-        (
-            Description("two_object", (Wanted("heart"), Wanted("arrow"))),
-            '{"tag": "two_object", "include": [{"class": "heart", "count": 1}, {"class": "arrow", "count": 1}], '
-            '"prompt": "a photo of a heart and an arrow"}',
-        ),
-        (
-            Description("counting", (Wanted("cross"),), count=3),
-            '{"tag": "counting", "include": [{"class": "cross", "count": 3}], '
-            '"exclude": [{"class": "cross", "count": 4}], "prompt": "a photo of three crosses"}',
-        ),
-        (
-            Description("colors", (Wanted("moon", "orange"),)),
-            '{"tag": "colors", "include": [{"class": "moon", "count": 1, "color": "orange"}], '
-            '"prompt": "a photo of an orange moon"}',
-        ),
-        (
-            Description("position", (Wanted("star"), Wanted("ring")), relation="left of"),
-            '{"tag": "position", "include": [{"class": "ring", "count": 1}, '
-            '{"class": "star", "count": 1, "position": ["left of", 0]}], "prompt": "a photo of a star left of a ring"}',
-        ),
-        (
-            Description("color_attr", (Wanted("star", "red"), Wanted("frame", "blue"))),
-            '{"tag": "color_attr", "include": [{"class": "star", "count": 1, "color": "red"}, '
-            '{"class": "frame", "count": 1, "color": "blue"}], "prompt": "a photo of a red star and a blue frame"}',
-        ),
-    ],
-    ids=lambda value: value.tag if isinstance(value, Description) else "",
-)
-def test_metadata_is_worded_as_geneval_words_it(description: Description, line: str) -> None:
-    assert description.metadata.to_line() == line
-
-
 @pytest.mark.parametrize("tag", TASKS)
 def test_metadata_lines_round_trip(tag: Task) -> None:
     for description in descriptions(tag, "validation"):
         assert PromptMetadata.from_line(description.metadata.to_line()) == description.metadata
-
-
-def test_plurals() -> None:
-    assert [plural(kind) for kind in ("star", "cross", "hourglass")] == ["stars", "crosses", "hourglasses"]
 
 
 # Splits

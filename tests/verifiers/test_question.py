@@ -7,8 +7,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from forejudge.errors import CheckpointError
-from forejudge.miniature.language_model import QUESTION
 from forejudge.miniature.tokenizers import qwen2_tokenizer
+from forejudge.training.recipe import MINIATURE_QUESTION as QUESTION
 from forejudge.verifiers.question import PICTURE, PROMPT, PUBLISHED_QUESTION, Question, check_question
 
 PROMPTS = [

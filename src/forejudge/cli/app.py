@@ -7,8 +7,10 @@ import typer
 from typer.core import TyperGroup
 
 from forejudge import __version__
-from forejudge.cli import miniature
+from forejudge.cli import miniature, prompts, train, verifier
+from forejudge.cli.caption import caption
 from forejudge.cli.generate import generate
+from forejudge.cli.label import label
 from forejudge.cli.models import models
 from forejudge.errors import ForejudgeError, InvalidRequest
 
@@ -34,7 +36,12 @@ def _fail(message: str, status: int) -> None:
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
 app.command()(generate)
 app.command()(models)
+app.command()(label)
+app.command()(caption)
 app.add_typer(miniature.group, name="miniature")
+app.add_typer(prompts.group, name="prompts")
+app.add_typer(train.group, name="train")
+app.add_typer(verifier.group, name="verifier")
 
 
 def _show_version(asked: bool) -> None:

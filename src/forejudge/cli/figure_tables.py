@@ -16,6 +16,11 @@ def print_figures(figures: dict[str, Any]) -> None:
     console.print(_verifiers(figures["verifiers"]))
 
 
+def print_variants(figures: dict[str, Any]) -> None:
+    """A row for each variant of a comparison."""
+    Console().print(_verifiers(figures["variants"]))
+
+
 def _best_of_n(figures: dict[str, Any]) -> Table:
     columns = ("micro", "macro", *TASKS)
     title = f"Best-of-N, % right: {figures['test_cases']} test cases, {figures['seeds']} seeds, 95 % intervals"
@@ -34,6 +39,8 @@ def _verifiers(verifiers: dict[str, Any]) -> Table:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{100 * each:.1f}" for each in value)
     return _percent(value) if isinstance(value, dict) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

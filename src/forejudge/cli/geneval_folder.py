@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forejudge.cli.files import write_image, write_text
-from forejudge.cli.prompts_file import PromptLine
 from forejudge.cli.result_folder import record_text
 from forejudge.errors import InvalidRequest, OutputError
+from forejudge.evaluation.prompts_file import PromptLine
+from forejudge.files import write_image, write_text
 
 if TYPE_CHECKING:
     from forejudge import Result

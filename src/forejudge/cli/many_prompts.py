@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from forejudge.cli.files import prepare_folder
 from forejudge.cli.geneval_folder import Sample, lay_out
 from forejudge.cli.progress import counting, waiting
-from forejudge.cli.prompts_file import read_prompts
 from forejudge.cli.request import Request
 from forejudge.cli.tables import show_warnings
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.prompts_file import read_prompts
+from forejudge.files import prepare_folder
 
 if TYPE_CHECKING:
     from forejudge import BestOfN

@@ -2,17 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
-from forejudge.cli.files import write_text
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    pass
+from forejudge.files import write_text
 
 group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
 
@@ -21,7 +18,9 @@ Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where the
 
 @group.command()
 def build(
-    only: Annotated[str | None, Option(help="world, autoencoder, generator or verifier (default: all).")] = None,
+    only: Annotated[
+        str | None, Option(help="world, autoencoder, generator, language-model or verifier (default: all).")
+    ] = None,
     out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
     device: Device = None,
 ) -> None:
@@ -44,7 +43,9 @@ def evaluate(
     per_task: Annotated[int, Option(help="Test cases for each of the six tasks.")] = 100,
     generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
     verifier: Annotated[str | None, Option(help="A folder (default: the generator's own).")] = None,
-    verifiers: Annotated[Path | None, Option(help="A build's verifiers/ folder: their figures for every cut.")] = None,
+    compare: Annotated[
+        list[Path] | None, Option(help="Another verifier's folder, for its figures; repeatable.")
+    ] = None,
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature.json"),
     work: Annotated[Path, Option(help="Keeps what was drawn, so that a stopped test goes on.")] = Path("runs/eval"),
     device: Device = None,
@@ -54,17 +55,45 @@ def evaluate(
     from forejudge.cli.stage_progress import StageProgress
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.generators import load_generator
-    from forejudge.miniature.figures import MiniatureTest, load_verifiers
+    from forejudge.miniature.figures import MiniatureTest, load_verifiers, with_controls
 
     ns = _numbers(n)
     where, kind = resolve_device(device), resolve_dtype("float32")
     with waiting("loading"):
         drawn_by = load_generator(generator, where, kind)
-        judged_by = load_verifiers(verifier or generator, verifiers, drawn_by, where)
+        judged_by = with_controls(load_verifiers(verifier or generator, compare or [], drawn_by, where))
     with StageProgress() as progress:
         figures = MiniatureTest(drawn_by, judged_by, ns, seeds, per_task, work, progress.show).figures()
     write_text(out, json.dumps(figures, indent=1) + "\n")
     print_figures(figures)
+    typer.echo(f"written to {out}")
+
+
+@group.command()
+def compare(
+    training_seeds: Annotated[int, Option(help="Seeds with which each variant is trained.")] = 3,
+    steps: Annotated[int, Option(help="Steps of each training.")] = 500,
+    seeds: Annotated[int, Option(help="Seeds for each test case.")] = 1,
+    per_task: Annotated[int, Option(help="Test cases for each of the six tasks.")] = 100,
+    build_folder: Annotated[Path, Option("--build", help="A finished build.")] = Path("runs/miniature"),
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-training.json"),
+    device: Device = None,
+) -> None:
+    """What alignment, captions and the loss are worth: verifiers that differ in just that, trained and tested."""
+    from forejudge.cli.figure_tables import print_variants
+    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.device import resolve_device
+    from forejudge.miniature.comparison import Comparison
+    from forejudge.miniature.evaluator import MiniatureEvaluator
+    from forejudge.miniature.recipe import miniature
+    from forejudge.miniature.verifier_build import VerifierBuild
+
+    with StageProgress() as progress:
+        where = resolve_device(device)
+        built = VerifierBuild.of(miniature(), build_folder, where, MiniatureEvaluator(), progress.show)
+        figures = Comparison(built, training_seeds, steps, seeds, per_task).figures()
+    write_text(out, json.dumps(figures, indent=1) + "\n")
+    print_variants(figures)
     typer.echo(f"written to {out}")
 
 

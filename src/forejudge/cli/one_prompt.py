@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from forejudge.cli.files import prepare_folder
 from forejudge.cli.progress import judging, waiting
 from forejudge.cli.request import Request
 from forejudge.cli.result_folder import write_result
 from forejudge.cli.tables import show_result, show_warnings
+from forejudge.files import prepare_folder
 
 if TYPE_CHECKING:
     from forejudge import BestOfN, Result

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forejudge.cli.contact_sheet import contact_sheet
-from forejudge.cli.files import remove, write_image, write_text
+from forejudge.files import remove, write_image, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

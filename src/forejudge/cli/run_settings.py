@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.best_of_n import BestOfN
 from forejudge.checkpoint import read_config
-from forejudge.cli.files import write_text
 from forejudge.cli.request import Request, given
 from forejudge.errors import InvalidRequest
+from forejudge.files import write_text
 from forejudge.generators.base import Sampling
 
 _FILE = "settings.json"

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from forejudge.miniature.training_loop import Progress as Stand
+from forejudge.progress import Progress as Stand
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -40,8 +40,8 @@ class StageProgress:
 
     def show(self, stand: Stand) -> None:
         """Show a part's stand and the time it still takes."""
-        loss = "" if stand.loss is None else f"loss {stand.loss:.3f}, "
-        note = f"{loss}{stand.seconds_left / 60:.1f} min left"
+        left = f"{stand.seconds_left / 60:.1f} min left"
+        note = f"{stand.note}, {left}" if stand.note else left
         if self._bar.disable:
             self._line(f"{stand.part}: {stand.step} of {stand.steps}, {note}")
         elif stand.part not in self._tasks:

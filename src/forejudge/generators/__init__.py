@@ -18,10 +18,11 @@ _MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A generator that has a short name, and the verifier that goes with it."""
+    """A generator that has a short name, with the verifier that goes with it and the language model of that."""
 
     generator: str
     verifier: str | None
+    language_model: str | None
     description: str
 
 
@@ -29,6 +30,7 @@ KNOWN_MODELS: dict[str, KnownModel] = {
     "miniature": KnownModel(
         str(_MINIATURE_WEIGHTS / "generator"),
         str(_MINIATURE_WEIGHTS / "verifier"),
+        str(_MINIATURE_WEIGHTS / "language_model"),
         "a small SANA-Sprint that draws coloured shapes at 64 px; ships with forejudge",
     ),
 }

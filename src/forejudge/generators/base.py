@@ -50,6 +50,13 @@ class Generator(ABC):
         Raises InvalidRequest for an empty or over-long prompt and for sizes it cannot draw.
         """
 
+    def trim(self, conditioning: Any) -> Any:
+        """The same conditioning without the padding of its text, where padding has no weight.
+
+        Candidates are drawn faster, and equal but for rounding.
+        """
+        return conditioning
+
     @abstractmethod
     def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
         """Candidates that are noise only, one for each seed."""

@@ -119,6 +119,12 @@ class SanaSprint(Generator):
             shape,
         )
 
+    def trim(self, conditioning: SanaConditioning) -> SanaConditioning:
+        """See `Generator.trim`. Masked tokens are left out of attention; they are all at the end."""
+        length = int(conditioning.mask_NL.sum())
+        text_NLD, mask_NL = conditioning.text_NLD[:, :length], conditioning.mask_NL[:, :length]
+        return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
+
     def start(self, conditioning: SanaConditioning, seeds: tuple[int, ...]) -> Candidates:
         """See `Generator.start`."""
         noise_NCHW = self._noise(conditioning, seeds, draw=0)

@@ -1,7 +1,6 @@
 """Building the miniature, part by part. Every part goes on from where it was stopped."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +9,41 @@ from diffusers import AutoencoderDC
 
 from forejudge.checkpoint import named_file, quiet_libraries, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.generators import load_generator
+from forejudge.evaluation.evaluators import Evaluator
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from forejudge.miniature.cards import generator_card, verifier_card
+from forejudge.miniature.cards import generator_card, language_model_card
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
-from forejudge.miniature.labels import LabelledSet, Labeller, label, labelling_groups
-from forejudge.miniature.recipe import Recipe, VerifierTraining
-from forejudge.miniature.splits import Split
-from forejudge.miniature.training_loop import Progress, train
-from forejudge.miniature.verifier import VerifierRecipe, train_verifier
+from forejudge.miniature.language_model import (
+    held_out_perplexity,
+    language_model_loss,
+    language_model_tokenizer,
+    new_language_model,
+)
+from forejudge.miniature.recipe import Recipe
+from forejudge.miniature.training_loop import TrainingSettings, train
+from forejudge.miniature.verifier_build import VerifierBuild
 from forejudge.miniature.world import write_world
+from forejudge.progress import Report
 from forejudge.provenance import provenance
 
-PARTS = ("world", "autoencoder", "generator", "verifier")
+PARTS = ("world", "autoencoder", "generator", "language-model", "verifier")
 
 
 @dataclass(frozen=True)
 class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
-    The folder holds world/, generator/ and verifier/ (what is shipped), verifiers/CUT/ by which cuts are compared, and
-    work/ with checkpoints and labels, which nothing else needs.
+    The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), and work/ with
+    checkpoints, labels and captions, which nothing else needs.
     """
 
     recipe: Recipe
     folder: Path
     device: torch.device
-    report: Callable[[Progress], None]
-    labeller: Labeller = label
+    report: Report
+    evaluator: Evaluator = field(default_factory=MiniatureEvaluator)
 
     def run(self, only: str | None = None) -> None:
         """Build all parts, or one whose forerunners are there; parts that are finished stay as they are.
@@ -52,7 +57,7 @@ class Build:
         torch.set_flush_denormal(True)
         self._keep_recipe()
         for part in PARTS if only is None else (only,):
-            getattr(self, f"_{part}")()
+            getattr(self, f"_{part.replace('-', '_')}")()
 
     def _keep_recipe(self) -> None:
         path = self.folder / "recipe.json"
@@ -78,23 +83,27 @@ class Build:
         trained.save_pretrained(self._work / "autoencoder")
 
     def _generator(self) -> None:
-        recipe = self.recipe.generator
+        recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
         torch.manual_seed(self.recipe.seed)
-        parts = GeneratorParts(recipe.blocks, recipe.width, recipe.draft_after)
-        parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        autoencoder = self._trained_autoencoder()
-        loss = GeneratorLoss(parts, autoencoder, recipe.compiled).at(recipe.settings.batch_size, self.recipe.seed + 2)
-        checkpoint = self._work / "generator.checkpoint"
-        trained, seconds = train("generator", parts, loss, recipe.settings, checkpoint, self.report)
+        parts = GeneratorParts(recipe.shallow_blocks, recipe.width, decided_after=recipe.shallow_blocks)
+        shallow, first_seconds = self._train_generator("shallow generator", parts, autoencoder, recipe.shallow, seed=2)
+        parts = shallow.deepened(recipe.blocks)
+        deep, seconds = self._train_generator("generator", parts, autoencoder, recipe.deep, seed=3)
         folder = self.folder / "generator"
         with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
-            assemble(trained, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
+            assemble(deep, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
         defaults = CallDefaults(complex_human_instruction=None)
         (folder / DEFAULTS_FILE).write_text(defaults.model_dump_json() + "\n")
-        (folder / "README.md").write_text(generator_card(recipe, self._made(seconds)))
+        (folder / "README.md").write_text(generator_card(recipe, self._made(first_seconds + seconds)))
 
-    def _made(self, seconds: float) -> dict[str, Any]:
-        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}
+    def _train_generator(
+        self, part: str, parts: GeneratorParts, autoencoder: AutoencoderDC, settings: TrainingSettings, seed: int
+    ) -> tuple[GeneratorParts, float]:
+        parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loss = GeneratorLoss(parts, autoencoder, self.recipe.generator.compiled)
+        loss_at_step = loss.at(settings.batch_size, self.recipe.seed + seed)
+        checkpoint = self._work / f"{part.replace(' ', '_')}.checkpoint"
+        return train(part, parts, loss_at_step, settings, checkpoint, self.report)
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"
@@ -104,32 +113,24 @@ class Build:
             autoencoder = AutoencoderDC.from_pretrained(folder)
         return autoencoder.to(self.device, memory_format=torch.channels_last)
 
+    def _language_model(self) -> None:
+        recipe, tokenizer = self.recipe.language_model, language_model_tokenizer()
+        torch.manual_seed(self.recipe.seed)
+        model = new_language_model(tokenizer, recipe.width, recipe.layers).to(self.device)
+        loss = language_model_loss(model, tokenizer, recipe.settings.batch_size, self.recipe.seed + 4)
+        checkpoint = self._work / "language_model.checkpoint"
+        trained, seconds = train("language model", model, loss, recipe.settings, checkpoint, self.report)
+        # Of the weights as they are stored.
+        perplexity = held_out_perplexity(trained.half().float().eval(), tokenizer, self.recipe.seed + 5)
+        folder = self.folder / "language_model"
+        with quiet_libraries():
+            trained.half().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        made = self._made(seconds) | {"held-out perplexity per token": round(perplexity, 3)}
+        (folder / "README.md").write_text(language_model_card(recipe, made))
+
     def _verifier(self) -> None:
-        recipe = self.recipe.verifier
-        self._train_verifier(recipe.shipped_cut, recipe.shipped, self.folder / "verifier")
-        for cut in recipe.compared_cuts:
-            self._train_verifier(cut, recipe.compared, self.folder / "verifiers" / f"{cut:02d}")
+        VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report).run()
 
-    def _train_verifier(self, cut: int, recipe: VerifierTraining, folder: Path) -> None:
-        if (folder / "README.md").exists():
-            return
-        generator = load_generator(str(self.folder / "generator"), self.device, torch.float32)
-        training, validation = self._labels("training"), self._labels("validation")
-        checkpoint = self._work / f"{folder.name}.verifier_checkpoint"
-        one = VerifierRecipe(cut, recipe.width, recipe.layers, recipe.settings, self.recipe.seed + 3)
-        trained = train_verifier(one, generator, training, validation, checkpoint, self.report)
-        trained.verifier.model.half()
-        trained.verifier.save_pretrained(folder)
-        made = self._made(trained.seconds) | {"AUROC on validation prompts": round(trained.auroc, 3)}
-        (folder / "README.md").write_text(verifier_card(cut, generator.architecture.num_blocks, recipe, made))
-
-    def _labels(self, split: Split) -> LabelledSet:
-        recipe = self.recipe.verifier
-        labelled = LabelledSet(self._work / f"labels_{split}")
-        if labelled.complete:
-            return labelled
-        generator = load_generator(str(self.folder / "generator"), self.device, torch.float32)
-        count = recipe.training_groups if split == "training" else recipe.validation_groups
-        groups = labelling_groups(split, count, self.recipe.seed)
-        labelled.record(generator, groups, recipe.candidates_each, recipe.cuts, self.labeller, self.report)
-        return labelled
+    def _made(self, seconds: float) -> dict[str, Any]:
+        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from forejudge.miniature.recipe import GeneratorRecipe, VerifierTraining
+from forejudge.miniature.recipe import GeneratorRecipe, LanguageModelRecipe
 
 _GENERATOR = """---
 library_name: diffusers
@@ -20,8 +20,9 @@ step. It exists so that everything in forejudge runs on a laptop; it knows no ot
 How it became a one-step generator: by regression with coupled noise. What a prompt leaves open (places, sizes, colours,
 background) is read off the noise, so that drawing is a function of prompt and noise which regression can learn. Where
 the noise is undecided between two places it draws ghosts and doubles; those are what the verifier is for. A quarter of
-each batch mixes pictures with independent noise, for more than one step. While training, a linear head drafts the
-picture from block {draft_after} of {blocks}; the head is not part of the model.
+each batch mixes pictures with independent noise, for more than one step. {shallow} blocks were trained first, then all
+{blocks}; since then the output layer is also read after the first {shallow} and has to say the same, so that these
+decide what is drawn.
 
 Text is lower-cased, guidance is 4.5 and no instruction is put before the prompt; it was trained with just that.
 
@@ -32,34 +33,28 @@ Best-of-1 with one and more steps, by `forejudge miniature eval`; `python script
 <!-- end of table -->
 """
 
-_VERIFIER = """---
-library_name: forejudge
+_LANGUAGE_MODEL = """---
+library_name: transformers
+pipeline_tag: text-generation
 license: apache-2.0
 ---
-# The miniature's verifier after {cut} of {blocks} blocks
+# The miniature's language model
 
-Reads the hidden state after {cut} blocks of the miniature's generator and answers whether the finished picture will
-fit the prompt: standardised per channel, through a connector of two layers, into a small Qwen2 with a vocabulary of its
-own. Connector and language model were trained together on labelled candidates, with class-weighted cross-entropy; the
-labels come from the world's detector and GenEval's rules, never from test prompts. Temperature and bias are fitted on
-validation prompts.
-
-## Test figures
-By `forejudge miniature eval`; for the shipped verifier `python scripts/write_tables.py` writes them here.
-
-<!-- table: best-of-n -->
-<!-- end of table -->
+A small Qwen2 with a vocabulary of its own, pre-trained on texts of the miniature world: scenes said in words, the same
+scene said twice in different words, and questions about scenes, never an answer to one and never a picture. It stands
+in for Qwen2.5-0.5B: the verifier is made of it, and alignment finds a model that can already speak. Perplexity is that
+of texts about scenes which training prompts never ask for.
 """
 
 
 def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
     """The card of the generator; `made` says when, where and how long."""
-    return _GENERATOR.format(draft_after=recipe.draft_after, blocks=recipe.blocks) + _sections(recipe, made)
+    return _GENERATOR.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(recipe, made)
 
 
-def verifier_card(cut: int, blocks: int, recipe: VerifierTraining, made: dict[str, Any]) -> str:
-    """The card of the verifier for one cut."""
-    return _VERIFIER.format(cut=cut, blocks=blocks) + _sections(recipe, made)
+def language_model_card(recipe: LanguageModelRecipe, made: dict[str, Any]) -> str:
+    """The card of the language model; `made` holds its held-out perplexity, too."""
+    return _LANGUAGE_MODEL + _sections(recipe, made)
 
 
 def _sections(recipe: BaseModel, made: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from forejudge.evaluation.description import Description
 from forejudge.evaluation.metadata import RELATIONS
-from forejudge.miniature.description import Description
 from forejudge.miniature.scene import COLOUR_NAMES, IMAGE_SIZE, MAX_OBJECTS, SceneBatch
 from forejudge.miniature.shapes import KINDS
 

@@ -4,19 +4,20 @@ Every candidate is finished and judged by GenEval's rules, so that each chooser'
 Work is kept in a journal, one entry a case and seed, and goes on where it was stopped.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from forejudge.evaluation.description import Description
 from forejudge.generators.base import Generator
 from forejudge.journal import Journal
-from forejudge.miniature.description import Description
-from forejudge.miniature.labels import Group, draw_candidates, label
-from forejudge.miniature.splits import TestCase, split_seed
-from forejudge.miniature.training_loop import Progress
-from forejudge.verifiers.hidden_state import HiddenStateVerifier
+from forejudge.miniature.evaluator import MiniatureEvaluator
+from forejudge.miniature.splits import TestCase
+from forejudge.progress import Report, Stopwatch
+from forejudge.training.groups import Group
+from forejudge.types import IMAGE, Candidates
+from forejudge.verifiers.base import Verifier
 
 
 @dataclass(frozen=True)
@@ -35,39 +36,41 @@ class Outcomes:
 
 def draw_and_judge_cases(
     generator: Generator,
-    verifiers: dict[str, HiddenStateVerifier],
+    verifiers: Mapping[str, Verifier],
     cases: list[TestCase],
     seeds: int,
     candidates: int,
     journal: Journal,
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> Outcomes:
     """Draw, finish and judge every candidate of every case; entries already in the journal are not drawn again."""
     wanted = [(case, seed) for seed in range(seeds) for case in cases]
-    done, started = len(journal.entries), time.monotonic()
+    done = len(journal.entries)
+    stopwatch = Stopwatch("evaluation", done, len(wanted))
     for number, (case, seed) in enumerate(wanted[done:], start=done + 1):
         journal.add(_entry(generator, verifiers, case, seed, candidates))
-        left = (time.monotonic() - started) / (number - done) * (len(wanted) - number)
-        report(Progress("evaluation", number, len(wanted), left))
+        report(stopwatch.at(number))
     return _outcomes(journal, cases, seeds, list(verifiers))
 
 
 def _entry(
-    generator: Generator,
-    verifiers: dict[str, HiddenStateVerifier],
-    case: TestCase,
-    seed: int,
-    count: int,
+    generator: Generator, verifiers: Mapping[str, Verifier], case: TestCase, seed: int, count: int
 ) -> dict[str, object]:
-    group = Group(case.description, case.repeat, split_seed("test", seed))
-    cuts = sorted({verifier.config.num_prefix_blocks for verifier in verifiers.values()})
-    candidates = draw_candidates(generator, group, group.seeds(count), cuts)
-    verdicts = {name: v.judge(group.description.prompt, candidates) for name, v in verifiers.items()}
+    group = case.group(seed, count)
+    stages = {stage for verifier in verifiers.values() for stage in verifier.reads} | {IMAGE}
+    (candidates,) = group.draw(generator, stages, batch_size=count)
+    verdicts = {name: verifier.judge(group.line.prompt, candidates) for name, verifier in verifiers.items()}
     return {
-        "correct": [row.correct for row in label(group, candidates)],
+        "correct": correct_pictures(group, candidates),
         "score": {name: [verdict.score for verdict in row] for name, row in verdicts.items()},
         "probability": {name: [verdict.probability for verdict in row] for name, row in verdicts.items()},
     }
+
+
+def correct_pictures(group: Group, candidates: Candidates) -> list[bool]:
+    """Which of a group's finished pictures are right."""
+    judged = MiniatureEvaluator()([group.line] * len(candidates), candidates.pictures)
+    return [judgement.correct for judgement in judged]
 
 
 def _outcomes(journal: Journal, cases: list[TestCase], seeds: int, names: list[str]) -> Outcomes:

@@ -1,7 +1,6 @@
 """The miniature's test as one command runs it: all figures, in one dictionary that JSON can hold."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,21 @@ import torch
 
 from forejudge.generators.base import Generator, Sampling
 from forejudge.journal import Journal
+from forejudge.miniature.controls import ShuffledStates, ZeroedStates
 from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
 from forejudge.miniature.detector import detect
-from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases
-from forejudge.miniature.labels import Group, draw_candidates, label
+from forejudge.miniature.evaluation import Outcomes, correct_pictures, draw_and_judge_cases
 from forejudge.miniature.report import averages, best_of_n_table, distance_closed_by, ranking_figures
 from forejudge.miniature.scene import render, to_images
 from forejudge.miniature.sharpness import edge_widths
-from forejudge.miniature.splits import TASKS_SHARING_PROMPTS, TestCase, cases, split_seed
-from forejudge.miniature.training_loop import Progress
+from forejudge.miniature.splits import TASKS_SHARING_PROMPTS, TestCase, cases
 from forejudge.noise import noise_batch
+from forejudge.progress import Report, Stopwatch
 from forejudge.provenance import provenance
+from forejudge.types import IMAGE
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.hidden_state import HiddenStateVerifier
+from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
 
 MORE_STEPS = (2, 4, 8)
 SHIPPED = "shipped"
@@ -38,12 +39,12 @@ class MiniatureTest:
     """
 
     generator: Generator
-    verifiers: dict[str, HiddenStateVerifier]
+    verifiers: Mapping[str, Verifier]
     ns: list[int]
     seeds: int
     per_task: int
     folder: Path
-    report: Callable[[Progress], None]
+    report: Report
 
     def figures(self) -> dict[str, Any]:
         """Every figure, beside what it was measured on."""
@@ -72,34 +73,34 @@ class MiniatureTest:
 
     def _verifier_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
         n = min(CLOSED_AT, max(self.ns))
-        cut = self.verifiers[name].config.num_prefix_blocks
+        (stage,) = self.verifiers[name].reads
         closed = distance_closed_by(outcomes, name, n)
-        return {"num_prefix_blocks": cut, f"distance_closed_at_{n}": closed, **ranking_figures(outcomes, name)}
+        return {"reads": str(stage), f"distance_closed_at_{n}": closed, **ranking_figures(outcomes, name)}
 
     def _steps(self, held: list[TestCase], steps: int) -> dict[str, Any]:
         """Best-of-1 with more denoising steps: candidate 0 of each case, first seed."""
-        journal, started = Journal(self.folder / f"steps_{steps}.jsonl"), time.monotonic()
+        journal = Journal(self.folder / f"steps_{steps}.jsonl")
         done = len(journal.entries)
+        stopwatch = Stopwatch(f"{steps} steps", done, len(held))
         for number, case in enumerate(held[done:], start=done + 1):
             journal.add(self._solved(case, steps))
-            left = (time.monotonic() - started) / (number - done) * (len(held) - number)
-            self.report(Progress(f"{steps} steps", number, len(held), left))
+            self.report(stopwatch.at(number))
         solved_C = np.array(journal.entries[: len(held)], dtype=float)
         return averages([case.description for case in held], solved_C)
 
     def _solved(self, case: TestCase, steps: int) -> bool:
-        group = Group(case.description, case.repeat, split_seed("test", 0))
-        candidates = draw_candidates(self.generator, group, group.seeds(1), [], Sampling(steps=steps))
-        return label(group, candidates)[0].correct
+        group = case.group(seed=0, candidates=1)
+        (candidates,) = group.draw(self.generator, [IMAGE], batch_size=1, sampling=Sampling(steps=steps))
+        return correct_pictures(group, candidates)[0]
 
     def _edge_width(self, held: list[TestCase]) -> dict[str, float | None]:
         """Median edge width of detected objects, drawn over rendered, from the same noise; None if none is seen."""
         drawn, rendered = [], []
         for case in held:
-            group = Group(case.description, case.repeat, split_seed("test", 0))
-            seeds = group.seeds(1)
-            (picture,) = draw_candidates(self.generator, group, seeds, []).pictures
-            scene = couple(Asked.of([case.description]), noise_batch(seeds, 0, NOISE_SHAPE))
+            group = case.group(seed=0, candidates=1)
+            (candidates,) = group.draw(self.generator, [IMAGE], batch_size=1)
+            (picture,) = candidates.pictures
+            scene = couple(Asked.of([case.description]), noise_batch(group.seeds, 0, NOISE_SHAPE))
             (truth,) = to_images(render(scene))
             drawn += edge_widths(picture, detect(picture))
             rendered += edge_widths(truth, detect(truth))
@@ -108,18 +109,23 @@ class MiniatureTest:
 
 
 def load_verifiers(
-    shipped: str, by_cut: Path | None, generator: Generator, device: torch.device
-) -> dict[str, HiddenStateVerifier]:
-    """The verifier to be reported, and those of a build's verifiers/ folder, each checked against the generator.
+    shipped: str, others: Sequence[Path], generator: Generator, device: torch.device
+) -> dict[str, LanguageModelVerifier]:
+    """The verifier to be reported, and others by the names of their folders, each checked against the generator.
 
     Raises InvalidRequest or CheckpointError for what cannot be loaded, MismatchError for another generator's.
     """
-    folders = sorted(by_cut.iterdir()) if by_cut else []
-    sources = {SHIPPED: shipped} | {f"after {int(folder.name)}": str(folder) for folder in folders}
+    sources = {SHIPPED: shipped} | {folder.name: str(folder) for folder in others}
     loaded = {}
     for name, source in sources.items():
         verifier = load_verifier(source, device, torch.float32)
-        assert isinstance(verifier, HiddenStateVerifier)
+        assert isinstance(verifier, LanguageModelVerifier)
         verifier.check(generator)
         loaded[name] = verifier
     return loaded
+
+
+def with_controls(verifiers: Mapping[str, LanguageModelVerifier]) -> dict[str, Verifier]:
+    """And beside the reported one what it says of shuffled and of zeroed states."""
+    reported = verifiers[SHIPPED]
+    return {**verifiers, "states shuffled": ShuffledStates(reported), "states zeroed": ZeroedStates(reported)}

@@ -1,13 +1,14 @@
 """The miniature's generator: a SANA-Sprint of the library's own classes, trained to draw in one step.
 
 At the last time (pure noise) the scene is coupled with the noise, and regression learns that function. At earlier
-times the picture is mixed with independent noise, because SCMScheduler re-noises every further step afresh. A linear
-head drafts the picture from the middle block while training, so that the first blocks decide what will be drawn; the
-head is not shipped.
+times the picture is mixed with independent noise, because SCMScheduler re-noises every further step afresh. A shallow
+transformer is trained first and then made twice as deep: the new blocks start as no change. From then on the output
+layer is read after the first half too and has to say the same, so that the first half decides what will be drawn.
 """
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -26,28 +27,43 @@ GUIDANCE_SCALE = 4.5  # the pipeline's default
 _TEXT_LENGTH = 16  # the longest prompt of the world has 13 tokens; masked ones change nothing
 _COUPLED_SHARE = 0.75
 _EARLIEST_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
+_AGREEMENT = 0.25  # weight of the distance between what the first blocks and all of them predict
 _SOFTNESS = 0.3  # below this error per token the loss is a square, above it a distance
 
 
 class GeneratorParts(nn.Module):
-    """What is trained together: text encoder, transformer and the drafting head."""
+    """What is trained together: text encoder and transformer, whose output is read after `decided_after` blocks too."""
 
-    def __init__(self, blocks: int, width: int, draft_after: int) -> None:
+    def __init__(self, blocks: int, width: int, decided_after: int) -> None:
         super().__init__()
         self.text_encoder = Gemma2Model(_text_encoder_config(len(gemma_tokenizer())))
         self.transformer = new_transformer(blocks, width, self.text_encoder.config.hidden_size)
-        self.draft = nn.Linear(width, NOISE_SHAPE[0])
-        self.draft_after = draft_after
+        self.decided_after = decided_after
 
     def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
-        """The predicted velocity (N, C, H, W) and the draft of the clean latent (N, C, H, W)."""
+        """The velocity (N, C, H, W) after all blocks, and the one that the first `decided_after` alone predict."""
         text_NLD = self.text_encoder(ids_NL, attention_mask=mask_NL)[0]
         guidance_N = torch.full_like(time_N, GUIDANCE_SCALE * self.transformer.config.guidance_embeds_scale)
         inputs = SanaInput(latents_NCHW, text_NLD, mask_NL, time_N, guidance_N)
-        middle = prefix(self.transformer, inputs, self.draft_after)
-        draft_NTC = self.draft(middle.hidden_NTD)
-        velocity_NCHW = suffix(self.transformer, middle, self.draft_after)
-        return velocity_NCHW, draft_NTC.transpose(1, 2).unflatten(2, middle.grid)
+        middle = prefix(self.transformer, inputs, self.decided_after)
+        decided_NCHW = suffix(self.transformer, middle, len(self.transformer.transformer_blocks))
+        if self.decided_after == len(self.transformer.transformer_blocks):
+            return decided_NCHW, decided_NCHW
+        return suffix(self.transformer, middle, self.decided_after), decided_NCHW
+
+    def deepened(self, blocks: int) -> "GeneratorParts":
+        """A copy of so many blocks, the new ones last: they begin as the last one without its outputs, no change."""
+        deeper = GeneratorParts(blocks, self.transformer.config.num_attention_heads * 32, self.decided_after)
+        deeper.text_encoder.load_state_dict(self.text_encoder.state_dict())
+        first = len(self.transformer.transformer_blocks)
+        weights = self.transformer.state_dict()
+        last = {name: value for name, value in weights.items() if name.startswith(f"transformer_blocks.{first - 1}.")}
+        for number, (name, value) in product(range(first, blocks), last.items()):
+            is_output = "to_out" in name or "conv_point" in name
+            renamed = name.replace(f".{first - 1}.", f".{number}.", 1)
+            weights[renamed] = torch.zeros_like(value) if is_output else value.clone()
+        deeper.transformer.load_state_dict(weights)
+        return deeper
 
 
 def new_transformer(blocks: int, width: int, text_width: int) -> SanaTransformer2DModel:
@@ -98,10 +114,13 @@ class _Batch:
 
 
 class GeneratorLoss:
-    """Regression of the velocity, and of the draft, on freshly rendered scenes."""
+    """Regression of the velocity, as all blocks and as the first ones predict it, on freshly rendered scenes."""
 
     def __init__(self, parts: GeneratorParts, autoencoder: AutoencoderDC, compiled: bool) -> None:
-        self.forward = torch.compile(parts) if compiled else parts
+        self.forward = parts
+        if compiled:
+            for block in parts.transformer.transformer_blocks:
+                block.compile()  # alike, so that one compilation serves all
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.tokenizer = gemma_tokenizer()
 
@@ -110,9 +129,11 @@ class GeneratorLoss:
         return lambda step: self._loss(self._batch(batch_size, generator_at(seed, step)))
 
     def _loss(self, batch: _Batch) -> Tensor:
-        velocity, draft = self.forward(batch.ids_NL, batch.mask_NL, batch.noisy_NCHW, batch.time_N)
+        velocity, decided = self.forward(batch.ids_NL, batch.mask_NL, batch.noisy_NCHW, batch.time_N)
         wanted = batch.noise_NCHW - batch.clean_NCHW
-        return _error(velocity - wanted) + 0.3 * _error(draft - batch.clean_NCHW)
+        if decided is velocity:
+            return _error(velocity - wanted)
+        return _error(velocity - wanted) + _error(decided - wanted) + _AGREEMENT * _error(velocity - decided)
 
     def _batch(self, size: int, generator: torch.Generator) -> _Batch:
         described = sample_descriptions(size, generator)

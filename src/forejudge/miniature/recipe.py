@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forejudge.miniature.training_loop import TrainingSettings
+from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, AlignRecipe, VerifyRecipe
 
 
 class _Recipe(BaseModel):
@@ -10,50 +11,44 @@ class _Recipe(BaseModel):
 
 
 class GeneratorRecipe(_Recipe):
-    """Size and training of the transformer and its text encoder; `draft_after` blocks the drafting head reads."""
+    """Size and training of the transformer and its text encoder: first shallow, then with all its blocks."""
 
-    blocks: PositiveInt = 12
+    shallow_blocks: PositiveInt = 12
+    blocks: PositiveInt = 24
     width: PositiveInt = 128
-    draft_after: PositiveInt = 6
     compiled: bool = True
-    settings: TrainingSettings = TrainingSettings(
+    shallow: TrainingSettings = TrainingSettings(
         steps=3700, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200
+    )
+    deep: TrainingSettings = TrainingSettings(
+        steps=1300, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100
     )
 
 
-class VerifierTraining(_Recipe):
-    """Size of a verifier's language model, and its training."""
+class LanguageModelRecipe(_Recipe):
+    """Size and pre-training of the language model."""
 
-    width: PositiveInt
-    layers: PositiveInt
-    settings: TrainingSettings
+    width: PositiveInt = 128
+    layers: PositiveInt = 3
+    settings: TrainingSettings = TrainingSettings(
+        steps=1000, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+    )
 
 
 class VerifierPartRecipe(_Recipe):
-    """Labels and training of the verifiers: the shipped one, and smaller ones by which cuts are compared."""
+    """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
 
-    training_groups: PositiveInt = 3000
-    validation_groups: PositiveInt = 300
+    `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them.
+    """
+
+    training_prompts: PositiveInt = 10_000
+    validation_prompts: PositiveInt = 300
     candidates_each: PositiveInt = 8
-    shipped_cut: PositiveInt = 6
-    shipped: VerifierTraining = VerifierTraining(
-        width=128,
-        layers=3,
-        settings=TrainingSettings(
-            steps=2500, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
-        ),
-    )
-    compared_cuts: tuple[PositiveInt, ...] = (12, 6, 8, 4)
-    compared: VerifierTraining = VerifierTraining(
-        width=96,
-        layers=2,
-        settings=TrainingSettings(steps=750, batch_size=64, learning_rate=1.5e-3, average_decay=0.99, warmup_steps=50),
-    )
-
-    @property
-    def cuts(self) -> tuple[int, ...]:
-        """All cuts at which states are recorded."""
-        return tuple(sorted({self.shipped_cut, *self.compared_cuts}))
+    captioned_prompts: PositiveInt = 2000
+    captioned_candidates_each: PositiveInt = 8
+    recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent")
+    align: AlignRecipe = ALIGN_RECIPES["miniature"]
+    verify: VerifyRecipe = VERIFY_RECIPES["miniature"]
 
 
 class Recipe(_Recipe):
@@ -64,6 +59,7 @@ class Recipe(_Recipe):
         steps=1500, batch_size=32, learning_rate=2e-3, average_decay=0.995, warmup_steps=100
     )
     generator: GeneratorRecipe = GeneratorRecipe()
+    language_model: LanguageModelRecipe = LanguageModelRecipe()
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
@@ -74,24 +70,20 @@ def miniature() -> Recipe:
 
 def shrunken() -> Recipe:
     """Every part of the build in seconds, for tests: draws nothing worth looking at."""
-    short = {"checkpoint_seconds": 1.0, "warmup_steps": 5, "learning_rate": 1e-3}
-    tiny_verifier = VerifierTraining(width=32, layers=1, settings=TrainingSettings(steps=6, batch_size=8, **short))
+    short = TrainingSettings(steps=20, batch_size=8, learning_rate=1e-3, warmup_steps=5, checkpoint_seconds=1.0)
+    few = {"steps": 6, "batch_size": 8, "evaluate_every": 3, "reads": "hidden:2"}
     return Recipe(
-        autoencoder=TrainingSettings(steps=20, batch_size=8, **short),
-        generator=GeneratorRecipe(
-            blocks=4,
-            width=64,
-            draft_after=2,
-            compiled=False,
-            settings=TrainingSettings(steps=20, batch_size=8, **short),
-        ),
+        autoencoder=short,
+        generator=GeneratorRecipe(shallow_blocks=2, blocks=4, width=64, compiled=False, shallow=short, deep=short),
+        language_model=LanguageModelRecipe(width=32, layers=1, settings=short),
         verifier=VerifierPartRecipe(
-            training_groups=12,
-            validation_groups=6,
+            training_prompts=12,
+            validation_prompts=6,
             candidates_each=2,
-            shipped_cut=2,
-            shipped=tiny_verifier,
-            compared_cuts=(1,),
-            compared=tiny_verifier,
+            captioned_prompts=4,
+            captioned_candidates_each=2,
+            recorded=("hidden:2",),
+            align=ALIGN_RECIPES["miniature"].model_copy(update=few),
+            verify=VERIFY_RECIPES["miniature"].model_copy(update=few),
         ),
     )

@@ -15,8 +15,8 @@ from forejudge.evaluation.best_of_n import (
     random_choice,
 )
 from forejudge.evaluation.bootstrap import bootstrap_interval
+from forejudge.evaluation.description import Description
 from forejudge.evaluation.metadata import TASKS
-from forejudge.miniature.description import Description
 from forejudge.miniature.evaluation import Outcomes
 
 Figure = dict[str, float]
@@ -56,7 +56,7 @@ def distance_closed_by(outcomes: Outcomes, verifier: str, n: int) -> Figure:
         chooser_outcomes(outcomes, "random", 1),
         chooser_outcomes(outcomes, "perfect", n),
     ]
-    return _figure(outcomes, distance_closed, columns)
+    return figure(outcomes, distance_closed, columns)
 
 
 def ranking_figures(outcomes: Outcomes, verifier: str) -> dict[str, Any]:
@@ -64,17 +64,23 @@ def ranking_figures(outcomes: Outcomes, verifier: str) -> dict[str, Any]:
     candidates = outcomes.correct_CSN.shape[2]
     correct_RN = outcomes.correct_CSN.reshape(-1, candidates)
     score_RN = outcomes.score_CSN[verifier].reshape(-1, candidates)
-    wins_R, pairs_R = pair_wins(correct_RN, score_RN)
-    by_case = (len(outcomes.descriptions), -1)
-    columns = [wins_R.reshape(by_case).mean(1), pairs_R.reshape(by_case).mean(1)]
     probability = outcomes.probability_CSN[verifier].ravel()
     best_R1 = score_RN.max(axis=1, keepdims=True)
     return {
         "auroc": area_under_roc(correct_RN, score_RN),
-        "pair_accuracy": _figure(outcomes, _share, columns),
+        "pair_accuracy": pair_accuracy_of(outcomes, [verifier]),
         "expected_calibration_error": expected_calibration_error(probability, correct_RN.ravel()),
         "ties": float(((score_RN == best_R1).sum(axis=1) > 1).mean()),
     }
+
+
+def pair_accuracy_of(outcomes: Outcomes, verifiers: Sequence[str]) -> Figure:
+    """The share of pairs inside a case and seed that these verifiers order rightly, with its interval."""
+    candidates, by_case = outcomes.correct_CSN.shape[2], (len(outcomes.descriptions), -1)
+    correct_RN = outcomes.correct_CSN.reshape(-1, candidates)
+    counted = [pair_wins(correct_RN, outcomes.score_CSN[name].reshape(-1, candidates)) for name in verifiers]
+    columns = [np.mean([parts[at].reshape(by_case).mean(1) for parts in counted], axis=0) for at in (0, 1)]
+    return figure(outcomes, _share, columns)
 
 
 def averages(descriptions: Sequence[Description], outcome_C: np.ndarray) -> dict[str, Figure]:
@@ -89,7 +95,8 @@ def averages(descriptions: Sequence[Description], outcome_C: np.ndarray) -> dict
     return figures | {task: _interval(_itself, prompts[tasks == task], outcome_C[tasks == task]) for task in present}
 
 
-def _figure(outcomes: Outcomes, statistic: Callable[..., np.ndarray], columns: list[np.ndarray]) -> Figure:
+def figure(outcomes: Outcomes, statistic: Callable[..., np.ndarray], columns: list[np.ndarray]) -> Figure:
+    """A statistic of the means of columns over cases, with its 95 % interval."""
     prompts = np.array([description.prompt for description in outcomes.descriptions])
     return _interval(statistic, prompts, *columns)
 

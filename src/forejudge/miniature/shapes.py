@@ -95,12 +95,6 @@ _SHAPES = {
     "frame": _without(_square(1.0), _square(0.5)),
 }
 KINDS: tuple[str, ...] = tuple(_SHAPES)
-_PLURALS = {"cross": "crosses", "hourglass": "hourglasses"}
-
-
-def plural(kind: str) -> str:
-    """The word for several objects of a kind."""
-    return _PLURALS.get(kind, f"{kind}s")
 
 
 @lru_cache(maxsize=1)

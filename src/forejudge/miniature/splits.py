@@ -13,10 +13,13 @@ from typing import Literal
 
 import torch
 
+from forejudge.evaluation.description import NUMBER_WORDS, Description, Wanted
 from forejudge.evaluation.metadata import RELATIONS, TASKS, Task
-from forejudge.miniature.description import NUMBER_WORDS, Description, Wanted
+from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.miniature.scene import COLOUR_NAMES
 from forejudge.miniature.shapes import KINDS
+from forejudge.noise import candidate_seed
+from forejudge.training.groups import Group
 
 Split = Literal["training", "validation", "test"]
 TASKS_SHARING_PROMPTS: frozenset[Task] = frozenset({"single_object", "counting"})
@@ -32,6 +35,12 @@ class TestCase:
 
     description: Description
     repeat: int
+
+    def group(self, seed: int, candidates: int, split: Split = "test") -> Group:
+        """Its candidates under a user's seed, which stands for other ones in each split."""
+        prompt, run_seed = self.description.prompt, split_seed(split, seed)
+        seeds = tuple(candidate_seed(run_seed, prompt, self.repeat, index) for index in range(candidates))
+        return Group(PromptLine(prompt, self.description.metadata.to_line(), "test case"), self.repeat, seeds)
 
 
 def _digest(*parts: object) -> int:
@@ -75,6 +84,16 @@ def sample_descriptions(count: int, generator: torch.Generator, split: Split = "
     weights = [_TASK_WEIGHTS.get(tag, 1) for tag in TASKS]
     tags = source.choices(TASKS, weights, k=count)
     return [source.choice(descriptions(tag, split)) for tag in tags]
+
+
+def sample_prompt_lines(count: int, split: Split, seed: int) -> list[PromptLine]:
+    """The same as lines of a prompts file; a user's seed stands for other prompts in each split."""
+    source = torch.Generator().manual_seed(split_seed(split, seed))
+    described = sample_descriptions(count, source, split)
+    return [
+        PromptLine(description.prompt, description.metadata.to_line(), f"{split} prompt {at}")
+        for at, description in enumerate(described, start=1)
+    ]
 
 
 def _every(tag: Task) -> list[Description]:

@@ -1,13 +1,12 @@
 """How long a search takes here, and how well time budgets are kept, on the miniature's test prompts."""
 
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 from forejudge.best_of_n import BestOfN
 from forejudge.miniature.splits import cases
-from forejudge.miniature.training_loop import Progress
+from forejudge.progress import Report, Stopwatch
 from forejudge.provenance import provenance
 
 BUDGETS_MS = (75, 150, 300)
@@ -15,7 +14,7 @@ RUNS = 40
 GRACE = 1.1  # a budget counts as kept up to so many times its length
 
 
-def timing_figures(best: BestOfN, report: Callable[[Progress], None]) -> dict[str, Any]:
+def timing_figures(best: BestOfN, report: Report) -> dict[str, Any]:
     """Best-of-8 in seconds, by stage and as a whole; for each budget how often it was kept and what N it gave.
 
     The models are warm, the clock of a budget runs from the prompt to the picture in memory.
@@ -24,9 +23,10 @@ def timing_figures(best: BestOfN, report: Callable[[Progress], None]) -> dict[st
     best(prompts[0])
     stages = [best(prompt, n=8).timings for prompt in prompts]
     budgets = {}
-    for place, budget_ms in enumerate(BUDGETS_MS):
+    stopwatch = Stopwatch("budgets", 0, len(BUDGETS_MS))
+    for done, budget_ms in enumerate(BUDGETS_MS, start=1):
         budgets[str(budget_ms)] = _kept(best, prompts, budget_ms)
-        report(Progress("budgets", place + 1, len(BUDGETS_MS), 0.0))
+        report(stopwatch.at(done))
     return {
         "provenance": provenance(best.generator.device),
         "runs": len(prompts),

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import GemmaTokenizer, Qwen2Tokenizer
 
-from forejudge.miniature.description import NUMBER_WORDS
+from forejudge.evaluation.description import NUMBER_WORDS, plural
 from forejudge.miniature.scene import COLOUR_NAMES
-from forejudge.miniature.shapes import KINDS, plural
+from forejudge.miniature.shapes import KINDS
 
 WORDS: tuple[str, ...] = (
     *KINDS, *map(plural, KINDS), *COLOUR_NAMES, *NUMBER_WORDS.values(),

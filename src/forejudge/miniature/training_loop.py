@@ -7,7 +7,6 @@ and resumed ends in the same weights as one that was not.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from forejudge.progress import Report, Stopwatch
 
 LossAtStep = Callable[[int], Tensor]
 Trained = TypeVar("Trained", bound=nn.Module)
@@ -39,17 +40,6 @@ class TrainingSettings(BaseModel):
         return min((step + 1) / self.warmup_steps, 0.5 * (1 + math.cos(math.pi * done)))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a part of the build stands."""
-
-    part: str
-    step: int
-    steps: int
-    seconds_left: float
-    loss: float | None = None
-
-
 def generator_at(seed: int, step: int) -> torch.Generator:
     """The source of a step's randomness."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -61,18 +51,16 @@ def train(
     loss_at_step: LossAtStep,
     settings: TrainingSettings,
     checkpoint: Path,
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> tuple[Trained, float]:
     """Train `module`; return its averaged copy and the seconds it took. Goes on from `checkpoint` if that exists."""
     run = _Run(module, settings, checkpoint)
-    start, started = run.step, time.monotonic()
-    seconds_before = run.seconds
+    stopwatch, seconds_before = Stopwatch(part, run.step, settings.steps), run.seconds
     while run.step < settings.steps:
         loss = run.advance(loss_at_step)
-        run.seconds = seconds_before + time.monotonic() - started
+        run.seconds = seconds_before + stopwatch.seconds
         if run.step % 20 == 0:
-            left = (time.monotonic() - started) / (run.step - start) * (settings.steps - run.step)
-            report(Progress(part, run.step, settings.steps, left, float(loss)))
+            report(stopwatch.at(run.step, f"loss {float(loss):.3f}"))
         run.save_when_due()
     run.save()
     return cast(Trained, run.average.module), run.seconds

@@ -1,20 +1,132 @@
-"""Losses as pure functions of the next token's log-probabilities (paper, "Training")."""
+"""Losses for training a verifier, as pure functions (arXiv 2603.22492, "Training").
 
+Shapes: N items, V words. Every loss is returned item by item, (N,), and not averaged: an accumulated batch is the sum
+over its items divided by their number. Class weights average 1 over the training labels, so that the plain mean over
+the training set is the weighted mean.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from forejudge.errors import InvalidRequest
 
-def class_weighted_cross_entropy(
-    log_p_NV: Tensor, answers: tuple[int, int], correct_N: Tensor, positive_weight: float
-) -> Tensor:
-    """Mean cross-entropy of the right answer over the whole vocabulary, weighted by class.
+PerItemLoss = Callable[[Tensor, Tensor], Tensor]
 
-    `answers` are the token numbers of yes and no. Right candidates count `positive_weight` and wrong ones
-    1 - `positive_weight`: with the share of wrong candidates as the weight both classes count alike, so that the
-    verifier does not drift to "yes" where most candidates are right.
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """What right (`positive`) and wrong (`negative`) candidates count."""
+
+    positive: float
+    negative: float
+
+    @classmethod
+    def balanced(cls, correct: ArrayLike) -> "ClassWeights":
+        """Both classes count alike. Raises InvalidRequest where the training labels (M,) lack one of them."""
+        share = _share_positive(correct)
+        if share in (0, 1):
+            found = "right" if share == 1 else "wrong"
+            raise InvalidRequest(f"all training labels are {found}, expected both classes: label more candidates")
+        return cls.from_alpha(1 - share, share)
+
+    @classmethod
+    def from_alpha(cls, alpha: float, share_positive: float) -> "ClassWeights":
+        """Weights in the ratio alpha : 1 - alpha, for the share in [0, 1] of right ones among the training labels.
+
+        The paper's official release has an alpha of 0.37. Raises InvalidRequest for an alpha outside (0, 1).
+        """
+        if not (0 < alpha < 1 and 0 <= share_positive <= 1):
+            raise InvalidRequest(
+                f"alpha {alpha:g}, share {share_positive:g}: expected alpha in (0, 1), share in [0, 1]"
+            )
+        mean = alpha * share_positive + (1 - alpha) * (1 - share_positive)
+        return cls(alpha / mean, (1 - alpha) / mean)
+
+    def applied(self, loss_N: Tensor, correct_N: Tensor) -> Tensor:
+        """Each item's loss times the weight of its class: (N,)."""
+        return torch.where(correct_N, self.positive * loss_N, self.negative * loss_N)
+
+
+def answer_log_probability(log_p_NV: Tensor, answers: tuple[int, int], correct_N: Tensor) -> Tensor:
+    """Log-probability (N,) of the right answer, over the whole vocabulary.
+
+    `answers` are the token numbers of yes, which is right where `correct_N` (boolean), and of no.
     """
     yes, no = answers
-    answer_N = torch.where(correct_N, yes, no)
-    weight_N = torch.where(correct_N, positive_weight, 1 - positive_weight)
-    log_p_N = log_p_NV.gather(1, answer_N[:, None]).squeeze(1)
-    return -(weight_N * log_p_N).sum() / weight_N.sum()
+    return log_p_NV.gather(1, torch.where(correct_N, yes, no)[:, None]).squeeze(1)
+
+
+def cross_entropy(log_p_N: Tensor) -> Tensor:
+    """-log p of the right answer: (N,)."""
+    return -log_p_N
+
+
+def class_weighted_cross_entropy(log_p_N: Tensor, correct_N: Tensor, class_weights: ClassWeights) -> Tensor:
+    """-w log p of the right answer: (N,).
+
+    With balanced weights a verifier does not drift to "yes" where most candidates are right.
+    """
+    return class_weights.applied(cross_entropy(log_p_N), correct_N)
+
+
+def focal_loss(log_p_N: Tensor, correct_N: Tensor, class_weights: ClassWeights, gamma: float) -> Tensor:
+    """-w (1 - p)^gamma log p of the right answer: (N,), for gamma from 0 (Lin et al. 2017)."""
+    # At p = 1 a gamma below 1 would have an infinite slope, and 0 * inf a gradient that is no number.
+    below_one_N = log_p_N.clamp(max=-torch.finfo(log_p_N.dtype).tiny)
+    doubt_N = (-torch.expm1(below_one_N)) ** gamma
+    return class_weights.applied(doubt_N * cross_entropy(log_p_N), correct_N)
+
+
+def squared_error(value_N: Tensor, correct_N: Tensor) -> Tensor:
+    """(value - target)^2: (N,), for a head's value of any range against 1 for right and 0 for wrong."""
+    return (value_N - correct_N.to(value_N)).square()
+
+
+class VerifierLoss(BaseModel):
+    """Which loss trains a verifier.
+
+    `alpha` (class-weighted and focal) is the weight of right candidates against 1 - alpha for wrong ones; without it
+    both classes of the training labels count alike. `gamma` is the focal loss's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["cross-entropy", "class-weighted", "focal", "regression"]
+    alpha: float | None = Field(default=None, gt=0, lt=1)
+    gamma: float = Field(default=2.0, ge=0)
+
+    def for_labels(self, correct: ArrayLike) -> PerItemLoss:
+        """The loss for training labels (M,), as a function of two tensors (N,): a prediction, and `correct_N`.
+
+        The prediction is a head's value for regression, and `answer_log_probability` for every other kind. Raises
+        InvalidRequest where balanced weights are asked for and a class is absent.
+        """
+        match self.kind:
+            case "cross-entropy":
+                return lambda log_p_N, _: cross_entropy(log_p_N)
+            case "class-weighted":
+                return partial(class_weighted_cross_entropy, class_weights=self._class_weights(correct))
+            case "focal":
+                return partial(focal_loss, class_weights=self._class_weights(correct), gamma=self.gamma)
+            case "regression":
+                return squared_error
+
+    def _class_weights(self, correct: ArrayLike) -> ClassWeights:
+        if self.alpha is None:
+            return ClassWeights.balanced(correct)
+        return ClassWeights.from_alpha(self.alpha, _share_positive(correct))
+
+
+def _share_positive(correct: ArrayLike) -> float:
+    labels_M = np.asarray(correct, dtype=np.bool_)
+    if labels_M.size == 0:
+        raise InvalidRequest("no training labels, expected both right and wrong candidates")
+    return float(labels_M.mean())

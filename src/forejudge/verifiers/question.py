@@ -41,6 +41,18 @@ class Question:
         asked = self._tokens(after.replace(PROMPT, prompt), split_special_tokens=True)
         return left, asked + self._tokens(closing)
 
+    def answer(self, text: str) -> list[int]:
+        """Token numbers of an answer and of the end of the assistant's turn, as training puts them after a question.
+
+        Raises CheckpointError for a chat template that does not close a turn with text of its own.
+        """
+        turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": _MARK}]
+        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        closing = rendered.split(_MARK)[1].strip()
+        if not closing:
+            raise CheckpointError("the chat template ends an answer with nothing, expected a mark such as <|im_end|>")
+        return self._tokens(text, split_special_tokens=True) + self._tokens(closing)
+
     def answer_tokens(self) -> tuple[int, int]:
         """The numbers of "yes" and "no". Raises CheckpointError for a tokenizer that needs several for one."""
         yes, no = self._tokens("yes"), self._tokens("no")

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.cli.prompts_file import read_prompts
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.prompts_file import read_lines, read_prompts
 
 
 def file_of(folder: Path, name: str, content: str | bytes) -> Path:
@@ -49,3 +49,25 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         read_prompts(tmp_path / "prompts.txt")
     with pytest.raises(InvalidRequest, match="Is a directory"):
         read_prompts(tmp_path)
+
+
+def test_metadata_is_read_off_a_line(tmp_path: Path) -> None:
+    line = '{"tag": "colors", "include": [{"class": "cow", "count": 1, "color": "pink"}], "prompt": "a pink cow"}'
+    (read,) = read_prompts(file_of(tmp_path, "prompts.jsonl", line))
+    metadata = read.geneval_metadata()
+    assert (metadata.tag, metadata.include[0].color, metadata.to_line()) == ("colors", "pink", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.txt", "\na red circle"), ("a.jsonl", '\n{"prompt": "x", "tag": "colours"}')]
+)
+def test_a_line_without_metadata_is_named(tmp_path: Path, name: str, content: str) -> None:
+    (read,) = read_prompts(file_of(tmp_path, name, content))
+    with pytest.raises(InvalidRequest, match=rf"{name}, line 2: not a GenEval metadata line: .*include"):
+        read.geneval_metadata()
+
+
+def test_names_are_lines_too(tmp_path: Path) -> None:
+    assert read_lines(file_of(tmp_path, "names.txt", "cat\n\n  hot dog \r\n"), "class name") == {1: "cat", 3: "hot dog"}
+    with pytest.raises(InvalidRequest, match=r"empty\.txt holds no class name: expected one a line"):
+        read_lines(file_of(tmp_path, "empty.txt", "\n"), "class name")

@@ -1,4 +1,4 @@
-"""What a prompt of the miniature world asks for: its wording and its metadata line in GenEval's schema."""
+"""What a prompt asks for: its wording as GenEval's generator words it, and its metadata line in GenEval's schema."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,19 @@ from forejudge.evaluation.metadata import (
     Relation,
     Task,
 )
-from forejudge.miniature.shapes import plural
 
 NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 def with_article(noun: str) -> str:
     """A noun as a sentence names it first."""
-    vowel_sound = noun[0] in "aeiou" or noun == "hourglass"
+    vowel_sound = noun[0] in "aeiou" or noun == "hourglass"  # its h is silent
     return f"{'an' if vowel_sound else 'a'} {noun}"
+
+
+def plural(kind: str) -> str:
+    """The word for several objects of a kind by GenEval's rule, which also makes "benchs" and "sheeps"."""
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 @dataclass(frozen=True)

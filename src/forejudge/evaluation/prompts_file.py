@@ -1,10 +1,11 @@
-"""Files of prompts: plain lines, or GenEval's JSON lines."""
+"""Files with an entry a line: prompts, as plain lines or GenEval's JSON lines, and names."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.metadata import PromptMetadata
 
 
 @dataclass(frozen=True)
@@ -15,19 +16,34 @@ class PromptLine:
     metadata: str
     where: str
 
+    def geneval_metadata(self) -> PromptMetadata:
+        """What the prompt's pictures are judged by. Raises InvalidRequest that names the line if it does not say."""
+        try:
+            return PromptMetadata.from_line(self.metadata)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{self.where}: {error}") from None
+
 
 def read_prompts(path: Path) -> list[PromptLine]:
     """All prompts of a file; blank lines are skipped. Raises InvalidRequest naming the line that is wrong."""
+    read = _from_json if path.suffix == ".jsonl" else _from_text
+    return [read(line, f"{path}, line {number}") for number, line in read_lines(path, "prompt").items()]
+
+
+def read_lines(path: Path, entry: str) -> dict[int, str]:
+    """Lines of a text file by their number from 1, stripped, without the blank ones.
+
+    `entry` says what a line should hold. Raises InvalidRequest for a file that cannot be read or has only blank lines.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidRequest(f"{path} cannot be read ({reason}): expected a file with a prompt a line") from None
-    read = _from_json if path.suffix == ".jsonl" else _from_text
-    prompts = [read(line.strip(), f"{path}, line {at}") for at, line in enumerate(lines, start=1) if line.strip()]
-    if not prompts:
-        raise InvalidRequest(f"{path} holds no prompt: expected one a line")
-    return prompts
+        raise InvalidRequest(f"{path} cannot be read ({reason}): expected a file with a {entry} a line") from None
+    kept = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    if not kept:
+        raise InvalidRequest(f"{path} holds no {entry}: expected one a line")
+    return kept
 
 
 def _from_text(line: str, where: str) -> PromptLine:

@@ -18,13 +18,13 @@ from forejudge.generators.base import Architecture, Generator
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import Calibration
-from forejudge.verifiers.hidden_state import HiddenStateVerifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
 
 CUT = prefix_stage(2)
 
 
 @pytest.fixture(scope="module")
-def verifier(tiny_verifier: Path) -> HiddenStateVerifier:
+def verifier(tiny_verifier: Path) -> LanguageModelVerifier:
     return load(tiny_verifier)
 
 
@@ -39,16 +39,16 @@ def folder(tiny_verifier: Path, tmp_path: Path) -> Path:
     return copied(tiny_verifier, tmp_path / "verifier")
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> HiddenStateVerifier:
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModelVerifier:
     verifier = load_verifier(str(folder), CPU, dtype)
-    assert isinstance(verifier, HiddenStateVerifier)
+    assert isinstance(verifier, LanguageModelVerifier)
     return verifier
 
 
-def changed(verifier: HiddenStateVerifier, **values: Any) -> HiddenStateVerifier:
+def changed(verifier: LanguageModelVerifier, **values: Any) -> LanguageModelVerifier:
     """The same verifier with another config."""
     config = verifier.config.model_copy(update=values)
-    return HiddenStateVerifier(verifier.name, config, verifier.model, verifier.tokenizer)
+    return LanguageModelVerifier(verifier.name, config, verifier.model, verifier.tokenizer)
 
 
 def candidates(count: int = 3, scale: float = 1.0) -> Candidates:
@@ -56,11 +56,11 @@ def candidates(count: int = 3, scale: float = 1.0) -> Candidates:
     return Candidates(tuple(range(count)), CUT, {CUT: hidden_NTD}, None)
 
 
-def judged(verifier: HiddenStateVerifier, prompt: str = PROMPT) -> list[Verdict]:
+def judged(verifier: LanguageModelVerifier, prompt: str = PROMPT) -> list[Verdict]:
     return verifier.judge(prompt, candidates())
 
 
-def test_a_verdict_holds_together(verifier: HiddenStateVerifier) -> None:
+def test_a_verdict_holds_together(verifier: LanguageModelVerifier) -> None:
     verdicts = judged(verifier)
     assert len({verdict.score for verdict in verdicts}) == 3
     for verdict in verdicts:
@@ -74,7 +74,7 @@ def test_a_verdict_holds_together(verifier: HiddenStateVerifier) -> None:
         assert verdict.probability == verifier.config.calibration.probability(verdict.log_odds)
 
 
-def test_probabilities_are_over_the_whole_vocabulary(verifier: HiddenStateVerifier) -> None:
+def test_probabilities_are_over_the_whole_vocabulary(verifier: LanguageModelVerifier) -> None:
     left, right = verifier.question.tokens_around_picture(PROMPT)
     hidden_NTD = candidates().tensor(CUT)
     with torch.no_grad():
@@ -85,18 +85,18 @@ def test_probabilities_are_over_the_whole_vocabulary(verifier: HiddenStateVerifi
         assert verdict.p_no == pytest.approx(log_p_NV[row, no].exp().item(), rel=1e-5)
 
 
-def test_candidates_do_not_see_each_other(verifier: HiddenStateVerifier) -> None:
+def test_candidates_do_not_see_each_other(verifier: LanguageModelVerifier) -> None:
     alone = [verifier.judge(PROMPT, Candidates((row,), CUT, {CUT: candidates().tensor(CUT)[[row]]}, None))[0]
              for row in range(3)]  # fmt: skip
     scores = [verdict.score for verdict in judged(verifier)]
     assert scores == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
 
 
-def test_the_prompt_decides_too(verifier: HiddenStateVerifier) -> None:
+def test_the_prompt_decides_too(verifier: LanguageModelVerifier) -> None:
     assert judged(verifier)[0].score != judged(verifier, "a photo of three stars")[0].score
 
 
-def test_without_calibration_there_is_no_probability(verifier: HiddenStateVerifier) -> None:
+def test_without_calibration_there_is_no_probability(verifier: LanguageModelVerifier) -> None:
     uncalibrated = changed(verifier, calibration=None)
     assert not uncalibrated.calibrated
     assert verifier.calibrated
@@ -104,7 +104,7 @@ def test_without_calibration_there_is_no_probability(verifier: HiddenStateVerifi
     assert judged(uncalibrated)[0].score == judged(verifier)[0].score
 
 
-def test_states_beyond_its_dtype_are_refused(verifier: HiddenStateVerifier) -> None:
+def test_states_beyond_its_dtype_are_refused(verifier: LanguageModelVerifier) -> None:
     """A verdict that is no number would be ranked somewhere."""
     with pytest.raises(InvalidRequest, match="use bfloat16 or float32"):
         verifier.judge(PROMPT, candidates(scale=float("inf")))
@@ -112,7 +112,7 @@ def test_states_beyond_its_dtype_are_refused(verifier: HiddenStateVerifier) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_saving_and_loading_changes_no_bit(
-    verifier: HiddenStateVerifier, tiny_verifier: Path, tmp_path: Path, dtype: torch.dtype
+    verifier: LanguageModelVerifier, tiny_verifier: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     kept = load(tiny_verifier, dtype)
     kept.save_pretrained(tmp_path / "saved")
@@ -125,7 +125,7 @@ def test_saving_and_loading_changes_no_bit(
         assert {tensor.dtype for tensor in load_file(tmp_path / "saved" / weights).values()} == {dtype}
 
 
-def test_it_reads_the_generator_it_was_made_for(verifier: HiddenStateVerifier, generator: Generator) -> None:
+def test_it_reads_the_generator_it_was_made_for(verifier: LanguageModelVerifier, generator: Generator) -> None:
     assert verifier.check(generator) == []
     assert verifier.reads == {CUT}
 
@@ -142,7 +142,7 @@ OTHER_ARCHITECTURE = {
 
 @pytest.mark.parametrize("field", Architecture.model_fields)
 def test_another_architecture_is_refused_with_both_values(
-    verifier: HiddenStateVerifier, generator: Generator, field: str
+    verifier: LanguageModelVerifier, generator: Generator, field: str
 ) -> None:
     made_for = generator.architecture.model_copy(update={field: OTHER_ARCHITECTURE[field]})
     with pytest.raises(MismatchError) as caught:
@@ -151,19 +151,19 @@ def test_another_architecture_is_refused_with_both_values(
     assert f"{field} = {getattr(generator.architecture, field)}" in str(caught.value)
 
 
-def test_a_cut_behind_the_last_block_is_refused(verifier: HiddenStateVerifier, generator: Generator) -> None:
+def test_a_cut_behind_the_last_block_is_refused(verifier: LanguageModelVerifier, generator: Generator) -> None:
     with pytest.raises(MismatchError, match=r"reads after 5 blocks, but .* has only 4"):
-        changed(verifier, num_prefix_blocks=5).check(generator)
-    assert changed(verifier, num_prefix_blocks=4).check(generator) == []
+        changed(verifier, reads="hidden:5").check(generator)
+    assert changed(verifier, reads="hidden:4").check(generator) == []
 
 
-def test_other_weights_are_a_warning_with_both_hashes(verifier: HiddenStateVerifier, generator: Generator) -> None:
+def test_other_weights_are_a_warning_with_both_hashes(verifier: LanguageModelVerifier, generator: Generator) -> None:
     (warning,) = changed(verifier, generator_fingerprint="0123456789abcdef").check(generator)
     assert "0123456789abcdef" in warning
     assert generator.fingerprint in warning
 
 
-def test_candidates_at_another_stage_are_no_use(verifier: HiddenStateVerifier) -> None:
+def test_candidates_at_another_stage_are_no_use(verifier: LanguageModelVerifier) -> None:
     with pytest.raises(KeyError):
         verifier.judge(PROMPT, Candidates((0,), NOISE, {NOISE: torch.zeros(1, 16, 8, 8)}, None))
 
@@ -229,8 +229,8 @@ def test_a_missing_tensor_of_the_language_model_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ('"num_prefix_blocks": 2', '"num_prefix_blocks": 0', "num_prefix_blocks"),
-        ('"num_prefix_blocks": 2', '"cut": 2', "num_prefix_blocks"),
+        ('"reads": "hidden:2"', '"reads": "hidden:0"', "reads"),
+        ('"reads": "hidden:2"', '"cut": 2', "reads"),
         ("<image>", "picture", "question"),
         ('"temperature": 0.05', '"temperature": -1', "calibration.temperature"),
     ],
@@ -268,7 +268,7 @@ def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:
         load_verifier("minature", CPU, torch.float32)
 
 
-def test_a_calibration_is_kept(verifier: HiddenStateVerifier) -> None:
+def test_a_calibration_is_kept(verifier: LanguageModelVerifier) -> None:
     assert verifier.config.calibration == Calibration(temperature=0.05, bias=0.0)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from forejudge.errors import OutputError
 
@@ -36,7 +37,15 @@ def write_image(path: Path, image: "Image") -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, with its folder. Whoever reads it, now or after a crash, finds all of it or the one before."""
-    partial = path.with_name(f".{path.name}.partial")
+    _write(path, content, path.with_name(f".{path.name}.partial"))
+
+
+def write_shared_text(path: Path, text: str) -> None:
+    """`write_text` for a file that several processes may write at once, on several machines; the last one wins."""
+    _write(path, text.encode(), path.with_name(f".{path.name}.{uuid4().hex}.partial"))
+
+
+def _write(path: Path, content: bytes, partial: Path) -> None:
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

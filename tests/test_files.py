@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from forejudge.cli.files import prepare_folder, write_bytes, write_text
 from forejudge.errors import OutputError
+from forejudge.files import prepare_folder, write_bytes, write_shared_text, write_text
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +37,17 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
         prepare_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="inside cannot be written"):
         write_text(tmp_path / "file" / "inside", "text")
+
+
+def test_two_that_write_one_file_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, fsync = tmp_path / "settings.json", os.fsync
+
+    def written_by_another(descriptor: int) -> None:
+        monkeypatch.setattr("os.fsync", fsync)
+        write_shared_text(path, "the other's")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", written_by_another)
+    write_shared_text(path, "ours")
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]

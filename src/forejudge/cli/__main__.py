@@ -1,0 +1,6 @@
+"""`python -m forejudge.cli`, for launchers that start modules."""
+
+from forejudge.cli.app import main
+
+if __name__ == "__main__":
+    main()

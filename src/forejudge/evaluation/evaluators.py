@@ -1,0 +1,91 @@
+"""Who says whether a finished picture is right: a built-in evaluator by name, or a command of the user's."""
+
+import importlib
+import shlex
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.detection import Box, Detection
+from forejudge.evaluation.picture_command import PictureCommand
+from forejudge.evaluation.prompts_file import PromptLine
+
+BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a picture is right; if not, `reason` says why. `detections` is what was seen, if that is known."""
+
+    correct: bool
+    reason: str
+    detections: tuple[Detection, ...] = ()
+
+
+class Evaluator(ABC):
+    """Judges pictures by the lines they were drawn from. `name` stands in the rows of what it has judged."""
+
+    name: str
+
+    def check(self, lines: Sequence[PromptLine]) -> None:  # noqa: B027 - most can judge by any line
+        """Raises InvalidRequest naming the first line that this evaluator could not judge by."""
+
+    @abstractmethod
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+        """One judgement for each picture, which goes with the line at its place."""
+
+
+class ReportedDetection(BaseModel):
+    """A `Detection` as JSON: {"class", "box", "confidence", "color"}, the color only where it was read."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    class_name: str = Field(alias="class")
+    box: Box
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    color: str | None = None
+
+
+class _Answer(BaseModel):
+    correct: Annotated[bool, Field(strict=True)]
+    reason: str = ""
+    detections: tuple[ReportedDetection, ...] = ()
+
+
+class CommandEvaluator(Evaluator):
+    """Asks a command once a call. Its lines are {"correct": true or false}, with "reason" and "detections" if it likes.
+
+    Raises InvalidRequest for a command whose quotes do not match, CommandFailed where it fails to judge all pictures.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.name, self._command = command, PictureCommand(command)
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+        """See `Evaluator.__call__`."""
+        answers = self._command(lines, pictures, _Answer)
+        return [Judgement(answer.correct, answer.reason, _detections(answer)) for answer in answers]
+
+
+def _detections(answer: _Answer) -> tuple[Detection, ...]:
+    return tuple(Detection(**reported.model_dump(by_alias=False)) for reported in answer.detections)
+
+
+def load_evaluator(name: str) -> Evaluator:
+    """A built-in evaluator, or a command line whose program is there. Raises InvalidRequest for anything else."""
+    if name in BUILT_IN:
+        module, _, class_name = BUILT_IN[name].partition(":")
+        evaluator: Evaluator = getattr(importlib.import_module(module), class_name)()
+        return evaluator
+    command = CommandEvaluator(name)
+    if not name.strip() or shutil.which(shlex.split(name)[0]) is None:
+        raise InvalidRequest(
+            f"unknown evaluator {name!r}: expected {', '.join(BUILT_IN)} or a command that can be started here"
+        )
+    return command

@@ -1,0 +1,109 @@
+"""What alignment, captions and the loss are worth: verifiers of one recipe that differ in just that, tested alike."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forejudge.evaluation.best_of_n import distance_closed
+from forejudge.journal import Journal
+from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases
+from forejudge.miniature.report import Figure, chooser_outcomes, figure, pair_accuracy_of, ranking_figures
+from forejudge.miniature.splits import cases
+from forejudge.miniature.verifier_build import Captions, VerifierBuild
+from forejudge.provenance import provenance
+from forejudge.training.losses import VerifierLoss
+from forejudge.training.recipe import VerifyRecipe
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+AS_SHIPPED = "as shipped"
+CHOSEN_FROM = 8  # the N of Best-of-N
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is aligned to (None: no alignment), and which fields of the recipe differ."""
+
+    captions: Captions | None = "new"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+VARIANTS: dict[str, Variant] = {
+    AS_SHIPPED: Variant(),
+    "original captions": Variant(captions="original"),
+    "without alignment": Variant(captions=None),
+    "cross-entropy": Variant(changes={"loss": VerifierLoss(kind="cross-entropy")}),
+    "focal": Variant(changes={"loss": VerifierLoss(kind="focal")}),
+    "regression": Variant(changes={"loss": VerifierLoss(kind="regression")}),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every variant with every training seed; `steps` of training each, so that all of it is done in time."""
+
+    build: VerifierBuild
+    training_seeds: int
+    steps: int
+    test_seeds: int
+    per_task: int
+
+    def figures(self) -> dict[str, Any]:
+        """Train what is not trained yet, test all on the same candidates, and say how each variant did."""
+        for name, seed in self._runs():
+            variant = VARIANTS[name]
+            self.build.train(self._folder(name, seed), self._recipe(variant, seed), variant.captions)
+        outcomes = self._outcomes()
+        return {
+            "provenance": provenance(self.build.generator.device),
+            "reads": self.build.recipe.verify.reads,
+            "steps": self.steps,
+            "training_seeds": self.training_seeds,
+            "test_cases": len(outcomes.descriptions),
+            "test_seeds": self.test_seeds,
+            "generator_fingerprint": self.build.generator.fingerprint,
+            "variants": {name: self._variant_figures(outcomes, name) for name in VARIANTS},
+        }
+
+    def _runs(self) -> Iterator[tuple[str, int]]:
+        """Seed by seed, so that a comparison that is cut short has all variants."""
+        return ((name, seed) for seed in range(self.training_seeds) for name in VARIANTS)
+
+    def _recipe(self, variant: Variant, seed: int) -> VerifyRecipe:
+        changes = {"steps": self.steps, "evaluate_every": self.steps, "seed": seed, **variant.changes}
+        return self.build.recipe.verify.model_copy(update=changes)
+
+    def _folder(self, name: str, seed: int) -> Path:
+        return self.build.folder / "comparison" / f"{name.replace(' ', '-')}-{self.steps}-steps-seed-{seed}"
+
+    def _outcomes(self) -> Outcomes:
+        verifiers = {
+            f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
+            for name, seed in self._runs()
+        }
+        journal = Journal(self.build.folder / "comparison" / "candidates.jsonl")
+        held = cases("test", self.per_task)
+        build = self.build
+        return draw_and_judge_cases(
+            build.generator, verifiers, held, self.test_seeds, CHOSEN_FROM, journal, build.report
+        )
+
+    def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
+        """Over its training seeds: intervals of the mean, and each seed's own estimate."""
+        names = [f"{name} {seed}" for seed in range(self.training_seeds)]
+        of_each = [ranking_figures(outcomes, one) for one in names]
+        return {
+            "distance_closed": _distance_closed(outcomes, names),
+            "distance_closed_of_each_seed": [_distance_closed(outcomes, [one])["estimate"] for one in names],
+            "pair_accuracy": pair_accuracy_of(outcomes, names),
+            "auroc": float(np.mean([ranked["auroc"] for ranked in of_each])),
+            "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in of_each])),
+        }
+
+
+def _distance_closed(outcomes: Outcomes, names: Sequence[str]) -> Figure:
+    chosen = np.mean([chooser_outcomes(outcomes, name, CHOSEN_FROM) for name in names], axis=0)
+    first, perfect = chooser_outcomes(outcomes, "random", 1), chooser_outcomes(outcomes, "perfect", CHOSEN_FROM)
+    return figure(outcomes, distance_closed, [chosen, first, perfect])

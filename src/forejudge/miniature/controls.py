@@ -1,0 +1,42 @@
+"""Controls beside a verifier: what it says when it reads the wrong candidate's states, or none."""
+
+from dataclasses import replace
+
+import torch
+
+from forejudge.generators.base import Generator
+from forejudge.types import Candidates, Verdict
+from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+
+class _Control(Verifier):
+    def __init__(self, verifier: LanguageModelVerifier) -> None:
+        self.name, self.verifier = verifier.name, verifier
+        self.reads, self.calibrated = verifier.reads, verifier.calibrated
+
+    def check(self, generator: Generator) -> list[str]:
+        """See `Verifier.check`."""
+        return self.verifier.check(generator)
+
+
+class ShuffledStates(_Control):
+    """Each candidate is judged by another one's state, at random: choosing by it is choosing blindly."""
+
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.judge`."""
+        source = torch.Generator().manual_seed(candidates.seeds[0])
+        rows = torch.randperm(len(candidates), generator=source).tolist()
+        views = {stage: candidates[rows].views[stage] for stage in self.reads}
+        return self.verifier.judge(prompt, replace(candidates, views=views))
+
+
+class ZeroedStates(_Control):
+    """Every state is the mean of all, zero once it is standardised: what the prompt alone says."""
+
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.judge`. For readings of a hidden state."""
+        (stage,) = self.reads
+        mean_D = self.verifier.model.connector.mean_D
+        views = {stage: mean_D.expand_as(candidates.tensor(stage))}
+        return self.verifier.judge(prompt, replace(candidates, views=views))

@@ -1,0 +1,97 @@
+"""The verifier's part of the build: label, caption, align, verify, as the commands of those names do it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from forejudge.checkpoint import local_folder
+from forejudge.evaluation.evaluators import Evaluator
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator
+from forejudge.miniature.captioner import MiniatureCaptioner
+from forejudge.miniature.recipe import Recipe, VerifierPartRecipe
+from forejudge.miniature.splits import Split, sample_prompt_lines
+from forejudge.progress import Report
+from forejudge.training.align import align
+from forejudge.training.captions import CaptionObserver
+from forejudge.training.drawing import CandidateDrawing, Observer
+from forejudge.training.labels import LabelObserver
+from forejudge.training.recipe import VerifyRecipe
+from forejudge.training.row_folder import RowFolder
+from forejudge.training.shard import Shard
+from forejudge.training.verify import verify
+from forejudge.verifiers.reading import reading_named
+
+Captions = Literal["new", "original"]
+
+
+@dataclass(frozen=True)
+class VerifierBuild:
+    """Where it is built, and from what. Every step goes on where it was stopped."""
+
+    recipe: VerifierPartRecipe
+    seed: int
+    folder: Path
+    generator: Generator
+    evaluator: Evaluator
+    report: Report
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, folder: Path, device: torch.device, evaluator: Evaluator, report: Report
+    ) -> "VerifierBuild":
+        """Raises CheckpointError where the generator or the language model has not been built."""
+        generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
+        local_folder(str(folder / "language_model"))
+        return cls(recipe.verifier, recipe.seed, folder, generator, evaluator, report)
+
+    def run(self) -> None:
+        """Draw what is trained on, and train the shipped verifier."""
+        self.draw()
+        self.train(self.folder / "verifier", self.recipe.verify)
+
+    def draw(self) -> None:
+        """Labelled and captioned candidates of training and validation prompts, their states recorded."""
+        recipe = self.recipe
+        judge, caption = LabelObserver(self.evaluator), CaptionObserver(MiniatureCaptioner())
+        self._draw("labels", "training", recipe.training_prompts, recipe.candidates_each, judge)
+        self._draw("labels", "validation", recipe.validation_prompts, recipe.candidates_each, judge)
+        captioned = recipe.captioned_prompts, recipe.captioned_candidates_each
+        self._draw("captions", "training", *captioned, caption)
+        self._draw("captions", "validation", captioned[0] // 10 + 1, captioned[1], caption)
+
+    def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
+        """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
+        recipe = recipe.model_copy(update={"language_model": str(self.folder / "language_model")})
+        labels, validation = self._drawn("labels", "training"), self._drawn("labels", "validation")
+        aligned = None if captions is None else self._aligned(recipe.reads, captions)
+        verify(recipe, self.generator, labels, validation, out, self.report, aligned)
+
+    def _aligned(self, reads: str, captions: Captions) -> Path:
+        changes = {"reads": reads, "captions": captions, "language_model": str(self.folder / "language_model")}
+        recipe = self.recipe.align.model_copy(update=changes)
+        out = self._work / f"aligned_{reads.replace(':', '_')}_{captions}"
+        align(
+            recipe,
+            self.generator,
+            self._drawn("captions", "training"),
+            self._drawn("captions", "validation"),
+            out,
+            self.report,
+        )
+        return out
+
+    def _draw(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
+        lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
+        readings = [reading_named(name) for name in self.recipe.recorded]
+        drawing = CandidateDrawing(self.generator, lines, candidates, self.seed, observer, readings)
+        drawing.run(RowFolder(self._drawn(kind, split)), Shard(), self.report)
+
+    def _drawn(self, kind: str, split: Split) -> Path:
+        return self._work / f"{kind}_{split}"
+
+    @property
+    def _work(self) -> Path:
+        return self.folder / "work"

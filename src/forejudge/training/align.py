@@ -1,0 +1,62 @@
+"""Stage 1, alignment: the connector learns to make the language model say a picture's caption (paper, "Training")."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from forejudge.generators.base import Generator
+from forejudge.progress import Report
+from forejudge.training.batches import IGNORED, CaptionBatches, Rows
+from forejudge.training.data import DrawnRows, state_statistics
+from forejudge.training.models import new_trainee, set_statistics
+from forejudge.training.output import Output
+from forejudge.training.recipe import AlignRecipe
+from forejudge.training.stages import Alignment
+from forejudge.training.trainer import TrainingRun
+from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.question import Question
+from forejudge.verifiers.reading import reading_named
+
+_COLUMN = {"new": "caption", "original": "prompt"}
+
+
+def align(
+    recipe: AlignRecipe, generator: Generator, captions: Path, validation: Path, out: Path, report: Report
+) -> None:
+    """Train a connector on captioned candidates and leave it in `out`, with the language model as it was.
+
+    Both folders come from `forejudge caption`. A stopped run goes on; a finished one is left as it is. Raises
+    InvalidRequest where `out` holds another recipe's run.
+    """
+    output = Output(out, generator)
+    if output.begin(recipe):
+        return
+    reading = reading_named(recipe.reads, recipe.vision_tower)
+    reading.to(generator.device, generator.dtype)
+    trainee = new_trainee(recipe, reading, generator)
+    training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
+    states = training.states(generator, reading)
+    set_statistics(trainee, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
+    instruction = Question(recipe.instruction, trainee.tokenizer)
+    column = _COLUMN[recipe.captions]
+    said = CaptionBatches(states, instruction, training.column(column))
+    said_held_out = CaptionBatches(held_out.states(generator, reading), instruction, held_out.column(column))
+    run = TrainingRun(
+        part="align",
+        module=Alignment(trainee.model).to(generator.device),
+        recipe=recipe,
+        training=Rows(range(len(training)), said),
+        validation=Rows(range(len(held_out)), said_held_out),
+        loss=caption_loss,
+    )
+    if run.train(out, generator.device, report):
+        config = VerifierConfig.of(generator, recipe.reads)
+        output.write(LanguageModelVerifier(str(out), config, trainee.model, trainee.tokenizer, reading), recipe)
+
+
+def caption_loss(outputs: Mapping[str, Tensor], labels_NL: Tensor) -> Tensor:
+    """Cross-entropy of the captions' tokens, summed."""
+    logits_NLV = outputs["logits_NLV"].float()
+    return F.cross_entropy(logits_NLV.flatten(0, 1), labels_NL.flatten(), ignore_index=IGNORED, reduction="sum")

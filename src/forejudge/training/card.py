@@ -1,0 +1,92 @@
+"""The model card of a trained verifier: what it reads, how good it is, how it was made, and under which licences."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forejudge.generators import KNOWN_MODELS
+from forejudge.generators.base import Generator
+from forejudge.provenance import provenance
+from forejudge.training.recipe import AlignRecipe, TrainingRecipe
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+_CARD = """---
+library_name: forejudge
+license: {licence}
+---
+# {title}
+
+Reads {reads} of {generator} and {does}. Load it with `forejudge generate PROMPT --generator {generator} --verifier
+FOLDER`, or `LanguageModelVerifier.from_pretrained(FOLDER)`.
+
+## Licences
+A verifier is made from a language model and from what a generator draws: the terms of both apply to it.
+
+| made from | licence stated there |
+| --- | --- |
+| generator {generator} | {generator_licence} |
+| language model {language_model} | {language_model_licence} |
+
+## Figures on validation prompts
+{metrics}
+Temperature and bias of the probability were fitted on these prompts; none of them is a training prompt. Test figures
+are made by an evaluation, never by training.
+
+## Made
+{made}
+## Recipe
+```json
+{recipe}
+```
+"""
+
+_ALIGNED = "puts it into words; stage 2 makes a verifier of it"
+_VERIFIES = "answers whether the finished picture will fit its prompt"
+
+
+def verifier_card(
+    verifier: LanguageModelVerifier, generator: Generator, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None
+) -> str:
+    """The text of README.md."""
+    is_aligned = isinstance(recipe, AlignRecipe)
+    licences = {name: _licence(name) for name in (generator.name, recipe.language_model)}
+    stated = set(licences.values())
+    made = provenance(generator.device) | {"generator weights": generator.fingerprint, "seed": str(recipe.seed)}
+    return _CARD.format(
+        title="An aligned connector" if is_aligned else "A verifier",
+        does=_ALIGNED if is_aligned else _VERIFIES,
+        reads=verifier.config.reads,
+        generator=_named(generator.name),
+        language_model=_named(recipe.language_model),
+        licence=stated.pop() if len(stated) == 1 and None not in stated else "other",
+        generator_licence=licences[generator.name] or "none: see where it came from",
+        language_model_licence=licences[recipe.language_model] or "none: see where it came from",
+        metrics=_table(metrics) if metrics else "None: stage 1 is measured by its loss, in metrics.jsonl.\n",
+        made=_table(made),
+        recipe=recipe.model_dump_json(indent=1),
+    )  # fmt: skip
+
+
+def _named(model: str) -> str:
+    """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [f"| {name.replace('_', ' ')} | {_cell(value)} |\n" for name, value in values.items()]
+    return "| what | |\n| --- | --- |\n" + "".join(rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _licence(model: str) -> str | None:
+    """What the front matter of a model's own card says; None where it has none."""
+    known = KNOWN_MODELS.get(model)
+    card = Path(known.generator if known else model) / "README.md"
+    if not card.is_file():
+        return None
+    found = re.search(r"\A---\n(?:.*\n)*?license: *(\S+)\n(?:.*\n)*?---\n", card.read_text(encoding="utf-8"))
+    return found[1] if found else None

@@ -1,0 +1,85 @@
+"""The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder
+from forejudge.errors import MismatchError, MissingExtra
+from forejudge.generators import KNOWN_MODELS
+from forejudge.generators.base import Generator
+from forejudge.training.recipe import LoraSettings, TrainingRecipe
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.reading import Reading
+from forejudge.verifiers.yes_no import YesNoModel
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A model to be trained, with its tokenizer."""
+
+    model: YesNoModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def adapted(self, settings: LoraSettings) -> "Trainee":
+        """With adapters in the language model, which alone of it are trained. Raises MissingExtra without peft."""
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise MissingExtra("peft", "lora") from None
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="all-linear"
+        )
+        self.model.language_model = get_peft_model(self.model.language_model, config)
+        return self
+
+    def merged(self) -> "Trainee":
+        """Adapters, if there are any, added to the weights they adapt."""
+        merge = getattr(self.model.language_model, "merge_and_unload", None)
+        if merge is not None:
+            self.model.language_model = merge()
+        return self
+
+
+def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) -> Trainee:
+    """The recipe's language model behind a connector without statistics.
+
+    Raises CheckpointError for a language model that cannot be loaded.
+    """
+    known = KNOWN_MODELS.get(recipe.language_model)
+    folder = local_folder(known.language_model if known and known.language_model else recipe.language_model)
+    language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
+    torch.manual_seed(recipe.seed)
+    connector = Connector(reading.width(generator.architecture), language_model.config.hidden_size)
+    return Trainee(YesNoModel(connector, language_model), tokenizer)
+
+
+def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) -> Trainee:
+    """What stage 1 left. Raises MismatchError where it reads something else, or another generator."""
+    aligned = LanguageModelVerifier.from_pretrained(folder)
+    aligned.check(generator)
+    if aligned.config.reads != recipe.reads:
+        raise MismatchError(f"{folder} reads {aligned.config.reads}, the recipe {recipe.reads}: make them the same")
+    return Trainee(aligned.model, aligned.tokenizer)
+
+
+def with_head(trainee: Trainee, seed: int) -> Trainee:
+    """With a new head in the place of the answer; the output layer is then left out of training."""
+    model = trainee.model
+    torch.manual_seed(seed)
+    model.head = nn.Linear(model.language_model.config.hidden_size, 1)
+    output, embedding = model.language_model.get_output_embeddings(), model.language_model.get_input_embeddings()
+    if output.weight is not embedding.weight:
+        output.requires_grad_(False)
+    return trainee
+
+
+def set_statistics(trainee: Trainee, statistics: tuple[Tensor, Tensor]) -> None:
+    """Record what the connector standardises by."""
+    trainee.model.connector.set_statistics(*statistics)

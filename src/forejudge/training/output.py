@@ -1,0 +1,57 @@
+"""The folder of a training run: what it was begun with, and what it leaves: a verifier with its figures and card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forejudge.checkpoint import read_config
+from forejudge.device import resolve_dtype
+from forejudge.errors import InvalidRequest
+from forejudge.files import write_text
+from forejudge.generators.base import Generator
+from forejudge.training.card import verifier_card
+from forejudge.training.recipe import TrainingRecipe
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+RECIPE_FILE, FIGURES_FILE, CARD_FILE = "recipe.json", "metrics.json", "README.md"
+
+
+class Output:
+    """A folder that one run fills. The card is written last, so a folder that has one is finished."""
+
+    def __init__(self, folder: Path, generator: Generator) -> None:
+        self.folder, self.generator = folder, generator
+
+    def begin(self, recipe: TrainingRecipe) -> bool:
+        """Leave the whole recipe in the folder; whether the run is finished already.
+
+        Raises InvalidRequest where the folder holds a run of another recipe, naming both values.
+        """
+        path = self.folder / RECIPE_FILE
+        if path.exists():
+            for name, begun_with in read_config(path, type(recipe)):
+                if begun_with != getattr(recipe, name):
+                    raise InvalidRequest(
+                        f"{self.folder} was begun with {name} = {begun_with}, this run has {getattr(recipe, name)}: "
+                        "choose another --out, or the same recipe to go on with it"
+                    )
+        write_text(path, recipe.model_dump_json(indent=2) + "\n")
+        return (self.folder / CARD_FILE).exists()
+
+    @staticmethod
+    def dtype(recipe: TrainingRecipe) -> torch.dtype:
+        """In which the weights are stored."""
+        return resolve_dtype(recipe.stored_in)
+
+    def write(
+        self, verifier: LanguageModelVerifier, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store the verifier, its figures on validation prompts and its card."""
+        verifier.model.to(self.dtype(recipe))
+        verifier.save_pretrained(self.folder)
+        if metrics is not None:
+            write_text(self.folder / FIGURES_FILE, json.dumps(metrics, indent=1) + "\n")
+        write_text(self.folder / CARD_FILE, verifier_card(verifier, self.generator, recipe, metrics))

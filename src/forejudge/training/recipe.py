@@ -1,0 +1,166 @@
+"""What a training run is: a typed recipe, some known ones by name, and fields changed from outside."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from forejudge.errors import InvalidRequest
+from forejudge.training.losses import VerifierLoss
+from forejudge.verifiers.question import PICTURE, PUBLISHED_QUESTION, check_question
+from forejudge.verifiers.reading import ReadingName
+
+Chosen = TypeVar("Chosen", bound="TrainingRecipe")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_instruction(text: str) -> str:
+    if text.count(PICTURE) != 1:
+        raise ValueError(f"{text!r} must hold {PICTURE} once")
+    return text
+
+
+class TrainingRecipe(_Settings):
+    """What both stages share. A step takes `batch_size` candidates, over all processes and accumulated batches.
+
+    `reads` is spelled as `reading_named` takes it, `vision_tower` and `language_model` are folders or hub ids. The
+    learning rate rises linearly, then falls as a cosine. A run that has not become better for `patience` evaluations
+    stops early; the best checkpoint is what is kept.
+    """
+
+    reads: ReadingName
+    language_model: str
+    vision_tower: str | None = None
+    steps: PositiveInt
+    batch_size: PositiveInt
+    accumulated_batches: PositiveInt = 1
+    learning_rate: PositiveFloat
+    warmup_steps: NonNegativeInt
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    max_gradient_norm: PositiveFloat = 1.0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    evaluate_every: PositiveInt
+    patience: PositiveInt | None = None
+    statistics_rows: PositiveInt = 4096
+    seed: int = 0
+    stored_in: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    tensorboard: bool = False
+
+
+class AlignRecipe(TrainingRecipe):
+    """Stage 1: the connector alone learns to make the language model say a picture's caption.
+
+    `captions` chooses what is to be said: what a captioner says of the picture, or the text it was drawn from.
+    """
+
+    instruction: Annotated[str, AfterValidator(_check_instruction)]
+    captions: Literal["new", "original"] = "new"
+
+
+class LoraSettings(_Settings):
+    """Low-rank adapters on every linear layer of the language model (Hu et al. 2021), merged when the run is over."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class VerifyRecipe(TrainingRecipe):
+    """Stage 2: connector and language model, in full or through `lora`, learn to answer the question."""
+
+    question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
+    loss: VerifierLoss = VerifierLoss(kind="class-weighted")
+    lora: LoraSettings | None = None
+
+
+MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
+MINIATURE_INSTRUCTION = "<image> what does this show?"
+
+_MINIATURE = {
+    "reads": "hidden:12",
+    "language_model": "miniature",
+    "batch_size": 64,
+    "evaluate_every": 250,
+    "adam_beta2": 0.99,
+    "stored_in": "float16",
+}
+_SANA_SPRINT = {
+    "reads": "hidden:8",
+    "language_model": "Qwen/Qwen2.5-0.5B-Instruct",
+    "precision": "bfloat16",
+    "gradient_checkpointing": True,
+}
+
+# The sizes of SANA-Sprint's stages are LLaVA's, whose recipe the paper follows; it does not state its own.
+ALIGN_RECIPES: dict[str, AlignRecipe] = {
+    "miniature": AlignRecipe(
+        **_MINIATURE, instruction=MINIATURE_INSTRUCTION, steps=1000, learning_rate=4e-3, warmup_steps=50
+    ),
+    "sana-sprint-1.6b": AlignRecipe(
+        **_SANA_SPRINT,
+        instruction="<image> Describe this image.",
+        steps=2200,
+        batch_size=256,
+        accumulated_batches=8,
+        learning_rate=1e-3,
+        warmup_steps=66,
+        evaluate_every=200,
+    ),
+}
+VERIFY_RECIPES: dict[str, VerifyRecipe] = {
+    "miniature": VerifyRecipe(
+        **_MINIATURE, question=MINIATURE_QUESTION, steps=1000, learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.05
+    ),
+    "sana-sprint-1.6b": VerifyRecipe(
+        **_SANA_SPRINT, steps=920, batch_size=128, accumulated_batches=8, learning_rate=2e-5, warmup_steps=28,
+        evaluate_every=100,
+    ),
+}  # fmt: skip
+
+
+def changed(recipe: Chosen, changes: Sequence[str]) -> Chosen:
+    """A recipe with fields changed, each written name=value; a nested field as loss.kind=focal, values as in JSON.
+
+    Raises InvalidRequest for a field it does not have, listing those it has, or a value it cannot take.
+    """
+    values = recipe.model_dump()
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise InvalidRequest(f"--set {change!r}: expected name=value, such as steps=500")
+        *parents, field = name.split(".")
+        place: Any = values
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if parents == ["lora"] and place is None:
+            place = values["lora"] = LoraSettings().model_dump()
+        if not isinstance(place, dict) or field not in place:
+            raise InvalidRequest(f"--set {change!r}: unknown field; there are {', '.join(_fields(recipe))}")
+        place[field] = _value(text)
+    try:
+        return type(recipe).model_validate(values)
+    except PydanticError as error:
+        first = error.errors()[0]
+        raise InvalidRequest(f"--set {'.'.join(map(str, first['loc']))} = {first['input']}: {first['msg']}") from None
+
+
+def _fields(recipe: TrainingRecipe) -> list[str]:
+    names = []
+    for name, value in recipe:
+        nested = LoraSettings() if name == "lora" else value
+        names += [f"{name}.{inner}" for inner, _ in nested] if isinstance(nested, BaseModel) else [name]
+    return names
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,195 @@
+"""One trainer for both stages and every reading: `transformers.Trainer` with our losses, resumable and quiet.
+
+Its checkpoints stay in the run's folder; what is loaded as a verifier is written by `output`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from forejudge.checkpoint import quiet_libraries
+from forejudge.errors import InvalidRequest, MissingExtra
+from forejudge.progress import Progress, Report, Stopwatch
+from forejudge.training.batches import IGNORED, Rows, collated
+from forejudge.training.recipe import TrainingRecipe
+
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+_LOGGED_EVERY = 20  # steps
+
+SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""(outputs, labels) -> the sum over the items of a batch."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is trained, on what, and how the best of it is told.
+
+    `chosen_by` names the figure of `metrics` (or "loss") by which a checkpoint is best; more is better unless it is
+    the loss.
+    """
+
+    part: str
+    module: nn.Module
+    recipe: TrainingRecipe
+    training: Rows
+    validation: Rows
+    loss: SummedLoss
+    chosen_by: str = "loss"
+    metrics: Callable[[np.ndarray], dict[str, float]] | None = None
+
+    def train(self, folder: Path, device: torch.device, report: Report) -> bool:
+        """Train `module` in place to its best checkpoint; go on from the newest one that is whole.
+
+        Returns whether this process is the one that writes.
+        """
+        with quiet_libraries():
+            trainer = self._trainer(folder, device, report)
+            trainer.train(resume_from_checkpoint=newest_checkpoint(folder / CHECKPOINTS))
+        return bool(trainer.is_world_process_zero())
+
+    def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
+        callbacks: list[TrainerCallback] = [_Metrics(folder / METRICS_FILE, self.part, report)]
+        if self.recipe.patience is not None:
+            callbacks.append(EarlyStoppingCallback(self.recipe.patience))
+        trainer = Trainer(
+            model=self.module,
+            args=self._arguments(folder, device),
+            train_dataset=self.training,
+            eval_dataset=self.validation,
+            data_collator=collated,
+            compute_loss_func=self._loss,
+            compute_metrics=self._compute_metrics if self.metrics else None,
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _arguments(self, folder: Path, device: torch.device) -> TrainingArguments:
+        recipe = self.recipe
+        if recipe.tensorboard:
+            _need_tensorboard()
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
+        every: dict[str, Any] = {"eval": recipe.evaluate_every, "save": recipe.evaluate_every, "logging": _LOGGED_EVERY}
+        schedule = {f"{what}_strategy": "steps" for what in every} | {f"{w}_steps": n for w, n in every.items()}
+        return TrainingArguments(
+            output_dir=str(folder / CHECKPOINTS),
+            max_steps=recipe.steps,
+            per_device_train_batch_size=self._share(recipe),
+            per_device_eval_batch_size=self._share(recipe),
+            gradient_accumulation_steps=recipe.accumulated_batches,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            adam_beta2=recipe.adam_beta2,
+            max_grad_norm=recipe.max_gradient_norm,
+            bf16=recipe.precision == "bfloat16",
+            fp16=recipe.precision == "float16",
+            use_cpu=device.type == "cpu",
+            ddp_backend="gloo" if device.type == "cpu" and _processes() > 1 else None,
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            save_total_limit=2,
+            load_best_model_at_end=True,
+            metric_for_best_model=self.chosen_by,
+            greater_is_better=self.chosen_by != "loss",
+            prediction_loss_only=self.metrics is None,
+            report_to=["tensorboard"] if recipe.tensorboard else [],
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_pin_memory=device.type == "cuda",
+            disable_tqdm=True,
+            **schedule,
+        )
+
+    @staticmethod
+    def _share(recipe: TrainingRecipe) -> int:
+        """Candidates in one batch of one process. Raises InvalidRequest where a step does not divide evenly."""
+        parts = _processes() * recipe.accumulated_batches
+        if recipe.batch_size % parts:
+            raise InvalidRequest(
+                f"batch_size = {recipe.batch_size} does not divide by {_processes()} processes x "
+                f"{recipe.accumulated_batches} accumulated batches: change one of them"
+            )
+        return recipe.batch_size // parts
+
+    def _loss(self, outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
+        items = num_items_in_batch if num_items_in_batch is not None else labels.ne(IGNORED).sum()
+        return self.loss(outputs, labels) / items
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        assert self.metrics is not None
+        return self.metrics(np.asarray(prediction.predictions))
+
+
+class _Metrics(TrainerCallback):
+    """Every logged figure as a JSON line, none twice after a resumption; the stand to whoever shows it."""
+
+    def __init__(self, path: Path, part: str, report: Report) -> None:
+        self.path, self.part, self.report = path, part, report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop the lines of steps that will be done again."""
+        self.stopwatch, self.note = Stopwatch(self.part, state.global_step, state.max_steps), ""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            self.path.write_text("".join(kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Add a line."""
+        figures = dict(logs or {})
+        if "loss" in figures:
+            self.note = f"loss {figures['loss']:.3f}"
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the stand."""
+        progress: Progress = self.stopwatch.at(state.global_step, self.note)
+        if state.is_world_process_zero:
+            self.report(progress)
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written whole: its trainer_state.json is written last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    numbered = {int(re.sub(r"\D", "", path.name)): path for path in whole}
+    return str(numbered[max(numbered)]) if numbered else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _need_tensorboard() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("tensorboard") is None:
+        raise MissingExtra("tensorboard", "tensorboard")

@@ -1,0 +1,58 @@
+"""Reading finished pictures through a CLIP vision tower: the paper's baseline "MLLM w/ CLIP"."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPVisionModel
+
+from forejudge.checkpoint import load_library_model, named_file, quiet_libraries
+from forejudge.generators.base import Architecture
+from forejudge.types import IMAGE, Candidates
+from forejudge.verifiers.reading import Reading
+
+VISION_TOWER = "vision_tower"  # the tower's place in a verifier's folder
+
+
+class ClipReading(Reading):
+    """Patch tokens of the tower's last layer but one, without the class token (LLaVA's choice of layer).
+
+    The tower stays as it is: a verifier is trained behind it.
+    """
+
+    name, stage = "clip", IMAGE
+
+    def __init__(self, tower: CLIPVisionModel, processor: CLIPImageProcessorPil) -> None:
+        self.tower, self.processor = tower.eval().requires_grad_(False), processor
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "ClipReading":
+        """Load a folder that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
+        tower: Any = load_library_model(CLIPVisionModel, Path(folder), torch.float32, extra_allowed=True)
+        with named_file(Path(folder)), quiet_libraries():
+            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        return cls(tower, processor)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Reading.to`."""
+        self.tower.to(device, dtype)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """See `Reading.save_pretrained`."""
+        with quiet_libraries():
+            self.tower.save_pretrained(folder / VISION_TOWER)
+            self.processor.save_pretrained(folder / VISION_TOWER)
+
+    def width(self, architecture: Architecture) -> int:
+        """See `Reading.width`."""
+        width: int = self.tower.config.hidden_size
+        return width
+
+    @torch.no_grad()
+    def tokens(self, candidates: Candidates) -> Tensor:
+        """See `Reading.tokens`."""
+        pixels_N3HW = self.processor(list(candidates.pictures), return_tensors="pt").pixel_values
+        shown = self.tower(pixels_N3HW.to(self.tower.device, self.tower.dtype), output_hidden_states=True)
+        tokens_NTD: Tensor = shown.hidden_states[-2][:, 1:]
+        return tokens_NTD

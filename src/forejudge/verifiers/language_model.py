@@ -1,0 +1,166 @@
+"""The verifier: a language model that reads a candidate through a connector and answers yes or no.
+
+What it reads makes it the paper's VHS (a hidden state), MLLM w/ AE (the latent) or MLLM w/ CLIP (the picture). Its
+folder: verifier.json (VerifierConfig), connector.safetensors, language_model/ with its tokenizer, with reading clip
+vision_tower/, with a head head.safetensors.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import PushToHubMixin
+
+from forejudge.checkpoint import (
+    load_library_model,
+    load_strictly,
+    load_tokenizer,
+    local_folder,
+    quiet_libraries,
+    read_config,
+)
+from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.generators.base import Architecture, Generator
+from forejudge.types import Candidates, Verdict
+from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.calibration import Calibration
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.question import PUBLISHED_QUESTION, Question, check_question
+from forejudge.verifiers.reading import Reading, ReadingName, reading_named
+from forejudge.verifiers.yes_no import YesNoModel
+
+CONFIG_FILE = "verifier.json"
+CONNECTOR_FILE, HEAD_FILE = "connector.safetensors", "head.safetensors"
+LANGUAGE_MODEL, VISION_TOWER = "language_model", "vision_tower"
+
+
+class VerifierConfig(BaseModel):
+    """What a verifier reads (see `reading_named`), of which generator, and how it asks.
+
+    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: Architecture
+    generator_fingerprint: str
+    reads: ReadingName
+    question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
+    has_head: bool = False
+    calibration: Calibration | None = None
+
+    @classmethod
+    def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
+        """For a generator at hand."""
+        described = {"generator": generator.architecture, "generator_fingerprint": generator.fingerprint}
+        return cls(**described, reads=reads, **fields)
+
+
+class LanguageModelVerifier(Verifier, PushToHubMixin):
+    """Yes or no from what `config.reads` names; `push_to_hub` works as that of a transformers model does."""
+
+    def __init__(
+        self,
+        name: str,
+        config: VerifierConfig,
+        model: YesNoModel,
+        tokenizer: PreTrainedTokenizerBase,
+        reading: Reading | None = None,
+    ) -> None:
+        self.name, self.config, self.model = name, config, model.eval()
+        self.reading = reading or reading_named(config.reads)
+        self.tokenizer, self.question = tokenizer, Question(config.question, tokenizer)
+        self.answers = list(self.question.answer_tokens())
+        self.reads = frozenset({self.reading.stage})
+        self.calibrated = config.calibration is not None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        name: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "LanguageModelVerifier":
+        """Load a verifier's folder, or a hub id. Raises CheckpointError for a missing, truncated or foreign file."""
+        folder = local_folder(str(folder))
+        config = read_config(folder / CONFIG_FILE, VerifierConfig)
+        reading = reading_named(config.reads, folder / VISION_TOWER)
+        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
+        connector = Connector(reading.width(config.generator), language_model.config.hidden_size)
+        load_strictly(connector, folder / CONNECTOR_FILE)
+        head = nn.Linear(language_model.config.hidden_size, 1) if config.has_head else None
+        if head is not None:
+            load_strictly(head, folder / HEAD_FILE)
+        tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
+        model = YesNoModel(connector, language_model, head).to(device, dtype)
+        reading.to(torch.device(device), dtype)
+        return cls(name or str(folder), config, model, tokenizer, reading)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a verifier's folder, the weights in their present dtype."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2) + "\n")
+        save_file(self.model.connector.state_dict(), folder / CONNECTOR_FILE)
+        if self.model.head is not None:
+            save_file(self.model.head.state_dict(), folder / HEAD_FILE)
+        self.reading.save_pretrained(folder)
+        with quiet_libraries():
+            self.model.language_model.save_pretrained(folder / LANGUAGE_MODEL)
+            self.tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
+
+    def check(self, generator: Generator) -> list[str]:
+        """See `Verifier.check`."""
+        made_for, found = self.config.generator, generator.architecture
+        for field in Architecture.model_fields:
+            expected, actual = getattr(made_for, field), getattr(found, field)
+            if expected != actual:
+                raise MismatchError(
+                    f"verifier {self.name} reads a generator with {field} = {expected}, but {generator.name} has "
+                    f"{field} = {actual}: use the verifier that was trained for it"
+                )
+        self.reading.width(found)
+        if self.config.generator_fingerprint != generator.fingerprint:
+            return [
+                f"verifier {self.name} was trained on weights {self.config.generator_fingerprint}, "
+                f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
+            ]
+        return []
+
+    @torch.no_grad()
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.judge`."""
+        tokens_NTD = self.reading.tokens(candidates)
+        left, right = self.question.tokens_around_picture(prompt)
+        left_NL, right_NL = (
+            torch.tensor(tokens, device=tokens_NTD.device).expand(len(candidates), -1) for tokens in (left, right)
+        )
+        answered = self.model(tokens_NTD.to(self._dtype), left_NL, right_NL)
+        if self.model.head is not None:
+            return [self._verdict(value) for value in answered[:, 0].tolist()]
+        return [
+            self._verdict(yes - no, yes - no, math.exp(yes), math.exp(no))
+            for yes, no in answered[:, self.answers].tolist()
+        ]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def _verdict(
+        self, score: float, log_odds: float | None = None, p_yes: float | None = None, p_no: float | None = None
+    ) -> Verdict:
+        if not math.isfinite(score):
+            raise InvalidRequest(
+                f"verifier {self.name} gave no number in {self._dtype}: its range does not hold the hidden states, "
+                "use bfloat16 or float32"
+            )
+        calibration = self.config.calibration
+        probability = None if calibration is None else calibration.probability(score)
+        return Verdict(score, log_odds, p_yes, p_no, probability)

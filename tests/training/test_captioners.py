@@ -1,0 +1,153 @@
+"""Captioners by name, and a tiny untrained Gemma 3 as one: pictures in, its own new words out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tests.folders import copied
+from tests.miniature.scenes import as_bytes, single
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
+    Gemma3TextConfig,
+    GemmaTokenizer,
+)
+
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.training.captioners import BATCH_SIZE, INSTRUCTION, Captioner, load_captioner
+
+CPU = torch.device("cpu")
+SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<boi>", "<eoi>", "<img>")
+WORDS = ("red", "blue", "dog", "bench", "two", "left", "above", "bright")
+# Wide pictures are shown in crops as well, so that prompts differ in length.
+CROPS = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 8,
+    "pan_and_scan_max_num_crops": 3,
+    "pan_and_scan_min_ratio_to_activate": 1.5,
+}
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% for part in message.content %}"
+    "{{ '<boi>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
+)
+
+
+def new_processor() -> Gemma3Processor:
+    letters = sorted({*INSTRUCTION.replace(" ", "▁")})
+    tokens = [*SPECIAL, *letters, *(f"▁{word}" for word in WORDS)]
+    tokenizer = GemmaTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        extra_special_tokens={"image_token": "<img>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
+    )
+    pictures = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
+    return Gemma3Processor(pictures, tokenizer, chat_template=TEMPLATE, image_seq_length=4)
+
+
+def new_model(vocabulary: int) -> Gemma3ForConditionalGeneration:
+    """It samples unless told otherwise, as the real one does, and ends with a mark."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.05,
+    }
+    config = Gemma3Config(
+        text_config={**sizes, "vocab_size": vocabulary, "num_key_value_heads": 1, "head_dim": 16},
+        vision_config={**sizes, "image_size": 28, "patch_size": 7, "model_type": "siglip_vision_model"},
+        mm_tokens_per_image=4,
+        boi_token_index=SPECIAL.index("<boi>"),
+        eoi_token_index=SPECIAL.index("<eoi>"),
+        image_token_index=SPECIAL.index("<img>"),
+        tie_word_embeddings=False,
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zeros at first
+    model.generation_config.update(do_sample=True, top_k=64, top_p=0.95, forced_eos_token_id=1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "captioner"
+    processor = new_processor()
+    processor.save_pretrained(folder)
+    new_model(len(processor.tokenizer)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioner(folder: Path) -> Captioner:
+    return load_captioner(str(folder), CPU, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    """More than a batch of plain colours, two of three pictures wide."""
+    colours = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(colour)) for n, colour in enumerate(colours)]
+
+
+def test_every_picture_gets_its_own_caption_whatever_the_batch(
+    captioner: Captioner, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gemma3Processor, "images_kwargs", CROPS)
+    alone = [captioner([picture])[0] for picture in pictures]
+    assert captioner(pictures) == alone
+    assert len(set(alone)) > len(alone) / 2
+
+
+def test_no_pictures_get_no_captions(captioner: Captioner) -> None:
+    assert captioner([]) == []
+
+
+def test_a_caption_holds_new_words_only(captioner: Captioner, pictures: list[Image.Image]) -> None:
+    for caption in captioner(pictures):
+        assert caption == caption.strip()
+        assert INSTRUCTION[:8] not in caption
+        assert not any(mark in caption for mark in SPECIAL)
+
+
+def test_gray_and_transparent_pictures_are_read(captioner: Captioner, pictures: list[Image.Image]) -> None:
+    assert len(captioner([pictures[0].convert("L"), pictures[0].convert("RGBA")])) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "chat_template.jinja"]
+)
+def test_a_folder_without_one_of_its_files_is_refused_in_one_line(folder: Path, tmp_path: Path, name: str) -> None:
+    damaged = copied(folder, tmp_path / "damaged")
+    (damaged / name).unlink()
+    with pytest.raises(CheckpointError) as refusal:
+        load_captioner(str(damaged), CPU, torch.float32)
+    assert str(damaged) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_sees_no_pictures_is_refused(tmp_path: Path) -> None:
+    Gemma3TextConfig().save_pretrained(tmp_path)
+    new_processor().tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no processor of pictures"):
+        load_captioner(str(tmp_path), CPU, torch.float32)
+
+
+def test_weights_take_the_precision_asked_for(folder: Path) -> None:
+    captioner = load_captioner(str(folder), CPU, torch.bfloat16)
+    assert captioner.model.dtype == torch.bfloat16  # type: ignore[attr-defined]
+    assert len(captioner([Image.new("RGB", (20, 20), "red")])) == 1
+
+
+def test_the_miniature_has_a_captioner_of_its_own() -> None:
+    captioner = load_captioner("miniature", CPU, torch.float32)
+    (caption,) = captioner([Image.fromarray(as_bytes(single("star", "red").pictures)[0])])
+    assert captioner.name == "miniature"
+    assert "red star" in caption
+
+
+def test_an_unknown_name_is_refused_with_what_is_possible() -> None:
+    with pytest.raises(InvalidRequest, match=r"a folder, a hub id .* or one of miniature"):
+        load_captioner("minature", CPU, torch.float32)
