@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "benchmarks" / "miniature.json"
+BENCHMARKS = ROOT / "benchmarks"
 WEIGHTS = ROOT / "src" / "forejudge" / "miniature" / "weights"
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "experiments.md",
+    ROOT / "docs" / "train-a-verifier.md",
     WEIGHTS / "generator" / "README.md",
     WEIGHTS / "verifier" / "README.md",
 )
@@ -47,28 +48,52 @@ def best_of_n(figures: Figures) -> str:
         if row["n"] > 1 or row["chosen_by"] == "random"
     ]
     shipped = figures["verifiers"]["shipped"]
-    closed = next(value for name, value in shipped.items() if name.startswith("distance_closed"))
     return (
         f"{figures['test_cases']} test cases ({figures['distinct_prompts']} prompts), {figures['seeds']} seeds, right "
-        f"in per cent, 95 % intervals over prompts; verdicts after {shipped['num_prefix_blocks']} of "
+        f"in per cent, 95 % intervals over prompts; the verifier reads {shipped['reads']} of "
         f"{figures['num_blocks']} blocks. Of the distance from one candidate to a perfect judge's Best-of-8 the "
-        f"verifier closes {percent(closed)} %.\n\n" + table(header, rows)
+        f"verifier closes {percent(closed(shipped))} %.\n\n" + table(header, rows)
     )
 
 
-def cuts(figures: Figures) -> str:
-    """The verifiers of all cuts beside each other."""
+def closed(verifier: Figures) -> dict[str, float]:
+    """The share of the distance to a perfect judge that a verifier closes."""
+    return next(value for name, value in verifier.items() if name.startswith("distance_closed"))
+
+
+def verifiers(figures: Figures) -> str:
+    """All verifiers of a test beside each other."""
     rows = [
-        [
-            str(verifier["num_prefix_blocks"]) + (" (shipped)" if name == "shipped" else ""),
-            next(percent(value) for key, value in verifier.items() if key.startswith("distance_closed")),
-            percent(verifier["pair_accuracy"]),
-            f"{verifier['auroc']:.3f}",
-            f"{verifier['expected_calibration_error']:.3f}",
-        ]
+        [name, verifier["reads"], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
         for name, verifier in figures["verifiers"].items()
     ]
-    return table(["blocks run", "distance closed, %", "pair accuracy, %", "AUROC", "calibration error"], rows)
+    return table(["verifier", "reads", *RANKED, "ties for the best, %"], rows)
+
+
+RANKED = ["distance closed, %", "pair accuracy, %", "AUROC", "calibration error"]
+
+
+def ranked(verifier: Figures) -> list[str]:
+    """Cells for the columns RANKED."""
+    return [
+        percent(closed(verifier)),
+        percent(verifier["pair_accuracy"]),
+        f"{verifier['auroc']:.3f}",
+        f"{verifier['expected_calibration_error']:.3f}",
+    ]
+
+
+def training(figures: Figures) -> str:
+    """Verifiers that differ in how they were trained."""
+    rows = [
+        [name, *ranked(variant), ", ".join(f"{100 * each:.1f}" for each in variant["distance_closed_of_each_seed"])]
+        for name, variant in figures["variants"].items()
+    ]
+    return (
+        f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
+        f"{figures['training_seeds']} training seeds of {figures['steps']} steps each, all reading "
+        f"{figures['reads']}.\n\n" + table(["variant", *RANKED, "distance closed by each training seed, %"], rows)
+    )
 
 
 def steps(figures: Figures) -> str:
@@ -85,19 +110,31 @@ def steps(figures: Figures) -> str:
     )
 
 
-TABLES: dict[str, Callable[[Figures], str]] = {"best-of-n": best_of_n, "cuts": cuts, "steps": steps}
+# Name of a table -> how it is written, and the file of its figures under benchmarks/.
+TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
+    "best-of-n": (best_of_n, "miniature.json"),
+    "verifiers": (verifiers, "miniature.json"),
+    "steps": (steps, "miniature.json"),
+    "training": (training, "miniature-training.json"),
+}
 
 
-def with_tables(document: str, figures: Figures) -> str:
+def read_figures() -> dict[str, Figures]:
+    """The figures of every file that a table is written from."""
+    return {name: json.loads((BENCHMARKS / name).read_text()) for _, name in TABLES.values()}
+
+
+def with_tables(document: str, figures: dict[str, Figures]) -> str:
     """The document with the text between its table marks written anew."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{TABLES[match[2]](figures)}\n<!-- end of table -->"
+        write, source = TABLES[match[2]]
+        return f"{match[1]}\n{write(figures[source])}\n<!-- end of table -->"
 
     return re.sub(r"(<!-- table: ([\w-]+) -->).*?<!-- end of table -->", fill, document, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    figures = json.loads(FIGURES.read_text())
+    figures = read_figures()
     for path in DOCUMENTS:
         path.write_text(with_tables(path.read_text(), figures))

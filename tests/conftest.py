@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.training.tiny_run import TinyRun
 
 # Read by the hub's client when it is imported, so before any test module imports a model library.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -59,3 +63,23 @@ def tiny_verifier(tiny_generator: Path) -> Path:
     from tests.tiny import save_tiny_verifier
 
     return save_tiny_verifier(tiny_generator.parent / "verifier", tiny_generator, num_prefix_blocks=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_generator: Path, tmp_path_factory: pytest.TempPathFactory) -> "TinyRun":
+    """A folder with all that a training run needs: see `TinyRun`."""
+    from tests.training.tiny_run import new_tiny_run
+
+    return new_tiny_run(tmp_path_factory.mktemp("training"), tiny_generator)
+
+
+@pytest.fixture(scope="session")
+def verified(tiny_run: "TinyRun") -> Path:
+    """A verifier's folder, trained for ten steps without a stop."""
+    return tiny_run.verify(tiny_run.folder / "verified")
+
+
+@pytest.fixture(scope="session")
+def aligned(tiny_run: "TinyRun") -> Path:
+    """An aligned connector's folder, trained for ten steps without a stop."""
+    return tiny_run.align(tiny_run.folder / "aligned")

@@ -1,7 +1,6 @@
 """The tables of the documents are those that the files under benchmarks/ give."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 
@@ -12,7 +11,7 @@ def test_tables_are_generated_from_the_benchmarks(repository: Path) -> None:
     assert spec.loader is not None
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
-    figures = json.loads(writer.FIGURES.read_text())
+    figures = writer.read_figures()
     for path in writer.DOCUMENTS:
         text = path.read_text()
         assert "<!-- table: " in text

@@ -1,46 +1,51 @@
 """The whole build on a shrunken recipe: deterministic, and not shaken by a kill."""
 
 import hashlib
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from forejudge.miniature.labels import Group, Labelled, label
+from safetensors.torch import load_file
+from tests.miniature.killed_build import MOMENTS, EvenIsRight, often_saved
 
 from forejudge import BestOfN
-from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.evaluation.evaluators import Evaluator
 from forejudge.miniature.build import Build
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.recipe import Recipe, shrunken
-from forejudge.types import Candidates
+from forejudge.progress import Progress, Report, report_nothing
+
+EVEN = EvenIsRight()
+SHIPPED = ("generator", "language_model", "verifier")
 
 
-def even_seeds_are_right(group: Group, candidates: Candidates) -> list[Labelled]:
-    """Labels that an untrained generator can earn, too."""
-    return [
-        Labelled(row.prompt, row.task, row.image_index, row.index, row.seed, row.seed % 2 == 0, row.reason)
-        for row in label(group, candidates)
-    ]
-
-
-def build(folder: Path, recipe: Recipe | None = None) -> Build:
-    return Build(recipe or shrunken(), folder, torch.device("cpu"), lambda _: None, even_seeds_are_right)
+def build(
+    folder: Path, recipe: Recipe | None = None, report: Report = report_nothing, evaluator: Evaluator = EVEN
+) -> Build:
+    return Build(recipe or shrunken(), folder, torch.device("cpu"), report, evaluator)
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The weights that would be shipped."""
-    files = sorted(folder.glob("generator/**/*.safetensors")) + sorted(folder.glob("verifier/**/*.safetensors"))
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    """All that would be shipped, without the cards, which tell the time it took."""
+    files = [file for part in SHIPPED for file in sorted((folder / part).rglob("*")) if file.is_file()]
+    told = {str(file.relative_to(folder)): file for file in files if file.suffix not in (".md", ".jsonl")}
+    del told["generator/vae/config.json"]  # diffusers writes where the weights came from
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in told.items()}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def told() -> list[Progress]:
+    """What was told of the build."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, told: list[Progress]) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    build(folder).run()
+    build(folder, report=told.append).run()
     return folder
 
 
@@ -53,45 +58,50 @@ def test_a_build_can_be_used(built: Path) -> None:
 
 
 def test_cards_tell_how_the_weights_were_made(built: Path) -> None:
-    for part in ("generator", "verifier"):
+    for part in SHIPPED:
         card = (built / part / "README.md").read_text()
         assert "| commit |" in card
         assert "| device |" in card
         assert '"steps"' in card
+        assert "license: apache-2.0" in card
+
+
+def test_what_is_shipped_holds_weights_and_no_checkpoints(built: Path) -> None:
+    endings = {file.suffix for part in SHIPPED for file in (built / part).rglob("*") if file.is_file()}
+    assert endings == {".json", ".jsonl", ".jinja", ".md", ".safetensors"}
 
 
 def test_weights_are_stored_in_half_precision(built: Path) -> None:
-    from safetensors.torch import load_file
+    for file in ("generator/transformer/diffusion_pytorch_model", "language_model/model", "verifier/connector"):
+        tensors = load_file(built / f"{file}.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}, file
 
+
+def test_the_generator_is_trained_shallow_and_then_deep(built: Path, told: list[Progress]) -> None:
+    parts = list(dict.fromkeys(progress.part for progress in told))
+    assert parts[:4] == ["autoencoder", "shallow generator", "generator", "language model"]
+    assert parts[-2:] == ["align", "verify"]
     tensors = load_file(built / "generator" / "transformer" / "diffusion_pytorch_model.safetensors")
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")}) == 4
 
 
-def test_a_killed_build_ends_in_the_same_weights(built: Path, tmp_path: Path) -> None:
-    """Killed whenever it has just written something new, until it is done."""
-    program = (
-        "import sys, torch; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from tests.miniature.test_build import build; build(Path(sys.argv[1])).run()"
-    )
-    root = str(Path(__file__).parents[2])
-    kills = 0
-    for landmark in ("work/autoencoder.checkpoint", "work/generator.checkpoint", "work/labels_training/rows.jsonl"):
-        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), root])
-        while process.poll() is None and not (tmp_path / landmark).exists():
-            time.sleep(0.02)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    build(tmp_path).run()
-    assert kills == 3
+@pytest.mark.slow  # a second build, in two processes
+def test_a_build_killed_three_times_ends_the_same(built: Path, tmp_path: Path, repository: Path) -> None:
+    """By itself, in another process."""
+    command = [sys.executable, "-m", "tests.miniature.killed_build", str(tmp_path)]
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=600)
+    assert ended.stdout.splitlines() == [f"{moment} -9" for moment in MOMENTS], ended.stderr
+    assert not (tmp_path / "verifier" / "README.md").exists()
+    left: list[Progress] = []
+    build(tmp_path, often_saved(), left.append).run()
+    assert [(progress.part, progress.step) for progress in left] == [("verify", step) for step in (4, 5, 6)]
     assert hashes(tmp_path) == hashes(built)
 
 
-def test_a_finished_part_is_not_trained_again(built: Path) -> None:
+def test_a_finished_build_is_not_made_again(built: Path) -> None:
     before = hashes(built)
-    reports: list[object] = []
-    Build(shrunken(), built, torch.device("cpu"), reports.append, even_seeds_are_right).run("generator")
+    reports: list[Progress] = []
+    build(built, report=reports.append).run()
     assert reports == []
     assert hashes(built) == before
 
@@ -102,18 +112,26 @@ def test_another_recipe_in_the_same_folder_is_refused(built: Path) -> None:
         build(built, other).run("world")
 
 
-def test_a_part_without_its_forerunner_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="build the autoencoder first"):
-        build(tmp_path).run("generator")
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("generator", "autoencoder is missing: build the autoencoder first"),
+        ("verifier", "generator is no folder"),
+    ],
+)
+def test_a_part_without_its_forerunner_says_so(tmp_path: Path, part: str, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        build(tmp_path).run(part)
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="world, autoencoder, generator, verifier"):
+    with pytest.raises(InvalidRequest, match="world, autoencoder, generator, language-model, verifier"):
         build(tmp_path).run("decoder")
 
 
 def test_labels_of_one_kind_only_are_refused(built: Path, tmp_path: Path) -> None:
-    (tmp_path / "generator").symlink_to(built / "generator")
-    strict = Build(shrunken(), tmp_path, torch.device("cpu"), lambda _: None, label)
-    with pytest.raises(ForejudgeError, match="needs both right and wrong"):
-        strict.run("verifier")
+    """The generator draws nothing that its own evaluator would call right."""
+    for part in ("generator", "language_model"):
+        (tmp_path / part).symlink_to(built / part)
+    with pytest.raises(InvalidRequest, match="needs right and wrong ones"):
+        build(tmp_path, evaluator=MiniatureEvaluator()).run("verifier")

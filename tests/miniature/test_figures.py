@@ -9,7 +9,7 @@ import torch
 
 from forejudge.generators import load_generator
 from forejudge.miniature.evaluation import Outcomes
-from forejudge.miniature.figures import SHIPPED, MiniatureTest, load_verifiers
+from forejudge.miniature.figures import SHIPPED, MiniatureTest, load_verifiers, with_controls
 from forejudge.miniature.report import best_of_n_table, distance_closed_by, ranking_figures
 from forejudge.miniature.splits import cases
 
@@ -55,12 +55,14 @@ def test_a_small_run_gives_json_and_goes_on_where_it_was_stopped(
     tiny_generator: Path, tiny_verifier: Path, tmp_path: Path
 ) -> None:
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
-    verifiers = load_verifiers(str(tiny_verifier), None, generator, CPU)
+    verifiers = with_controls(load_verifiers(str(tiny_verifier), [tiny_verifier], generator, CPU))
     seen: list[str] = []
     test = MiniatureTest(generator, verifiers, [1, 2], 1, 1, tmp_path, lambda stand: seen.append(stand.part))
     first = json.loads(json.dumps(test.figures()))
     assert first["test_cases"] == 6
-    assert set(first["verifiers"]) == {SHIPPED}
+    assert set(first["verifiers"]) == {SHIPPED, "verifier", "states shuffled", "states zeroed"}
+    assert first["verifiers"]["verifier"] == first["verifiers"][SHIPPED]
+    assert first["verifiers"]["states zeroed"]["ties"] == 1
     assert set(first["steps"]) == {"1", "2", "4", "8"}
     assert seen.count("evaluation") == 6
     seen.clear()

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -261,6 +262,29 @@ def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: py
     assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
     assert not list(folder.rglob("was_run"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_its_card_goes_with_it_to_the_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub alone is stood in for: what would be uploaded is a whole verifier."""
+    (folder / "README.md").write_text("the card")
+    uploaded = tmp_path / "uploaded"
+
+    class Hub:
+        def __init__(self, token: str | None) -> None:
+            assert token == "secret"
+
+        def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> Any:
+            assert (repo_id, private, exist_ok) == ("me/verifier", True, True)
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
+            copied(Path(folder_path), uploaded)
+            return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert load(folder).push_to_hub("me/verifier", private=True, token="secret") == "https://hub/me/verifier/commit/1"
+    assert (uploaded / "README.md").read_text() == "the card"
+    assert judged(load(uploaded)) == judged(load(folder))
 
 
 def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from forejudge.miniature.language_model import QUESTION, new_language_model
+from forejudge.miniature.language_model import new_language_model
 from forejudge.miniature.tokenizers import qwen2_tokenizer
+from forejudge.training.recipe import MINIATURE_QUESTION as QUESTION
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.question import Question
 from forejudge.verifiers.yes_no import YesNoModel

@@ -1,5 +1,6 @@
 """`forejudge train`: the two stages that make a verifier."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def align(
     chosen = _recipe(ALIGN_RECIPES, recipe, reads, changes)
     with _at_work(generator, device, dtype) as (loaded, show):
         run_alignment(chosen, loaded, captions, validation, out, show)
-    typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
+    if _is_first_process():
+        typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
 
 
 @group.command()
@@ -78,8 +80,14 @@ def verify(
     chosen = _recipe(VERIFY_RECIPES, recipe, reads, changes)
     with _at_work(generator, device, dtype) as (loaded, progress):
         run_verification(chosen, loaded, labels, validation, out, progress, aligned)
-    show(out)
-    typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator} --verifier {out}")
+    if _is_first_process():
+        show(out)
+        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator} --verifier {out}")
+
+
+def _is_first_process() -> bool:
+    """Of several that torch.distributed.run started, only this one waits until the verifier is written."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _recipe(known: Mapping[str, AnyRecipe], name: str, reads: str | None, changes: list[str] | None) -> AnyRecipe:

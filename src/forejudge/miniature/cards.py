@@ -57,6 +57,20 @@ def language_model_card(recipe: LanguageModelRecipe, made: dict[str, Any]) -> st
     return _LANGUAGE_MODEL + _sections(recipe, made)
 
 
+def with_test_figures(card: str) -> str:
+    """A verifier's card with the place where its test figures are written."""
+    return card if _TEST_FIGURES in card else card + _TEST_FIGURES
+
+
+_TEST_FIGURES = """
+## Test figures
+By `forejudge miniature eval`; for the shipped verifier `python scripts/write_tables.py` writes them here.
+
+<!-- table: best-of-n -->
+<!-- end of table -->
+"""
+
+
 def _sections(recipe: BaseModel, made: dict[str, Any]) -> str:
     rows = "".join(f"| {name} | {value} |\n" for name, value in made.items())
     settings = json.dumps(recipe.model_dump(), indent=1)

@@ -41,10 +41,10 @@ class VerifierPartRecipe(_Recipe):
     `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them.
     """
 
-    training_prompts: PositiveInt = 10_000
+    training_prompts: PositiveInt = 8000
     validation_prompts: PositiveInt = 300
     candidates_each: PositiveInt = 8
-    captioned_prompts: PositiveInt = 2000
+    captioned_prompts: PositiveInt = 1500
     captioned_candidates_each: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent")
     align: AlignRecipe = ALIGN_RECIPES["miniature"]

@@ -11,6 +11,7 @@ from forejudge.evaluation.evaluators import Evaluator
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.miniature.captioner import MiniatureCaptioner
+from forejudge.miniature.cards import with_test_figures
 from forejudge.miniature.recipe import Recipe, VerifierPartRecipe
 from forejudge.miniature.splits import Split, sample_prompt_lines
 from forejudge.progress import Report
@@ -18,6 +19,7 @@ from forejudge.training.align import align
 from forejudge.training.captions import CaptionObserver
 from forejudge.training.drawing import CandidateDrawing, Observer
 from forejudge.training.labels import LabelObserver
+from forejudge.training.output import CARD_FILE
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.training.row_folder import RowFolder
 from forejudge.training.shard import Shard
@@ -51,6 +53,8 @@ class VerifierBuild:
         """Draw what is trained on, and train the shipped verifier."""
         self.draw()
         self.train(self.folder / "verifier", self.recipe.verify)
+        card = self.folder / "verifier" / CARD_FILE
+        card.write_text(with_test_figures(card.read_text()))
 
     def draw(self) -> None:
         """Labelled and captioned candidates of training and validation prompts, their states recorded."""

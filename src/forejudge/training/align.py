@@ -39,6 +39,8 @@ def align(
     training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
     states = training.states(generator, reading)
     set_statistics(trainee, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
+    if recipe.gradient_checkpointing:
+        trainee = trainee.checkpointed()
     instruction = Question(recipe.instruction, trainee.tokenizer)
     column = _COLUMN[recipe.captions]
     said = CaptionBatches(states, instruction, training.column(column))

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+
 from forejudge.generators import KNOWN_MODELS
 from forejudge.generators.base import Generator
 from forejudge.provenance import provenance
-from forejudge.training.recipe import AlignRecipe, TrainingRecipe
+from forejudge.training.recipe import AlignRecipe, Chosen, TrainingRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 _CARD = """---
@@ -50,27 +52,41 @@ def verifier_card(
 ) -> str:
     """The text of README.md."""
     is_aligned = isinstance(recipe, AlignRecipe)
-    licences = {name: _licence(name) for name in (generator.name, recipe.language_model)}
-    stated = set(licences.values())
-    made = provenance(generator.device) | {"generator weights": generator.fingerprint, "seed": str(recipe.seed)}
+    known_generator, known_language_model = KNOWN_MODELS.get(generator.name), KNOWN_MODELS.get(recipe.language_model)
+    generator_licence = _licence(known_generator.generator if known_generator else generator.name)
+    language_model = known_language_model.language_model if known_language_model else None
+    language_model_licence = _licence(language_model or recipe.language_model)
+    stated = {generator_licence, language_model_licence}
     return _CARD.format(
         title="An aligned connector" if is_aligned else "A verifier",
         does=_ALIGNED if is_aligned else _VERIFIES,
         reads=verifier.config.reads,
         generator=_named(generator.name),
         language_model=_named(recipe.language_model),
-        licence=stated.pop() if len(stated) == 1 and None not in stated else "other",
-        generator_licence=licences[generator.name] or "none: see where it came from",
-        language_model_licence=licences[recipe.language_model] or "none: see where it came from",
+        licence=generator_licence if len(stated) == 1 and generator_licence else "other",
+        generator_licence=generator_licence or "none: see where it came from",
+        language_model_licence=language_model_licence or "none: see where it came from",
         metrics=_table(metrics) if metrics else "None: stage 1 is measured by its loss, in metrics.jsonl.\n",
-        made=_table(made),
-        recipe=recipe.model_dump_json(indent=1),
+        made=_table(_made(generator, recipe)),
+        recipe=published(recipe).model_dump_json(indent=1),
     )  # fmt: skip
+
+
+def published(recipe: Chosen) -> Chosen:
+    """The recipe with models named as the card names them."""
+    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
+    return recipe.model_copy(update={field: model and _named(model) for field, model in models.items()})
 
 
 def _named(model: str) -> str:
     """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
-    return Path(model).name if Path(model).is_dir() else model
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _made(generator: Generator, recipe: TrainingRecipe) -> dict[str, str]:
+    made = provenance(generator.device)
+    made["command"] = re.sub(r"(?<![^\s=])/\S*/(?=[^\s/])", "", made["command"])  # absolute paths by their last part
+    return made | {"generator weights": generator.fingerprint, "seed": str(recipe.seed)}
 
 
 def _table(values: Mapping[str, Any]) -> str:
@@ -84,9 +100,15 @@ def _cell(value: Any) -> str:
 
 def _licence(model: str) -> str | None:
     """What the front matter of a model's own card says; None where it has none."""
-    known = KNOWN_MODELS.get(model)
-    card = Path(known.generator if known else model) / "README.md"
-    if not card.is_file():
+    card = Path(model) / "README.md" if Path(model).is_dir() else _downloaded_card(model)
+    if card is None or not card.is_file():
         return None
     found = re.search(r"\A---\n(?:.*\n)*?license: *(\S+)\n(?:.*\n)*?---\n", card.read_text(encoding="utf-8"))
     return found[1] if found else None
+
+
+def _downloaded_card(hub_id: str) -> Path | None:
+    try:
+        return Path(hf_hub_download(hub_id, "README.md"))
+    except (OSError, ValueError):  # no card, or no network
+        return None

@@ -1,8 +1,11 @@
 """The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +38,14 @@ class Trainee:
         config = LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="all-linear"
         )
-        self.model.language_model = get_peft_model(self.model.language_model, config)
+        with _renamed_in_transformers():
+            self.model.language_model = get_peft_model(self.model.language_model, config)
+        return self
+
+    def checkpointed(self) -> "Trainee":
+        """Computing the language model's activations twice, which keeps few of them in memory."""
+        with _renamed_in_transformers():
+            self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         return self
 
     def merged(self) -> "Trainee":
@@ -83,3 +93,11 @@ def with_head(trainee: Trainee, seed: int) -> Trainee:
 def set_statistics(trainee: Trainee, statistics: tuple[Tensor, Tensor]) -> None:
     """Record what the connector standardises by."""
     trainee.model.connector.set_statistics(*statistics)
+
+
+@contextmanager
+def _renamed_in_transformers() -> Iterator[None]:
+    """For names that every version that we allow has, and the newest ones warn about."""
+    with catch_warnings():
+        simplefilter("ignore", FutureWarning)
+        yield

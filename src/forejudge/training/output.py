@@ -1,22 +1,23 @@
 """The folder of a training run: what it was begun with, and what it leaves: a verifier with its figures and card."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from forejudge.checkpoint import read_config
 from forejudge.device import resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.files import write_text
+from forejudge.files import write_shared_text, write_text
 from forejudge.generators.base import Generator
-from forejudge.training.card import verifier_card
+from forejudge.training.card import published, verifier_card
 from forejudge.training.recipe import TrainingRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 RECIPE_FILE, FIGURES_FILE, CARD_FILE = "recipe.json", "metrics.json", "README.md"
+CHECKPOINTS = "checkpoints"
 
 
 class Output:
@@ -30,16 +31,19 @@ class Output:
 
         Raises InvalidRequest where the folder holds a run of another recipe, naming both values.
         """
-        path = self.folder / RECIPE_FILE
+        path, recipe = self.folder / RECIPE_FILE, published(recipe)
         if path.exists():
-            for name, begun_with in read_config(path, type(recipe)):
-                if begun_with != getattr(recipe, name):
-                    raise InvalidRequest(
-                        f"{self.folder} was begun with {name} = {begun_with}, this run has {getattr(recipe, name)}: "
-                        "choose another --out, or the same recipe to go on with it"
-                    )
-        write_text(path, recipe.model_dump_json(indent=2) + "\n")
+            self._refuse_another(json.loads(path.read_text()), recipe.model_dump(mode="json"))
+        write_shared_text(path, recipe.model_dump_json(indent=2) + "\n")
         return (self.folder / CARD_FILE).exists()
+
+    def _refuse_another(self, begun_with: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+        for name in [*present, *begun_with]:
+            if begun_with.get(name) != present.get(name):
+                raise InvalidRequest(
+                    f"{self.folder} was begun with {name} = {begun_with.get(name)}, this run has {present.get(name)}: "
+                    "choose another --out, or the same recipe to go on with it"
+                )
 
     @staticmethod
     def dtype(recipe: TrainingRecipe) -> torch.dtype:
@@ -49,9 +53,10 @@ class Output:
     def write(
         self, verifier: LanguageModelVerifier, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None = None
     ) -> None:
-        """Store the verifier, its figures on validation prompts and its card."""
+        """Store the verifier, its figures on validation prompts and its card; checkpoints are of no more use then."""
         verifier.model.to(self.dtype(recipe))
         verifier.save_pretrained(self.folder)
         if metrics is not None:
             write_text(self.folder / FIGURES_FILE, json.dumps(metrics, indent=1) + "\n")
         write_text(self.folder / CARD_FILE, verifier_card(verifier, self.generator, recipe, metrics))
+        shutil.rmtree(self.folder / CHECKPOINTS)

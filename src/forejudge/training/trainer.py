@@ -1,11 +1,10 @@
 """One trainer for both stages and every reading: `transformers.Trainer` with our losses, resumable and quiet.
 
-Its checkpoints stay in the run's folder; what is loaded as a verifier is written by `output`.
+Its checkpoints stay in the run's folder until `output` has written what is loaded as a verifier.
 """
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
@@ -25,12 +25,14 @@ from transformers import (
 
 from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import InvalidRequest, MissingExtra
+from forejudge.files import write_text
 from forejudge.progress import Progress, Report, Stopwatch
 from forejudge.training.batches import IGNORED, Rows, collated
+from forejudge.training.output import CHECKPOINTS
 from forejudge.training.recipe import TrainingRecipe
 
 METRICS_FILE = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
+_STATE_FILE = "trainer_state.json"
 _LOGGED_EVERY = 20  # steps
 
 SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -59,9 +61,14 @@ class TrainingRun:
 
         Returns whether this process is the one that writes.
         """
+        newest = newest_checkpoint(folder / CHECKPOINTS)
         with quiet_libraries():
             trainer = self._trainer(folder, device, report)
-            trainer.train(resume_from_checkpoint=newest_checkpoint(folder / CHECKPOINTS))
+            if newest is not None and _ended_with(newest):  # the trainer would take another step
+                self.module.load_state_dict(load_file(_best_weights(newest)))
+            else:
+                trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+            trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
         return bool(trainer.is_world_process_zero())
 
     def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
@@ -107,6 +114,7 @@ class TrainingRun:
             seed=recipe.seed,
             data_seed=recipe.seed,
             save_total_limit=2,
+            restore_callback_states_from_checkpoint=True,  # how long there has been no progress
             load_best_model_at_end=True,
             metric_for_best_model=self.chosen_by,
             greater_is_better=self.chosen_by != "loss",
@@ -151,7 +159,7 @@ class _Metrics(TrainerCallback):
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
         if state.is_world_process_zero:
-            self.path.write_text("".join(kept))
+            write_text(self.path, "".join(kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Add a line."""
@@ -169,11 +177,10 @@ class _Metrics(TrainerCallback):
             self.report(progress)
 
 
-def newest_checkpoint(folder: Path) -> str | None:
+def newest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that was written whole: its trainer_state.json is written last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    numbered = {int(re.sub(r"\D", "", path.name)): path for path in whole}
-    return str(numbered[max(numbered)]) if numbered else None
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
 def _is_json(path: Path) -> bool:
@@ -182,6 +189,18 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _ended_with(checkpoint: Path) -> bool:
+    """Whether training was over with it: all steps done, or stopped early."""
+    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
+
+
+def _best_weights(checkpoint: Path) -> Path:
+    """The file of the best weights up to this checkpoint."""
+    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
+    return checkpoint.with_name(f"checkpoint-{best}") / "model.safetensors"
 
 
 def _processes() -> int:

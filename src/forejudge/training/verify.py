@@ -46,6 +46,12 @@ class LabelledRows:
         return cls(rows, QuestionBatches(states, question, rows.prompts, rows.correct.tolist()))
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether any group has both right and wrong candidates."""
+        groups = self.rows.groups
+        return len(set(zip(groups, self.rows.correct.tolist(), strict=True))) > len(set(groups))
+
+    @property
     def all(self) -> Rows:
         return Rows(range(len(self.rows)), self.batches)
 
@@ -91,6 +97,11 @@ def verify(
     question = Question(recipe.question, trainee.tokenizer)
     training = LabelledRows.of(DrawnRows.of(labels, generator), generator, reading, question)
     held_out = LabelledRows.of(DrawnRows.of(validation, generator), generator, reading, question)
+    if not held_out.has_pairs:
+        raise InvalidRequest(
+            f"{validation}: no prompt has both right and wrong candidates, but the best checkpoint is the one that "
+            "tells them apart: label more candidates of each prompt"
+        )
     if aligned is None:
         states = training.batches.states
         statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
@@ -107,7 +118,7 @@ def verify(
         metrics=lambda answered: _figures(held_out, answered),
     )
     if run.train(out, generator.device, report):
-        _write(recipe, stage, trainee.merged(), held_out, output, reading)
+        _write(recipe, trainee.merged(), held_out, output, reading)
 
 
 def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question) -> Verification:
@@ -116,7 +127,7 @@ def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question) -> Verifi
     if recipe.lora is not None:
         trainee = trainee.adapted(recipe.lora)
     if recipe.gradient_checkpointing:
-        trainee.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        trainee = trainee.checkpointed()
     return Verification(trainee.model, question.answer_tokens())
 
 
@@ -137,18 +148,11 @@ def _figures(held_out: LabelledRows, answered: NDArray[np.float32]) -> dict[str,
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def _write(
-    recipe: VerifyRecipe,
-    stage: Verification,
-    trainee: Trainee,
-    held_out: LabelledRows,
-    output: Output,
-    reading: Reading,
-) -> None:
-    """Calibrate what will be loaded: the weights as they are stored."""
+def _write(recipe: VerifyRecipe, trainee: Trainee, held_out: LabelledRows, output: Output, reading: Reading) -> None:
+    """Calibrate what will be loaded: the weights as they are stored, without the trainer's mixed precision."""
+    stage = Verification(trainee.model, held_out.batches.question.answer_tokens())
     stage.to(output.dtype(recipe)).float()
-    device = output.generator.device
-    metrics, calibration = held_out.metrics(held_out.answered(stage, device))
+    metrics, calibration = held_out.metrics(held_out.answered(stage, output.generator.device))
     config = VerifierConfig.of(
         output.generator,
         recipe.reads,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-from forejudge.checkpoint import load_library_model, named_file, quiet_libraries
+from forejudge.checkpoint import load_library_model, local_folder, named_file, quiet_libraries
 from forejudge.generators.base import Architecture
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.reading import Reading
@@ -28,9 +28,10 @@ class ClipReading(Reading):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "ClipReading":
-        """Load a folder that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
-        tower: Any = load_library_model(CLIPVisionModel, Path(folder), torch.float32, extra_allowed=True)
-        with named_file(Path(folder)), quiet_libraries():
+        """Load a folder, or a hub id, that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
+        folder = local_folder(str(folder))
+        tower: Any = load_library_model(CLIPVisionModel, folder, torch.float32, extra_allowed=True)
+        with named_file(folder), quiet_libraries():
             processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         return cls(tower, processor)
 

@@ -6,7 +6,9 @@ vision_tower/, with a head head.safetensors.
 """
 
 import math
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -14,7 +16,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import PushToHubMixin
 
 from forejudge.checkpoint import (
     load_library_model,
@@ -37,6 +38,7 @@ from forejudge.verifiers.yes_no import YesNoModel
 CONFIG_FILE = "verifier.json"
 CONNECTOR_FILE, HEAD_FILE = "connector.safetensors", "head.safetensors"
 LANGUAGE_MODEL, VISION_TOWER = "language_model", "vision_tower"
+COMPANIONS = ("README.md", "metrics.json", "recipe.json")  # that training leaves beside the weights
 
 
 class VerifierConfig(BaseModel):
@@ -61,8 +63,10 @@ class VerifierConfig(BaseModel):
         return cls(**described, reads=reads, **fields)
 
 
-class LanguageModelVerifier(Verifier, PushToHubMixin):
-    """Yes or no from what `config.reads` names; `push_to_hub` works as that of a transformers model does."""
+class LanguageModelVerifier(Verifier):
+    """Yes or no from what `config.reads` names; saved, loaded and shared as a transformers model is."""
+
+    folder: Path | None = None  # it was loaded from
 
     def __init__(
         self,
@@ -100,10 +104,12 @@ class LanguageModelVerifier(Verifier, PushToHubMixin):
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
         model = YesNoModel(connector, language_model, head).to(device, dtype)
         reading.to(torch.device(device), dtype)
-        return cls(name or str(folder), config, model, tokenizer, reading)
+        verifier = cls(name or str(folder), config, model, tokenizer, reading)
+        verifier.folder = folder
+        return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a verifier's folder, the weights in their present dtype."""
+        """Write a verifier's folder, the weights in their present dtype; its card and figures go along."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2) + "\n")
@@ -114,6 +120,22 @@ class LanguageModelVerifier(Verifier, PushToHubMixin):
         with quiet_libraries():
             self.model.language_model.save_pretrained(folder / LANGUAGE_MODEL)
             self.tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
+
+        if self.folder is not None and self.folder.resolve() != folder.resolve():
+            for companion in (self.folder / name for name in COMPANIONS):
+                if companion.is_file():
+                    shutil.copyfile(companion, folder / companion.name)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Save it to a repository of the hub, made if need be; returns the commit's address. Errors are the hub's."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload verifier")
+        return commit.commit_url
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""

@@ -1,0 +1,239 @@
+"""Stage 2: what is learnt, what is left in the folder, and that options change the way but not the result."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.training.tiny_run import CPU, TinyRun, assert_same, relabelled, weights
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+from forejudge import BestOfN
+from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
+from forejudge.training.data import DrawnRows
+from forejudge.training.models import Trainee
+from forejudge.training.recipe import LoraSettings
+from forejudge.training.verify import LabelledRows
+from forejudge.types import Candidates, Verdict
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.calibration import fit_calibration
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+QUICK: dict[str, Any] = {"steps": 6, "evaluate_every": 6}
+ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "evaluate_every": 10}
+FEW = ENOUGH | {"steps": 15}
+
+
+def loaded(folder: Path) -> LanguageModelVerifier:
+    verifier = load_verifier(str(folder), CPU, torch.float32)
+    assert isinstance(verifier, LanguageModelVerifier)
+    return verifier
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def opposite(row: dict[str, Any]) -> dict[str, Any]:
+    return {"correct": not row["correct"]}
+
+
+@pytest.fixture(scope="module")
+def opposites(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """What was right is wrong."""
+    folder = tmp_path_factory.mktemp("opposites")
+    for name in ("generator", "language_model"):
+        (folder / name).symlink_to(tiny_run.folder / name)
+    for name in ("training", "validation"):
+        relabelled(tiny_run.folder / name, folder / name, opposite)
+    return TinyRun(folder)
+
+
+def test_it_learns_whatever_it_is_taught(tiny_run: TinyRun, opposites: TinyRun, tmp_path: Path) -> None:
+    """A label, and its opposite: no verifier is good at both by luck. Figures are of held-out prompts."""
+    for number, run in enumerate((tiny_run, opposites)):
+        found = metrics(run.verify(tmp_path / str(number), **ENOUGH))
+        assert found["auroc"] > 0.75
+        assert found["pair_accuracy"] > 0.6
+        assert (found["count"], found["positive_share"]) == (64, 0.5)
+
+
+def test_the_folder_is_a_verifier_that_can_be_used(tiny_run: TinyRun, verified: Path) -> None:
+    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(verified), device="cpu")
+    result = search("a photo of a star", n=3)
+    assert result.record.settings.warnings == ()
+    assert result.winner.probability is not None
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "stored_in": "bfloat16"}], ids=["plain", "bfloat16"])
+def test_its_probabilities_are_fitted_to_validation_prompts(
+    tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """By what the stored weights answer: whoever loads them gets the probabilities that were fitted."""
+    verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, **changes))
+    rows = DrawnRows.of(tiny_run.validation, tiny_run.generator)
+    held_out = LabelledRows.of(rows, tiny_run.generator, verifier.reading, verifier.question)
+    scores = [verdict.score for verdict in judged(verifier, held_out)]
+    found, expected = verifier.config.calibration, fit_calibration(scores, rows.correct.tolist())
+    assert found is not None
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert found.bias == pytest.approx(expected.bias, rel=1e-3)
+
+
+def judged(verifier: LanguageModelVerifier, held_out: LabelledRows) -> list[Verdict]:
+    stage = verifier.reading.stage
+    verdicts: list[Verdict] = []
+    for row, prompt in enumerate(held_out.rows.prompts):
+        view = {stage: held_out.batches.states.tokens([row]).float()}
+        verdicts += verifier.judge(prompt, Candidates((row,), stage, view, None))
+    return verdicts
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "class-weighted", "focal", "regression"])
+def test_every_loss_trains_a_verifier(tiny_run: TinyRun, tmp_path: Path, loss: str) -> None:
+    verifier = loaded(tiny_run.verify(tmp_path / "out", **FEW, loss={"kind": loss}))
+    assert verifier.config.has_head == (loss == "regression")
+    assert verifier.calibrated
+    assert metrics(tmp_path / "out")["auroc"] > 0.7
+
+
+def test_losses_differ(tiny_run: TinyRun, verified: Path, tmp_path: Path) -> None:
+    """The class weights of 15 right and 105 wrong candidates are other ones than none."""
+    few = relabelled(tiny_run.training, tmp_path / "few", lambda row: {"correct": row["correct"] and row["index"] == 0})
+    (tmp_path / "run").mkdir()
+    for name in ("generator", "language_model", "validation"):
+        (tmp_path / "run" / name).symlink_to(tiny_run.folder / name)
+    (tmp_path / "run" / "training").symlink_to(few)
+    run = TinyRun(tmp_path / "run")
+    weighted, plain = (
+        weights(run.verify(tmp_path / kind, **QUICK, loss={"kind": kind}))["connector.safetensors/layers.0.weight"]
+        for kind in ("class-weighted", "cross-entropy")
+    )
+    assert not torch.equal(weighted, plain)
+
+
+def test_adapters_are_all_that_is_trained_of_a_language_model(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_merging: dict[str, torch.Tensor] = {}
+    merged = Trainee.merged
+
+    def remembered(self: Trainee) -> Trainee:
+        before_merging.update({k: v.clone() for k, v in self.model.language_model.state_dict().items()})
+        return merged(self)
+
+    monkeypatch.setattr(Trainee, "merged", remembered)
+    folder = tiny_run.verify(tmp_path / "out", **QUICK, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    begun_with = load_file(tiny_run.folder / "language_model" / "model.safetensors")
+    adapters = {name: tensor for name, tensor in before_merging.items() if "lora_" in name}
+    assert len(adapters) == 2 * 7, "on each of the seven linear layers"
+    assert any(tensor.abs().max() > 0 for name, tensor in adapters.items() if "lora_B" in name)
+    for name, tensor in before_merging.items():
+        if name not in adapters:
+            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            expected = begun_with.get(plain, begun_with["model.embed_tokens.weight"])
+            assert torch.equal(tensor, expected), name
+    stored = load_file(folder / "language_model" / "model.safetensors")
+    assert stored.keys() == begun_with.keys()
+    changed = {name for name, tensor in stored.items() if not torch.equal(tensor, begun_with[name])}
+    assert changed == {name for name in begun_with if "_proj.weight" in name}
+
+
+@pytest.mark.slow  # imports everything once more
+def test_a_merged_verifier_loads_without_peft(tiny_run: TinyRun, tmp_path: Path, repository: Path) -> None:
+    folder = tiny_run.verify(tmp_path / "out", **QUICK, lora={"rank": 4})
+    program = (
+        "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *where: None if name.split('.')[0] == 'peft' else find(name, *where)\n"
+        "from forejudge.verifiers.language_model import LanguageModelVerifier\n"
+        "print(LanguageModelVerifier.from_pretrained(sys.argv[1]).config.reads)"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "hidden:2\n", ended.stderr
+
+
+def test_adapters_without_peft_name_the_extra(verified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = loaded(verified)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtra, match=r"peft is not installed: pip install 'forejudge\[lora\]'"):
+        Trainee(verifier.model, verifier.tokenizer).adapted(LoraSettings())
+
+
+def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The latent was not recorded, so it is drawn anew."""
+    verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, reads="latent"))
+    assert str(next(iter(verifier.reads))).startswith("latent")
+    assert verifier.model.connector.mean_D.shape == (tiny_run.generator.architecture.latent_channels,)
+    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(tmp_path / "out"), device="cpu")
+    assert search("a photo of a star", n=2).winner.probability is not None
+
+
+def test_a_picture_is_read_through_a_tower_that_stays_as_it_is(tiny_run: TinyRun, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tower = CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=16, **size))
+    tower.save_pretrained(tmp_path / "tower")
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(tmp_path / "tower")
+    changes = QUICK | {"steps": 2, "evaluate_every": 2, "statistics_rows": 16}
+    folder = tiny_run.verify(tmp_path / "out", **changes, reads="clip", vision_tower=str(tmp_path / "tower"))
+    assert_same(load_file(folder / "vision_tower/model.safetensors"), load_file(tmp_path / "tower/model.safetensors"))
+    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(folder), device="cpu")
+    assert search("a photo of a star", n=2).winner.probability is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulated_batches": 4},
+        {"gradient_checkpointing": True},
+        {"lora": {"rank": 4}, "gradient_checkpointing": True},
+    ],
+    ids=["accumulated", "checkpointed", "adapters checkpointed"],
+)
+def test_what_saves_memory_changes_no_weight(tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any]) -> None:
+    plain = {**changes, "accumulated_batches": 1, "gradient_checkpointing": False}
+    saving = weights(tiny_run.verify(tmp_path / "saving", **QUICK, **changes))
+    assert_same(saving, weights(tiny_run.verify(tmp_path / "plain", **QUICK, **plain)), tolerance=1e-4)
+
+
+def test_a_run_in_bfloat16_leaves_no_trace_on_the_next(tiny_run: TinyRun, verified: Path, tmp_path: Path) -> None:
+    tiny_run.verify(tmp_path / "half", precision="bfloat16")
+    assert_same(weights(tiny_run.verify(tmp_path / "full")), weights(verified))
+    half = weights(tmp_path / "half")
+    assert any(not torch.equal(tensor, half[name]) for name, tensor in weights(verified).items())
+
+
+def test_it_goes_on_from_what_stage_1_left(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:
+    folder = tiny_run.verify(tmp_path / "out", aligned=aligned, learning_rate=1e-12, **QUICK)
+    assert_same(weights(folder), weights(aligned), tolerance=1e-6)
+
+
+def test_an_aligned_connector_that_reads_something_else_is_refused(
+    tiny_run: TinyRun, aligned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MismatchError, match="aligned reads hidden:2, the recipe hidden:3: make them the same"):
+        tiny_run.verify(tmp_path / "out", aligned=aligned, reads="hidden:3")
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "said"),
+    [
+        ("training", lambda row: True, "120 of 120 candidates are right, .*label more prompts"),
+        ("validation", lambda row: False, "0 of 64 candidates are right, .*label more prompts"),
+        ("validation", lambda row: len(row["prompt"]) % 2 == 0, "no prompt has both right and wrong"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(
+    tiny_run: TinyRun, tmp_path: Path, name: str, label: Any, said: str
+) -> None:
+    for other in {"generator", "language_model", "training", "validation"} - {name}:
+        (tmp_path / other).symlink_to(tiny_run.folder / other)
+    relabelled(tiny_run.folder / name, tmp_path / name, lambda row: {"correct": label(row)})
+    with pytest.raises(InvalidRequest, match=said):
+        TinyRun(tmp_path).verify(tmp_path / "out")
