@@ -1,20 +1,32 @@
 """Devices and dtypes by name, and what to do when their memory runs out."""
 
+import os
+
 import torch
 
 from forejudge.errors import InvalidRequest
 
 
 def resolve_device(name: str | None) -> torch.device:
-    """A device by name; None takes CUDA where there is one. Raises InvalidRequest for one that is not here."""
+    """A device by name; None takes CUDA where there is one, of several processes each its own.
+
+    Raises InvalidRequest for one that is not here.
+    """
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or _default_device())
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InvalidRequest(
             f"device {name!r} is not available here ({str(error).splitlines()[0]}): use cpu or cuda"
         ) from None
     return device
+
+
+def _default_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    local_rank = os.environ.get("LOCAL_RANK")  # set by launchers of several processes
+    return "cuda" if local_rank is None else f"cuda:{local_rank}"
 
 
 def resolve_dtype(name: str) -> torch.dtype:

@@ -1,5 +1,6 @@
 """What a run leaves: only what a verifier needs, and nothing of the machine it was made on."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def test_nothing_tells_where_it_was_made(request: pytest.FixtureRequest, tiny_ru
 def test_a_finished_run_keeps_its_figures_and_no_checkpoints(verified: Path) -> None:
     assert {path.name for path in verified.iterdir()} == {
         "README.md", "connector.safetensors", "language_model", "metrics.json", "metrics.jsonl", "recipe.json",
-        "verifier.json",
+        "trained_on.json", "verifier.json",
     }  # fmt: skip
 
 
@@ -50,9 +51,18 @@ def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path
 
 def test_another_model_is_another_recipe(tiny_run: TinyRun, tmp_path: Path) -> None:
     output = Output(tmp_path, tiny_run.generator)
-    assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"))
+    assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), {})
     with pytest.raises(InvalidRequest, match="begun with language_model = owner/model, this run has language_model"):
-        output.begin(tiny_run.verify_recipe())
+        output.begin(tiny_run.verify_recipe(), {})
+
+
+def test_other_data_are_another_run(tiny_run: TinyRun, verified: Path) -> None:
+    """Also where it is finished: what lies there was not trained on them."""
+    output, recipe = Output(verified, tiny_run.generator), tiny_run.verify_recipe()
+    begun_with = json.loads((verified / "trained_on.json").read_text())
+    assert output.begin(recipe, begun_with)
+    with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has other"):
+        output.begin(recipe, begun_with | {"training": "other"})
 
 
 def test_weights_are_stored_as_the_recipe_says(tiny_run: TinyRun, tmp_path: Path) -> None:

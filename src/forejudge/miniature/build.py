@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import named_file, quiet_libraries, read_config
+from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
@@ -109,8 +109,8 @@ class Build:
         folder = self._work / "autoencoder"
         if not folder.exists():
             raise CheckpointError(f"{folder} is missing: build the autoencoder first")
-        with named_file(folder):
-            autoencoder = AutoencoderDC.from_pretrained(folder)
+        autoencoder = new_autoencoder()  # from_pretrained would note the folder's path in the config
+        load_strictly(autoencoder, folder / "diffusion_pytorch_model.safetensors")
         return autoencoder.to(self.device, memory_format=torch.channels_last)
 
     def _language_model(self) -> None:

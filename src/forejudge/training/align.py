@@ -30,13 +30,13 @@ def align(
     Both folders come from `forejudge caption`. A stopped run goes on; a finished one is left as it is. Raises
     InvalidRequest where `out` holds another recipe's run.
     """
+    training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
     output = Output(out, generator)
-    if output.begin(recipe):
+    if output.begin(recipe, {"training": training.folder.digest, "validation": held_out.folder.digest}):
         return
     reading = reading_named(recipe.reads, recipe.vision_tower)
     reading.to(generator.device, generator.dtype)
     trainee = new_trainee(recipe, reading, generator)
-    training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
     states = training.states(generator, reading)
     set_statistics(trainee, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
     if recipe.gradient_checkpointing:

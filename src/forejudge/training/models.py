@@ -1,5 +1,6 @@
 """The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder
+from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import KNOWN_MODELS
 from forejudge.generators.base import Generator
 from forejudge.training.recipe import LoraSettings, TrainingRecipe
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier
 from forejudge.verifiers.reading import Reading
 from forejudge.verifiers.yes_no import YesNoModel
 
@@ -71,12 +72,23 @@ def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) 
 
 
 def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) -> Trainee:
-    """What stage 1 left. Raises MismatchError where it reads something else, or another generator."""
+    """What stage 1 left. Raises MismatchError where it reads something else, or another generator's weights."""
     aligned = LanguageModelVerifier.from_pretrained(folder)
-    aligned.check(generator)
+    for warning in aligned.check(generator):
+        raise MismatchError(f"{warning}: align again")
     if aligned.config.reads != recipe.reads:
         raise MismatchError(f"{folder} reads {aligned.config.reads}, the recipe {recipe.reads}: make them the same")
+    if aligned.model.head is not None:
+        raise MismatchError(f"{folder} answers by a head, so it is no aligned connector: take what stage 1 left")
     return Trainee(aligned.model, aligned.tokenizer)
+
+
+def digest_of(aligned: Path | None) -> str | None:
+    """What tells an aligned connector from any other: 16 hexadecimal digits. Raises CheckpointError."""
+    if aligned is None:
+        return None
+    with named_file(aligned / CONNECTOR_FILE):
+        return hashlib.sha256((aligned / CONNECTOR_FILE).read_bytes()).hexdigest()[:16]
 
 
 def with_head(trainee: Trainee, seed: int) -> Trainee:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from forejudge.checkpoint import named_file
 from forejudge.device import resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_shared_text, write_text
@@ -16,7 +17,8 @@ from forejudge.training.card import published, verifier_card
 from forejudge.training.recipe import TrainingRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-RECIPE_FILE, FIGURES_FILE, CARD_FILE = "recipe.json", "metrics.json", "README.md"
+RECIPE_FILE, INPUTS_FILE = "recipe.json", "trained_on.json"
+FIGURES_FILE, CARD_FILE = "metrics.json", "README.md"
 CHECKPOINTS = "checkpoints"
 
 
@@ -26,24 +28,26 @@ class Output:
     def __init__(self, folder: Path, generator: Generator) -> None:
         self.folder, self.generator = folder, generator
 
-    def begin(self, recipe: TrainingRecipe) -> bool:
-        """Leave the whole recipe in the folder; whether the run is finished already.
+    def begin(self, recipe: TrainingRecipe, trained_on: Mapping[str, str | None]) -> bool:
+        """Leave recipe and digests of what it is trained on in the folder; whether the run is finished already.
 
-        Raises InvalidRequest where the folder holds a run of another recipe, naming both values.
+        Raises InvalidRequest where the folder holds a run of another recipe or on other data, naming both values.
         """
-        path, recipe = self.folder / RECIPE_FILE, published(recipe)
-        if path.exists():
-            self._refuse_another(json.loads(path.read_text()), recipe.model_dump(mode="json"))
-        write_shared_text(path, recipe.model_dump_json(indent=2) + "\n")
+        self._keep(RECIPE_FILE, published(recipe).model_dump(mode="json"))
+        self._keep(INPUTS_FILE, {"generator": self.generator.fingerprint, **trained_on})
         return (self.folder / CARD_FILE).exists()
 
-    def _refuse_another(self, begun_with: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-        for name in [*present, *begun_with]:
-            if begun_with.get(name) != present.get(name):
+    def _keep(self, name: str, present: Mapping[str, Any]) -> None:
+        path = self.folder / name
+        with named_file(path):
+            begun_with = json.loads(path.read_text()) if path.exists() else present
+        for field in [*present, *begun_with]:
+            if begun_with.get(field) != present.get(field):
                 raise InvalidRequest(
-                    f"{self.folder} was begun with {name} = {begun_with.get(name)}, this run has {present.get(name)}: "
-                    "choose another --out, or the same recipe to go on with it"
+                    f"{self.folder} was begun with {field} = {begun_with.get(field)}, this run has "
+                    f"{present.get(field)}: choose another --out, or the same to go on with it"
                 )
+        write_shared_text(path, json.dumps(present, indent=2) + "\n")
 
     @staticmethod
     def dtype(recipe: TrainingRecipe) -> torch.dtype:

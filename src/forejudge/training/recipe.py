@@ -87,7 +87,7 @@ _MINIATURE = {
     "reads": "hidden:12",
     "language_model": "miniature",
     "batch_size": 64,
-    "evaluate_every": 250,
+    "evaluate_every": 200,
     "adam_beta2": 0.99,
     "stored_in": "float16",
 }
@@ -101,7 +101,7 @@ _SANA_SPRINT = {
 # The sizes of SANA-Sprint's stages are LLaVA's, whose recipe the paper follows; it does not state its own.
 ALIGN_RECIPES: dict[str, AlignRecipe] = {
     "miniature": AlignRecipe(
-        **_MINIATURE, instruction=MINIATURE_INSTRUCTION, steps=1000, learning_rate=4e-3, warmup_steps=50
+        **_MINIATURE, instruction=MINIATURE_INSTRUCTION, steps=400, learning_rate=4e-3, warmup_steps=20
     ),
     "sana-sprint-1.6b": AlignRecipe(
         **_SANA_SPRINT,

@@ -5,6 +5,7 @@ their reading, (rows of the block, T, D) in half precision. The states are writt
 not at all, so that a block counts exactly when its rows are there.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
@@ -94,6 +95,11 @@ class RowFolder:
     def settings(self) -> DrawingSettings:
         """What the folder was begun with. Raises CheckpointError where it was not."""
         return read_config(self.folder / SETTINGS_FILE, DrawingSettings)
+
+    @property
+    def digest(self) -> str:
+        """What tells these rows from any others, wherever their generator lay: 16 hexadecimal digits."""
+        return hashlib.sha256(self.settings.model_dump_json(exclude={"generator"}).encode()).hexdigest()[:16]
 
     def rows_path(self, block: int) -> Path:
         """The file of a block's rows."""

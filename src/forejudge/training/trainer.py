@@ -3,7 +3,6 @@
 Its checkpoints stay in the run's folder until `output` has written what is loaded as a verifier.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,14 +24,13 @@ from transformers import (
 
 from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import write_text
-from forejudge.progress import Progress, Report, Stopwatch
+from forejudge.progress import Report
 from forejudge.training.batches import IGNORED, Rows, collated
+from forejudge.training.checkpoints import best_weights, ended_with, newest_checkpoint
+from forejudge.training.metrics_log import METRICS_FILE, MetricsLog
 from forejudge.training.output import CHECKPOINTS
 from forejudge.training.recipe import TrainingRecipe
 
-METRICS_FILE = "metrics.jsonl"
-_STATE_FILE = "trainer_state.json"
 _LOGGED_EVERY = 20  # steps
 
 SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -64,15 +62,15 @@ class TrainingRun:
         newest = newest_checkpoint(folder / CHECKPOINTS)
         with quiet_libraries():
             trainer = self._trainer(folder, device, report)
-            if newest is not None and _ended_with(newest):  # the trainer would take another step
-                self.module.load_state_dict(load_file(_best_weights(newest)))
+            if newest is not None and ended_with(newest):  # the trainer would take another step
+                self.module.load_state_dict(load_file(best_weights(newest)))
             else:
                 trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
         return bool(trainer.is_world_process_zero())
 
     def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
-        callbacks: list[TrainerCallback] = [_Metrics(folder / METRICS_FILE, self.part, report)]
+        callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.part, report)]
         if self.recipe.patience is not None:
             callbacks.append(EarlyStoppingCallback(self.recipe.patience))
         trainer = Trainer(
@@ -90,6 +88,8 @@ class TrainingRun:
 
     def _arguments(self, folder: Path, device: torch.device) -> TrainingArguments:
         recipe = self.recipe
+        if recipe.precision == "float16" and device.type == "cpu":
+            raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
         if recipe.tensorboard:
             _need_tensorboard()
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
@@ -145,62 +145,6 @@ class TrainingRun:
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         assert self.metrics is not None
         return self.metrics(np.asarray(prediction.predictions))
-
-
-class _Metrics(TrainerCallback):
-    """Every logged figure as a JSON line, none twice after a resumption; the stand to whoever shows it."""
-
-    def __init__(self, path: Path, part: str, report: Report) -> None:
-        self.path, self.part, self.report = path, part, report
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop the lines of steps that will be done again."""
-        self.stopwatch, self.note = Stopwatch(self.part, state.global_step, state.max_steps), ""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-        if state.is_world_process_zero:
-            write_text(self.path, "".join(kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Add a line."""
-        figures = dict(logs or {})
-        if "loss" in figures:
-            self.note = f"loss {figures['loss']:.3f}"
-        if state.is_world_process_zero:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the stand."""
-        progress: Progress = self.stopwatch.at(state.global_step, self.note)
-        if state.is_world_process_zero:
-            self.report(progress)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written whole: its trainer_state.json is written last."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
-    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
-
-
-def _ended_with(checkpoint: Path) -> bool:
-    """Whether training was over with it: all steps done, or stopped early."""
-    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
-
-
-def _best_weights(checkpoint: Path) -> Path:
-    """The file of the best weights up to this checkpoint."""
-    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
-    return checkpoint.with_name(f"checkpoint-{best}") / "model.safetensors"
 
 
 def _processes() -> int:

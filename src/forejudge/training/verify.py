@@ -1,7 +1,6 @@
 """Stage 2: connector and language model learn from labelled candidates to answer yes or no (paper, "Training")."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,69 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forejudge.errors import InvalidRequest
-from forejudge.evaluation.verifier_metrics import VerifierMetrics, verifier_metrics
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
-from forejudge.training.batches import QuestionBatches, Rows
 from forejudge.training.data import DrawnRows, state_statistics
-from forejudge.training.models import Trainee, aligned_trainee, new_trainee, set_statistics, with_head
+from forejudge.training.labelled_rows import LabelledRows
+from forejudge.training.models import Trainee, aligned_trainee, digest_of, new_trainee, set_statistics, with_head
 from forejudge.training.output import Output
 from forejudge.training.recipe import VerifyRecipe
-from forejudge.training.stages import Verification, scores
-from forejudge.training.trainer import TrainingRun
-from forejudge.verifiers.calibration import Calibration, fit_calibration
+from forejudge.training.stages import Verification
+from forejudge.training.trainer import SummedLoss, TrainingRun
 from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.question import Question
 from forejudge.verifiers.reading import Reading, reading_named
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Labelled candidates as questions to one verifier."""
-
-    rows: DrawnRows
-    batches: QuestionBatches
-
-    @classmethod
-    def of(cls, rows: DrawnRows, generator: Generator, reading: Reading, question: Question) -> "LabelledRows":
-        """Raises InvalidRequest where all are right or all are wrong."""
-        right = int(rows.correct.sum())
-        if right in (0, len(rows)):
-            raise InvalidRequest(
-                f"{rows.folder.folder}: {right} of {len(rows)} candidates are right, but a verifier needs right and "
-                "wrong ones: label more prompts, or harder ones"
-            )
-        states = rows.states(generator, reading)
-        return cls(rows, QuestionBatches(states, question, rows.prompts, rows.correct.tolist()))
-
-    @property
-    def has_pairs(self) -> bool:
-        """Whether any group has both right and wrong candidates."""
-        groups = self.rows.groups
-        return len(set(zip(groups, self.rows.correct.tolist(), strict=True))) > len(set(groups))
-
-    @property
-    def all(self) -> Rows:
-        return Rows(range(len(self.rows)), self.batches)
-
-    def metrics(self, answered: NDArray[np.float32]) -> tuple[VerifierMetrics, Calibration]:
-        """How good these answers are, with the calibration that fits them best."""
-        score = scores(torch.from_numpy(answered)).double().numpy()
-        calibration = fit_calibration(score.tolist(), self.rows.correct.tolist())
-        probability = np.array([calibration.probability(value) for value in score])
-        return verifier_metrics(self.rows.groups, self.rows.correct, score, probability), calibration
-
-    @torch.no_grad()
-    def answered(self, stage: Verification, device: torch.device, size: int = 128) -> NDArray[np.float32]:
-        """What a trained stage says of every row."""
-        stage.eval()
-        batches = (self.batches(list(range(first, min(first + size, len(self.rows)))))
-                   for first in range(0, len(self.rows), size))  # fmt: skip
-        said = [stage(**{name: part.to(device) for name, part in batch.items() if name != "labels"})["answered"]
-                for batch in batches]  # fmt: skip
-        array: NDArray[np.float32] = torch.cat(said).float().cpu().numpy()
-        return array
 
 
 def verify(
@@ -88,20 +36,18 @@ def verify(
     Both folders come from `forejudge label`; without `aligned` the connector starts anew. A stopped run goes on; a
     finished one is left as it is. Raises InvalidRequest where `out` holds another recipe's run.
     """
+    rows, rows_held_out = DrawnRows.of(labels, generator), DrawnRows.of(validation, generator)
     output = Output(out, generator)
-    if output.begin(recipe):
+    trained_on = {"training": rows.folder.digest, "validation": rows_held_out.folder.digest}
+    if output.begin(recipe, {**trained_on, "aligned": digest_of(aligned)}):
         return
     reading = reading_named(recipe.reads, recipe.vision_tower)
     reading.to(generator.device, generator.dtype)
     trainee = aligned_trainee(aligned, recipe, generator) if aligned else new_trainee(recipe, reading, generator)
     question = Question(recipe.question, trainee.tokenizer)
-    training = LabelledRows.of(DrawnRows.of(labels, generator), generator, reading, question)
-    held_out = LabelledRows.of(DrawnRows.of(validation, generator), generator, reading, question)
-    if not held_out.has_pairs:
-        raise InvalidRequest(
-            f"{validation}: no prompt has both right and wrong candidates, but the best checkpoint is the one that "
-            "tells them apart: label more candidates of each prompt"
-        )
+    training = LabelledRows.of(rows, generator, reading, question)
+    held_out = LabelledRows.of(rows_held_out, generator, reading, question)
+    held_out.check_pairs()
     if aligned is None:
         states = training.batches.states
         statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
@@ -131,7 +77,7 @@ def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question) -> Verifi
     return Verification(trainee.model, question.answer_tokens())
 
 
-def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]):  # type: ignore[no-untyped-def]
+def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]) -> SummedLoss:
     loss = recipe.loss.for_labels(correct)
 
     def summed(outputs: Mapping[str, Tensor], labels_N: Tensor) -> Tensor:
