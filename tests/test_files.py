@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.errors import OutputError
-from forejudge.files import prepare_folder, write_bytes, write_shared_text, write_text
+from forejudge.errors import InvalidRequest, OutputError
+from forejudge.files import held_alone, prepare_folder, write_bytes, write_shared_text, write_text
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +51,11 @@ def test_two_that_write_one_file_at_once_do_not_meet(tmp_path: Path, monkeypatch
     write_shared_text(path, "ours")
     assert path.read_text() == "ours"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_work_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
+    with held_alone(tmp_path / "work" / "lock"):
+        with pytest.raises(InvalidRequest, match="being written to by another process"):
+            held_alone(tmp_path / "work" / "lock").__enter__()
+    with held_alone(tmp_path / "work" / "lock"):
+        pass

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from forejudge.errors import OutputError
+from filelock import FileLock, Timeout
+
+from forejudge.errors import InvalidRequest, OutputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +65,27 @@ def remove(path: Path) -> None:
     """Remove a file that may be there. Raises OutputError."""
     with _named(path):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Hold a lock file, with its folder; the lock of a process that was killed is gone with it.
+
+    Raises InvalidRequest where another process holds it.
+    """
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InvalidRequest(
+                f"{path.parent} is being written to by another process: wait for it, or choose another --out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

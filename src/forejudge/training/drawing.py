@@ -12,6 +12,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.prompts_file import PromptLine
+from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
 from forejudge.progress import Report, Stopwatch
 from forejudge.training.disk_space import check_room
@@ -93,10 +94,11 @@ class CandidateDrawing:
         check_room(folder.folder, self.recorded_bytes * wanted // self.settings.rows)
         folder.begin(self.settings)
         stopwatch, drawn = Stopwatch(folder.folder.name, total - wanted, total), 0
-        for block in left:
-            folder.write(block, *self._draw(block))
-            drawn += self._rows_in([block])
-            report(stopwatch.at(total - wanted + drawn, f"{drawn / stopwatch.seconds:.1f} images/s"))
+        with held_alone(folder.folder / "rows" / f".{shard.number}-of-{shard.count}.lock"):
+            for block in left:
+                folder.write(block, *self._draw(block))
+                drawn += self._rows_in([block])
+                report(stopwatch.at(total - wanted + drawn, f"{drawn / stopwatch.seconds:.1f} images/s"))
 
     def _check_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""

@@ -5,6 +5,7 @@ Its checkpoints stay in the run's folder until `output` has written what is load
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import (
 
 from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import InvalidRequest, MissingExtra
+from forejudge.files import held_alone
 from forejudge.progress import Report
 from forejudge.training.batches import IGNORED, Rows, collated
 from forejudge.training.checkpoints import best_weights, ended_with, newest_checkpoint
@@ -57,17 +59,17 @@ class TrainingRun:
     def train(self, folder: Path, device: torch.device, report: Report) -> bool:
         """Train `module` in place to its best checkpoint; go on from the newest one that is whole.
 
-        Returns whether this process is the one that writes.
+        Returns whether this process is the one that writes. Raises InvalidRequest where another run is at it.
         """
-        newest = newest_checkpoint(folder / CHECKPOINTS)
-        with quiet_libraries():
+        with held_alone(folder / CHECKPOINTS / "lock") if _is_writer() else nullcontext(), quiet_libraries():
+            newest = newest_checkpoint(folder / CHECKPOINTS)
             trainer = self._trainer(folder, device, report)
             if newest is not None and ended_with(newest):  # the trainer would take another step
                 self.module.load_state_dict(load_file(best_weights(newest)))
             else:
                 trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
-        return bool(trainer.is_world_process_zero())
+        return _is_writer()
 
     def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
         callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.part, report)]
@@ -145,6 +147,10 @@ class TrainingRun:
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         assert self.metrics is not None
         return self.metrics(np.asarray(prediction.predictions))
+
+
+def _is_writer() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _processes() -> int:
