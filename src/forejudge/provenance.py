@@ -12,9 +12,15 @@ from forejudge.result import package_versions
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Command, commit, device and versions, as plain text."""
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Command, commit, device and versions, as plain text. Absolute paths are named by their last part."""
+    command = " ".join([Path(sys.argv[0]).name, *map(_without_parents, sys.argv[1:])])
     return {"command": command, "commit": _commit(), "device": _describe(device)} | package_versions()
+
+
+def _without_parents(argument: str) -> str:
+    """Where a file lay on the machine is nobody's affair; also of the value in --name=value."""
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def _commit() -> str:

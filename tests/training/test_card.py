@@ -59,7 +59,7 @@ def test_one_licence_of_both_is_the_verifier_s(verified: Path, tiny_run: TinyRun
     ("command", "told"),
     [
         (["/home/me/bin/forejudge", "train", "--labels", "/home/me/labels"], "forejudge train --labels labels"),
-        (["forejudge", "--set", "language_model=/home/me/model/", "--out=/mnt/out"], "language_model=model/ --out=out"),
+        (["forejudge", "--set", "language_model=/home/me/model/", "--out=/mnt/out"], "language_model=model --out=out"),
         (["forejudge", "--set", "language_model=owner/model", "--out", "runs/out"], "owner/model --out runs/out"),
     ],
 )

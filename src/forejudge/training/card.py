@@ -67,7 +67,7 @@ def verifier_card(
         generator_licence=generator_licence or "none: see where it came from",
         language_model_licence=language_model_licence or "none: see where it came from",
         metrics=_table(metrics) if metrics else "None: stage 1 is measured by its loss, in metrics.jsonl.\n",
-        made=_table(_made(generator, recipe)),
+        made=_table(provenance(generator.device) | {"generator weights": generator.fingerprint}),
         recipe=published(recipe).model_dump_json(indent=1),
     )  # fmt: skip
 
@@ -81,12 +81,6 @@ def published(recipe: Chosen) -> Chosen:
 def _named(model: str) -> str:
     """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
     return Path(model).resolve().name if Path(model).is_dir() else model
-
-
-def _made(generator: Generator, recipe: TrainingRecipe) -> dict[str, str]:
-    made = provenance(generator.device)
-    made["command"] = re.sub(r"(?<![^\s=])/\S*/(?=[^\s/])", "", made["command"])  # absolute paths by their last part
-    return made | {"generator weights": generator.fingerprint, "seed": str(recipe.seed)}
 
 
 def _table(values: Mapping[str, Any]) -> str:
