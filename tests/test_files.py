@@ -54,8 +54,9 @@ def test_two_that_write_one_file_at_once_do_not_meet(tmp_path: Path, monkeypatch
 
 
 def test_work_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
-    with held_alone(tmp_path / "work" / "lock"):
-        with pytest.raises(InvalidRequest, match="being written to by another process"):
-            held_alone(tmp_path / "work" / "lock").__enter__()
-    with held_alone(tmp_path / "work" / "lock"):
+    lock = tmp_path / "work" / "lock"
+    refused = pytest.raises(InvalidRequest, match="being written to by another process")
+    with held_alone(lock), refused, held_alone(lock):
+        raise AssertionError("both hold it")
+    with held_alone(lock):
         pass

@@ -8,45 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.miniature.killed_build import MOMENTS, EvenIsRight, often_saved
+from tests.miniature.killed_build import MOMENTS, often_saved
+from tests.miniature.small_build import build
 
 from forejudge import BestOfN
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluation.evaluators import Evaluator
-from forejudge.miniature.build import Build
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.recipe import Recipe, shrunken
-from forejudge.progress import Progress, Report, report_nothing
+from forejudge.miniature.recipe import shrunken
+from forejudge.progress import Progress
 
-EVEN = EvenIsRight()
 SHIPPED = ("generator", "language_model", "verifier")
-
-
-def build(
-    folder: Path, recipe: Recipe | None = None, report: Report = report_nothing, evaluator: Evaluator = EVEN
-) -> Build:
-    return Build(recipe or shrunken(), folder, torch.device("cpu"), report, evaluator)
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """All that would be shipped, without the cards, which tell the time it took."""
     files = [file for part in SHIPPED for file in sorted((folder / part).rglob("*")) if file.is_file()]
     told = {str(file.relative_to(folder)): file for file in files if file.suffix not in (".md", ".jsonl")}
-    del told["generator/vae/config.json"]  # diffusers writes where the weights came from
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in told.items()}
-
-
-@pytest.fixture(scope="module")
-def told() -> list[Progress]:
-    """What was told of the build."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, told: list[Progress]) -> Path:
-    folder = tmp_path_factory.mktemp("built")
-    build(folder, report=told.append).run()
-    return folder
 
 
 def test_a_build_can_be_used(built: Path) -> None:

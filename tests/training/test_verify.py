@@ -15,9 +15,9 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
 from forejudge.training.data import DrawnRows
+from forejudge.training.labelled_rows import LabelledRows
 from forejudge.training.models import Trainee
 from forejudge.training.recipe import LoraSettings
-from forejudge.training.labelled_rows import LabelledRows
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import fit_calibration

@@ -1,0 +1,22 @@
+"""One shrunken build for all tests that look at its parts."""
+
+from pathlib import Path
+
+import pytest
+from tests.miniature.small_build import build
+
+from forejudge.progress import Progress
+
+
+@pytest.fixture(scope="session")
+def told() -> list[Progress]:
+    """What was told of the build."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, told: list[Progress]) -> Path:
+    """The folder of a finished build."""
+    folder = tmp_path_factory.mktemp("built")
+    build(folder, report=told.append).run()
+    return folder
