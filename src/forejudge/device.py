@@ -29,6 +29,11 @@ def _default_device() -> str:
     return "cuda" if local_rank is None else f"cuda:{local_rank}"
 
 
+def is_first_process() -> bool:
+    """Of several processes that a launcher started to train together, whether this is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def resolve_dtype(name: str) -> torch.dtype:
     """float32, bfloat16 or float16 by name. Raises InvalidRequest for another."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

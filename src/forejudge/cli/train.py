@@ -1,6 +1,5 @@
 """`forejudge train`: the two stages that make a verifier."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,13 +46,14 @@ def align(
     dtype: Dtype = "float32",
 ) -> None:
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
+    from forejudge.device import is_first_process
     from forejudge.training.align import align as run_alignment
     from forejudge.training.recipe import ALIGN_RECIPES
 
     chosen = _recipe(ALIGN_RECIPES, recipe, reads, changes)
     with _at_work(generator, device, dtype) as (loaded, show):
         run_alignment(chosen, loaded, captions, validation, out, show)
-    if _is_first_process():
+    if is_first_process():
         typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
 
 
@@ -74,20 +74,16 @@ def verify(
 ) -> None:
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
+    from forejudge.device import is_first_process
     from forejudge.training.recipe import VERIFY_RECIPES
     from forejudge.training.verify import verify as run_verification
 
     chosen = _recipe(VERIFY_RECIPES, recipe, reads, changes)
     with _at_work(generator, device, dtype) as (loaded, progress):
         run_verification(chosen, loaded, labels, validation, out, progress, aligned)
-    if _is_first_process():
+    if is_first_process():
         show(out)
         typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator} --verifier {out}")
-
-
-def _is_first_process() -> bool:
-    """Of several that torch.distributed.run started, only this one waits until the verifier is written."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _recipe(known: Mapping[str, AnyRecipe], name: str, reads: str | None, changes: list[str] | None) -> AnyRecipe:

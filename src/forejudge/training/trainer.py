@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from forejudge.checkpoint import quiet_libraries
+from forejudge.device import is_first_process
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.files import held_alone
 from forejudge.progress import Report
@@ -61,7 +62,7 @@ class TrainingRun:
 
         Returns whether this process is the one that writes. Raises InvalidRequest where another run is at it.
         """
-        with held_alone(folder / CHECKPOINTS / "lock") if _is_writer() else nullcontext(), quiet_libraries():
+        with held_alone(folder / CHECKPOINTS / "lock") if is_first_process() else nullcontext(), quiet_libraries():
             newest = newest_checkpoint(folder / CHECKPOINTS)
             trainer = self._trainer(folder, device, report)
             if newest is not None and ended_with(newest):  # the trainer would take another step
@@ -69,7 +70,7 @@ class TrainingRun:
             else:
                 trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
-        return _is_writer()
+        return is_first_process()
 
     def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
         callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.part, report)]
@@ -147,10 +148,6 @@ class TrainingRun:
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         assert self.metrics is not None
         return self.metrics(np.asarray(prediction.predictions))
-
-
-def _is_writer() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _processes() -> int:
