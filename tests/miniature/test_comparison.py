@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.miniature.small_build import EVEN
 
-from forejudge.miniature.comparison import AS_SHIPPED, VARIANTS, Comparison
+from forejudge.miniature.comparison import BASE, VARIANTS, Comparison
 from forejudge.miniature.recipe import shrunken
 from forejudge.miniature.verifier_build import VerifierBuild
 from forejudge.progress import report_nothing
@@ -32,13 +32,13 @@ def test_variants_differ_in_what_they_are_named_for(comparison: Comparison, buil
     comparison.figures()
 
     def kept(variant: str, file: str) -> dict[str, object]:
-        path = built / "comparison" / f"{variant.replace(' ', '-')}-2-steps-seed-0" / file
+        path = built / "comparison" / f"{variant.replace(', ', '-').replace(' ', '-')}-2-steps-seed-0" / file
         return dict(json.loads(path.read_text()))
 
-    shipped, data = kept(AS_SHIPPED, "recipe.json"), kept(AS_SHIPPED, "trained_on.json")
+    shipped, data = kept(BASE, "recipe.json"), kept(BASE, "trained_on.json")
     for name in VARIANTS:
         recipe, trained_on = kept(name, "recipe.json"), kept(name, "trained_on.json")
         differs = {field for field in recipe if recipe[field] != shipped[field]}
         differs |= {field for field in data if trained_on[field] != data[field]}
         expected = {"loss"} if VARIANTS[name].changes else {"aligned"}
-        assert differs == (set() if name == AS_SHIPPED else expected), name
+        assert differs == (set() if name == BASE else expected), name

@@ -7,8 +7,8 @@ import pytest
 from tests.training.tiny_run import TinyRun
 
 from forejudge.training import card
-from forejudge.training.card import published, verifier_card
-from forejudge.training.recipe import TrainingRecipe
+from forejudge.training.card import verifier_card
+from forejudge.training.recipe import TrainingRecipe, published
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 

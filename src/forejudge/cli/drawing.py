@@ -28,7 +28,7 @@ Record = Annotated[
     str | None,
     Option(metavar="LIST", help="States to keep, such as hidden:6,latent, or all for every block (default: none)."),
 ]
-BatchSize = Annotated[int, Option(help="Candidates drawn at once.")]
+BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once.")]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from forejudge.evaluation.detection import Box, Detection
 from forejudge.evaluation.picture_command import PictureCommand
 from forejudge.evaluation.prompts_file import PromptLine
 
+_GENEVAL = "geneval"
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"}
 
 
@@ -83,6 +84,8 @@ def load_evaluator(name: str) -> Evaluator:
         module, _, class_name = BUILT_IN[name].partition(":")
         evaluator: Evaluator = getattr(importlib.import_module(module), class_name)()
         return evaluator
+    if name == _GENEVAL:
+        raise InvalidRequest("GenEval's own detector does not come with this version: give a command that runs it")
     command = CommandEvaluator(name)
     if not name.strip() or shutil.which(shlex.split(name)[0]) is None:
         raise InvalidRequest(

@@ -10,6 +10,7 @@ from diffusers import AutoencoderDC
 from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
+from forejudge.files import write_text
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from forejudge.miniature.cards import generator_card, language_model_card
@@ -64,7 +65,7 @@ class Build:
         self._work.mkdir(parents=True, exist_ok=True)
         if path.exists() and read_config(path, Recipe) != self.recipe:
             raise InvalidRequest(f"{path} holds another recipe: build in another folder")
-        path.write_text(self.recipe.model_dump_json(indent=2) + "\n")
+        write_text(path, self.recipe.model_dump_json(indent=2) + "\n")
 
     @property
     def _work(self) -> Path:

@@ -43,7 +43,7 @@ license: apache-2.0
 A small Qwen2 with a vocabulary of its own, pre-trained on texts of the miniature world: scenes said in words, the same
 scene said twice in different words, and questions about scenes, never an answer to one and never a picture. It stands
 in for Qwen2.5-0.5B: the verifier is made of it, and alignment finds a model that can already speak. Perplexity is that
-of texts about scenes which training prompts never ask for.
+of texts about scenes of validation prompts.
 """
 
 

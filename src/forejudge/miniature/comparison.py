@@ -9,7 +9,7 @@ import numpy as np
 
 from forejudge.evaluation.best_of_n import distance_closed
 from forejudge.journal import Journal
-from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases
+from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases, work_digest
 from forejudge.miniature.report import Figure, chooser_outcomes, figure, pair_accuracy_of, ranking_figures
 from forejudge.miniature.splits import cases
 from forejudge.miniature.verifier_build import Captions, VerifierBuild
@@ -18,7 +18,7 @@ from forejudge.training.losses import VerifierLoss
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-AS_SHIPPED = "as shipped"
+BASE = "class-weighted, new captions"
 CHOSEN_FROM = 8  # the N of Best-of-N
 
 
@@ -31,7 +31,7 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    AS_SHIPPED: Variant(),
+    BASE: Variant(),
     "original captions": Variant(captions="original"),
     "without alignment": Variant(captions=None),
     "cross-entropy": Variant(changes={"loss": VerifierLoss(kind="cross-entropy")}),
@@ -42,7 +42,7 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every variant with every training seed; `steps` of training each, so that all of it is done in time."""
+    """Every variant with every training seed, `steps` of training each; the last checkpoint is taken, not the best."""
 
     build: VerifierBuild
     training_seeds: int
@@ -76,16 +76,20 @@ class Comparison:
         return self.build.recipe.verify.model_copy(update=changes)
 
     def _folder(self, name: str, seed: int) -> Path:
-        return self.build.folder / "comparison" / f"{name.replace(' ', '-')}-{self.steps}-steps-seed-{seed}"
+        return (
+            self.build.folder
+            / "comparison"
+            / f"{name.replace(', ', '-').replace(' ', '-')}-{self.steps}-steps-seed-{seed}"
+        )
 
     def _outcomes(self) -> Outcomes:
         verifiers = {
             f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
             for name, seed in self._runs()
         }
-        journal = Journal(self.build.folder / "comparison" / "candidates.jsonl")
-        held = cases("test", self.per_task)
-        build = self.build
+        held, build = cases("test", self.per_task), self.build
+        work = work_digest(build.generator, verifiers, held, CHOSEN_FROM)
+        journal = Journal(build.folder / "comparison" / f"candidates-{work}.jsonl")
         return draw_and_judge_cases(
             build.generator, verifiers, held, self.test_seeds, CHOSEN_FROM, journal, build.report
         )

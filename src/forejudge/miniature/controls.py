@@ -13,7 +13,7 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 class _Control(Verifier):
     def __init__(self, verifier: LanguageModelVerifier) -> None:
         self.name, self.verifier = verifier.name, verifier
-        self.reads, self.calibrated = verifier.reads, verifier.calibrated
+        self.reads, self.calibrated, self.digest = verifier.reads, verifier.calibrated, verifier.digest
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""

@@ -4,6 +4,7 @@ Every candidate is finished and judged by GenEval's rules, so that each chooser'
 Work is kept in a journal, one entry a case and seed, and goes on where it was stopped.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,6 +52,16 @@ def draw_and_judge_cases(
         journal.add(_entry(generator, verifiers, case, seed, candidates))
         report(stopwatch.at(number))
     return _outcomes(journal, cases, seeds, list(verifiers))
+
+
+def work_digest(generator: Generator, verifiers: Mapping[str, Verifier], cases: list[TestCase], candidates: int) -> str:
+    """What tells a journal's entries from those of any other work: 12 hexadecimal digits."""
+    digest = hashlib.sha256(f"{generator.fingerprint}|{candidates}".encode())
+    for case in cases:
+        digest.update(f"|{case.description.prompt}|{case.repeat}".encode())
+    for name, verifier in verifiers.items():
+        digest.update(f"|{name}|{verifier.digest}".encode())
+    return digest.hexdigest()[:12]
 
 
 def _entry(

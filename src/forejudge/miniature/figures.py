@@ -13,7 +13,7 @@ from forejudge.journal import Journal
 from forejudge.miniature.controls import ShuffledStates, ZeroedStates
 from forejudge.miniature.coupling import NOISE_SHAPE, Asked, couple
 from forejudge.miniature.detector import detect
-from forejudge.miniature.evaluation import Outcomes, correct_pictures, draw_and_judge_cases
+from forejudge.miniature.evaluation import Outcomes, correct_pictures, draw_and_judge_cases, work_digest
 from forejudge.miniature.report import averages, best_of_n_table, distance_closed_by, ranking_figures
 from forejudge.miniature.scene import render, to_images
 from forejudge.miniature.sharpness import edge_widths
@@ -66,7 +66,8 @@ class MiniatureTest:
         }
 
     def _outcomes(self, held: list[TestCase]) -> Outcomes:
-        journal = Journal(self.folder / "candidates.jsonl")
+        work = work_digest(self.generator, self.verifiers, held, max(self.ns))
+        journal = Journal(self.folder / f"candidates-{work}.jsonl")
         return draw_and_judge_cases(
             self.generator, self.verifiers, held, self.seeds, max(self.ns), journal, self.report
         )
@@ -79,7 +80,8 @@ class MiniatureTest:
 
     def _steps(self, held: list[TestCase], steps: int) -> dict[str, Any]:
         """Best-of-1 with more denoising steps: candidate 0 of each case, first seed."""
-        journal = Journal(self.folder / f"steps_{steps}.jsonl")
+        work = work_digest(self.generator, {}, held, 1)
+        journal = Journal(self.folder / f"steps-{steps}-{work}.jsonl")
         done = len(journal.entries)
         stopwatch = Stopwatch(f"{steps} steps", done, len(held))
         for number, case in enumerate(held[done:], start=done + 1):

@@ -8,6 +8,7 @@ import torch
 
 from forejudge.checkpoint import local_folder
 from forejudge.evaluation.evaluators import Evaluator
+from forejudge.files import write_text
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.miniature.captioner import MiniatureCaptioner
@@ -54,7 +55,7 @@ class VerifierBuild:
         self.draw()
         self.train(self.folder / "verifier", self.recipe.verify)
         card = self.folder / "verifier" / CARD_FILE
-        card.write_text(with_test_figures(card.read_text()))
+        write_text(card, with_test_figures(card.read_text()))
 
     def draw(self) -> None:
         """Labelled and captioned candidates of training and validation prompts, their states recorded."""

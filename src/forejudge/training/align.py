@@ -9,7 +9,7 @@ from torch import Tensor
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
 from forejudge.training.batches import IGNORED, CaptionBatches, Rows
-from forejudge.training.data import DrawnRows, state_statistics
+from forejudge.training.data import DrawnRows, check_held_out, state_statistics
 from forejudge.training.models import new_trainee, set_statistics
 from forejudge.training.output import Output
 from forejudge.training.recipe import AlignRecipe
@@ -32,6 +32,7 @@ def align(
     """
     training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
     output = Output(out, generator)
+    check_held_out(training, held_out)
     if output.begin(recipe, {"training": training.folder.digest, "validation": held_out.folder.digest}):
         return
     reading = reading_named(recipe.reads, recipe.vision_tower)

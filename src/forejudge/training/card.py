@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from forejudge.generators import KNOWN_MODELS
 from forejudge.generators.base import Generator
 from forejudge.provenance import provenance
-from forejudge.training.recipe import AlignRecipe, Chosen, TrainingRecipe
+from forejudge.training.recipe import AlignRecipe, TrainingRecipe, named_model, published
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 _CARD = """---
@@ -19,7 +19,7 @@ license: {licence}
 ---
 # {title}
 
-Reads {reads} of {generator} and {does}. Load it with `forejudge generate PROMPT --generator {generator} --verifier
+Reads {reads} of {generator} and {does}. Load it with `forejudge generate PROMPT --generator GENERATOR --verifier
 FOLDER`, or `LanguageModelVerifier.from_pretrained(FOLDER)`.
 
 ## Licences
@@ -32,8 +32,8 @@ A verifier is made from a language model and from what a generator draws: the te
 
 ## Figures on validation prompts
 {metrics}
-Temperature and bias of the probability were fitted on these prompts; none of them is a training prompt. Test figures
-are made by an evaluation, never by training.
+Temperature and bias of the probability were fitted on these candidates. Test figures are made by an evaluation, never
+by training.
 
 ## Made
 {made}
@@ -61,8 +61,8 @@ def verifier_card(
         title="An aligned connector" if is_aligned else "A verifier",
         does=_ALIGNED if is_aligned else _VERIFIES,
         reads=verifier.config.reads,
-        generator=_named(generator.name),
-        language_model=_named(recipe.language_model),
+        generator=named_model(generator.name),
+        language_model=named_model(recipe.language_model),
         licence=generator_licence if len(stated) == 1 and generator_licence else "other",
         generator_licence=generator_licence or "none: see where it came from",
         language_model_licence=language_model_licence or "none: see where it came from",
@@ -70,17 +70,6 @@ def verifier_card(
         made=_table(provenance(generator.device) | {"generator weights": generator.fingerprint}),
         recipe=published(recipe).model_dump_json(indent=1),
     )  # fmt: skip
-
-
-def published(recipe: Chosen) -> Chosen:
-    """The recipe with models named as the card names them."""
-    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
-    return recipe.model_copy(update={field: model and _named(model) for field, model in models.items()})
-
-
-def _named(model: str) -> str:
-    """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def _table(values: Mapping[str, Any]) -> str:

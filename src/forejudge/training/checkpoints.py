@@ -29,4 +29,4 @@ def ended_with(checkpoint: Path) -> bool:
 def best_weights(checkpoint: Path) -> Path:
     """The file of the best weights up to this checkpoint."""
     best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
-    return checkpoint.with_name(f"checkpoint-{best}") / "model.safetensors"
+    return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forejudge.errors import CheckpointError, MismatchError
+from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
+from forejudge.evaluation.geneval_prompts import normalised_text
 from forejudge.generators.base import Generator
 from forejudge.training.row_folder import RowFolder
 from forejudge.training.states import RecomputedStates, RecordedStates, States
@@ -27,13 +28,15 @@ class DrawnRows:
 
     @classmethod
     def of(cls, folder: Path, generator: Generator) -> "DrawnRows":
-        """Raises MismatchError where another generator drew them."""
+        """Raises MismatchError where another generator drew them, or the same in another dtype."""
         rows = cls(RowFolder(folder))
-        drawn_by = rows.folder.settings.revision
+        drawn_by, dtype = rows.folder.settings.revision, rows.folder.settings.dtype
         if drawn_by != generator.fingerprint:
             raise MismatchError(
                 f"{folder} was drawn by weights {drawn_by}, {generator.name} has {generator.fingerprint}: draw it anew"
             )
+        if dtype != (running := str(generator.dtype).removeprefix("torch.")):
+            raise MismatchError(f"{folder} was drawn in {dtype}, the generator runs in {running}: make them the same")
         return rows
 
     def __len__(self) -> int:
@@ -76,3 +79,15 @@ def state_statistics(states: States, count: int, seed: int, most: int) -> tuple[
     """Mean and variance of each channel, over `most` of `count` rows at random: (D,) each."""
     order: Sequence[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return channel_statistics(states.batches(order[:most]))
+
+
+def check_held_out(training: DrawnRows, validation: DrawnRows) -> None:
+    """Raises InvalidRequest where a run would be judged by what it is trained on."""
+    if training.folder.digest == validation.folder.digest:
+        raise InvalidRequest(f"{validation.folder.folder} holds the training candidates: draw those of other prompts")
+
+
+def share_of_training_prompts(training: DrawnRows, validation: DrawnRows) -> float:
+    """How many validation candidates, in [0, 1], were drawn from a text that training candidates were drawn from."""
+    known = set(map(normalised_text, set(training.prompts)))
+    return float(np.mean([normalised_text(prompt) in known for prompt in validation.prompts]))

@@ -17,6 +17,7 @@ from forejudge.generators.base import Generator, Sampling
 from forejudge.progress import Report, Stopwatch
 from forejudge.training.disk_space import check_room
 from forejudge.training.groups import Group, groups_of
+from forejudge.training.recipe import named_model
 from forejudge.training.row_folder import DrawingSettings, RowFolder
 from forejudge.training.shard import Shard
 from forejudge.training.states import half
@@ -52,7 +53,7 @@ class CandidateDrawing:
         """What decides the rows."""
         lines = "\n".join(line.metadata for line in self.lines)
         return DrawingSettings(
-            generator=self.generator.name,
+            generator=named_model(self.generator.name),
             revision=self.generator.fingerprint,
             dtype=str(self.generator.dtype).removeprefix("torch."),
             judged_by=self.observer.name,

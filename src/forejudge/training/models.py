@@ -16,7 +16,7 @@ from forejudge.checkpoint import load_library_model, load_tokenizer, local_folde
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import KNOWN_MODELS
 from forejudge.generators.base import Generator
-from forejudge.training.recipe import LoraSettings, TrainingRecipe
+from forejudge.training.recipe import LoraSettings, TrainingRecipe, published, read_recipe
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier
 from forejudge.verifiers.reading import Reading
@@ -78,6 +78,10 @@ def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) 
         raise MismatchError(f"{warning}: align again")
     if aligned.config.reads != recipe.reads:
         raise MismatchError(f"{folder} reads {aligned.config.reads}, the recipe {recipe.reads}: make them the same")
+    made_with = read_recipe(folder)
+    for field in ("language_model", "vision_tower"):
+        if made_with.get(field) != (wanted := getattr(published(recipe), field)):
+            raise MismatchError(f"{folder} was made with {field} = {made_with.get(field)}, the recipe has {wanted}")
     if aligned.model.head is not None:
         raise MismatchError(f"{folder} answers by a head, so it is no aligned connector: take what stage 1 left")
     return Trainee(aligned.model, aligned.tokenizer)

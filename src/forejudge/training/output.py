@@ -13,11 +13,11 @@ from forejudge.device import resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_shared_text, write_text
 from forejudge.generators.base import Generator
-from forejudge.training.card import published, verifier_card
-from forejudge.training.recipe import TrainingRecipe
+from forejudge.training.card import verifier_card
+from forejudge.training.recipe import RECIPE_FILE, TrainingRecipe, published
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-RECIPE_FILE, INPUTS_FILE = "recipe.json", "trained_on.json"
+INPUTS_FILE = "trained_on.json"
 FIGURES_FILE, CARD_FILE = "metrics.json", "README.md"
 CHECKPOINTS = "checkpoints"
 
@@ -35,7 +35,10 @@ class Output:
         """
         self._keep(RECIPE_FILE, published(recipe).model_dump(mode="json"))
         self._keep(INPUTS_FILE, {"generator": self.generator.fingerprint, **trained_on})
-        return (self.folder / CARD_FILE).exists()
+        is_finished = (self.folder / CARD_FILE).exists()
+        if is_finished:
+            self._drop_checkpoints()  # of a run that was killed just before it did
+        return is_finished
 
     def _keep(self, name: str, present: Mapping[str, Any]) -> None:
         path = self.folder / name
@@ -63,4 +66,7 @@ class Output:
         if metrics is not None:
             write_text(self.folder / FIGURES_FILE, json.dumps(metrics, indent=1) + "\n")
         write_text(self.folder / CARD_FILE, verifier_card(verifier, self.generator, recipe, metrics))
-        shutil.rmtree(self.folder / CHECKPOINTS)
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)

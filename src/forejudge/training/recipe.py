@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
+from forejudge.checkpoint import named_file
 from forejudge.errors import InvalidRequest
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.question import PICTURE, PUBLISHED_QUESTION, check_question
 from forejudge.verifiers.reading import ReadingName
 
+RECIPE_FILE = "recipe.json"  # in a run's folder
 Chosen = TypeVar("Chosen", bound="TrainingRecipe")
 
 
@@ -164,3 +167,20 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def published(recipe: Chosen) -> Chosen:
+    """The recipe with models named as the card names them."""
+    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
+    return recipe.model_copy(update={field: model and named_model(model) for field, model in models.items()})
+
+
+def named_model(model: str) -> str:
+    """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """What a run in a folder was begun with, as JSON has it. Raises CheckpointError where that cannot be read."""
+    with named_file(folder / RECIPE_FILE):
+        return dict(json.loads((folder / RECIPE_FILE).read_text()))

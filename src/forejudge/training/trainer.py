@@ -69,6 +69,7 @@ class TrainingRun:
                 self.module.load_state_dict(load_file(best_weights(newest)))
             else:
                 trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+            _check_numbers(self.module)
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
         return is_first_process()
 
@@ -148,6 +149,11 @@ class TrainingRun:
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         assert self.metrics is not None
         return self.metrics(np.asarray(prediction.predictions))
+
+
+def _check_numbers(module: nn.Module) -> None:
+    if not all(weight.isfinite().all() for weight in module.parameters()):
+        raise InvalidRequest("training diverged, weights are no numbers: lower learning_rate or change precision")
 
 
 def _processes() -> int:

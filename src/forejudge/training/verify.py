@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
-from forejudge.training.data import DrawnRows, state_statistics
+from forejudge.training.data import DrawnRows, check_held_out, share_of_training_prompts, state_statistics
 from forejudge.training.labelled_rows import LabelledRows
 from forejudge.training.models import Trainee, aligned_trainee, digest_of, new_trainee, set_statistics, with_head
 from forejudge.training.output import Output
@@ -37,6 +37,7 @@ def verify(
     finished one is left as it is. Raises InvalidRequest where `out` holds another recipe's run.
     """
     rows, rows_held_out = DrawnRows.of(labels, generator), DrawnRows.of(validation, generator)
+    check_held_out(rows, rows_held_out)
     output = Output(out, generator)
     trained_on = {"training": rows.folder.digest, "validation": rows_held_out.folder.digest}
     if output.begin(recipe, {**trained_on, "aligned": digest_of(aligned)}):
@@ -64,7 +65,8 @@ def verify(
         metrics=lambda answered: _figures(held_out, answered),
     )
     if run.train(out, generator.device, report):
-        _write(recipe, trainee.merged(), held_out, output, reading)
+        shared = {"share of these with a training prompt": share_of_training_prompts(rows, rows_held_out)}
+        _write(recipe, trainee.merged(), held_out, output, reading, shared)
 
 
 def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question) -> Verification:
@@ -94,7 +96,14 @@ def _figures(held_out: LabelledRows, answered: NDArray[np.float32]) -> dict[str,
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def _write(recipe: VerifyRecipe, trainee: Trainee, held_out: LabelledRows, output: Output, reading: Reading) -> None:
+def _write(
+    recipe: VerifyRecipe,
+    trainee: Trainee,
+    held_out: LabelledRows,
+    output: Output,
+    reading: Reading,
+    shared: dict[str, float],
+) -> None:
     """Calibrate what will be loaded: the weights as they are stored, without the trainer's mixed precision."""
     stage = Verification(trainee.model, held_out.batches.question.answer_tokens())
     stage.to(output.dtype(recipe)).float()
@@ -107,4 +116,4 @@ def _write(recipe: VerifyRecipe, trainee: Trainee, held_out: LabelledRows, outpu
         calibration=calibration,
     )
     verifier = LanguageModelVerifier(str(output.folder), config, trainee.model, trainee.tokenizer, reading)
-    output.write(verifier, recipe, metrics.to_json())
+    output.write(verifier, recipe, metrics.to_json() | shared)

@@ -12,6 +12,7 @@ class Verifier(ABC):
     name: str
     reads: frozenset[Stage]
     calibrated: bool  # whether its verdicts carry a probability
+    digest: str  # tells its weights from any others
 
     @abstractmethod
     def check(self, generator: Generator) -> list[str]:

@@ -1,5 +1,8 @@
 """From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu`."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +35,13 @@ class Connector(nn.Module):
 
     def forward(self, hidden_NTD: Tensor) -> Tensor:
         """(N, T, D) to (N, T, embedding width)."""
-        standard_NTD = (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
-        embedded: Tensor = self.layers(standard_NTD)
+        standard_NTD = (hidden_NTD.float() - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
+        embedded: Tensor = self.layers(standard_NTD.to(next(self.layers.parameters()).dtype))
         return embedded
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moved with the weights, but never rounded with them: float16 does not hold every variance."""
+        statistics = self.mean_D, self.variance_D
+        super()._apply(fn, recurse)
+        self.mean_D, self.variance_D = (each.to(self.mean_D.device) for each in statistics)
+        return self

@@ -5,6 +5,7 @@ folder: verifier.json (VerifierConfig), connector.safetensors, language_model/ w
 vision_tower/, with a head head.safetensors.
 """
 
+import hashlib
 import math
 import shutil
 from pathlib import Path
@@ -38,7 +39,7 @@ from forejudge.verifiers.yes_no import YesNoModel
 CONFIG_FILE = "verifier.json"
 CONNECTOR_FILE, HEAD_FILE = "connector.safetensors", "head.safetensors"
 LANGUAGE_MODEL, VISION_TOWER = "language_model", "vision_tower"
-COMPANIONS = ("README.md", "metrics.json", "recipe.json")  # that training leaves beside the weights
+COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # that training leaves beside the weights
 
 
 class VerifierConfig(BaseModel):
@@ -82,6 +83,7 @@ class LanguageModelVerifier(Verifier):
         self.answers = list(self.question.answer_tokens())
         self.reads = frozenset({self.reading.stage})
         self.calibrated = config.calibration is not None
+        self.digest = _digest(model)
 
     @classmethod
     def from_pretrained(
@@ -186,3 +188,11 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
+
+
+def _digest(model: YesNoModel) -> str:
+    """Of the connector's weights, which every training changes: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.connector.state_dict().items()):
+        digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
