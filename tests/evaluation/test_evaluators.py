@@ -56,7 +56,12 @@ def test_a_command_is_named_as_it_was_given() -> None:
     assert load_evaluator(command).name == command
 
 
-@pytest.mark.parametrize("name", ["nonesuch", "nonesuch --fast", "", " ", "geneval", "./judge.py"])
+@pytest.mark.parametrize("name", ["nonesuch", "nonesuch --fast", "", " ", "./judge.py"])
 def test_what_cannot_be_started_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"unknown evaluator .*: expected geneval-miniature or a command"):
         load_evaluator(name)
+
+
+def test_what_does_not_come_with_this_version_is_said_by_name() -> None:
+    with pytest.raises(InvalidRequest, match="GenEval's own detector does not come with this version"):
+        load_evaluator("geneval")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forejudge.generators import load_generator
-from forejudge.miniature.evaluation import Outcomes
+from forejudge.miniature.evaluation import Outcomes, work_digest
 from forejudge.miniature.figures import SHIPPED, MiniatureTest, load_verifiers, with_controls
 from forejudge.miniature.report import best_of_n_table, distance_closed_by, ranking_figures
 from forejudge.miniature.splits import cases
@@ -68,3 +68,19 @@ def test_a_small_run_gives_json_and_goes_on_where_it_was_stopped(
     seen.clear()
     assert test.figures()["best_of_n"] == first["best_of_n"]
     assert seen == []
+
+
+def test_other_verifiers_or_cases_are_other_work(tiny_generator: Path, tiny_verifier: Path) -> None:
+    generator = load_generator(str(tiny_generator), CPU, torch.float32)
+    verifiers = load_verifiers(str(tiny_verifier), [], generator, CPU)
+    digest = work_digest(generator, verifiers, cases("test", 1), 2)
+    assert digest == work_digest(generator, load_verifiers(str(tiny_verifier), [], generator, CPU), cases("test", 1), 2)
+    others = load_verifiers(str(tiny_verifier), [], generator, CPU)
+    others[SHIPPED].digest = "of other weights"
+    changed = [
+        work_digest(generator, others, cases("test", 1), 2),
+        work_digest(generator, {}, cases("test", 1), 2),
+        work_digest(generator, verifiers, cases("test", 2), 2),
+        work_digest(generator, verifiers, cases("test", 1), 3),
+    ]
+    assert len({digest, *changed}) == 5
