@@ -24,7 +24,7 @@ def verifier(tiny_verifier: Path) -> LanguageModelVerifier:
 @pytest.fixture
 def candidates() -> Candidates:
     hidden_NTD = torch.randn(6, 64, 64, generator=torch.Generator().manual_seed(0))
-    return Candidates(tuple(range(6)), CUT, {CUT: hidden_NTD}, None)
+    return Candidates(tuple(range(6)), CUT, {CUT: hidden_NTD}, torch.arange(6))
 
 
 def test_shuffled_states_give_the_same_verdicts_to_other_candidates(
@@ -42,6 +42,7 @@ def test_zeroed_states_leave_the_prompt_alone_to_decide(
     verifier: LanguageModelVerifier, candidates: Candidates
 ) -> None:
     control = ZeroedStates(verifier)
-    scores = {verdict.score for verdict in control.judge(PROMPT, candidates)}
-    assert len(scores) == 1
-    assert scores != {verdict.score for verdict in control.judge("a photo of three stars", candidates)}
+    scores = [verdict.score for verdict in control.judge(PROMPT, candidates)]
+    assert scores == pytest.approx([scores[0]] * 6, abs=1e-5)  # rounded by place in the batch
+    other = control.judge("a photo of three stars", candidates)[0]
+    assert abs(other.score - scores[0]) > 1e-4
