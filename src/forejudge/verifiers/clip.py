@@ -10,9 +10,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from forejudge.checkpoint import load_library_model, local_folder, named_file, quiet_libraries
 from forejudge.generators.base import Architecture
 from forejudge.types import IMAGE, Candidates
-from forejudge.verifiers.reading import Reading
-
-VISION_TOWER = "vision_tower"  # the tower's place in a verifier's folder
+from forejudge.verifiers.reading import VISION_TOWER, Reading
 
 
 class ClipReading(Reading):

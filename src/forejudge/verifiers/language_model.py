@@ -8,6 +8,7 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -33,12 +34,12 @@ from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.question import PUBLISHED_QUESTION, Question, check_question
-from forejudge.verifiers.reading import Reading, ReadingName, reading_named
+from forejudge.verifiers.reading import VISION_TOWER, Reading, ReadingName, reading_named
 from forejudge.verifiers.yes_no import YesNoModel
 
 CONFIG_FILE = "verifier.json"
 CONNECTOR_FILE, HEAD_FILE = "connector.safetensors", "head.safetensors"
-LANGUAGE_MODEL, VISION_TOWER = "language_model", "vision_tower"
+LANGUAGE_MODEL = "language_model"
 COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # that training leaves beside the weights
 
 
@@ -83,7 +84,6 @@ class LanguageModelVerifier(Verifier):
         self.answers = list(self.question.answer_tokens())
         self.reads = frozenset({self.reading.stage})
         self.calibrated = config.calibration is not None
-        self.digest = _digest(model)
 
     @classmethod
     def from_pretrained(
@@ -173,6 +173,14 @@ class LanguageModelVerifier(Verifier):
             for yes, no in answered[:, self.answers].tolist()
         ]
 
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """See `Verifier.digest`: 16 hexadecimal digits of the connector's weights, which every training changes."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.connector.state_dict().items()):
+            digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
@@ -188,11 +196,3 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
-
-
-def _digest(model: YesNoModel) -> str:
-    """Of the connector's weights, which every training changes: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.connector.state_dict().items()):
-        digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from forejudge.types import Candidates, Stage
 
 ReadingName = Annotated[str, Field(pattern=r"^(hidden:[1-9]\d*|latent|clip)$")]
 """How a reading is spelt: hidden:K (after K blocks), latent or clip."""
+VISION_TOWER = "vision_tower"  # the tower's place in the folder of a verifier that reads clip
 
 
 class Reading(ABC):
