@@ -62,7 +62,7 @@ def test_an_aligned_connector_that_reads_something_else_is_refused(
     forejudge: CommandLine, tiny_run: TinyRun, aligned: Path
 ) -> None:
     line = refusal(command(forejudge, tiny_run, "verify", "--aligned", aligned, "--reads", "latent"), 1)
-    assert "reads hidden:2, the recipe latent: make them the same" in line
+    assert "has reads = hidden:2, the recipe latent: make them the same" in line
 
 
 def test_unfinished_labels_are_refused(forejudge: CommandLine, tiny_run: TinyRun) -> None:

@@ -217,7 +217,7 @@ def test_it_goes_on_from_what_stage_1_left(tiny_run: TinyRun, aligned: Path, tmp
 def test_an_aligned_connector_that_reads_something_else_is_refused(
     tiny_run: TinyRun, aligned: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(MismatchError, match="aligned reads hidden:2, the recipe hidden:3: make them the same"):
+    with pytest.raises(MismatchError, match="aligned has reads = hidden:2, the recipe hidden:3: make them the same"):
         tiny_run.verify(tmp_path / "out", aligned=aligned, reads="hidden:3")
 
 

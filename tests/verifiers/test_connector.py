@@ -2,8 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
+from forejudge.errors import InvalidRequest
 from forejudge.training.statistics import channel_statistics
 from forejudge.verifiers.connector import Connector
 
@@ -42,3 +44,19 @@ def test_a_silent_channel_divides_by_no_zero() -> None:
     connector = Connector(4, 6)
     connector.set_statistics(torch.zeros(4), torch.zeros(4))
     assert connector(torch.zeros(1, 2, 4)).isfinite().all()
+
+
+def test_merging_puts_a_square_of_neighbours_into_one_token() -> None:
+    torch.manual_seed(1)
+    connector = Connector(4, 6, merge_size=2)
+    hidden_HWD = torch.randn(4, 6, 4)[:, :4]
+    first = connector(hidden_HWD.reshape(1, 16, 4))
+    assert first.shape == (1, 4, 6)
+    upper_right = torch.cat([hidden_HWD[0, 2], hidden_HWD[0, 3], hidden_HWD[1, 2], hidden_HWD[1, 3]])
+    torch.testing.assert_close(first[0, 1], connector.layers(upper_right / (1 + 1e-6) ** 0.5))
+
+
+@pytest.mark.parametrize("tokens", [9, 8, 15])
+def test_tokens_that_do_not_merge_are_refused(tokens: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"a multiple of 2 tokens, not {tokens} tokens in all"):
+        Connector(4, 6, merge_size=2)(torch.zeros(1, tokens, 4))

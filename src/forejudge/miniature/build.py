@@ -13,7 +13,8 @@ from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from forejudge.miniature.cards import generator_card, language_model_card
+from forejudge.miniature.cards import clip_card, generator_card, language_model_card
+from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
 from forejudge.miniature.language_model import (
@@ -29,15 +30,16 @@ from forejudge.miniature.world import write_world
 from forejudge.progress import Report
 from forejudge.provenance import provenance
 
-PARTS = ("world", "autoencoder", "generator", "language-model", "verifier")
+PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "verifier")
+_CAPTIONS_TO_FIND = 200
 
 
 @dataclass(frozen=True)
 class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
-    The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), and work/ with
-    checkpoints, labels and captions, which nothing else needs.
+    The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), clip/ (what baselines read
+    pictures with), and work/ with checkpoints, labels and captions, which nothing else needs.
     """
 
     recipe: Recipe
@@ -129,6 +131,20 @@ class Build:
             tokenizer.save_pretrained(folder)
         made = self._made(seconds) | {"held-out perplexity per token": round(perplexity, 3)}
         (folder / "README.md").write_text(language_model_card(recipe, made))
+
+    def _clip(self) -> None:
+        recipe, tokenizer = self.recipe.clip, caption_tokenizer()
+        torch.manual_seed(self.recipe.seed)
+        model = new_clip(tokenizer, recipe.width, recipe.layers).to(self.device)
+        loss = clip_loss(model, tokenizer, recipe.settings.batch_size, self.recipe.seed + 6)
+        trained, seconds = train("clip", model, loss, recipe.settings, self._work / "clip.checkpoint", self.report)
+        found = held_out_retrieval(trained.half().float().eval(), tokenizer, _CAPTIONS_TO_FIND, self.recipe.seed + 7)
+        folder = self.folder / "clip"
+        with quiet_libraries():
+            for part in (trained.half(), tokenizer, picture_processor()):
+                part.save_pretrained(folder)
+        made = self._made(seconds) | {f"own caption found among {_CAPTIONS_TO_FIND} held-out ones": round(found, 3)}
+        (folder / "README.md").write_text(clip_card(recipe, made))
 
     def _verifier(self) -> None:
         VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report).run()

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from forejudge.miniature.recipe import GeneratorRecipe, LanguageModelRecipe
+from forejudge.miniature.recipe import ClipRecipe, GeneratorRecipe, LanguageModelRecipe
 
 _GENERATOR = """---
 library_name: diffusers
@@ -46,6 +46,18 @@ in for Qwen2.5-0.5B: the verifier is made of it, and alignment finds a model tha
 of texts about scenes of validation prompts.
 """
 
+_CLIP = """---
+library_name: transformers
+pipeline_tag: zero-shot-image-classification
+license: apache-2.0
+---
+# The miniature's CLIP
+
+A small CLIP of the library's own class, trained on clean pictures of the miniature world and their captions. Its vision
+tower is what the baseline MLLM w/ CLIP reads finished pictures with, both towers together are CLIPScore. It has seen
+nothing that the generator draws, and no label.
+"""
+
 
 def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
     """The card of the generator; `made` says when, where and how long."""
@@ -55,6 +67,11 @@ def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
 def language_model_card(recipe: LanguageModelRecipe, made: dict[str, Any]) -> str:
     """The card of the language model; `made` holds its held-out perplexity, too."""
     return _LANGUAGE_MODEL + _sections(recipe, made)
+
+
+def clip_card(recipe: ClipRecipe, made: dict[str, Any]) -> str:
+    """The card of CLIP; `made` holds how well it finds captions, too."""
+    return _CLIP + _sections(recipe, made)
 
 
 def with_test_figures(card: str) -> str:

@@ -35,6 +35,16 @@ class LanguageModelRecipe(_Recipe):
     )
 
 
+class ClipRecipe(_Recipe):
+    """Size and training of CLIP, which the baselines read pictures with; both towers are of one size."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 4
+    settings: TrainingSettings = TrainingSettings(
+        steps=1500, batch_size=96, learning_rate=1e-3, average_decay=0.99, warmup_steps=100, weight_decay=0.05
+    )
+
+
 class VerifierPartRecipe(_Recipe):
     """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
 
@@ -46,7 +56,7 @@ class VerifierPartRecipe(_Recipe):
     candidates_each: PositiveInt = 8
     captioned_prompts: PositiveInt = 1500
     captioned_candidates_each: PositiveInt = 8
-    recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent")
+    recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
     align: AlignRecipe = ALIGN_RECIPES["miniature"]
     verify: VerifyRecipe = VERIFY_RECIPES["miniature"]
 
@@ -60,6 +70,7 @@ class Recipe(_Recipe):
     )
     generator: GeneratorRecipe = GeneratorRecipe()
     language_model: LanguageModelRecipe = LanguageModelRecipe()
+    clip: ClipRecipe = ClipRecipe()
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
@@ -76,13 +87,14 @@ def shrunken() -> Recipe:
         autoencoder=short,
         generator=GeneratorRecipe(shallow_blocks=2, blocks=4, width=64, compiled=False, shallow=short, deep=short),
         language_model=LanguageModelRecipe(width=32, layers=1, settings=short),
+        clip=ClipRecipe(width=32, layers=2, settings=short),
         verifier=VerifierPartRecipe(
             training_prompts=12,
             validation_prompts=6,
             candidates_each=2,
             captioned_prompts=4,
             captioned_candidates_each=2,
-            recorded=("hidden:2",),
+            recorded=("hidden:2", "clip"),
             align=ALIGN_RECIPES["miniature"].model_copy(update=few),
             verify=VERIFY_RECIPES["miniature"].model_copy(update=few),
         ),

@@ -1,4 +1,4 @@
-"""The miniature's tokenizers: the library's own Gemma and Qwen2 classes over the world's few words.
+"""The miniature's tokenizers: the library's own Gemma, Qwen2 and CLIP classes over the world's few words.
 
 Every word of the world is one token; any other text falls back to bytes, so no prompt is unreadable.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import GemmaTokenizer, Qwen2Tokenizer
+from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer
 
 from forejudge.evaluation.description import NUMBER_WORDS, plural
 from forejudge.miniature.scene import COLOUR_NAMES
@@ -46,13 +46,24 @@ def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
     return tokenizer
 
 
+def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+    """For the CLIP tower's text side; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
+    splitter = CLIPTokenizer().backend_tokenizer.pre_tokenizer
+    words = [f"{word} {word}" for word in (*WORDS, *texts)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces, merges = _train(splitter, words, alphabet, end_of_word_suffix="</w>")
+    ends = [f"{letter}</w>" for letter in sorted(alphabet)]
+    vocabulary = _numbered([*sorted(alphabet), *ends, *pieces, "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)
+
+
 def _train(
-    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str]
+    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], **options: str
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = splitter
-    trainer = trainers.BpeTrainer(vocab_size=100_000, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, **options)
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)

@@ -45,9 +45,10 @@ class VerifierBuild:
     def of(
         cls, recipe: Recipe, folder: Path, device: torch.device, evaluator: Evaluator, report: Report
     ) -> "VerifierBuild":
-        """Raises CheckpointError where the generator or the language model has not been built."""
+        """Raises CheckpointError where the generator, the language model or CLIP has not been built."""
         generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
-        local_folder(str(folder / "language_model"))
+        for part in ("language_model", *(["clip"] if "clip" in recipe.verifier.recorded else [])):
+            local_folder(str(folder / part))
         return cls(recipe.verifier, recipe.seed, folder, generator, evaluator, report)
 
     def run(self) -> None:
@@ -69,14 +70,13 @@ class VerifierBuild:
 
     def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
         """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
-        recipe = recipe.model_copy(update={"language_model": str(self.folder / "language_model")})
+        recipe = recipe.model_copy(update=self._models(recipe.reads))
         labels, validation = self._drawn("labels", "training"), self._drawn("labels", "validation")
         aligned = None if captions is None else self._aligned(recipe.reads, captions)
         verify(recipe, self.generator, labels, validation, out, self.report, aligned)
 
     def _aligned(self, reads: str, captions: Captions) -> Path:
-        changes = {"reads": reads, "captions": captions, "language_model": str(self.folder / "language_model")}
-        recipe = self.recipe.align.model_copy(update=changes)
+        recipe = self.recipe.align.model_copy(update={"reads": reads, "captions": captions, **self._models(reads)})
         out = self._work / f"aligned_{reads.replace(':', '_')}_{captions}"
         align(
             recipe,
@@ -88,9 +88,13 @@ class VerifierBuild:
         )
         return out
 
+    def _models(self, reads: str) -> dict[str, str | None]:
+        tower = str(self.folder / "clip") if reads == "clip" else None
+        return {"language_model": str(self.folder / "language_model"), "vision_tower": tower}
+
     def _draw(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
-        readings = [reading_named(name) for name in self.recipe.recorded]
+        readings = [reading_named(name, self.folder / "clip") for name in self.recipe.recorded]
         drawing = CandidateDrawing(self.generator, lines, candidates, self.seed, observer, readings)
         drawing.run(RowFolder(self._drawn(kind, split)), Shard(), self.report)
 

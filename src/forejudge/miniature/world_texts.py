@@ -31,7 +31,7 @@ def world_texts(
     scenes = couple(Asked.of(described), torch.randn(count, *NOISE_SHAPE, generator=generator))
     texts = []
     for row, description in enumerate(described):
-        seen = _seen(scenes, row, source)
+        seen = seen_in(scenes, row, source)
         before, after = (caption_of(seen, source) for _ in range(2))
         asked = MINIATURE_QUESTION.replace(PROMPT, description.prompt).replace(PICTURE, before)
         told = MINIATURE_INSTRUCTION.replace(PICTURE, source.choice([before, before, ""])).strip()
@@ -48,13 +48,15 @@ def _chat(asked: str, answer: str | None = None) -> list[dict[str, str]]:
     return turns if answer is None else [*turns, {"role": "assistant", "content": answer}]
 
 
-def _seen(scenes: SceneBatch, row: int, source: random.Random) -> Sequence[Detection]:
+def seen_in(
+    scenes: SceneBatch, row: int, source: random.Random, unclear_share: float = _UNCLEAR_SHARE
+) -> Sequence[Detection]:
     """The objects of a scene as a detector would report them, some of them unclear."""
     found = []
     for slot in torch.nonzero(scenes.present_NK[row]).flatten().tolist():
         x, y = scenes.centre_NK2[row, slot].tolist()
         radius = float(scenes.radius_NK[row, slot])
-        confidence = 0.6 if source.random() < _UNCLEAR_SHARE else 1.0
+        confidence = 0.6 if source.random() < unclear_share else 1.0
         kind, colour = KINDS[scenes.kind_NK[row, slot]], COLOUR_NAMES[scenes.colour_NK[row, slot]]
         found.append(Detection(kind, (x - radius, y - radius, x + radius, y + radius), confidence, colour))
     return found

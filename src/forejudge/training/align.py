@@ -40,22 +40,20 @@ def align(
     trainee = new_trainee(recipe, reading, generator)
     states = training.states(generator, reading)
     set_statistics(trainee, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
-    if recipe.gradient_checkpointing:
-        trainee = trainee.checkpointed()
     instruction = Question(recipe.instruction, trainee.tokenizer)
     column = _COLUMN[recipe.captions]
     said = CaptionBatches(states, instruction, training.column(column))
     said_held_out = CaptionBatches(held_out.states(generator, reading), instruction, held_out.column(column))
     run = TrainingRun(
         part="align",
-        module=Alignment(trainee.model).to(generator.device),
+        module=Alignment(trainee.prepared(recipe, generator.device).model),
         recipe=recipe,
         training=Rows(range(len(training)), said),
         validation=Rows(range(len(held_out)), said_held_out),
         loss=caption_loss,
     )
     if run.train(out, generator.device, report):
-        config = VerifierConfig.of(generator, recipe.reads)
+        config = VerifierConfig.of(generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size)
         output.write(LanguageModelVerifier(str(out), config, trainee.model, trainee.tokenizer, reading), recipe)
 
 

@@ -48,6 +48,10 @@ class CandidateDrawing:
     readings: Sequence[Reading] = ()
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        for reading in self.readings:
+            reading.to(self.generator.device, self.generator.dtype)
+
     @cached_property
     def settings(self) -> DrawingSettings:
         """What decides the rows."""

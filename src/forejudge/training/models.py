@@ -43,10 +43,14 @@ class Trainee:
             self.model.language_model = get_peft_model(self.model.language_model, config)
         return self
 
-    def checkpointed(self) -> "Trainee":
-        """Computing the language model's activations twice, which keeps few of them in memory."""
-        with _renamed_in_transformers():
-            self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    def prepared(self, recipe: TrainingRecipe, device: torch.device) -> "Trainee":
+        """On the device it is trained on, its language model set up as the recipe asks."""
+        language_model = self.model.to(device).language_model
+        if recipe.gradient_checkpointing:
+            with _renamed_in_transformers():
+                language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        if device.type == "cpu" and recipe.precision == "bfloat16":
+            language_model.set_attn_implementation("eager")  # a third faster: PyTorch's fused backward is slow there
         return self
 
     def merged(self) -> "Trainee":
@@ -67,7 +71,8 @@ def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) 
     language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(recipe.seed)
-    connector = Connector(reading.width(generator.architecture), language_model.config.hidden_size)
+    width = reading.width(generator.architecture)
+    connector = Connector(width, language_model.config.hidden_size, recipe.spatial_merge_size)
     return Trainee(YesNoModel(connector, language_model), tokenizer)
 
 
@@ -76,8 +81,10 @@ def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) 
     aligned = LanguageModelVerifier.from_pretrained(folder)
     for warning in aligned.check(generator):
         raise MismatchError(f"{warning}: align again")
-    if aligned.config.reads != recipe.reads:
-        raise MismatchError(f"{folder} reads {aligned.config.reads}, the recipe {recipe.reads}: make them the same")
+    for field in ("reads", "spatial_merge_size"):
+        found, wanted = getattr(aligned.config, field), getattr(recipe, field)
+        if found != wanted:
+            raise MismatchError(f"{folder} has {field} = {found}, the recipe {wanted}: make them the same")
     made_with = read_recipe(folder)
     for field in ("language_model", "vision_tower"):
         if made_with.get(field) != (wanted := getattr(published(recipe), field)):

@@ -31,7 +31,8 @@ def _check_instruction(text: str) -> str:
 class TrainingRecipe(_Settings):
     """What both stages share. A step takes `batch_size` candidates, over all processes and accumulated batches.
 
-    `reads` is spelled as `reading_named` takes it, `vision_tower` and `language_model` are folders or hub ids. The
+    `reads` is spelled as `reading_named` takes it, `vision_tower` and `language_model` are folders or hub ids;
+    `spatial_merge_size` as `Connector` takes it. The
     learning rate rises linearly, then falls as a cosine. A run that has not become better for `patience` evaluations
     stops early; the best checkpoint is what is kept.
     """
@@ -39,6 +40,7 @@ class TrainingRecipe(_Settings):
     reads: ReadingName
     language_model: str
     vision_tower: str | None = None
+    spatial_merge_size: PositiveInt = 1
     steps: PositiveInt
     batch_size: PositiveInt
     accumulated_batches: PositiveInt = 1

@@ -53,7 +53,7 @@ def verify(
         states = training.batches.states
         statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
         set_statistics(trainee, statistics)
-    stage = _stage(recipe, trainee, question).to(generator.device)
+    stage = _stage(recipe, trainee, question, generator.device)
     run = TrainingRun(
         part="verify",
         module=stage,
@@ -69,14 +69,12 @@ def verify(
         _write(recipe, trainee.merged(), held_out, output, reading, shared)
 
 
-def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question) -> Verification:
+def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question, device: torch.device) -> Verification:
     if recipe.loss.kind == "regression":
         trainee = with_head(trainee, recipe.seed)
     if recipe.lora is not None:
         trainee = trainee.adapted(recipe.lora)
-    if recipe.gradient_checkpointing:
-        trainee = trainee.checkpointed()
-    return Verification(trainee.model, question.answer_tokens())
+    return Verification(trainee.prepared(recipe, device).model, question.answer_tokens())
 
 
 def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]) -> SummedLoss:
@@ -112,6 +110,7 @@ def _write(
         output.generator,
         recipe.reads,
         question=recipe.question,
+        spatial_merge_size=recipe.spatial_merge_size,
         has_head=trainee.model.head is not None,
         calibration=calibration,
     )

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -46,7 +46,8 @@ COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # 
 class VerifierConfig(BaseModel):
     """What a verifier reads (see `reading_named`), of which generator, and how it asks.
 
-    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes.
+    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
+    `spatial_merge_size` see `Connector`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class VerifierConfig(BaseModel):
     generator_fingerprint: str
     reads: ReadingName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
+    spatial_merge_size: PositiveInt = 1
     has_head: bool = False
     calibration: Calibration | None = None
 
@@ -98,7 +100,8 @@ class LanguageModelVerifier(Verifier):
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
         reading = reading_named(config.reads, folder / VISION_TOWER)
         language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
-        connector = Connector(reading.width(config.generator), language_model.config.hidden_size)
+        width = reading.width(config.generator)
+        connector = Connector(width, language_model.config.hidden_size, config.spatial_merge_size)
         load_strictly(connector, folder / CONNECTOR_FILE)
         head = nn.Linear(language_model.config.hidden_size, 1) if config.has_head else None
         if head is not None:
