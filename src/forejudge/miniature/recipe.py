@@ -41,7 +41,7 @@ class ClipRecipe(_Recipe):
     width: PositiveInt = 128
     layers: PositiveInt = 4
     settings: TrainingSettings = TrainingSettings(
-        steps=1500, batch_size=96, learning_rate=1e-3, average_decay=0.99, warmup_steps=100, weight_decay=0.05
+        steps=800, batch_size=96, learning_rate=1e-3, average_decay=0.99, warmup_steps=100, weight_decay=0.05
     )
 
 

@@ -92,8 +92,9 @@ _MINIATURE = {
     "reads": "hidden:12",
     "language_model": "miniature",
     "batch_size": 64,
-    "evaluate_every": 200,
+    "spatial_merge_size": 2,
     "adam_beta2": 0.99,
+    "precision": "bfloat16",
     "stored_in": "float16",
 }
 _SANA_SPRINT = {
@@ -106,7 +107,12 @@ _SANA_SPRINT = {
 # The sizes of SANA-Sprint's stages are LLaVA's, whose recipe the paper follows; it does not state its own.
 ALIGN_RECIPES: dict[str, AlignRecipe] = {
     "miniature": AlignRecipe(
-        **_MINIATURE, instruction=MINIATURE_INSTRUCTION, steps=400, learning_rate=4e-3, warmup_steps=20
+        **_MINIATURE,
+        instruction=MINIATURE_INSTRUCTION,
+        steps=400,
+        learning_rate=4e-3,
+        warmup_steps=20,
+        evaluate_every=200,
     ),
     "sana-sprint-1.6b": AlignRecipe(
         **_SANA_SPRINT,
@@ -121,7 +127,8 @@ ALIGN_RECIPES: dict[str, AlignRecipe] = {
 }
 VERIFY_RECIPES: dict[str, VerifyRecipe] = {
     "miniature": VerifyRecipe(
-        **_MINIATURE, question=MINIATURE_QUESTION, steps=1000, learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.05
+        **_MINIATURE, question=MINIATURE_QUESTION, steps=2800, learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.05,
+        evaluate_every=400,
     ),
     "sana-sprint-1.6b": VerifyRecipe(
         **_SANA_SPRINT, steps=920, batch_size=128, accumulated_batches=8, learning_rate=2e-5, warmup_steps=28,

@@ -15,9 +15,9 @@ _EPSILON = 1e-6
 class Connector(nn.Module):
     """Two linear layers with an exact GELU between, over states standardised per channel.
 
-    With `merge_size` m the states of m x m neighbouring tokens are put into one embedding, side by side, which leaves the
-    language model m x m times fewer tokens to read (`spatial_merge_size` of Qwen2-VL, Wang et al. 2024). The recorded mean
-    and variance are part of the weights: a checkpoint without them does not load.
+    With `merge_size` m the states of m x m neighbouring tokens are put into one embedding, side by side, which leaves
+    the language model m x m times fewer tokens to read (`spatial_merge_size` of Qwen2-VL, Wang et al. 2024). The
+    recorded mean and variance are part of the weights: a checkpoint without them does not load.
     """
 
     mean_D: Tensor
