@@ -18,15 +18,15 @@ LONGEST_FILE = 300  # lines
 # Lowest first. A room imports rooms of lower levels and itself; rooms of one level stay apart.
 LEVELS = (
     ("types", "errors"),
-    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal", "files", "progress"),
+    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal", "files", "progress", "shard"),
     ("generators",),
     ("verifiers",),
     ("draw", "result"),
     ("costs", "search", "provenance"),
     ("best_of_n",),
+    ("profiling",),
     ("evaluation",),
     ("training",),
-    ("profiling",),
     ("miniature",),
     ("cli",),
 )

@@ -14,9 +14,9 @@ from forejudge import files
 from forejudge.evaluation.evaluators import Judgement
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.progress import report_nothing
+from forejudge.shard import Shard
 from forejudge.training import row_folder
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 
 
 def die() -> None:

@@ -18,9 +18,9 @@ from forejudge.errors import InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
 from forejudge.noise import candidate_seed
 from forejudge.progress import Progress, report_nothing
+from forejudge.shard import Shard
 from forejudge.training.drawing import CandidateDrawing
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 from forejudge.training.states import RecomputedStates, RecordedStates
 from forejudge.verifiers.reading import reading_named
 

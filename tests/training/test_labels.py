@@ -11,9 +11,9 @@ from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.evaluators import Judgement
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.progress import report_nothing
+from forejudge.shard import Shard
 from forejudge.training.labels import LabelObserver, LabelSummary, summarize
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 
 
 class SeesAStar(EvenIsRight):

@@ -11,9 +11,9 @@ from tests.training.tiny_run import CPU, TinyRun
 from forejudge.errors import CheckpointError
 from forejudge.generators import load_generator
 from forejudge.progress import report_nothing
+from forejudge.shard import Shard
 from forejudge.training.data import DrawnRows
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 from forejudge.training.states import RecomputedStates, RecordedStates, half
 from forejudge.verifiers.reading import reading_named
 

@@ -15,18 +15,25 @@ from forejudge.generators.base import Generator
 from forejudge.miniature.language_model import language_model_tokenizer, new_language_model
 from forejudge.miniature.splits import Split, sample_prompt_lines
 from forejudge.progress import Report, report_nothing
+from forejudge.shard import Shard
 from forejudge.training.align import align
 from forejudge.training.drawing import CandidateDrawing
 from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, AlignRecipe, VerifyRecipe
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 from forejudge.training.verify import verify
 from forejudge.verifiers.reading import reading_named
 
 CPU = torch.device("cpu")
 CANDIDATES = 4
 READABLE_CHANNEL = 62  # of hidden:2; its mean over the tokens varies among the candidates of a prompt
-SHORT: dict[str, Any] = {"reads": "hidden:2", "steps": 10, "batch_size": 8, "evaluate_every": 4, "warmup_steps": 2}
+SHORT: dict[str, Any] = {
+    "reads": "hidden:2",
+    "steps": 10,
+    "batch_size": 8,
+    "evaluate_every": 4,
+    "warmup_steps": 2,
+    "precision": "float32",
+}
 
 
 class ReadableLabels:

@@ -45,7 +45,7 @@ class DrawingOptions:
         for name in ("candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"{name.replace('_', '-')} = {getattr(self, name)}: it must be at least 1")
-        from forejudge.training.shard import Shard
+        from forejudge.shard import Shard
         from forejudge.verifiers.reading import reading_named
 
         Shard.parse(self.shard)
@@ -80,10 +80,10 @@ def draw(
 ) -> "RowFolder | None":
     """Draw this process's part, with progress; the folder if it is complete then."""
     from forejudge.cli.stage_progress import StageProgress
+    from forejudge.shard import Shard
     from forejudge.training.disk_space import in_words
     from forejudge.training.drawing import CandidateDrawing
     from forejudge.training.row_folder import RowFolder
-    from forejudge.training.shard import Shard
 
     folder, shard, readings = RowFolder(out), Shard.parse(options.shard), options.readings(generator)
     drawing = CandidateDrawing(

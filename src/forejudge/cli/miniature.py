@@ -8,7 +8,6 @@ import typer
 from typer import Option
 
 from forejudge.cli.progress import waiting
-from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 
 group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
@@ -36,37 +35,24 @@ def build(
     typer.echo(f"built in {out}; try: forejudge generate PROMPT --generator {out}/generator --verifier {out}/verifier")
 
 
-@group.command("eval")
-def evaluate(
-    n: Annotated[str, Option("--n", help="The N of the table, comma separated.")] = "1,2,4,8,16",
-    seeds: Annotated[int, Option(help="Seeds for each test case.")] = 3,
-    per_task: Annotated[int, Option(help="Test cases for each of the six tasks.")] = 100,
+@group.command()
+def edges(
     generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
-    verifier: Annotated[str | None, Option(help="A folder (default: the generator's own).")] = None,
-    compare: Annotated[
-        list[Path] | None, Option(help="Another verifier's folder, for its figures; repeatable.")
-    ] = None,
-    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature.json"),
-    work: Annotated[Path, Option(help="Keeps what was drawn, so that a stopped test goes on.")] = Path("runs/eval"),
+    per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 10,
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-edges.json"),
     device: Device = None,
 ) -> None:
-    """Best-of-N on the test cases: by the verifier, by a random choice and by a perfect judge."""
-    from forejudge.cli.figure_tables import print_figures
+    """How sharp the generator draws, beside the renderer it learnt from."""
     from forejudge.cli.stage_progress import StageProgress
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.generators import load_generator
-    from forejudge.miniature.figures import MiniatureTest, load_verifiers, with_controls
+    from forejudge.miniature.edges import edge_figures
 
-    ns = _numbers(n)
-    where, kind = resolve_device(device), resolve_dtype("float32")
-    with waiting("loading"):
-        drawn_by = load_generator(generator, where, kind)
-        judged_by = with_controls(load_verifiers(verifier or generator, compare or [], drawn_by, where))
+    drawn_by = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
     with StageProgress() as progress:
-        figures = MiniatureTest(drawn_by, judged_by, ns, seeds, per_task, work, progress.show).figures()
+        figures = edge_figures(drawn_by, per_task, progress.show)
     write_text(out, json.dumps(figures, indent=1) + "\n")
-    print_figures(figures)
-    typer.echo(f"written to {out}")
+    typer.echo(json.dumps(figures, indent=1))
 
 
 @group.command()
@@ -125,13 +111,3 @@ def pictures(
     with waiting("drawing"):
         write_pictures(BestOfN.from_pretrained(device=device), out)
     typer.echo(f"written to {out}")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        numbers = []
-    if not numbers or numbers[0] < 1:
-        raise InvalidRequest(f"--n {text!r} is not a list of numbers from 1, such as 1,2,4,8")
-    return numbers

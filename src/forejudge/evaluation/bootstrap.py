@@ -24,6 +24,13 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Difference(Interval):
+    """With `p`, two-sided: how often resamples fall on the other side of no difference, or just on it."""
+
+    p: float
+
+
 def bootstrap_interval(
     statistic: Callable[..., FloatArray],
     prompt_ids: ArrayLike,
@@ -45,22 +52,47 @@ def bootstrap_interval(
     mean of the tasks' means (macro), and prompts are drawn within their task. The same state of
     `rng` gives the same interval.
     """
+    estimate, draws_R = _resampled(statistic, prompt_ids, columns, rng, tasks, resamples)
+    assert 0 < level < 1
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws_R, [tail, 1 - tail]) if draws_R.size else (np.nan, np.nan)
+    return Interval(estimate, float(low), float(high))
+
+
+def bootstrap_difference(
+    prompt_ids: ArrayLike, one: ArrayLike, other: ArrayLike, *, rng: np.random.Generator, resamples: int = 2000
+) -> Difference:
+    """The mean of one figure less that of another over the same cases, with its 95 % interval.
+
+    Both are resampled together, so that the difference is paired.
+    """
+    estimate, draws_R = _resampled(np.subtract, prompt_ids, (one, other), rng, None, resamples)
+    low, high = np.quantile(draws_R, [0.025, 0.975])
+    beyond = min(int((draws_R <= 0).sum()), int((draws_R >= 0).sum()))
+    return Difference(estimate, float(low), float(high), p=min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+
+
+def _resampled(
+    statistic: Callable[..., FloatArray],
+    prompt_ids: ArrayLike,
+    columns: Sequence[ArrayLike],
+    rng: np.random.Generator,
+    tasks: ArrayLike | None,
+    resamples: int,
+) -> tuple[float, FloatArray]:
+    """The statistic of the cases, and of the resamples in which it is finite."""
     prompts = np.asarray(prompt_ids)
     values_KC = np.stack([np.asarray(column, np.float64) for column in columns])
     assert values_KC.shape[1:] == prompts.shape, "prompt_ids and each column: one value a case"
     assert prompts.size > 0
     assert resamples > 0
-    assert 0 < level < 1
 
     groups = _rows_by_value(np.zeros(len(prompts)) if tasks is None else np.asarray(tasks))
     estimate = statistic(*_mean_of([values_KC[:, rows].mean(axis=1, keepdims=True) for rows in groups]))
-    draws = statistic(
+    draws_R = statistic(
         *_mean_of([_resampled_means(prompts[rows], values_KC[:, rows], resamples, rng) for rows in groups])
     )
-    finite = draws[np.isfinite(draws)]
-    tail = (1 - level) / 2
-    low, high = np.quantile(finite, [tail, 1 - tail]) if finite.size else (np.nan, np.nan)
-    return Interval(float(estimate[0]), float(low), float(high))
+    return float(estimate[0]), draws_R[np.isfinite(draws_R)]
 
 
 def _mean_of(means_by_group: Sequence[FloatArray]) -> FloatArray:

@@ -1,19 +1,20 @@
 """What alignment, captions and the loss are worth: verifiers of one recipe that differ in just that, tested alike."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forejudge.evaluation.best_of_n import distance_closed
-from forejudge.journal import Journal
-from forejudge.miniature.evaluation import Outcomes, draw_and_judge_cases, work_digest
-from forejudge.miniature.report import Figure, chooser_outcomes, figure, pair_accuracy_of, ranking_figures
-from forejudge.miniature.splits import cases
+from forejudge.evaluation.evaluation_folder import EvaluationFolder
+from forejudge.evaluation.intervals import distance_closed_by, pair_accuracy_of, ranking_figures
+from forejudge.evaluation.outcomes import Outcomes, outcomes_of
+from forejudge.evaluation.run import Evaluation
+from forejudge.miniature.benchmark import miniature_benchmark
 from forejudge.miniature.verifier_build import Captions, VerifierBuild
 from forejudge.provenance import provenance
+from forejudge.shard import Shard
 from forejudge.training.losses import VerifierLoss
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -61,7 +62,7 @@ class Comparison:
             "reads": self.build.recipe.verify.reads,
             "steps": self.steps,
             "training_seeds": self.training_seeds,
-            "test_cases": len(outcomes.descriptions),
+            "test_cases": len(outcomes.prompts),
             "test_seeds": self.test_seeds,
             "generator_fingerprint": self.build.generator.fingerprint,
             "variants": {name: self._variant_figures(outcomes, name) for name in VARIANTS},
@@ -87,27 +88,23 @@ class Comparison:
             f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
             for name, seed in self._runs()
         }
-        held, build = cases("test", self.per_task), self.build
-        work = work_digest(build.generator, verifiers, held, CHOSEN_FROM)
-        journal = Journal(build.folder / "comparison" / f"candidates-{work}.jsonl")
-        return draw_and_judge_cases(
-            build.generator, verifiers, held, self.test_seeds, CHOSEN_FROM, journal, build.report
-        )
+        build = self.build
+        test = miniature_benchmark(self.per_task)
+        evaluation = Evaluation(build.generator, verifiers, test, CHOSEN_FROM, seeds=self.test_seeds)
+        folder = EvaluationFolder(build.folder / "comparison" / f"tested-{evaluation.settings.digest}")
+        evaluation.run(folder, Shard(), build.report)
+        return outcomes_of(folder)
 
     def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
         """Over its training seeds: intervals of the mean, and each seed's own estimate."""
         names = [f"{name} {seed}" for seed in range(self.training_seeds)]
         of_each = [ranking_figures(outcomes, one) for one in names]
         return {
-            "distance_closed": _distance_closed(outcomes, names),
-            "distance_closed_of_each_seed": [_distance_closed(outcomes, [one])["estimate"] for one in names],
+            "distance_closed": distance_closed_by(outcomes, names, CHOSEN_FROM),
+            "distance_closed_of_each_seed": [
+                distance_closed_by(outcomes, [one], CHOSEN_FROM)["estimate"] for one in names
+            ],
             "pair_accuracy": pair_accuracy_of(outcomes, names),
             "auroc": float(np.mean([ranked["auroc"] for ranked in of_each])),
             "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in of_each])),
         }
-
-
-def _distance_closed(outcomes: Outcomes, names: Sequence[str]) -> Figure:
-    chosen = np.mean([chooser_outcomes(outcomes, name, CHOSEN_FROM) for name in names], axis=0)
-    first, perfect = chooser_outcomes(outcomes, "random", 1), chooser_outcomes(outcomes, "perfect", CHOSEN_FROM)
-    return figure(outcomes, distance_closed, [chosen, first, perfect])

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 
 from forejudge.evaluation.description import NUMBER_WORDS, Description, Wanted
+from forejudge.evaluation.groups import Group
 from forejudge.evaluation.metadata import RELATIONS, TASKS, Task
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.miniature.scene import COLOUR_NAMES
 from forejudge.miniature.shapes import KINDS
 from forejudge.noise import candidate_seed
-from forejudge.training.groups import Group
 
 Split = Literal["training", "validation", "test"]
 TASKS_SHARING_PROMPTS: frozenset[Task] = frozenset({"single_object", "counting"})
@@ -36,11 +36,16 @@ class TestCase:
     description: Description
     repeat: int
 
+    @property
+    def line(self) -> PromptLine:
+        """As a line of a prompts file."""
+        return PromptLine(self.description.prompt, self.description.metadata.to_line(), "test case")
+
     def group(self, seed: int, candidates: int, split: Split = "test") -> Group:
         """Its candidates under a user's seed, which stands for other ones in each split."""
         prompt, run_seed = self.description.prompt, split_seed(split, seed)
         seeds = tuple(candidate_seed(run_seed, prompt, self.repeat, index) for index in range(candidates))
-        return Group(PromptLine(prompt, self.description.metadata.to_line(), "test case"), self.repeat, seeds)
+        return Group(self.line, self.repeat, seeds)
 
 
 def _digest(*parts: object) -> int:

@@ -58,12 +58,14 @@ def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
 
 
 def _train(
-    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], **options: str
+    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = splitter
-    trainer = trainers.BpeTrainer(vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, **options)
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=end_of_word_suffix
+    )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)

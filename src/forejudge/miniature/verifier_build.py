@@ -16,6 +16,7 @@ from forejudge.miniature.cards import with_test_figures
 from forejudge.miniature.recipe import Recipe, VerifierPartRecipe
 from forejudge.miniature.splits import Split, sample_prompt_lines
 from forejudge.progress import Report
+from forejudge.shard import Shard
 from forejudge.training.align import align
 from forejudge.training.captions import CaptionObserver
 from forejudge.training.drawing import CandidateDrawing, Observer
@@ -23,7 +24,6 @@ from forejudge.training.labels import LabelObserver
 from forejudge.training.output import CARD_FILE
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.shard import Shard
 from forejudge.training.verify import verify
 from forejudge.verifiers.reading import reading_named
 

@@ -11,15 +11,15 @@ from PIL.Image import Image
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.groups import Group, groups_of
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
 from forejudge.progress import Report, Stopwatch
+from forejudge.shard import Shard
 from forejudge.training.disk_space import check_room
-from forejudge.training.groups import Group, groups_of
 from forejudge.training.recipe import named_model
 from forejudge.training.row_folder import DrawingSettings, RowFolder
-from forejudge.training.shard import Shard
 from forejudge.training.states import half
 from forejudge.types import IMAGE
 from forejudge.verifiers.reading import Reading

@@ -1,7 +1,7 @@
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.training.shard import Shard
+from forejudge.shard import Shard
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])

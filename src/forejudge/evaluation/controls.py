@@ -1,9 +1,11 @@
 """Controls beside a verifier: what it says when it reads the wrong candidate's states, or none."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
+from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
@@ -40,3 +42,14 @@ class ZeroedStates(_Control):
         mean_D = self.verifier.model.connector.mean_D
         views = {stage: mean_D.expand_as(candidates.tensor(stage))}
         return self.verifier.judge(prompt, replace(candidates, views=views))
+
+
+def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
+    """And beside the first one what it says of shuffled and of zeroed states.
+
+    Raises InvalidRequest where it does not read hidden states.
+    """
+    first = next(iter(verifiers.values()))
+    if not isinstance(first, LanguageModelVerifier) or not first.config.reads.startswith("hidden:"):
+        raise InvalidRequest(f"controls are for verifiers of hidden states, which {first.name} is not")
+    return {**verifiers, "states shuffled": ShuffledStates(first), "states zeroed": ZeroedStates(first)}

@@ -1,7 +1,7 @@
 from tests.training.stand_in import lines_of
 
+from forejudge.evaluation.groups import groups_of
 from forejudge.noise import candidate_seed
-from forejudge.training.groups import groups_of
 
 
 def test_outer_blanks_make_no_other_prompt() -> None:

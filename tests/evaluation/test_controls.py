@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.doubles import CPU, PROMPT
 
-from forejudge.miniature.controls import ShuffledStates, ZeroedStates
+from forejudge.evaluation.controls import ShuffledStates, ZeroedStates
 from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier

@@ -1,0 +1,143 @@
+"""What was asked of `forejudge eval`, and how it is carried out."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from forejudge.cli.figure_tables import print_figures
+from forejudge.cli.progress import waiting
+from forejudge.cli.stage_progress import StageProgress
+from forejudge.device import resolve_device, resolve_dtype
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.benchmarks import Benchmark, load_benchmark
+from forejudge.evaluation.controls import with_controls
+from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
+from forejudge.evaluation.evaluation_folder import EvaluationFolder
+from forejudge.evaluation.figures import Weights
+from forejudge.evaluation.run import Evaluation
+from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
+from forejudge.files import prepare_folder
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.black_box import BlackBox
+from forejudge.profiling.sana_sprint_work import sana_sprint_work
+from forejudge.progress import Report
+from forejudge.shard import Shard
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+_TERA = 1e12
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options, read; see the command for what they mean."""
+
+    generator: str
+    verifiers: tuple[str, ...]
+    benchmark: str
+    evaluator: str | None
+    ns: tuple[int, ...]
+    budgets_ms: tuple[int, ...] | None
+    images_per_prompt: int
+    seeds: int
+    steps: tuple[int, ...]
+    baselines: tuple[str, ...]
+    combined: tuple[str, ...]
+    controls: bool
+
+    def run(self, out: Path, shard: str, figures: Path | None, device: str | None, dtype: str) -> None:
+        """Draw what is missing; once nothing is, write and show the figures."""
+        part, combined = Shard.parse(shard), self.combinations
+        prepare_folder(out)
+        with StageProgress() as progress:
+            suite = self._suite(out, resolve_device(device), resolve_dtype(dtype), progress.show)
+            try:
+                suite.run(part)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("the same command goes on with what is missing") from None
+        if missing := len(EvaluationFolder(out).missing):
+            typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
+            return
+        found = FinishedSuite(out, list(suite.plain)).figures(self.ns, self.budgets_ms, combined, self._work(suite))
+        write_figures(figures or out / FIGURES_FILE, found)
+        print_figures(found)
+        typer.echo(f"written to {figures or out / FIGURES_FILE}")
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The verifiers' names in tables -> how they were given. Raises InvalidRequest for two of one name."""
+        named = {Path(given).name if Path(given).is_dir() else given: given for given in self.verifiers}
+        if len(named) < len(self.verifiers):
+            raise InvalidRequest(f"two of the verifiers {', '.join(self.verifiers)} have one name: rename a folder")
+        return named
+
+    @property
+    def combinations(self) -> list[Weights]:
+        """Raises InvalidRequest for a verifier that is not there, or a weight that is no number."""
+        return [self._combination(text) for text in self.combined]
+
+    def _combination(self, text: str) -> Weights:
+        weights: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, weight = part.partition("=")
+            try:
+                weights[name] = float(weight or 1)
+            except ValueError:
+                raise InvalidRequest(f"--combine {text!r}: {weight!r} is no weight") from None
+        if len(weights) < 2 or not weights.keys() <= self.names.keys():
+            raise InvalidRequest(f"--combine {text!r}: expected two or more of {', '.join(self.names)}")
+        return weights
+
+    def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
+        with waiting("loading"):
+            benchmark = load_benchmark(self.benchmark, self.evaluator)
+            generator = load_generator(self.generator, device, dtype)
+            timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
+            for verifier in timed.values():
+                verifier.check(generator)
+            verifiers = with_controls(timed) if self.controls else timed
+            plain = self._plain(generator, benchmark, device, dtype)
+        most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
+        main = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        return Suite(out, main, list(timed), plain, report)
+
+    def _plain(
+        self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Evaluation]:
+        """One picture each: by the generator itself with one and more steps, and by other pipelines."""
+        drawn = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *self.steps)}
+        for name in self.baselines:
+            other = BlackBox.from_pretrained(name, device, dtype)
+            drawn |= {f"{Path(name).name}, {count} steps": (other, count) for count in self.steps or (1,)}
+        return {
+            name: self._evaluation(by, {}, benchmark, 1, Sampling(steps=count)) for name, (by, count) in drawn.items()
+        }
+
+    def _evaluation(
+        self,
+        generator: Generator,
+        verifiers: dict[str, Verifier],
+        benchmark: Benchmark,
+        candidates: int,
+        sampling: Sampling,
+    ) -> Evaluation:
+        return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
+
+    def _work(self, suite: Suite) -> dict[str, CostCurve]:
+        """What the same searches would cost on SANA-Sprint 1.6B, in TFLOP: the miniature's proportions are its own."""
+        if self.generator != "miniature":
+            return {}
+        work, verifiers = sana_sprint_work(), suite.main.verifiers
+        reading = [name for name in suite.timed if isinstance(verifiers[name], LanguageModelVerifier)]
+        curves = {}
+        for name in reading:
+            verifier: Any = verifiers[name]
+            fixed, each = work.of_search(verifier.config.reads.partition(":")[0])
+            curves[name] = CostCurve.linear(fixed / _TERA, each / _TERA)
+        return curves

@@ -1,0 +1,59 @@
+"""What verifiers are tested on: prompts, who judges their pictures, and the seeds these are drawn from."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.evaluators import Evaluator, load_evaluator
+from forejudge.evaluation.groups import Group, groups_of
+from forejudge.evaluation.prompts_file import PromptLine, read_prompts
+
+_GENEVAL = "geneval"
+BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.benchmark:miniature_benchmark"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`run_seed` says from which run seed the pictures of a user's seed are drawn."""
+
+    name: str
+    lines: Sequence[PromptLine]
+    evaluator: Evaluator
+    run_seed: Callable[[int], int] = int
+
+    @property
+    def digest(self) -> str:
+        """What tells its prompts from any others: 16 hexadecimal digits."""
+        return hashlib.sha256("\n".join(line.metadata for line in self.lines).encode()).hexdigest()[:16]
+
+    def groups(self, seed: int, images_per_prompt: int, candidates: int) -> list[list[Group]]:
+        """For each line the groups of its images; a prompt that comes again goes on with its next image."""
+        lines = [line for line in self.lines for _ in range(images_per_prompt)]
+        groups = groups_of(lines, candidates, self.run_seed(seed))
+        return [groups[first : first + images_per_prompt] for first in range(0, len(groups), images_per_prompt)]
+
+
+def load_benchmark(name: str, evaluator: str | None = None) -> Benchmark:
+    """A built-in benchmark with its own evaluator, or a file of prompts with GenEval's metadata.
+
+    Raises InvalidRequest for an unknown name, a file that cannot be read and a line that cannot be judged by.
+    """
+    if name in BUILT_IN:
+        module, _, function = BUILT_IN[name].partition(":")
+        built: Benchmark = getattr(importlib.import_module(module), function)()
+        return built if evaluator is None else Benchmark(name, built.lines, load_evaluator(evaluator), built.run_seed)
+    if name == _GENEVAL:
+        raise InvalidRequest(
+            "GenEval's prompts do not come with forejudge: give its own file, --benchmark evaluation_metadata.jsonl"
+        )
+    path = Path(name)
+    if not path.is_file():
+        raise InvalidRequest(f"unknown benchmark {name!r}: expected a file of prompts, or one of {', '.join(BUILT_IN)}")
+    benchmark = Benchmark(path.name, read_prompts(path), load_evaluator(evaluator or _GENEVAL))
+    for line in benchmark.lines:
+        line.geneval_metadata()
+    benchmark.evaluator.check(benchmark.lines)
+    return benchmark

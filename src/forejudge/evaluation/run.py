@@ -1,0 +1,114 @@
+"""Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to the evaluator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL.Image import Image
+
+from forejudge.evaluation.benchmarks import Benchmark
+from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
+from forejudge.evaluation.groups import ONE_STEP, Group
+from forejudge.files import held_alone
+from forejudge.generators.base import Generator, Sampling
+from forejudge.progress import Report, Stopwatch
+from forejudge.shard import Shard
+from forejudge.types import IMAGE, Candidates
+from forejudge.verifiers.base import Verifier
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image."""
+
+    generator: Generator
+    verifiers: Mapping[str, Verifier]
+    benchmark: Benchmark
+    candidates: int
+    images_per_prompt: int = 1
+    seeds: int = 1
+    sampling: Sampling = ONE_STEP
+    batch_size: int = 16
+
+    @cached_property
+    def settings(self) -> EvaluationSettings:
+        """What decides the rows."""
+        return EvaluationSettings(
+            generator=self.generator.name,
+            revision=self.generator.fingerprint,
+            dtype=str(self.generator.dtype).removeprefix("torch."),
+            benchmark=self.benchmark.name,
+            benchmark_digest=self.benchmark.digest,
+            evaluator=self.benchmark.evaluator.name,
+            verifiers={name: verifier.digest for name, verifier in self.verifiers.items()},
+            prompts=len(self.benchmark.lines),
+            seeds=self.seeds,
+            images_per_prompt=self.images_per_prompt,
+            candidates=self.candidates,
+            steps=self.sampling.steps,
+        )
+
+    def run(self, folder: EvaluationFolder, shard: Shard, report: Report) -> None:
+        """Draw the shard's prompts that are not in the folder yet; a kill loses the one in flight.
+
+        Raises InvalidRequest where the folder was begun with other settings, OutputError where it cannot be written,
+        and whatever the evaluator raises.
+        """
+        folder.begin(self.settings)
+        mine = list(shard.of(self.settings.prompts))
+        left = [prompt for prompt in mine if not folder.has(prompt)]
+        stopwatch = Stopwatch("evaluation", len(mine) - len(left), len(mine))
+        with held_alone(folder.path / f".{shard.number}-of-{shard.count}.lock"):
+            for done, prompt in enumerate(left, start=len(mine) - len(left) + 1):
+                self._draw(prompt, folder)
+                report(stopwatch.at(done, "prompts"))
+
+    def _draw(self, prompt: int, folder: EvaluationFolder) -> None:
+        rows: list[dict[str, Any]] = []
+        samples: list[Image] = []
+        for seed, groups in enumerate(self._groups):
+            for group in groups[prompt]:
+                pictures, judged = self._judged(group)
+                for at, row in enumerate(judged, start=len(samples)):
+                    rows.append({"seed": seed, "sample": f"{at:04d}.png" if seed == 0 else None, **row})
+                samples += pictures if seed == 0 else []
+        folder.write(prompt, self.benchmark.lines[prompt].metadata, rows, samples)
+
+    def _judged(self, group: Group) -> tuple[list[Image], list[dict[str, Any]]]:
+        """A group's finished pictures, and what is said of each."""
+        stages = {stage for verifier in self.verifiers.values() for stage in verifier.reads} | {IMAGE}
+        pictures: list[Image] = []
+        said: list[dict[str, Any]] = []
+        for candidates in group.draw(self.generator, stages, self.batch_size, self.sampling):
+            pictures += candidates.pictures
+            said += self._verdicts(group.line.prompt, candidates)
+        judgements = self.benchmark.evaluator([group.line] * len(pictures), pictures)
+        rows = [
+            {
+                "image_index": group.image_index,
+                "index": index,
+                "candidate_seed": seed,
+                "correct": judgement.correct,
+                "reason": judgement.reason,
+                "verdicts": verdicts,
+            }
+            for index, (seed, judgement, verdicts) in enumerate(zip(group.seeds, judgements, said, strict=True))
+        ]
+        return pictures, rows
+
+    def _verdicts(self, prompt: str, candidates: Candidates) -> list[dict[str, Any]]:
+        """What every verifier says of each candidate, by its name."""
+        by_verifier = {name: verifier.judge(prompt, candidates) for name, verifier in self.verifiers.items()}
+        return [
+            {
+                name: {"score": verdicts[row].score, "probability": verdicts[row].probability}
+                for name, verdicts in by_verifier.items()
+            }
+            for row in range(len(candidates))
+        ]
+
+    @cached_property
+    def _groups(self) -> list[list[list[Group]]]:
+        """By seed, then by prompt."""
+        return [self.benchmark.groups(seed, self.images_per_prompt, self.candidates) for seed in range(self.seeds)]

@@ -1,0 +1,1 @@
+"""What work costs: time, FLOPs and memory, of searches as a whole and of their parts."""

@@ -1,0 +1,106 @@
+"""What a search costs with each verifier: milliseconds, FLOPs and memory, encoded prompt to decoded winner."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from forejudge.best_of_n import BestOfN
+from forejudge.generators.base import Generator, Sampling
+from forejudge.profiling.flops import count_flops
+from forejudge.profiling.memory import peak_memory
+from forejudge.progress import Report, Stopwatch
+from forejudge.types import IMAGE, latent_stage
+from forejudge.verifiers.base import Verifier
+
+_JUDGED_AT_ONCE = 8  # the N at which memory is measured, beside 1
+
+
+class SearchCosts(BaseModel):
+    """Of one verifier. `milliseconds` by N is the median over rounds; memory is the peak while candidates are judged.
+
+    FLOPs are split into those of a search and those of each candidate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    milliseconds: dict[int, float]
+    fixed_flops: int
+    candidate_flops: int
+    judging_bytes: dict[int, int]
+
+
+def search_costs(
+    generator: Generator, verifier: Verifier, prompt: str, ns: Sequence[int], rounds: int, report: Report
+) -> SearchCosts:
+    """Measure one verifier, models warm. FLOPs and memory are counted in runs of their own."""
+    best = BestOfN(generator, verifier)
+    stopwatch = Stopwatch(f"timing {verifier.name}", 0, len(ns))
+    milliseconds = {}
+    for done, n in enumerate(ns, start=1):
+        milliseconds[n] = median_milliseconds(partial(best, prompt, n), rounds, generator.device)
+        report(stopwatch.at(done))
+    one, two = (count_flops(partial(best, prompt, n)) for n in (1, 2))
+    return SearchCosts(
+        milliseconds=milliseconds,
+        fixed_flops=2 * one - two,
+        candidate_flops=two - one,
+        judging_bytes={n: peak_memory(_judging(best, prompt, n), generator.device) for n in (1, _JUDGED_AT_ONCE)},
+    )
+
+
+def stage_flops(generator: Generator, verifiers: Mapping[str, Verifier], prompt: str) -> dict[str, int]:
+    """Of each stage for one candidate: encode, the generator's way to where the first verifier reads and on, decode.
+
+    What verifiers add goes by their names.
+    """
+    sampling, latent = Sampling(), latent_stage()
+    conditioning = generator.encode(prompt, sampling)
+    first = max(next(iter(verifiers.values())).reads)
+    noise = generator.start(conditioning, (0,))
+    stages = {"encode": count_flops(partial(generator.encode, prompt, sampling))}
+    done = noise
+    for name, stage in (("to the verdict", min(first, latent)), ("to the latent", latent), ("decode", IMAGE)):
+        stages[name] = count_flops(partial(generator.advance, done, [stage]))
+        done = generator.advance(done, [stage])
+    for name, verifier in verifiers.items():
+        read = generator.advance(noise, verifier.reads)
+        stages[name] = count_flops(partial(verifier.judge, prompt, read))
+    return stages
+
+
+def drawing_milliseconds(generator: Generator, prompt: str, steps: int, rounds: int) -> float:
+    """One picture with so many steps and no verifier."""
+
+    def draw() -> None:
+        conditioning = generator.encode(prompt, Sampling(steps=steps))
+        generator.advance(generator.start(conditioning, (0,)), [IMAGE])
+
+    return median_milliseconds(draw, rounds, generator.device)
+
+
+def median_milliseconds(work: Callable[[], object], rounds: int, device: torch.device) -> float:
+    """Of `rounds` runs, after one that warms up."""
+    work()
+    took = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took.append(1000 * (time.perf_counter() - started))
+    return median(took)
+
+
+def _judging(best: BestOfN, prompt: str, n: int) -> Callable[[], object]:
+    """Candidates drawn and judged, and let go."""
+    conditioning = best.generator.encode(prompt, Sampling())
+
+    def judge() -> None:
+        candidates = best.generator.start(conditioning, tuple(range(n)))
+        best.verifier.judge(prompt, best.generator.advance(candidates, best.verifier.reads))
+
+    return judge
