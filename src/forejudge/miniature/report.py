@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from forejudge.evaluation import task_figures
 from forejudge.evaluation.best_of_n import (
     area_under_roc,
     best_of_n,
@@ -14,12 +15,9 @@ from forejudge.evaluation.best_of_n import (
     perfect_judge,
     random_choice,
 )
-from forejudge.evaluation.bootstrap import bootstrap_interval
 from forejudge.evaluation.description import Description
-from forejudge.evaluation.metadata import TASKS
+from forejudge.evaluation.task_figures import Figure
 from forejudge.miniature.evaluation import Outcomes
-
-Figure = dict[str, float]
 
 
 def chooser_outcomes(outcomes: Outcomes, chooser: str, n: int) -> np.ndarray:
@@ -85,32 +83,14 @@ def pair_accuracy_of(outcomes: Outcomes, verifiers: Sequence[str]) -> Figure:
 
 def averages(descriptions: Sequence[Description], outcome_C: np.ndarray) -> dict[str, Figure]:
     """Micro (over cases) and macro (over tasks) average and every task's, each with its 95 % interval."""
-    prompts = np.array([description.prompt for description in descriptions])
-    tasks = np.array([description.tag for description in descriptions])
-    figures = {
-        "micro": _interval(_itself, prompts, outcome_C),
-        "macro": _interval(_itself, prompts, outcome_C, tasks=tasks),
-    }
-    present = [task for task in TASKS if task in tasks]
-    return figures | {task: _interval(_itself, prompts[tasks == task], outcome_C[tasks == task]) for task in present}
+    prompts, tasks = zip(*((description.prompt, description.tag) for description in descriptions), strict=True)
+    return task_figures.averages(prompts, tasks, outcome_C)
 
 
 def figure(outcomes: Outcomes, statistic: Callable[..., np.ndarray], columns: list[np.ndarray]) -> Figure:
     """A statistic of the means of columns over cases, with its 95 % interval."""
-    prompts = np.array([description.prompt for description in outcomes.descriptions])
-    return _interval(statistic, prompts, *columns)
-
-
-def _interval(
-    statistic: Callable[..., np.ndarray], prompts: np.ndarray, *columns: np.ndarray, tasks: np.ndarray | None = None
-) -> Figure:
-    interval = bootstrap_interval(statistic, prompts, *columns, rng=np.random.default_rng(0), tasks=tasks)
-    return {name: round(float(value), 4) for name, value in vars(interval).items()}
+    return task_figures.figure(statistic, [description.prompt for description in outcomes.descriptions], *columns)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0)
-
-
-def _itself(mean: np.ndarray) -> np.ndarray:
-    return mean
