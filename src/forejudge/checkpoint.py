@@ -69,6 +69,11 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def weights_name(name: str, folder: Path) -> str:
+    """What a result calls weights: the last part of a path or all of a hub id, and their digest."""
+    return f"{Path(name).resolve().name if Path(name).is_dir() else name} {weights_digest(folder)}"
+
+
 def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_allowed: bool = False) -> nn.Module:
     """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerModel, Mask2FormerPreTrainedModel
 
 from forejudge.checkpoint import read_config
+from forejudge.errors import CheckpointError
+from forejudge.evaluation.coco import CLASS_NAMES
 
 ORIGIN_FILE = "origin.json"
 
@@ -57,3 +59,9 @@ def read_origin(folder: Path) -> Origin | None:
     """None for a folder that was not converted here. Raises CheckpointError for a damaged file."""
     path = folder / ORIGIN_FILE
     return read_config(path, Origin) if path.exists() else None
+
+
+def check_classes(count: int, source: Path) -> None:
+    """Raises CheckpointError for another number than COCO has."""
+    if count != len(CLASS_NAMES):
+        raise CheckpointError(f"{source} knows {count} classes, expected COCO's {len(CLASS_NAMES)} for instances")

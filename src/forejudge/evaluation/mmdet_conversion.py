@@ -17,7 +17,7 @@ from transformers import Mask2FormerConfig, SwinConfig
 from forejudge.checkpoint import load_library_model, named_file, weights_digest
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.coco import CLASS_NAMES
-from forejudge.evaluation.mask2former import ORIGIN_FILE, Mask2Former, Origin
+from forejudge.evaluation.mask2former import ORIGIN_FILE, Mask2Former, Origin, check_classes
 from forejudge.evaluation.mmdet_names import is_ignored, spelled_by_2x, targets
 from forejudge.files import whole_folder, write_bytes, write_text
 
@@ -99,12 +99,6 @@ def _check_fit(folder: Path, source: Path) -> None:
         load_library_model(Mask2Former, folder, torch.float32)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {str(error).removeprefix(f'{folder}: ')}") from None
-
-
-def check_classes(count: int, source: Path) -> None:
-    """Raises CheckpointError for another number than COCO has."""
-    if count != len(CLASS_NAMES):
-        raise CheckpointError(f"{source} knows {count} classes, expected COCO's {len(CLASS_NAMES)} for instances")
 
 
 def _backbone(state: Mapping[str, Tensor], size: Any) -> SwinConfig:
