@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ def free_memory() -> None:
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute in float32 where it says float32, and not in the shorter TensorFloat-32 that GPUs may take for it."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = False

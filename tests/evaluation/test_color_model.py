@@ -54,7 +54,7 @@ def test_colors_are_those_that_clip_gives_by_the_plain_formula(folder: Path) -> 
                     normalize(clip.get_text_features(**tokenizer([text], return_tensors="pt")).pooler_output)[0]
                     for text in texts
                 ]
-                scores.append((seen @ normalize(sum(each) / 3, dim=0)).item())
+                scores.append((seen @ normalize(torch.stack(each).mean(dim=0), dim=0)).item())
         expected.append(COLORS[int(np.argmax(scores))])
     assert len(set(expected)) > 1
     model = ColorModel.from_pretrained(str(folder), CPU)

@@ -36,8 +36,8 @@ def test_a_square_is_shown_without_padding() -> None:
     assert (seen.size, tuple(seen.pixels_CHW.shape)) == ((800, 800), (3, 800, 800))
     # mmcv's own calls: resize, then subtract and multiply in place
     expected = cv2.resize(np.asarray(picture), (800, 800), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    cv2.subtract(expected, np.float64([[123.675, 116.28, 103.53]]), expected)
-    cv2.multiply(expected, 1 / np.float64([[58.395, 57.12, 57.375]]), expected)
+    cv2.subtract(expected, np.array([[123.675, 116.28, 103.53]]), expected)
+    cv2.multiply(expected, 1 / np.array([[58.395, 57.12, 57.375]]), expected)
     torch.testing.assert_close(seen.pixels_CHW, torch.from_numpy(expected).permute(2, 0, 1), rtol=0, atol=1e-6)
 
 

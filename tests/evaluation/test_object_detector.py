@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from tests.evaluation.tiny_detector import tiny_mask2former
 
+from forejudge.checkpoint import weights_digest
 from forejudge.errors import CheckpointError
-from forejudge.evaluation import mmdet_processing, object_detector
+from forejudge.evaluation import mmdet_processing
 from forejudge.evaluation.mask2former import ORIGIN_FILE, Origin
 from forejudge.evaluation.object_detector import ObjectDetector
 
@@ -59,7 +60,7 @@ def test_a_detector_is_genevals_by_its_origin_and_its_weights(
     folder: Path, sha256: str, weights: str | None, is_genevals: bool
 ) -> None:
     assert not ObjectDetector.from_pretrained(str(folder), CPU).is_genevals
-    origin = Origin(file="weights.pth", sha256=sha256, weights=weights or object_detector.weights_digest(folder))
+    origin = Origin(file="weights.pth", sha256=sha256, weights=weights or weights_digest(folder))
     (folder / ORIGIN_FILE).write_text(origin.model_dump_json())
     try:
         detector = ObjectDetector.from_pretrained(str(folder), CPU)

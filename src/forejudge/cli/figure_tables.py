@@ -44,6 +44,16 @@ def _cell(value: Any) -> str:
     return _percent(value) if isinstance(value, dict) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def print_scores(summary: dict[str, Any]) -> None:
+    """A row for each task of a folder of pictures, then the averages."""
+    table = Table("task", "images", "% right", "95 % interval", box=SIMPLE_HEAD)
+    averages = {"micro, over images": summary["micro"], f"macro, over {len(summary['tasks'])} tasks": summary["macro"]}
+    for task, figure in (summary["tasks"] | averages).items():
+        estimate, interval = _percent(figure).split("\n")
+        table.add_row(task.replace("_", " "), str(figure.get("images", summary["images"])), estimate, interval)
+    Console(highlight=False).print(table)
+
+
 def _percent(figure: dict[str, float]) -> str:
     """An estimate, and its interval on a line of its own."""
     estimate, low, high = (100 * figure[name] for name in ("estimate", "low", "high"))

@@ -78,7 +78,7 @@ def cut_out(picture: Image.Image, found: Detection) -> Image.Image:
     if found.mask is not None:
         blank = Image.new("RGB", picture.size, _BACKGROUND)
         picture = Image.composite(picture, blank, Image.fromarray(found.mask))
-    return picture.crop(tuple(map(round, found.box)))
+    return picture.crop(found.box)  # which rounds
 
 
 def _clip_pixels(picture: Image.Image, side: int) -> Tensor:

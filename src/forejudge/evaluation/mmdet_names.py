@@ -93,7 +93,9 @@ def targets(depths: Sequence[int], pixel_layers: int, query_layers: int) -> dict
     `depths` are the blocks of the backbone's stages, the others the layers of pixel and query decoder.
     """
     modules = dict(_modules(depths, pixel_layers, query_layers))
-    found = {f"{name}.{part}": (f"{to}.{part}",) for name, to in modules.items() for part in ("weight", "bias")}
+    found: dict[str, tuple[str, ...]] = {
+        f"{name}.{part}": (f"{to}.{part}",) for name, to in modules.items() for part in ("weight", "bias")
+    }
     found |= {name: (to,) for name, to in (_TENSORS_ONCE | dict(_stage_tensors(depths))).items()}
     for layer in range(query_layers):
         name, to = f"{_QUERIES}.layers.{layer}.attentions", f"{_QUERIES_TO}.layers.{layer}"
