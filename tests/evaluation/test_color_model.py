@@ -91,3 +91,12 @@ def test_another_activation_is_refused(tmp_path: Path) -> None:
     save_tiny_clip(tmp_path / "clip", activation="gelu")
     with pytest.raises(CheckpointError, match="has the activation gelu, expected OpenAI's quick_gelu"):
         ColorModel.from_pretrained(str(tmp_path / "clip"), CPU)
+
+
+def test_a_model_that_gives_no_numbers_tells_no_color(folder: Path, tmp_path: Path) -> None:
+    damaged = CLIPModel.from_pretrained(folder)
+    damaged.visual_projection.weight.data[0, 0] = torch.nan
+    damaged.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="gave no numbers for a picture"):
+        ColorModel.from_pretrained(str(tmp_path), CPU)(PICTURE, [found((0, 0, 28, 28))])

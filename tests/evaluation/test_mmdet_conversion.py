@@ -14,7 +14,7 @@ from transformers.models.swin.modeling_swin import SwinPatchMerging
 from forejudge.checkpoint import load_library_model
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.coco import CLASS_NAMES
-from forejudge.evaluation.mask2former import Mask2Former, Origin, read_origin
+from forejudge.evaluation.mask2former import Mask2Former, read_origin
 from forejudge.evaluation.mmdet_conversion import convert_detector, read_config, reorder_merged
 
 State = dict[str, Tensor]
@@ -95,13 +95,6 @@ def test_classes_and_origin_are_in_the_folder(state: State, tmp_path: Path) -> N
         assert file.metadata() == {"format": "pt"}
     assert '"architectures": [\n    "Mask2FormerForUniversalSegmentation"' in (folder / "config.json").read_text()
     assert '"79": "toothbrush"' in (folder / "config.json").read_text()
-
-
-@pytest.mark.parametrize(
-    ("sha256", "is_genevals"), [("743b7d99" + "0" * 56, True), ("c9d0c4f2" + "0" * 56, True), ("0" * 64, False)]
-)
-def test_genevals_files_are_known_by_their_hash(sha256: str, is_genevals: bool) -> None:
-    assert Origin(file="any.pth", sha256=sha256, weights="0" * 16).is_genevals is is_genevals
 
 
 def drop(name: str) -> Callable[[State], object]:

@@ -70,6 +70,14 @@ def test_a_detector_is_genevals_by_its_origin_and_its_weights(
     assert detector.name.startswith("weights.pth ")
 
 
+def test_a_detector_that_gives_no_numbers_has_not_seen_nothing(tmp_path: Path) -> None:
+    damaged = tiny_mask2former()
+    damaged.class_predictor.bias.data[3] = torch.nan
+    damaged.save_pretrained(tmp_path / "damaged")
+    with pytest.raises(CheckpointError, match=r"detector damaged \w{16} gave no numbers"):
+        ObjectDetector.from_pretrained(str(tmp_path / "damaged"), CPU)(PICTURE)
+
+
 def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         ObjectDetector.from_pretrained(str(tmp_path), CPU)

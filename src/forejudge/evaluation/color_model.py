@@ -1,6 +1,7 @@
 """The color of an object in a picture, read by CLIP as GenEval reads it.
 
-GenEval asks CLIP ViT-L/14 of OpenAI, in half precision on a GPU; here it is float32.
+GenEval asks CLIP ViT-L/14 of OpenAI, in half precision on a GPU; here it is float32. Shape letters: N objects, D width
+of CLIP's common space, C colors.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,10 @@ class ColorModel:
 
     @torch.no_grad()
     def __call__(self, picture: Image.Image, found: Sequence[Detection]) -> list[Color]:
-        """The likeliest of GenEval's ten colors for each object; all are of one class."""
+        """The likeliest of GenEval's ten colors for each object; all are of one class.
+
+        Raises CheckpointError where the model gives no numbers.
+        """
         if not found:
             return []
         side = self._model.config.vision_config.image_size
@@ -58,8 +62,10 @@ class ColorModel:
         with exact_float32():
             seen = self._model.vision_model(pixel_values=pixels_N3HW.to(self._model.device)).pooler_output
             features_ND = normalize(self._model.visual_projection(seen), dim=-1)
-            likeliest = (features_ND @ self._classifier(found[0].class_name).T).argmax(dim=1)
-        return [COLORS[index] for index in likeliest.tolist()]
+            likeness_NC = features_ND @ self._classifier(found[0].class_name).T
+        if not likeness_NC.isfinite().all():
+            raise CheckpointError(f"color model {self.name} gave no numbers for a picture: its weights are damaged")
+        return [COLORS[index] for index in likeness_NC.argmax(dim=1).tolist()]
 
     def _classifier(self, class_name: str) -> Tensor:
         """A direction for each color: the mean of three sentences' directions."""

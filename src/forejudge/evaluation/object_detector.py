@@ -8,6 +8,7 @@ from PIL.Image import Image
 
 from forejudge.checkpoint import load_library_model, local_folder, weights_digest, weights_name
 from forejudge.device import exact_float32
+from forejudge.errors import CheckpointError
 from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.mask2former import Mask2Former, check_classes, read_origin
 from forejudge.evaluation.mmdet_processing import objects, shown
@@ -32,8 +33,13 @@ class ObjectDetector:
 
     @torch.no_grad()
     def __call__(self, picture: Image, least: float = 0.0) -> list[Detection]:
-        """Objects with their masks, of those whose confidence can exceed `least`. See `objects`."""
+        """Objects with their masks, of those whose confidence can exceed `least`: see `objects`.
+
+        Raises CheckpointError where the model gives no numbers, which is not the same as seeing nothing.
+        """
         as_shown = shown(picture)
         with exact_float32():
             (classes_NK,), (masks_NHW,) = self._model(as_shown.pixels_CHW[None].to(self._model.device))
+            if not (classes_NK.isfinite().all() and masks_NHW.isfinite().all()):
+                raise CheckpointError(f"detector {self.name} gave no numbers for a picture: its weights are damaged")
             return objects(classes_NK, masks_NHW, as_shown, (picture.height, picture.width), least)
