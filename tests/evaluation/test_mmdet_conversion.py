@@ -118,6 +118,9 @@ def put(name: str, *shape: int) -> Callable[[State], object]:
         (put("bbox_head.fc.weight", 2, 2), "not part of a Mask2Former with Swin: bbox_head.fc.weight"),
         (put("panoptic_head.cls_embed.weight", 134, 32), "knows 133 classes, expected COCO's 80"),
         (put("panoptic_head.mask_embed.4.bias", 3), "has shape (3,), expected (16,)"),
+        (put("backbone.stages.1.downsample.norm.bias", 6), "cannot be loaded"),
+        (put("backbone.stages.1.blocks.0.attn.w_msa.qkv.bias", 1), "cannot be loaded"),
+        (put("panoptic_head.query_feat.weight", 6), "cannot be loaded"),
     ],
 )
 def test_what_does_not_fit_is_named(state: State, tmp_path: Path, change: Callable[[State], object], said: str) -> None:
@@ -140,6 +143,13 @@ def test_a_file_that_would_run_code_is_refused(state: State, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="asks for code to be run") as refused:
         converted(state, tmp_path, recipe=Path("any"))
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:
+    for content in ({"state_dict": 5}, [1, 2], {}):
+        torch.save(content, tmp_path / "weights.pth")
+        with pytest.raises(CheckpointError, match=r"weights\.pth"):
+            convert_detector(tmp_path / "weights.pth", tmp_path / "detector")
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights"])

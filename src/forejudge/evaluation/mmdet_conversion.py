@@ -32,9 +32,10 @@ def convert_detector(source: Path, folder: Path) -> Origin:
     Raises CheckpointError naming tensors that are missing, left over or misshapen, and for a file that is no
     Mask2Former with a Swin backbone and COCO's classes; InvalidRequest for a folder that holds something.
     """
-    state = read_state(source)
-    config = read_config(state, source)
-    tensors = convert_tensors(state, config, source)
+    with named_file(source):  # also where a tensor has too few axes
+        state = read_state(source)
+        config = read_config(state, source)
+        tensors = convert_tensors(state, config, source)
     with whole_folder(folder) as part:
         config.save_pretrained(part)
         write_bytes(part / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
