@@ -70,7 +70,7 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: Comman
     lines = [line for line in outcome.err.splitlines() if not line.startswith("judged: ")]
     for line, path in zip(lines, ("00003", "00004", "00005", "00002"), strict=True):
         assert line.startswith(f"left out: pictures/{path}")
-    assert "4 images were left out" in outcome.out
+    assert "images left out: 4" in outcome.out
     assert "2 images of 2 prompts" in outcome.out
 
 

@@ -55,8 +55,8 @@ def test_missing_pictures_are_counted(tmp_path: Path) -> None:
     found, left_out = names(tmp_path)
     assert len(found) == 5
     assert left_out == [
-        LeftOut(f"{tmp_path}/00001/samples holds 1 pictures, other prompts have 4", 3),
-        LeftOut(f"{tmp_path}/00002/samples holds 0 pictures, other prompts have 4", 4),
+        LeftOut(f"{tmp_path}/00001/samples holds 1 of 4 pictures, as many as other prompts have", 3),
+        LeftOut(f"{tmp_path}/00002/samples holds 0 of 4 pictures, as many as other prompts have", 4),
     ]
 
 

@@ -79,5 +79,5 @@ def _show(scored: "FolderScore", folder: Path, as_json: bool) -> None:
     print_scores(summary)
     typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, judged by {summary['evaluator']}")
     if summary["left_out"]:
-        typer.echo(f"{summary['left_out']} images were left out")
+        typer.echo(f"images left out: {summary['left_out']}")
     typer.echo(f"results of each image: {folder / RESULTS_FILE}")

@@ -104,5 +104,7 @@ def _missing(found: _PromptFolder, each_has: int) -> list[LeftOut]:
     missing = each_has - len(found.pictures)
     if not missing:
         return []
-    reason = f"{found.path / 'samples'} holds {len(found.pictures)} pictures, other prompts have {each_has}"
+    reason = (
+        f"{found.path / 'samples'} holds {len(found.pictures)} of {each_has} pictures, as many as other prompts have"
+    )
     return [LeftOut(reason, missing)]
