@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import load_library_model, load_strictly, named_file, quiet_libraries, read_config
+from forejudge.checkpoint import (
+    load_library_model,
+    load_strictly,
+    named_file,
+    quiet_libraries,
+    read_config,
+    weights_digest,
+)
 from forejudge.errors import CheckpointError, InvalidRequest
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -166,3 +173,15 @@ def assert_refused(load: Callable[[], object], said: str) -> None:
         load()
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_have_a_digest_of_their_own(tmp_path: Path) -> None:
+    assert_refused(lambda: weights_digest(tmp_path), f"{tmp_path} holds no .safetensors file")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "a.safetensors")
+    one = weights_digest(tmp_path)
+    save_file({"weight": torch.ones(2)}, tmp_path / "b.safetensors")
+    both = weights_digest(tmp_path)
+    assert len(one) == 16
+    assert one != both
+    (tmp_path / "b.safetensors").unlink()
+    assert weights_digest(tmp_path) == one

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from forejudge.device import is_out_of_memory, resolve_device, resolve_dtype
+from forejudge.device import exact_float32, is_out_of_memory, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 
 
@@ -31,3 +31,11 @@ def test_out_of_memory_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_shortened_float32_is_off_for_a_while_only() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with exact_float32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is before

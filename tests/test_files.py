@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.errors import InvalidRequest, OutputError
-from forejudge.files import held_alone, prepare_folder, write_bytes, write_shared_text, write_text
+from forejudge.files import held_alone, prepare_folder, whole_folder, write_bytes, write_shared_text, write_text
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +60,22 @@ def test_work_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
         raise AssertionError("both hold it")
     with held_alone(lock):
         pass
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "deep" / "model") as part:
+        (part / "weights").touch()
+        assert not (tmp_path / "deep" / "model").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
+    assert (tmp_path / "deep" / "model" / "weights").exists()
+    with pytest.raises(ValueError, match="torn"), whole_folder(tmp_path / "other"):
+        raise ValueError("torn")
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as part:
+        (part / "weights").touch()
+    with pytest.raises(InvalidRequest, match="empty is there already"), whole_folder(tmp_path / "empty"):
+        raise AssertionError("nothing is made")

@@ -1,5 +1,6 @@
 """Reading model folders: every problem becomes one line that names the file and what is wrong with it."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,25 @@ def local_folder(name: str) -> Path:
 
     with named_file(Path(name)), quiet_libraries():
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]))
+
+
+def weights_digest(folder: Path) -> str:
+    """16 hexadecimal digits that tell the weights of one model's folder from all others.
+
+    Raises CheckpointError for a folder without safetensors.
+    """
+    files, digest = sorted(folder.glob("*.safetensors")), hashlib.sha256()
+    if not files:
+        raise CheckpointError(f"{folder} holds no .safetensors file")
+    for path in files:
+        with named_file(path), path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def weights_name(name: str, folder: Path) -> str:
+    """What a result calls weights: the last part of a path or all of a hub id, and their digest."""
+    return f"{Path(name).resolve().name if Path(name).is_dir() else name} {weights_digest(folder)}"
 
 
 def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_allowed: bool = False) -> nn.Module:

@@ -1,6 +1,9 @@
 """Devices and dtypes by name, and what to do when their memory runs out."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -51,3 +54,17 @@ def free_memory() -> None:
     """Hand cached blocks back to the GPU, so that a smaller chunk finds whole ones."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute in float32 where it says float32, and not in the shorter TensorFloat-32 that GPUs may take for it."""
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -1,6 +1,7 @@
 """Writing: whole files or none, and one clear line where that fails."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -59,6 +60,25 @@ def _write(path: Path, content: bytes, partial: Path) -> None:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write to; it becomes `folder` once all went well, and is gone where not.
+
+    Raises InvalidRequest where there is something already, OutputError.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidRequest(f"{folder} is there already: choose another name, or remove it")
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    try:
+        with _named(folder):
+            partial.mkdir(parents=True)
+        yield partial
+        with _named(folder):
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove(path: Path) -> None:

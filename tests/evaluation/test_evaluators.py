@@ -1,12 +1,15 @@
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.evaluation.tiny_clip import save_tiny_clip
+from tests.evaluation.tiny_detector import tiny_mask2former
 
 from forejudge.errors import CommandFailed, InvalidRequest
 from forejudge.evaluation.detection import Detection
-from forejudge.evaluation.evaluators import CommandEvaluator, Judgement, load_evaluator
+from forejudge.evaluation.evaluators import CommandEvaluator, GenEvalModels, Judgement, load_evaluator
 from forejudge.evaluation.prompts_file import PromptLine
 
 LINE = PromptLine("a star", '{"prompt": "a star"}', "line 1")
@@ -58,10 +61,29 @@ def test_a_command_is_named_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("name", ["nonesuch", "nonesuch --fast", "", " ", "./judge.py"])
 def test_what_cannot_be_started_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"unknown evaluator .*: expected geneval-miniature or a command"):
+    with pytest.raises(InvalidRequest, match=r"unknown evaluator .*: expected geneval, geneval-miniature or a command"):
         load_evaluator(name)
 
 
-def test_what_does_not_come_with_this_version_is_said_by_name() -> None:
-    with pytest.raises(InvalidRequest, match="GenEval's own detector does not come with this version"):
+def test_geneval_without_its_detector_says_how_to_make_it() -> None:
+    with pytest.raises(InvalidRequest, match=r"convert-detector WEIGHTS\.pth FOLDER`, then give --detector FOLDER"):
         load_evaluator("geneval")
+
+
+def test_geneval_is_loaded_with_its_models(tmp_path: Path) -> None:
+    tiny_mask2former().save_pretrained(tmp_path / "eyes")
+    models = GenEvalModels(str(tmp_path / "eyes"), str(save_tiny_clip(tmp_path / "colors")), "cpu")
+    evaluator = load_evaluator("geneval", models)
+    assert re.fullmatch(
+        r"geneval \(detector eyes \w{16}, colors by colors \w{16}\), not comparable with GenEval's figures",
+        evaluator.name,
+    )
+    dog = '{"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}'
+    (judged,) = evaluator([PromptLine("a dog", dog, "line 1")], [PICTURE])
+    assert all(0.3 < each.confidence <= 1 or not judged.correct for each in judged.detections)
+
+
+@pytest.mark.parametrize("models", [GenEvalModels(detector="eyes"), GenEvalModels(color_model="colors")])
+def test_models_go_with_geneval_alone(models: GenEvalModels) -> None:
+    with pytest.raises(InvalidRequest, match="go with the evaluator geneval, not with 'geneval-miniature'"):
+        load_evaluator("geneval-miniature", models)

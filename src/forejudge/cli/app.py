@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from forejudge import __version__
-from forejudge.cli import evaluate, miniature, prompts, train, verifier
+from forejudge.cli import evaluate, geneval, miniature, prompts, train, verifier
 from forejudge.cli.caption import caption
 from forejudge.cli.generate import generate
 from forejudge.cli.label import label
@@ -39,6 +39,7 @@ app.command()(models)
 app.command()(label)
 app.command()(caption)
 app.add_typer(evaluate.group, name="eval")
+app.add_typer(geneval.group, name="geneval")
 app.add_typer(miniature.group, name="miniature")
 app.add_typer(prompts.group, name="prompts")
 app.add_typer(train.group, name="train")

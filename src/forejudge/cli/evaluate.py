@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from forejudge.cli import judge
 from forejudge.cli.numbers import whole_numbers
 
 group = typer.Typer(help="Test verifiers on a benchmark, at equal N and at equal time.", invoke_without_command=True)
@@ -25,7 +26,9 @@ def evaluate(
     benchmark: Annotated[
         str, Option(help="geneval-miniature, or a file of prompts with GenEval's metadata.")
     ] = "geneval-miniature",
-    evaluator: Annotated[str | None, Option(help="Who judges the pictures (default: the benchmark's own).")] = None,
+    evaluator: judge.OptionalEvaluator = None,
+    detector: judge.Detector = None,
+    color_model: judge.ColorModel = None,
     n: Annotated[str, Option("--n", help="The N of the tables, comma separated.")] = "1,2,4,8,16",
     budget_ms: Annotated[
         str | None,
@@ -58,7 +61,7 @@ def evaluate(
         generator=generator,
         verifiers=tuple(verifier or [generator]),
         benchmark=benchmark,
-        evaluator=evaluator,
+        judge=(evaluator, detector, color_model),
         ns=tuple(whole_numbers("--n", n)),
         budgets_ms=tuple(whole_numbers("--budget-ms", budget_ms)) if budget_ms else None,
         images_per_prompt=images_per_prompt,

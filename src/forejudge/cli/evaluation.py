@@ -17,6 +17,7 @@ from forejudge.evaluation.benchmarks import Benchmark, load_benchmark
 from forejudge.evaluation.controls import with_controls
 from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
+from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
 from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
@@ -41,7 +42,7 @@ class Asked:
     generator: str
     verifiers: tuple[str, ...]
     benchmark: str
-    evaluator: str | None
+    judge: tuple[str | None, str | None, str | None]
     ns: tuple[int, ...]
     budgets_ms: tuple[int, ...] | None
     images_per_prompt: int
@@ -72,7 +73,7 @@ class Asked:
     @cached_property
     def names(self) -> dict[str, str]:
         """The verifiers' names in tables -> how they were given. Raises InvalidRequest for two of one name."""
-        named = {Path(given).name if Path(given).is_dir() else given: given for given in self.verifiers}
+        named = {_name(given): given for given in self.verifiers}
         if len(named) < len(self.verifiers):
             raise InvalidRequest(f"two of the verifiers {', '.join(self.verifiers)} have one name: rename a folder")
         return named
@@ -96,7 +97,7 @@ class Asked:
 
     def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
         with waiting("loading"):
-            benchmark = load_benchmark(self.benchmark, self.evaluator)
+            benchmark = load_benchmark(self.benchmark, self._evaluator(device))
             generator = load_generator(self.generator, device, dtype)
             timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in timed.values():
@@ -106,6 +107,10 @@ class Asked:
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
         main = self._evaluation(generator, verifiers, benchmark, most, Sampling())
         return Suite(out, main, list(timed), plain, report)
+
+    def _evaluator(self, device: torch.device) -> Evaluator | None:
+        name, detector, color_model = self.judge
+        return None if name is None else load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
 
     def _plain(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
@@ -141,3 +146,10 @@ class Asked:
             fixed, each = work.of_search(verifier.config.reads.partition(":")[0])
             curves[name] = CostCurve.linear(fixed / _TERA, each / _TERA)
         return curves
+
+
+def _name(given: str) -> str:
+    """A folder's last part, or what scores pictures; hub ids and known models as they are."""
+    if Path(given).is_dir():
+        return Path(given).resolve().name
+    return "clipscore" if given.startswith("clipscore:") else given

@@ -1,4 +1,4 @@
-"""The miniature's test figures, for the eye."""
+"""Figures of tests and comparisons, for the eye."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from forejudge.evaluation.metadata import TASKS
 
 
 def print_figures(figures: dict[str, Any]) -> None:
-    """Best-of-N by chooser and task, then every verifier's figures."""
-    console = Console()
+    """Best-of-N by chooser, each verifier's ranking, and what is reached at equal time."""
+    console = Console(highlight=False)
     console.print(_best_of_n(figures))
     console.print(_verifiers(figures["verifiers"]))
+    console.print(_equal_cost(figures["equal_time"]))
 
 
 def print_variants(figures: dict[str, Any]) -> None:
@@ -22,12 +23,39 @@ def print_variants(figures: dict[str, Any]) -> None:
 
 
 def _best_of_n(figures: dict[str, Any]) -> Table:
-    columns = ("micro", "macro", *TASKS)
-    title = f"Best-of-N, % right: {figures['test_cases']} test cases, {figures['seeds']} seeds, 95 % intervals"
-    table = Table("N", "chosen by", *(name.replace("_", " ") for name in columns), title=title, box=SIMPLE_HEAD)
-    for row in figures["best_of_n"]:
-        table.add_row(str(row["n"]), row["chosen_by"], *(_percent(row[column]) for column in columns))
+    """Overall (micro), a column for each N."""
+    rows = figures["best_of_n"]
+    ns = sorted({row["n"] for row in rows})
+    title = f"Best-of-N, % right of {figures['test_cases']} cases, {figures['seeds']} seeds, with 95 % intervals"
+    table = Table("chosen by", *(f"N = {n}" for n in ns), title=title, box=SIMPLE_HEAD)
+    for chooser in dict.fromkeys(row["chosen_by"] for row in rows):
+        of = {row["n"]: row["micro"] for row in rows if row["chosen_by"] == chooser}
+        table.add_row(chooser, *(_percent(of[n]) for n in ns))
     return table
+
+
+def _equal_cost(rows: list[dict[str, Any]]) -> Table:
+    """The paper's table: for each budget what every way to choose reaches."""
+    title = "At equal time, % right, with p of there being no difference to the first of each budget"
+    table = Table(
+        "ms", "chosen by", "N", "overall", *(_HEADINGS[task] for task in TASKS), "p", title=title, box=SIMPLE_HEAD
+    )
+    for row in rows:
+        tasks = [f"{100 * row[task]['estimate']:.0f}" if task in row else "" for task in TASKS]
+        p = row["reference_ahead_by"]["p"]
+        budget = f"{row['budget']:.0f}"
+        table.add_row(budget, row["chosen_by"], str(row["n"]), _percent(row["micro"]), *tasks, f"{p:.3f}")
+    return table
+
+
+_HEADINGS = {
+    "single_object": "one",
+    "two_object": "two",
+    "counting": "count",
+    "colors": "color",
+    "position": "place",
+    "color_attr": "attr",
+}
 
 
 def _verifiers(verifiers: dict[str, Any]) -> Table:
@@ -42,6 +70,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(f"{100 * each:.1f}" for each in value)
     return _percent(value) if isinstance(value, dict) else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def print_scores(summary: dict[str, Any]) -> None:
+    """A row for each task of a folder of pictures, then the averages."""
+    table = Table("task", "images", "% right", "95 % interval", box=SIMPLE_HEAD)
+    averages = {"micro, over images": summary["micro"], f"macro, over {len(summary['tasks'])} tasks": summary["macro"]}
+    for task, figure in (summary["tasks"] | averages).items():
+        estimate, interval = _percent(figure).split("\n")
+        table.add_row(task.replace("_", " "), str(figure.get("images", summary["images"])), estimate, interval)
+    Console(highlight=False).print(table)
 
 
 def _percent(figure: dict[str, float]) -> str:

@@ -1,25 +1,14 @@
 """`forejudge label`: candidates drawn, judged and kept, for a verifier to be trained on."""
 
-from typing import Annotated
-
 import typer
-from typer import Option
 
-from forejudge.cli import drawing, options
+from forejudge.cli import drawing, judge, options
 
 
 def label(
     generator: drawing.Generator,
     prompts: drawing.Prompts,
-    evaluator: Annotated[
-        str,
-        Option(
-            metavar="NAME|COMMAND",
-            help="geneval-miniature, or a command: for each JSON line on its stdin with image (a path), prompt and "
-            "metadata, it answers with a JSON line that has correct (true or false), and may have reason and "
-            "detections.",
-        ),
-    ],
+    evaluator: judge.Evaluator,
     out: drawing.Out,
     candidates: drawing.CandidatesEach = 20,
     seed: drawing.Seed = 0,
@@ -28,17 +17,20 @@ def label(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: drawing.BatchSize = 8,
+    detector: judge.Detector = None,
+    color_model: judge.ColorModel = None,
 ) -> None:
     """Draw all candidates of many prompts, and say of each picture whether it is right."""
     how = drawing.DrawingOptions(candidates, seed, shard, record, batch_size)
-    from forejudge.evaluation.evaluators import load_evaluator
+    from forejudge.evaluation.evaluators import GenEvalModels, load_evaluator
     from forejudge.evaluation.prompts_file import read_prompts
     from forejudge.training.labels import LabelObserver, summarize
 
-    lines, judge = read_prompts(prompts), load_evaluator(evaluator)
-    judge.check(lines)
+    lines = read_prompts(prompts)
+    judged_by = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
+    judged_by.check(lines)
     drawn_by = drawing.load(generator, device, dtype, out)
-    folder = drawing.draw(drawn_by, lines, LabelObserver(judge), how, out)
+    folder = drawing.draw(drawn_by, lines, LabelObserver(judged_by), how, out)
     if folder is None:
         return
     summary = summarize(folder)

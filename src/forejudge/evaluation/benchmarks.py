@@ -3,15 +3,14 @@
 import hashlib
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.evaluators import Evaluator, load_evaluator
+from forejudge.evaluation.evaluators import GENEVAL, Evaluator
 from forejudge.evaluation.groups import Group, groups_of
 from forejudge.evaluation.prompts_file import PromptLine, read_prompts
 
-_GENEVAL = "geneval"
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.benchmark:miniature_benchmark"}
 
 
@@ -36,24 +35,26 @@ class Benchmark:
         return [groups[first : first + images_per_prompt] for first in range(0, len(groups), images_per_prompt)]
 
 
-def load_benchmark(name: str, evaluator: str | None = None) -> Benchmark:
-    """A built-in benchmark with its own evaluator, or a file of prompts with GenEval's metadata.
+def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
+    """A built-in benchmark, by default with its own evaluator, or a file of prompts with GenEval's metadata.
 
     Raises InvalidRequest for an unknown name, a file that cannot be read and a line that cannot be judged by.
     """
     if name in BUILT_IN:
         module, _, function = BUILT_IN[name].partition(":")
         built: Benchmark = getattr(importlib.import_module(module), function)()
-        return built if evaluator is None else Benchmark(name, built.lines, load_evaluator(evaluator), built.run_seed)
-    if name == _GENEVAL:
+        return built if evaluator is None else replace(built, evaluator=evaluator)
+    if name == GENEVAL:
         raise InvalidRequest(
             "GenEval's prompts do not come with forejudge: give its own file, --benchmark evaluation_metadata.jsonl"
         )
     path = Path(name)
     if not path.is_file():
         raise InvalidRequest(f"unknown benchmark {name!r}: expected a file of prompts, or one of {', '.join(BUILT_IN)}")
-    benchmark = Benchmark(path.name, read_prompts(path), load_evaluator(evaluator or _GENEVAL))
-    for line in benchmark.lines:
+    if evaluator is None:
+        raise InvalidRequest(f"who judges pictures of {name}? Name an --evaluator")
+    lines = read_prompts(path)
+    for line in lines:
         line.geneval_metadata()
-    benchmark.evaluator.check(benchmark.lines)
-    return benchmark
+    evaluator.check(lines)
+    return Benchmark(path.name, lines, evaluator)

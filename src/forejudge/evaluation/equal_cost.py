@@ -12,7 +12,7 @@ import numpy as np
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.best_of_n import FloatArray
 from forejudge.evaluation.choosers import Chooser
-from forejudge.evaluation.intervals import averages, difference
+from forejudge.evaluation.intervals import averages_of, difference
 from forejudge.evaluation.outcomes import Outcomes
 
 BUDGET_NS = (2, 4, 9, 15)
@@ -92,6 +92,6 @@ def _row(outcomes: Outcomes, contender: Contender, n: int, of_reference: FloatAr
         "steps": contender.steps,
         "n": n,
         "cost": contender.curve.at(n),
-        **averages(outcomes, outcome_C),
+        **averages_of(outcomes, outcome_C),
         "reference_ahead_by": difference(outcomes, of_reference, outcome_C),
     }

@@ -16,7 +16,8 @@ from forejudge.evaluation.detection import Box, Detection
 from forejudge.evaluation.picture_command import PictureCommand
 from forejudge.evaluation.prompts_file import PromptLine
 
-_GENEVAL = "geneval"
+GENEVAL = "geneval"
+# Evaluators that need no models to be named -> "module:class", made without arguments.
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"}
 
 
@@ -78,17 +79,47 @@ def _detections(answer: _Answer) -> tuple[Detection, ...]:
     return tuple(Detection(**reported.model_dump(by_alias=False)) for reported in answer.detections)
 
 
-def load_evaluator(name: str) -> Evaluator:
-    """A built-in evaluator, or a command line whose program is there. Raises InvalidRequest for anything else."""
+@dataclass(frozen=True)
+class GenEvalModels:
+    """What `geneval` judges with: folders or hub ids, None where none was named, and the device they run on."""
+
+    detector: str | None = None
+    color_model: str | None = None
+    device: str | None = None
+
+
+NO_MODELS = GenEvalModels()
+
+
+def load_evaluator(name: str, models: GenEvalModels = NO_MODELS) -> Evaluator:
+    """`geneval` with its models, a built-in evaluator, or a command line whose program is there.
+
+    Raises InvalidRequest for anything else, CheckpointError for models that cannot be loaded.
+    """
+    if name == GENEVAL:
+        return _load_geneval(models)
+    if models.detector is not None or models.color_model is not None:
+        raise InvalidRequest(f"a detector and a color model go with the evaluator {GENEVAL}, not with {name!r}")
     if name in BUILT_IN:
         module, _, class_name = BUILT_IN[name].partition(":")
         evaluator: Evaluator = getattr(importlib.import_module(module), class_name)()
         return evaluator
-    if name == _GENEVAL:
-        raise InvalidRequest("GenEval's own detector does not come with this version: give a command that runs it")
     command = CommandEvaluator(name)
     if not name.strip() or shutil.which(shlex.split(name)[0]) is None:
-        raise InvalidRequest(
-            f"unknown evaluator {name!r}: expected {', '.join(BUILT_IN)} or a command that can be started here"
-        )
+        known = ", ".join((GENEVAL, *BUILT_IN))
+        raise InvalidRequest(f"unknown evaluator {name!r}: expected {known} or a command that can be started here")
     return command
+
+
+def _load_geneval(models: GenEvalModels) -> Evaluator:
+    if models.detector is None:
+        raise InvalidRequest(
+            f"the evaluator {GENEVAL} needs its detector: make it once from mmdetection's weights with "
+            "`forejudge geneval convert-detector WEIGHTS.pth FOLDER`, then give --detector FOLDER"
+        )
+    from forejudge.device import resolve_device
+    from forejudge.evaluation.color_model import OPENAI_CLIP
+    from forejudge.evaluation.geneval_evaluator import GenEvalEvaluator
+
+    color_model = models.color_model or OPENAI_CLIP
+    return GenEvalEvaluator.from_pretrained(models.detector, color_model, resolve_device(models.device))

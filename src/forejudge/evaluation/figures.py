@@ -14,7 +14,7 @@ from forejudge.evaluation.choosers import (
     verifier_scores,
     weighted_sum,
 )
-from forejudge.evaluation.intervals import averages, difference, distance_closed_by, ranking_figures
+from forejudge.evaluation.intervals import averages_of, difference, distance_closed_by, ranking_figures
 from forejudge.evaluation.outcomes import Outcomes
 
 RANDOM, PERFECT = "random", "perfect judge"
@@ -49,7 +49,7 @@ def evaluation_figures(outcomes: Outcomes, ns: Sequence[int], combined: Sequence
         "seeds": outcomes.correct_CSN.shape[1],
         "candidates": outcomes.candidates,
         "best_of_n": [
-            {"n": n, "chosen_by": name, **averages(outcomes, chooser(outcomes, n))}
+            {"n": n, "chosen_by": name, **averages_of(outcomes, chooser(outcomes, n))}
             for n in ns
             for name, chooser in choosers.items()
         ],

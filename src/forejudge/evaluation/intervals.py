@@ -1,6 +1,6 @@
 """Figures of outcomes with their 95 % intervals, as JSON holds them: averages, tasks, distances, differences."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,36 +12,28 @@ from forejudge.evaluation.best_of_n import (
     expected_calibration_error,
     pair_wins,
 )
-from forejudge.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
+from forejudge.evaluation.bootstrap import bootstrap_difference
 from forejudge.evaluation.choosers import at_random, choosing_by, perfect, share_of_ties, verifier_scores
-from forejudge.evaluation.metadata import TASKS
 from forejudge.evaluation.outcomes import Outcomes
+from forejudge.evaluation.task_figures import Figure, averages, figure
 
-Figure = dict[str, float]
 
-
-def averages(outcomes: Outcomes, outcome_C: FloatArray) -> dict[str, Figure]:
+def averages_of(outcomes: Outcomes, outcome_C: FloatArray) -> dict[str, Figure]:
     """Micro (over cases) and macro (over tasks) average and every task's, each with its interval."""
-    prompts, tasks = np.asarray(outcomes.prompts), np.asarray(outcomes.tasks)
-    figures = {
-        "micro": _interval(_itself, prompts, outcome_C),
-        "macro": _interval(_itself, prompts, outcome_C, tasks=tasks),
-    }
-    present = [task for task in TASKS if task in tasks]
-    return figures | {task: _interval(_itself, prompts[tasks == task], outcome_C[tasks == task]) for task in present}
+    return averages(outcomes.prompts, outcomes.tasks, outcome_C)
 
 
 def difference(outcomes: Outcomes, one_C: FloatArray, other_C: FloatArray) -> Figure:
     """Of the micro averages, one less the other, paired, with the two-sided p of there being none."""
     found = bootstrap_difference(outcomes.prompts, one_C, other_C, rng=np.random.default_rng(0))
-    return _rounded(vars(found))
+    return {name: round(float(value), 4) for name, value in vars(found).items()}
 
 
 def distance_closed_by(outcomes: Outcomes, verifiers: Sequence[str], n: int) -> Figure:
     """(verifier's Best-of-n - candidate 0) / (perfect judge's Best-of-n - candidate 0); of several, their mean."""
     chosen_C = np.mean([choosing_by(verifier_scores(name))(outcomes, n) for name in verifiers], axis=0)
     columns = [chosen_C, at_random(outcomes, 1), perfect(outcomes, n)]
-    return _interval(distance_closed, np.asarray(outcomes.prompts), *columns)
+    return figure(distance_closed, outcomes.prompts, *columns)
 
 
 def pair_accuracy_of(outcomes: Outcomes, verifiers: Sequence[str]) -> Figure:
@@ -50,7 +42,7 @@ def pair_accuracy_of(outcomes: Outcomes, verifiers: Sequence[str]) -> Figure:
     correct_RN = outcomes.correct_CSN.reshape(-1, candidates)
     counted = [pair_wins(correct_RN, outcomes.score_CSN[name].reshape(-1, candidates)) for name in verifiers]
     columns = [np.mean([parts[at].reshape(by_case).mean(1) for parts in counted], axis=0) for at in (0, 1)]
-    return _interval(_share, np.asarray(outcomes.prompts), *columns)
+    return figure(_share, outcomes.prompts, *columns)
 
 
 def ranking_figures(outcomes: Outcomes, verifier: str) -> dict[str, Any]:
@@ -65,19 +57,5 @@ def ranking_figures(outcomes: Outcomes, verifier: str) -> dict[str, Any]:
     }
 
 
-def _interval(
-    statistic: Callable[..., FloatArray], prompts: np.ndarray, *columns: FloatArray, tasks: np.ndarray | None = None
-) -> Figure:
-    return _rounded(vars(bootstrap_interval(statistic, prompts, *columns, rng=np.random.default_rng(0), tasks=tasks)))
-
-
-def _rounded(values: dict[str, float]) -> Figure:
-    return {name: round(float(value), 4) for name, value in values.items()}
-
-
 def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0)
-
-
-def _itself(mean: FloatArray) -> FloatArray:
-    return mean

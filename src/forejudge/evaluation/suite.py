@@ -13,7 +13,7 @@ from forejudge.evaluation.choosers import Chooser, at_random, choosing_by, verif
 from forejudge.evaluation.equal_cost import Contender, CostCurve, budgets_of, equal_cost_table
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.figures import Weights, evaluation_figures
-from forejudge.evaluation.intervals import averages
+from forejudge.evaluation.intervals import averages_of
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.run import Evaluation
 from forejudge.files import write_text
@@ -101,7 +101,7 @@ class FinishedSuite:
             "made": costs.made,
             "settings": settings.model_dump(),
             **evaluation_figures(outcomes, ns, combined),
-            "plain": {name: averages(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
+            "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
             "costs": costs.model_dump(),
             "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, budgets)),
             "equal_work": equal_cost_table(outcomes, *_by_work(outcomes, work)) if work else [],

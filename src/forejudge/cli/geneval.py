@@ -1,0 +1,83 @@
+"""`forejudge geneval`: its detector made, and pictures scored."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument
+
+from forejudge.cli import judge, options
+from forejudge.cli.progress import waiting
+
+if TYPE_CHECKING:
+    from forejudge.evaluation.evaluators import Evaluator
+    from forejudge.evaluation.scoring import FolderScore
+
+group = typer.Typer(help="GenEval: make its detector, score pictures.")
+
+
+@group.command("convert-detector")
+def convert(
+    weights: Annotated[Path, Argument(help="mmdetection's Mask2Former, the .pth file that GenEval uses.")],
+    folder: Annotated[Path, Argument(help="The folder to write, for --detector.")],
+) -> None:
+    """Make GenEval's detector from mmdetection's weights, once. mmdetection itself is not needed."""
+    with waiting("converting"):
+        from forejudge.evaluation.mmdet_conversion import convert_detector
+
+        origin = convert_detector(weights, folder)
+    typer.echo(f"written to {folder}")
+    if not origin.is_genevals:
+        typer.echo(f"{weights} is not the file that GenEval uses: figures with it are not comparable", err=True)
+
+
+@group.command()
+def score(
+    folder: Annotated[Path, Argument(help="Pictures in GenEval's layout, as `forejudge generate --prompts` writes.")],
+    evaluator: judge.Evaluator = "geneval",
+    detector: judge.Detector = None,
+    color_model: judge.ColorModel = None,
+    device: options.Device = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Judge every picture and print the scores. Each picture's result is in results.jsonl in the folder.
+
+    A run that was stopped goes on. What cannot be judged is named, the rest is scored, and the status is 1.
+    """
+    with waiting("loading"):
+        from forejudge.evaluation.evaluators import GenEvalModels, load_evaluator
+
+        judged_by = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
+    scored = _score(folder, judged_by)
+    for left_out in scored.left_out:
+        typer.echo(f"left out: {left_out.reason}", err=True)
+    _show(scored, folder, as_json)
+    if scored.left_out:
+        raise typer.Exit(1)
+
+
+def _score(folder: Path, judged_by: "Evaluator") -> "FolderScore":
+    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.evaluation.scoring import score_folder
+
+    try:
+        with StageProgress() as progress:
+            return score_folder(folder, judged_by, progress.show)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with what is not judged yet") from None
+
+
+def _show(scored: "FolderScore", folder: Path, as_json: bool) -> None:
+    from forejudge.cli.figure_tables import print_scores
+    from forejudge.evaluation.picture_results import RESULTS_FILE
+
+    summary = scored.summary()
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    print_scores(summary)
+    typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, judged by {summary['evaluator']}")
+    if summary["left_out"]:
+        typer.echo(f"images left out: {summary['left_out']}")
+    typer.echo(f"results of each image: {folder / RESULTS_FILE}")

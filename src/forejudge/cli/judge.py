@@ -1,0 +1,30 @@
+"""The options that say who judges pictures, and with what."""
+
+from typing import Annotated
+
+from typer import Option
+
+_EVALUATOR = (
+    "geneval, geneval-miniature, or a command: for each JSON line on its stdin with image (a path), prompt and "
+    "metadata, it answers with a JSON line that has correct (true or false), and may have reason and detections."
+)
+Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=_EVALUATOR)]
+OptionalEvaluator = Annotated[
+    str | None,
+    Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the benchmark's own.)"),
+]
+Detector = Annotated[
+    str | None,
+    Option(
+        metavar="DIR",
+        help="The detector of geneval, made by `forejudge geneval convert-detector`. Another Mask2Former, as a folder "
+        "or hub id, gives figures that are not comparable.",
+    ),
+]
+ColorModel = Annotated[
+    str | None,
+    Option(
+        metavar="DIR|ID",
+        help="The CLIP that tells colors for geneval (default: openai/clip-vit-large-patch14).",
+    ),
+]
