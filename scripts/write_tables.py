@@ -40,19 +40,32 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def best_of_n(figures: Figures) -> str:
-    """Overall and per task, for each N and chooser."""
-    header = ["Best of", "chosen by", "overall (micro)", *TASKS.values()]
+    """Overall and per task, for each N, by the first verifier, at random and by a judge that knows."""
+    header = ["Best of", "chosen by", "overall (micro)", "macro", *TASKS.values()]
+    (first, *_) = figures["verifiers"]
     rows = [
-        [str(row["n"]), row["chosen_by"], percent(row["micro"]), *(f"{100 * row[t]['estimate']:.1f}" for t in TASKS)]
+        [
+            str(row["n"]),
+            "verifier" if row["chosen_by"] == first else row["chosen_by"],
+            percent(row["micro"]),
+            percent(row["macro"]),
+            *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS),
+        ]
         for row in figures["best_of_n"]
-        if row["n"] > 1 or row["chosen_by"] == "random"
+        if row["chosen_by"] in (first, "random", "perfect judge") and (row["n"] > 1 or row["chosen_by"] == "random")
     ]
-    shipped = figures["verifiers"]["shipped"]
+    reads, share = figures["settings"]["reads"][first], percent(closed(figures["verifiers"][first]))
+    return (
+        f"{tested(figures)}; the verifier reads {reads}. Of the distance from one candidate to a perfect judge's "
+        f"Best-of-8 it closes {share} %.\n\n" + table(header, rows)
+    )
+
+
+def tested(figures: Figures) -> str:
+    """On what, and how the figures are to be read."""
     return (
         f"{figures['test_cases']} test cases ({figures['distinct_prompts']} prompts), {figures['seeds']} seeds, right "
-        f"in per cent, 95 % intervals over prompts; the verifier reads {shipped['reads']} of "
-        f"{figures['num_blocks']} blocks. Of the distance from one candidate to a perfect judge's Best-of-8 the "
-        f"verifier closes {percent(closed(shipped))} %.\n\n" + table(header, rows)
+        "in per cent, 95 % intervals over prompts"
     )
 
 
@@ -64,7 +77,7 @@ def closed(verifier: Figures) -> dict[str, float]:
 def verifiers(figures: Figures) -> str:
     """All verifiers of a test beside each other."""
     rows = [
-        [name, verifier["reads"], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
+        [name, figures["settings"]["reads"][name], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
         for name, verifier in figures["verifiers"].items()
     ]
     return table(["verifier", "reads", *RANKED, "ties for the best, %"], rows)
@@ -75,12 +88,70 @@ RANKED = ["distance closed, %", "pair accuracy, %", "AUROC", "calibration error"
 
 def ranked(verifier: Figures) -> list[str]:
     """Cells for the columns RANKED."""
+    calibration = verifier["expected_calibration_error"]
     return [
         percent(closed(verifier)),
         percent(verifier["pair_accuracy"]),
         f"{verifier['auroc']:.3f}",
-        f"{verifier['expected_calibration_error']:.3f}",
+        "-" if calibration is None else f"{calibration:.3f}",
     ]
+
+
+def equal_time(figures: Figures) -> str:
+    """The paper's table by time measured here."""
+    device = figures["made"]["device"]
+    return f"{tested(figures)}. Time from prompt to decoded winner, models warm, on {device}.\n\n" + equal_cost(
+        figures["equal_time"], "ms"
+    )
+
+
+def equal_work(figures: Figures) -> str:
+    """The same by the work that the same searches would be on SANA-Sprint 1.6B."""
+    return (
+        "The same candidates and verdicts, but each way to choose gets the N that its work on SANA-Sprint 1.6B at 1024 "
+        "px would allow (counted: encoder, blocks, decoder, CLIP ViT-L/14@336, Qwen2.5-0.5B; cut after 8 of 20 blocks)."
+        "\n\n" + equal_cost(figures["equal_work"], "TFLOP")
+    )
+
+
+def equal_cost(rows: list[Figures], unit: str) -> str:
+    """A row for each budget and way to choose; p is that of no difference to the budget's first row."""
+    header = [f"Budget, {unit}", "Chosen by", "Best of", *TASKS.values(), "Overall", "p"]
+    return table(
+        header,
+        [
+            [
+                f"{row['budget']:.0f}",
+                row["chosen_by"],
+                str(row["n"]),
+                *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS),
+                percent(row["micro"]),
+                "" if row["reference_ahead_by"]["p"] == 1 else f"{row['reference_ahead_by']['p']:.3f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def costs(figures: Figures) -> str:
+    """What one more candidate costs with each verifier; savings are against the one that reads CLIP."""
+    searches = figures["costs"]["searches"]
+    each = {name: candidate_costs(found) for name, found in searches.items()}
+    dearest = each.get("clip", next(iter(each.values())))
+    rows = [
+        [name, *(f"{value:.1f} ({100 * (value / most - 1):+.0f} %)" for value, most in zip(mine, dearest, strict=True))]
+        for name, mine in each.items()
+    ]
+    unit = "MB at once while 8 are judged"
+    return table(["verifier", "ms for one more candidate", "GFLOP for one more", unit], rows)
+
+
+def candidate_costs(search: Figures) -> tuple[float, float, float]:
+    """Milliseconds and GFLOP of one more candidate, MB while eight are judged."""
+    by_n = {int(n): value for n, value in search["milliseconds"].items()}
+    first, last = min(by_n), max(by_n)
+    slope = (by_n[last] - by_n[first]) / (last - first)
+    return slope, search["candidate_flops"] / 1e9, search["judging_bytes"]["8"] / 1e6
 
 
 def training(figures: Figures) -> str:
@@ -92,22 +163,18 @@ def training(figures: Figures) -> str:
     return (
         f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
         f"{figures['training_seeds']} training seeds of {figures['steps']} steps each, all reading "
-        f"{figures['reads']}.\n\n" + table(["variant", *RANKED, "distance closed by each training seed, %"], rows)
+        f"{figures['settings']['reads']}.\n\n"
+        + table(["variant", *RANKED, "distance closed by each training seed, %"], rows)
     )
 
 
 def steps(figures: Figures) -> str:
     """Best-of-1 with more denoising steps."""
     rows = [
-        [count, percent(row["micro"]), *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS)]
-        for count, row in figures["steps"].items()
+        [name.split()[0], percent(row["micro"]), *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS)]
+        for name, row in figures["plain"].items()
     ]
-    width = figures["edge_width"]["ratio"]
-    return (
-        f"{figures['test_cases']} test cases, one seed, right in per cent, 95 % intervals. Edges of detected objects "
-        f"are {width:.2f} times as wide as rendered ones.\n\n"
-        + table(["steps", "overall (micro)", *TASKS.values()], rows)
-    )
+    return f"{tested(figures)}.\n\n" + table(["steps", "overall (micro)", *TASKS.values()], rows)
 
 
 # Name of a table -> how it is written, and the file of its figures under benchmarks/.
@@ -115,6 +182,9 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "best-of-n": (best_of_n, "miniature.json"),
     "verifiers": (verifiers, "miniature.json"),
     "steps": (steps, "miniature.json"),
+    "equal-time": (equal_time, "miniature.json"),
+    "equal-work": (equal_work, "miniature.json"),
+    "costs": (costs, "miniature.json"),
     "training": (training, "miniature-training.json"),
 }
 

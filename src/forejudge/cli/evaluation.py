@@ -151,5 +151,5 @@ class Asked:
 def _name(given: str) -> str:
     """A folder's last part, or what scores pictures; hub ids and known models as they are."""
     if Path(given).is_dir():
-        return Path(given).resolve().name
+        return Path(given).absolute().name
     return "clipscore" if given.startswith("clipscore:") else given

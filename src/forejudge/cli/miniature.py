@@ -55,34 +55,6 @@ def edges(
     typer.echo(json.dumps(figures, indent=1))
 
 
-@group.command()
-def compare(
-    training_seeds: Annotated[int, Option(help="Seeds with which each variant is trained.")] = 3,
-    steps: Annotated[int, Option(help="Steps of each training.")] = 500,
-    seeds: Annotated[int, Option(help="Seeds for each test case.")] = 1,
-    per_task: Annotated[int, Option(help="Test cases for each of the six tasks.")] = 100,
-    build_folder: Annotated[Path, Option("--build", help="A finished build.")] = Path("runs/miniature"),
-    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-training.json"),
-    device: Device = None,
-) -> None:
-    """What alignment, captions and the loss are worth: verifiers that differ in just that, trained and tested."""
-    from forejudge.cli.figure_tables import print_variants
-    from forejudge.cli.stage_progress import StageProgress
-    from forejudge.device import resolve_device
-    from forejudge.miniature.comparison import Comparison
-    from forejudge.miniature.evaluator import MiniatureEvaluator
-    from forejudge.miniature.recipe import miniature
-    from forejudge.miniature.verifier_build import VerifierBuild
-
-    with StageProgress() as progress:
-        where = resolve_device(device)
-        built = VerifierBuild.of(miniature(), build_folder, where, MiniatureEvaluator(), progress.show)
-        figures = Comparison(built, training_seeds, steps, seeds, per_task).figures()
-    write_text(out, json.dumps(figures, indent=1) + "\n")
-    print_variants(figures)
-    typer.echo(f"written to {out}")
-
-
 @group.command("time")
 def measure(
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-time.json"),

@@ -25,7 +25,10 @@ SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "me
 
 
 class EvaluationSettings(BaseModel):
-    """What decides the rows: `revision`, `benchmark_digest` and the values of `verifiers` tell weights and prompts."""
+    """What decides the rows: `revision`, `benchmark_digest` and the values of `verifiers` tell weights and prompts.
+
+    `reads` names by verifier the stages at which it judges.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,7 @@ class EvaluationSettings(BaseModel):
     benchmark_digest: str
     evaluator: str
     verifiers: dict[str, str]
+    reads: dict[str, str]
     prompts: int
     seeds: int
     images_per_prompt: int

@@ -42,6 +42,7 @@ class Evaluation:
             benchmark_digest=self.benchmark.digest,
             evaluator=self.benchmark.evaluator.name,
             verifiers={name: verifier.digest for name, verifier in self.verifiers.items()},
+            reads={name: ", ".join(map(str, sorted(each.reads))) for name, each in self.verifiers.items()},
             prompts=len(self.benchmark.lines),
             seeds=self.seeds,
             images_per_prompt=self.images_per_prompt,

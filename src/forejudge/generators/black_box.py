@@ -41,7 +41,7 @@ class BlackBox(Generator):
         from forejudge.checkpoint import named_file, quiet_libraries
 
         with named_file(Path(name)), quiet_libraries():
-            pipeline = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype, use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
 

@@ -32,11 +32,15 @@ Captions = Literal["new", "original"]
 
 @dataclass(frozen=True)
 class VerifierBuild:
-    """Where it is built, and from what. Every step goes on where it was stopped."""
+    """Where it is built, and from what. Every step goes on where it was stopped.
+
+    `folder` holds the models, `work` what is drawn and aligned.
+    """
 
     recipe: VerifierPartRecipe
     seed: int
     folder: Path
+    work: Path
     generator: Generator
     evaluator: Evaluator
     report: Report
@@ -49,7 +53,7 @@ class VerifierBuild:
         generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
         for part in ("language_model", *(["clip"] if "clip" in recipe.verifier.recorded else [])):
             local_folder(str(folder / part))
-        return cls(recipe.verifier, recipe.seed, folder, generator, evaluator, report)
+        return cls(recipe.verifier, recipe.seed, folder, folder / "work", generator, evaluator, report)
 
     def run(self) -> None:
         """Draw what is trained on, and train the shipped verifier."""
@@ -72,14 +76,16 @@ class VerifierBuild:
         """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
         recipe = recipe.model_copy(update=self._models(recipe.reads))
         labels, validation = self._drawn("labels", "training"), self._drawn("labels", "validation")
-        aligned = None if captions is None else self._aligned(recipe.reads, captions)
+        aligned = None if captions is None else self._aligned(recipe, captions)
         verify(recipe, self.generator, labels, validation, out, self.report, aligned)
 
-    def _aligned(self, reads: str, captions: Captions) -> Path:
-        recipe = self.recipe.align.model_copy(update={"reads": reads, "captions": captions, **self._models(reads)})
-        out = self._work / f"aligned_{reads.replace(':', '_')}_{captions}"
+    def _aligned(self, recipe: VerifyRecipe, captions: Captions) -> Path:
+        """A connector for what the recipe reads, and how."""
+        reads, size = recipe.reads, recipe.spatial_merge_size
+        changes = {"reads": reads, "spatial_merge_size": size, "captions": captions, **self._models(reads)}
+        out = self.work / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}"
         align(
-            recipe,
+            self.recipe.align.model_copy(update=changes),
             self.generator,
             self._drawn("captions", "training"),
             self._drawn("captions", "validation"),
@@ -99,8 +105,4 @@ class VerifierBuild:
         drawing.run(RowFolder(self._drawn(kind, split)), Shard(), self.report)
 
     def _drawn(self, kind: str, split: Split) -> Path:
-        return self._work / f"{kind}_{split}"
-
-    @property
-    def _work(self) -> Path:
-        return self.folder / "work"
+        return self.work / f"{kind}_{split}"

@@ -45,9 +45,9 @@ class LabelledRows:
                 "the one that tells them apart: label more candidates of each prompt"
             )
 
-    @property
-    def all(self) -> Rows:
-        return Rows(range(len(self.rows)), self.batches)
+    def first(self, count: int | None = None) -> Rows:
+        """So many of the first ones, by default all."""
+        return Rows(range(len(self.rows))[:count], self.batches)
 
     def metrics(self, answered: NDArray[np.float32]) -> tuple[VerifierMetrics, Calibration]:
         """How good these answers are, with the calibration that fits them best."""

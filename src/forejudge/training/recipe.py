@@ -78,11 +78,15 @@ class LoraSettings(_Settings):
 
 
 class VerifyRecipe(TrainingRecipe):
-    """Stage 2: connector and language model, in full or through `lora`, learn to answer the question."""
+    """Stage 2: connector and language model, in full or through `lora`, learn to answer the question.
+
+    With `training_rows` only so many of the labelled candidates are learnt from, the first ones.
+    """
 
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     loss: VerifierLoss = VerifierLoss(kind="class-weighted")
     lora: LoraSettings | None = None
+    training_rows: PositiveInt | None = None
 
 
 MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"

@@ -58,9 +58,9 @@ def verify(
         part="verify",
         module=stage,
         recipe=recipe,
-        training=training.all,
-        validation=held_out.all,
-        loss=_answer_loss(recipe, training.rows.correct),
+        training=training.first(recipe.training_rows),
+        validation=held_out.first(),
+        loss=_answer_loss(recipe, training.rows.correct[: recipe.training_rows]),
         chosen_by="pair_accuracy",
         metrics=lambda answered: _figures(held_out, answered),
     )

@@ -1,61 +1,56 @@
-"""What alignment, captions and the loss are worth: verifiers of one recipe that differ in just that, tested alike."""
+"""A study: verifiers that differ in one thing, trained alike and tested on the same candidates."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from forejudge.errors import InvalidRequest
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.intervals import distance_closed_by, pair_accuracy_of, ranking_figures
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.run import Evaluation
 from forejudge.miniature.benchmark import miniature_benchmark
-from forejudge.miniature.verifier_build import Captions, VerifierBuild
+from forejudge.miniature.evaluator import MiniatureEvaluator
+from forejudge.miniature.recipe import Recipe
+from forejudge.miniature.variants import STUDIES, Variant
+from forejudge.miniature.verifier_build import VerifierBuild
+from forejudge.progress import Report
 from forejudge.provenance import provenance
 from forejudge.shard import Shard
-from forejudge.training.losses import VerifierLoss
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-BASE = "class-weighted, new captions"
 CHOSEN_FROM = 8  # the N of Best-of-N
+_PROMPTS, _CAPTIONED_PROMPTS = 2000, 500  # of a study that draws its own rows
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What is aligned to (None: no alignment), and which fields of the recipe differ."""
+class Study:
+    """Every variant with every training seed, `steps` of training each; the last checkpoint is taken, not the best.
 
-    captions: Captions | None = "new"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-VARIANTS: dict[str, Variant] = {
-    BASE: Variant(),
-    "original captions": Variant(captions="original"),
-    "without alignment": Variant(captions=None),
-    "cross-entropy": Variant(changes={"loss": VerifierLoss(kind="cross-entropy")}),
-    "focal": Variant(changes={"loss": VerifierLoss(kind="focal")}),
-    "regression": Variant(changes={"loss": VerifierLoss(kind="regression")}),
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Every variant with every training seed, `steps` of training each; the last checkpoint is taken, not the best."""
+    What is trained lies in the build's folder and is shared by studies; an interrupted study goes on.
+    """
 
     build: VerifierBuild
+    variants: Mapping[str, Variant]
     training_seeds: int
     steps: int
     test_seeds: int
     per_task: int
 
-    def figures(self) -> dict[str, Any]:
-        """Train what is not trained yet, test all on the same candidates, and say how each variant did."""
+    def train(self) -> None:
+        """What is not trained yet."""
         for name, seed in self._runs():
-            variant = VARIANTS[name]
+            variant = self.variants[name]
             self.build.train(self._folder(name, seed), self._recipe(variant, seed), variant.captions)
+
+    def figures(self) -> dict[str, Any]:
+        """Train, test all on the same candidates, and say how each variant did."""
+        self.train()
         outcomes = self._outcomes()
         return {
             "provenance": provenance(self.build.generator.device),
@@ -65,23 +60,23 @@ class Comparison:
             "test_cases": len(outcomes.prompts),
             "test_seeds": self.test_seeds,
             "generator_fingerprint": self.build.generator.fingerprint,
-            "variants": {name: self._variant_figures(outcomes, name) for name in VARIANTS},
+            "variants": {name: self._variant_figures(outcomes, name) for name in self.variants},
         }
 
     def _runs(self) -> Iterator[tuple[str, int]]:
-        """Seed by seed, so that a comparison that is cut short has all variants."""
-        return ((name, seed) for seed in range(self.training_seeds) for name in VARIANTS)
+        """Seed by seed, so that a study that is cut short has all variants."""
+        return ((name, seed) for seed in range(self.training_seeds) for name in self.variants)
 
     def _recipe(self, variant: Variant, seed: int) -> VerifyRecipe:
         changes = {"steps": self.steps, "evaluate_every": self.steps, "seed": seed, **variant.changes}
         return self.build.recipe.verify.model_copy(update=changes)
 
     def _folder(self, name: str, seed: int) -> Path:
-        return (
-            self.build.folder
-            / "comparison"
-            / f"{name.replace(', ', '-').replace(' ', '-')}-{self.steps}-steps-seed-{seed}"
-        )
+        return self._studies / f"{name.replace(', ', '-').replace(' ', '-')}-{self.steps}-steps-seed-{seed}"
+
+    @property
+    def _studies(self) -> Path:
+        return self.build.work / "studies"
 
     def _outcomes(self) -> Outcomes:
         verifiers = {
@@ -91,7 +86,7 @@ class Comparison:
         build = self.build
         test = miniature_benchmark(self.per_task)
         evaluation = Evaluation(build.generator, verifiers, test, CHOSEN_FROM, seeds=self.test_seeds)
-        folder = EvaluationFolder(build.folder / "comparison" / f"tested-{evaluation.settings.digest}")
+        folder = EvaluationFolder(self._studies / f"tested-{evaluation.settings.digest}")
         evaluation.run(folder, Shard(), build.report)
         return outcomes_of(folder)
 
@@ -108,3 +103,25 @@ class Comparison:
             "auroc": float(np.mean([ranked["auroc"] for ranked in of_each])),
             "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in of_each])),
         }
+
+
+def study_build(study: str, recipe: Recipe, folder: Path, device: torch.device, report: Report) -> VerifierBuild:
+    """What a study trains from: a finished build, or for cuts that it did not record fewer rows that are drawn anew.
+
+    Raises CheckpointError where there is no build, InvalidRequest for a study that there is not.
+    """
+    build = VerifierBuild.of(recipe, folder, device, MiniatureEvaluator(), report)
+    reads = {variant.changes.get("reads", recipe.verifier.verify.reads) for variant in variants_of(study).values()}
+    if reads <= set(recipe.verifier.recorded):
+        return build
+    fewer = {"recorded": tuple(sorted(reads)), "training_prompts": _PROMPTS, "captioned_prompts": _CAPTIONED_PROMPTS}
+    own = replace(build, recipe=recipe.verifier.model_copy(update=fewer), work=folder / "work" / study)
+    own.draw()
+    return own
+
+
+def variants_of(study: str) -> dict[str, Variant]:
+    """Raises InvalidRequest for a study that there is not."""
+    if study not in STUDIES:
+        raise InvalidRequest(f"unknown study {study!r}: expected one of {', '.join(STUDIES)}")
+    return STUDIES[study]

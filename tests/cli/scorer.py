@@ -1,0 +1,10 @@
+"""A function as users write one: a score for each picture."""
+
+from collections.abc import Sequence
+
+from PIL.Image import Image
+
+
+def first_pixel(prompt: str, pictures: Sequence[Image]) -> list[float]:
+    """How red the first pixel is."""
+    return [picture.convert("RGB").tobytes()[0] for picture in pictures]

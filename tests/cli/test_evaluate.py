@@ -1,0 +1,88 @@
+"""`forejudge eval`: from the options to figures, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command import CommandLine, refusal
+
+from forejudge.evaluation import suite
+from forejudge.miniature.benchmark import miniature_benchmark
+
+
+@pytest.fixture
+def evaluate(forejudge: CommandLine, tiny_models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """With the tiny models, on one case of each task."""
+    monkeypatch.setattr(suite, "_ROUNDS", 1)
+    lines = [line.metadata for line in miniature_benchmark(1).lines]
+    Path("prompts.jsonl").write_text("\n".join(lines) + "\n")
+    test = ("--benchmark", "prompts.jsonl", "--evaluator", "geneval-miniature", "--n", "1,2", "--seeds", "1")
+    return CommandLine(forejudge.capture, (*tiny_models, *test, "--budget-ms", "1000,100000"))
+
+
+def test_all_ways_to_choose_come_out_as_figures_and_tables(evaluate: CommandLine, tiny_verifier: Path) -> None:
+    Path("again").symlink_to(tiny_verifier)
+    scorer = "tests.cli.scorer:first_pixel"
+    asked = ("--verifier", scorer, "--combine", f"verifier,{scorer}", "--controls", "--steps", "2")
+    done = evaluate("eval", *asked, "--out", "out", "--figures", "figures.json")
+    assert done.status == 0, done.err
+    found = json.loads(Path("figures.json").read_text())
+    assert set(found["verifiers"]) == {"verifier", scorer, "states shuffled", "states zeroed"}
+    assert set(found["plain"]) == {"1 step", "2 steps"}
+    chosen_by = {row["chosen_by"] for row in found["best_of_n"]}
+    assert {f"mean rank of verifier, {scorer}", f"log-odds of verifier, {scorer}", "random"} <= chosen_by
+    (first, *_) = found["equal_time"]
+    assert (first["budget"], first["chosen_by"], first["n"]) == (1000, "verifier", 2)
+    assert {row["chosen_by"] for row in found["equal_time"]} == {"verifier", scorer, "1 step", "2 steps"}
+    assert set(found["costs"]["searches"]) == {"verifier", scorer}
+    assert found["settings"]["prompts"] == found["test_cases"] == 6
+    assert "Best-of-N, % right of 6 cases" in done.out
+    assert "written to figures.json" in done.out
+
+
+def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
+    for number in (1, 2):
+        done = evaluate("eval", "--shard", f"{number}/2", "--out", f"part{number}")
+        assert "3 prompts are left to the other shards" in done.out
+        assert not Path(f"part{number}/figures.json").exists()
+    merged = CommandLine(evaluate.capture)("eval", "merge", "part1", "part2")
+    assert merged.out.splitlines() == [
+        "3 prompts taken over from part2",
+        "complete: the same eval with --out writes the figures",
+    ]
+    assert evaluate("eval", "--out", "part1").status == 0
+    assert json.loads(Path("part1/figures.json").read_text())["test_cases"] == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--n", "0,2"), "--n '0,2' is not a list of numbers from 1"),
+        (("--budget-ms", "soon"), "--budget-ms 'soon' is not a list of numbers"),
+        (("--budget-ms", "1"), "a budget of 1 holds no candidate of verifier: raise it"),
+        (("--combine", "verifier,clip"), "--combine 'verifier,clip': expected two or more of verifier"),
+        (("--combine", "verifier=much,clip"), "'much' is no weight"),
+        (("--benchmark", "geneval"), "give its own file"),
+        (("--evaluator", "no-such-program"), "unknown evaluator 'no-such-program'"),
+        (("--shard", "3/2"), "shard '3/2': expected NUMBER/COUNT"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(evaluate: CommandLine, asked: tuple[str, ...], said: str) -> None:
+    done = evaluate("eval", *asked, "--out", "out")
+    assert done.status == 2
+    assert said in done.err.splitlines()[-1]
+
+
+def test_two_verifiers_of_one_name_are_refused(evaluate: CommandLine, tiny_verifier: Path) -> None:
+    assert "have one name: rename a folder" in refusal(evaluate("eval", "--verifier", tiny_verifier), 2)
+
+
+def test_a_part_of_another_evaluation_is_refused(evaluate: CommandLine) -> None:
+    evaluate("eval", "--shard", "1/6", "--out", "one")
+    evaluate("eval", "--shard", "1/6", "--out", "other", "--seeds", "2")
+    done = CommandLine(evaluate.capture)("eval", "merge", "one", "other")
+    assert "other was begun with seeds = 2, now it is 1" in refusal(done, 2)
+
+
+def test_merging_what_is_no_evaluation_is_refused(forejudge: CommandLine) -> None:
+    assert "settings.json is missing" in refusal(forejudge("eval", "merge", "one", "other"), 1)

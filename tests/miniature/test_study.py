@@ -1,0 +1,77 @@
+"""Studies: verifiers that differ in just one thing, tested on the same candidates."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from tests.miniature.small_build import EVEN
+
+from forejudge.errors import InvalidRequest
+from forejudge.miniature.recipe import shrunken
+from forejudge.miniature.study import Study, study_build, variants_of
+from forejudge.miniature.variants import BASE, STUDIES, Variant
+from forejudge.miniature.verifier_build import VerifierBuild
+from forejudge.progress import report_nothing
+
+CPU = torch.device("cpu")
+WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
+
+
+def study(built: Path, variants: Mapping[str, Variant]) -> Study:
+    build = VerifierBuild.of(shrunken(), built, CPU, EVEN, report_nothing)
+    return Study(build, variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
+
+
+def test_every_variant_is_trained_and_tested(built: Path) -> None:
+    figures = json.loads(json.dumps(study(built, WAYS_TO_TRAIN).figures()))
+    assert set(figures["variants"]) == set(WAYS_TO_TRAIN)
+    assert (figures["test_cases"], figures["steps"], figures["reads"]) == (6, 2, "hidden:2")
+    for variant in figures["variants"].values():
+        assert len(variant["distance_closed_of_each_seed"]) == 1
+        assert {"distance_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
+
+
+def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
+    study(built, WAYS_TO_TRAIN).train()
+
+    def kept(variant: str, file: str) -> dict[str, object]:
+        folder = f"{variant.replace(', ', '-').replace(' ', '-')}-2-steps-seed-0"
+        return dict(json.loads((built / "work" / "studies" / folder / file).read_text()))
+
+    shipped, data = kept(BASE, "recipe.json"), kept(BASE, "trained_on.json")
+    for name, variant in WAYS_TO_TRAIN.items():
+        recipe, trained_on = kept(name, "recipe.json"), kept(name, "trained_on.json")
+        differs = {field for field in recipe if recipe[field] != shipped[field]}
+        expected = {
+            field for field, value in variant.changes.items() if getattr(shrunken().verifier.verify, field) != value
+        }
+        assert differs == expected, name
+        is_aligned_alike = trained_on["aligned"] == data["aligned"]
+        assert is_aligned_alike == (variant.captions == "new" and "spatial_merge_size" not in expected), name
+
+
+def test_fewer_labels_are_the_first_ones(built: Path) -> None:
+    """Another shuffle of other rows: other weights."""
+    few = study(built, {"few": Variant(changes={"training_rows": 8})})
+    few.train()
+    recipe = json.loads((built / "work" / "studies" / "few-2-steps-seed-0" / "recipe.json").read_text())
+    assert recipe["training_rows"] == 8
+
+
+def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forejudge.miniature.study._PROMPTS", 12)
+    monkeypatch.setattr("forejudge.miniature.study._CAPTIONED_PROMPTS", 4)
+    monkeypatch.setattr("forejudge.miniature.study.MiniatureEvaluator", lambda: EVEN)
+    monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
+    drawn = study_build("layers", shrunken(), built, CPU, report_nothing)
+    figures = Study(drawn, variants_of("layers"), 1, 2, 1, 1).figures()
+    assert set(figures["variants"]) == {"after 1", "after 4"}
+    assert (built / "work" / "layers" / "labels_training").is_dir()
+    assert study_build("loss", shrunken(), built, CPU, report_nothing).work == built / "work"
+
+
+def test_an_unknown_study_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="unknown study 'colour': expected one of layers, loss"):
+        variants_of("colour")
