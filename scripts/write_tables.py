@@ -13,6 +13,8 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "experiments.md",
     ROOT / "docs" / "train-a-verifier.md",
+    ROOT / "docs" / "evaluate.md",
+    ROOT / "docs" / "what-we-found.md",
     WEIGHTS / "generator" / "README.md",
     WEIGHTS / "verifier" / "README.md",
 )
@@ -24,6 +26,8 @@ TASKS = {
     "position": "Position",
     "color_attr": "Attribution",
 }
+
+STUDIES = ("layers", "loss", "captions", "pooling", "data")
 
 Figures = dict[str, Any]
 
@@ -146,6 +150,24 @@ def costs(figures: Figures) -> str:
     return table(["verifier", "ms for one more candidate", "GFLOP for one more", unit], rows)
 
 
+def stages(figures: Figures) -> str:
+    """What each stage is of the work of all, here and on SANA-Sprint 1.6B."""
+    here, there = figures["costs"]["stage_flops"], figures["stage_flops_elsewhere"]
+    rows = [
+        [name, f"{here[name] / 1e9:.3f}", f"{here[name] / here['to the verdict']:.2f}", f"{there[name] / 1e12:.2f}",
+         f"{there[name] / there['to the verdict']:.2f}"]
+        for name in there
+    ]  # fmt: skip
+    header = [
+        "stage",
+        "miniature, GFLOP",
+        "of the way to the verdict",
+        "SANA-Sprint 1.6B, TFLOP",
+        "of the way to the verdict",
+    ]
+    return table(header, rows)
+
+
 def candidate_costs(search: Figures) -> tuple[float, float, float]:
     """Milliseconds and GFLOP of one more candidate, MB while eight are judged."""
     by_n = {int(n): value for n, value in search["milliseconds"].items()}
@@ -154,8 +176,8 @@ def candidate_costs(search: Figures) -> tuple[float, float, float]:
     return slope, search["candidate_flops"] / 1e9, search["judging_bytes"]["8"] / 1e6
 
 
-def training(figures: Figures) -> str:
-    """Verifiers that differ in how they were trained."""
+def study(figures: Figures) -> str:
+    """Verifiers that differ in one thing."""
     rows = [
         [name, *ranked(variant), ", ".join(f"{100 * each:.1f}" for each in variant["distance_closed_of_each_seed"])]
         for name, variant in figures["variants"].items()
@@ -185,7 +207,8 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "equal-time": (equal_time, "miniature.json"),
     "equal-work": (equal_work, "miniature.json"),
     "costs": (costs, "miniature.json"),
-    "training": (training, "miniature-training.json"),
+    "stages": (stages, "miniature.json"),
+    **{f"study-{name}": (study, f"studies/{name}.json") for name in STUDIES},
 }
 
 

@@ -103,8 +103,17 @@ def test_a_part_without_its_forerunner_says_so(tmp_path: Path, part: str, said: 
         build(tmp_path).run(part)
 
 
+def test_baselines_are_verifiers_of_the_same_generator(built: Path) -> None:
+    search = BestOfN.from_pretrained(str(built / "generator"), str(built / "baselines" / "clip"), device="cpu")
+    result = search("a photo of a star", n=2)
+    assert result.record.settings.warnings == ()
+    assert [candidate.stage for candidate in result.record.candidates] == ["image", "image"]
+
+
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="world, autoencoder, generator, language-model, clip, verifier"):
+    with pytest.raises(
+        InvalidRequest, match="world, autoencoder, generator, language-model, clip, verifier, baselines"
+    ):
         build(tmp_path).run("decoder")
 
 

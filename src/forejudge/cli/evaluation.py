@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import typer
@@ -20,7 +19,7 @@ from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
-from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
+from forejudge.evaluation.suite import FIGURES_FILE, Elsewhere, FinishedSuite, Suite, write_figures
 from forejudge.files import prepare_folder
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
@@ -65,7 +64,8 @@ class Asked:
         if missing := len(EvaluationFolder(out).missing):
             typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
             return
-        found = FinishedSuite(out, list(suite.plain)).figures(self.ns, self.budgets_ms, combined, self._work(suite))
+        finished = FinishedSuite(out, list(suite.plain))
+        found = finished.figures(self.ns, self.budgets_ms, combined, self._elsewhere(suite))
         write_figures(figures or out / FIGURES_FILE, found)
         print_figures(found)
         typer.echo(f"written to {figures or out / FIGURES_FILE}")
@@ -134,18 +134,19 @@ class Asked:
     ) -> Evaluation:
         return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
 
-    def _work(self, suite: Suite) -> dict[str, CostCurve]:
+    def _elsewhere(self, suite: Suite) -> Elsewhere | None:
         """What the same searches would cost on SANA-Sprint 1.6B, in TFLOP: the miniature's proportions are its own."""
         if self.generator != "miniature":
-            return {}
-        work, verifiers = sana_sprint_work(), suite.main.verifiers
-        reading = [name for name in suite.timed if isinstance(verifiers[name], LanguageModelVerifier)]
-        curves = {}
-        for name in reading:
-            verifier: Any = verifiers[name]
-            fixed, each = work.of_search(verifier.config.reads.partition(":")[0])
-            curves[name] = CostCurve.linear(fixed / _TERA, each / _TERA)
-        return curves
+            return None
+        verifiers = [(name, suite.main.verifiers[name]) for name in suite.timed]
+        reads = {
+            name: verifier.config.reads.partition(":")[0]
+            for name, verifier in verifiers
+            if isinstance(verifier, LanguageModelVerifier)
+        }
+        work = sana_sprint_work()
+        costs = {name: [part / _TERA for part in work.of_search(kind)] for name, kind in reads.items()}
+        return Elsewhere({name: CostCurve.linear(*cost) for name, cost in costs.items()}, work.of_stages(reads))
 
 
 def _name(given: str) -> str:

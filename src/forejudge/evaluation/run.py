@@ -66,37 +66,34 @@ class Evaluation:
                 report(stopwatch.at(done, "prompts"))
 
     def _draw(self, prompt: int, folder: EvaluationFolder) -> None:
+        line, rows = self.benchmark.lines[prompt], self._rows(prompt)
+        # All pictures of the prompt as one group: few candidates each would be drawn in small batches.
+        pictures, said = self._drawn(Group(line, 0, tuple(row["candidate_seed"] for row in rows)))
+        judgements = self.benchmark.evaluator([line] * len(pictures), pictures)
+        for row, judgement, verdicts in zip(rows, judgements, said, strict=True):
+            row |= {"correct": judgement.correct, "reason": judgement.reason, "verdicts": verdicts}
+        folder.write(prompt, line.metadata, rows, [pictures[at] for at, row in enumerate(rows) if row["sample"]])
+
+    def _rows(self, prompt: int) -> list[dict[str, Any]]:
+        """What is known of each candidate before it is drawn; pictures of the first seed are kept as samples."""
         rows: list[dict[str, Any]] = []
-        samples: list[Image] = []
         for seed, groups in enumerate(self._groups):
             for group in groups[prompt]:
-                pictures, judged = self._judged(group)
-                for at, row in enumerate(judged, start=len(samples)):
-                    rows.append({"seed": seed, "sample": f"{at:04d}.png" if seed == 0 else None, **row})
-                samples += pictures if seed == 0 else []
-        folder.write(prompt, self.benchmark.lines[prompt].metadata, rows, samples)
+                for index, candidate_seed in enumerate(group.seeds):
+                    sample = f"{len(rows):04d}.png" if seed == 0 else None
+                    where = {"seed": seed, "image_index": group.image_index, "index": index}
+                    rows.append({**where, "sample": sample, "candidate_seed": candidate_seed})
+        return rows
 
-    def _judged(self, group: Group) -> tuple[list[Image], list[dict[str, Any]]]:
-        """A group's finished pictures, and what is said of each."""
+    def _drawn(self, group: Group) -> tuple[list[Image], list[dict[str, Any]]]:
+        """Finished pictures, and what every verifier says of each."""
         stages = {stage for verifier in self.verifiers.values() for stage in verifier.reads} | {IMAGE}
         pictures: list[Image] = []
         said: list[dict[str, Any]] = []
         for candidates in group.draw(self.generator, stages, self.batch_size, self.sampling):
             pictures += candidates.pictures
             said += self._verdicts(group.line.prompt, candidates)
-        judgements = self.benchmark.evaluator([group.line] * len(pictures), pictures)
-        rows = [
-            {
-                "image_index": group.image_index,
-                "index": index,
-                "candidate_seed": seed,
-                "correct": judgement.correct,
-                "reason": judgement.reason,
-                "verdicts": verdicts,
-            }
-            for index, (seed, judgement, verdicts) in enumerate(zip(group.seeds, judgements, said, strict=True))
-        ]
-        return pictures, rows
+        return pictures, said
 
     def _verdicts(self, prompt: str, candidates: Candidates) -> list[dict[str, Any]]:
         """What every verifier says of each candidate, by its name."""

@@ -80,8 +80,16 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What the same searches would cost on a generator of other proportions, by verifier, and its stages' FLOPs."""
+
+    curves: Mapping[str, CostCurve]
+    stage_flops: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class FinishedSuite:
-    """What a finished evaluation says. `work` gives other curves of cost by verifier, if there are any."""
+    """What a finished evaluation says."""
 
     folder: Path
     plain: Sequence[str]
@@ -91,7 +99,7 @@ class FinishedSuite:
         ns: Sequence[int],
         budgets: Sequence[float] | None,
         combined: Sequence[Weights],
-        work: Mapping[str, CostCurve],
+        elsewhere: Elsewhere | None = None,
     ) -> dict[str, Any]:
         """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
         outcomes, costs = outcomes_of(EvaluationFolder(self.folder)), read_config(self.folder / COSTS_FILE, Costs)
@@ -104,7 +112,7 @@ class FinishedSuite:
             "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
             "costs": costs.model_dump(),
             "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, budgets)),
-            "equal_work": equal_cost_table(outcomes, *_by_work(outcomes, work)) if work else [],
+            **({} if elsewhere is None else _by_work(outcomes, elsewhere)),
         }
 
 
@@ -125,9 +133,11 @@ def _by_time(
     return contenders, budgets or budgets_of(contenders[0].curve, outcomes.candidates)
 
 
-def _by_work(outcomes: Outcomes, work: Mapping[str, CostCurve]) -> tuple[list[Contender], Sequence[float]]:
-    contenders = [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in work.items()]
-    return contenders, budgets_of(contenders[0].curve, outcomes.candidates)
+def _by_work(outcomes: Outcomes, elsewhere: Elsewhere) -> dict[str, Any]:
+    curves = elsewhere.curves
+    contenders = [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
+    table = equal_cost_table(outcomes, contenders, budgets_of(contenders[0].curve, outcomes.candidates))
+    return {"equal_work": table, "stage_flops_elsewhere": dict(elsewhere.stage_flops)}
 
 
 def _always(drawn: Outcomes) -> Chooser:

@@ -30,7 +30,7 @@ from forejudge.miniature.world import write_world
 from forejudge.progress import Report
 from forejudge.provenance import provenance
 
-PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "verifier")
+PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "verifier", "baselines")
 _CAPTIONS_TO_FIND = 200
 
 
@@ -39,7 +39,7 @@ class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
     The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), clip/ (what baselines read
-    pictures with), and work/ with checkpoints, labels and captions, which nothing else needs.
+    pictures with), baselines/ (verifiers that read other things), and work/ with checkpoints, labels and captions, which nothing else needs.
     """
 
     recipe: Recipe
@@ -147,7 +147,13 @@ class Build:
         (folder / "README.md").write_text(clip_card(recipe, made))
 
     def _verifier(self) -> None:
-        VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report).run()
+        self._verifiers().run()
+
+    def _baselines(self) -> None:
+        self._verifiers().run_baselines()
+
+    def _verifiers(self) -> VerifierBuild:
+        return VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report)
 
     def _made(self, seconds: float) -> dict[str, Any]:
         return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}

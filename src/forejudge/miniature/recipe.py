@@ -48,7 +48,8 @@ class ClipRecipe(_Recipe):
 class VerifierPartRecipe(_Recipe):
     """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
 
-    `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them.
+    `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them,
+    `baselines` too, which are readings by name.
     """
 
     training_prompts: PositiveInt = 8000
@@ -57,6 +58,7 @@ class VerifierPartRecipe(_Recipe):
     captioned_prompts: PositiveInt = 1500
     captioned_candidates_each: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
+    baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
     align: AlignRecipe = ALIGN_RECIPES["miniature"]
     verify: VerifyRecipe = VERIFY_RECIPES["miniature"]
 
@@ -95,6 +97,7 @@ def shrunken() -> Recipe:
             captioned_prompts=4,
             captioned_candidates_each=2,
             recorded=("hidden:2", "clip"),
+            baselines={"clip": "clip"},
             align=ALIGN_RECIPES["miniature"].model_copy(update=few),
             verify=VERIFY_RECIPES["miniature"].model_copy(update=few),
         ),

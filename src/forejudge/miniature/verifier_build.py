@@ -62,6 +62,11 @@ class VerifierBuild:
         card = self.folder / "verifier" / CARD_FILE
         write_text(card, with_test_figures(card.read_text()))
 
+    def run_baselines(self) -> None:
+        """Train the verifiers that the shipped one is compared with, in the same way, on the same rows."""
+        for name, reads in self.recipe.baselines.items():
+            self.train(self.folder / "baselines" / name, self.recipe.verify.model_copy(update={"reads": reads}))
+
     def draw(self) -> None:
         """Labelled and captioned candidates of training and validation prompts, their states recorded."""
         recipe = self.recipe

@@ -3,6 +3,7 @@
 The architectures are the published ones; on the meta device the library's own classes count what they would do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,21 @@ class StageWork:
     clip: int
     language_model_on_hidden: int
     language_model_on_patches: int
+
+    def of_stages(self, reads: Mapping[str, str]) -> dict[str, int]:
+        """As `search_costs.stage_flops` names them: `reads` says by verifier "hidden", "latent" or "clip"."""
+        judging = {
+            "hidden": self.language_model_on_hidden,
+            "latent": self.language_model_on_hidden,
+            "clip": self.clip + self.language_model_on_patches,
+        }
+        return {
+            "encode": self.encode,
+            "to the verdict": CUT * self.block,
+            "to the latent": (BLOCKS - CUT) * self.block,
+            "decode": self.decode,
+            **{name: judging[kind] for name, kind in reads.items()},
+        }
 
     def of_search(self, reads: str) -> tuple[int, int]:
         """(fixed, for each candidate) of a search that reads "hidden", "latent" or "clip"; none is drawn twice."""
