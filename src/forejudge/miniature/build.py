@@ -39,7 +39,8 @@ class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
     The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), clip/ (what baselines read
-    pictures with), baselines/ (verifiers that read other things), and work/ with checkpoints, labels and captions, which nothing else needs.
+    pictures with), baselines/ (verifiers that read other things), and work/ with checkpoints, labels and captions,
+    which nothing else needs.
     """
 
     recipe: Recipe

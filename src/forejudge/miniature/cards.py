@@ -27,7 +27,7 @@ decide what is drawn.
 Text is lower-cased, guidance is 4.5 and no instruction is put before the prompt; it was trained with just that.
 
 ## Test figures
-Best-of-1 with one and more steps, by `forejudge miniature eval`; `python scripts/write_tables.py` writes them here.
+Best-of-1 with one and more steps, by `forejudge eval`; `python scripts/write_tables.py` writes them here.
 
 <!-- table: steps -->
 <!-- end of table -->
@@ -81,7 +81,7 @@ def with_test_figures(card: str) -> str:
 
 _TEST_FIGURES = """
 ## Test figures
-By `forejudge miniature eval`; for the shipped verifier `python scripts/write_tables.py` writes them here.
+By `forejudge eval`; for the shipped verifier `python scripts/write_tables.py` writes them here.
 
 <!-- table: best-of-n -->
 <!-- end of table -->
