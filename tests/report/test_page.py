@@ -48,9 +48,9 @@ def test_sections_come_in_order(page: str):
         "Quality against time",
         "Quality against N",
         "Calibration",
-        "Quality by layer",
         "Ranking",
         "Costs",
+        "Quality by layer",
         "Gallery",
     ]
 

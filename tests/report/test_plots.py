@@ -1,32 +1,47 @@
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 
 from forejudge.report.contents import Contents, Interval, Layer
 from forejudge.report.plot_style import DARK, LIGHT
 from forejudge.report.plots import bins_of, calibration, quality_against_n, quality_against_time, quality_by_layer
 
 
+def lines_of(axes: Axes) -> dict[str, np.ndarray]:
+    """Points (x, y) of each line by its label."""
+    return {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.get_lines()}
+
+
+def look(line: Line2D) -> tuple[str, str]:
+    """What does not need colour: marker and dashes."""
+    return str(line.get_marker()), str(vars(line)["_dash_pattern"])
+
+
 def test_time_is_that_of_a_search_with_each_n(contents: Contents):
     (axes,) = quality_against_time(contents.figures, LIGHT).axes
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    assert lines["hidden"].get_xdata() == pytest.approx([100, 110, 130])
-    assert lines["clip"].get_xdata() == pytest.approx([100, 125, 175])
+    lines = lines_of(axes)
+    assert lines["hidden"][:, 0] == pytest.approx([100, 110, 130])
+    assert lines["clip"][:, 0] == pytest.approx([100, 125, 175])
     of_hidden = [row.micro.estimate for row in contents.figures.by_chooser()["hidden"]]
-    assert lines["hidden"].get_ydata() == pytest.approx(of_hidden)
+    assert lines["hidden"][:, 1] == pytest.approx(of_hidden)
     assert [text.get_text() for text in axes.texts] == ["1", "2", "4"] * 2
 
 
 def test_bands_reach_from_low_to_high(contents: Contents):
     (axes,) = quality_against_time(contents.figures, LIGHT).axes
     rows = contents.figures.by_chooser()["hidden"]
-    corners = axes.collections[0].get_paths()[0].vertices
+    corners = np.asarray(axes.collections[0].get_paths()[0].vertices)
     assert corners[:, 1].min() == pytest.approx(min(row.micro.low for row in rows))
     assert corners[:, 1].max() == pytest.approx(max(row.micro.high for row in rows))
 
 
 def test_plain_pictures_are_points_at_their_time(contents: Contents):
     (axes,) = quality_against_time(contents.figures, LIGHT).axes
-    points = {container.get_label(): container[0].get_xydata().tolist() for container in axes.containers}
+    points = {
+        str(container.get_label()): np.asarray(container[0].get_xydata()).tolist() for container in axes.containers
+    }
     plain = contents.figures.plain
     assert points == {
         "no verifier, 1 step": [[90, plain["1 step"].micro.estimate]],
@@ -36,13 +51,14 @@ def test_plain_pictures_are_points_at_their_time(contents: Contents):
 
 def test_every_chooser_has_a_line_over_n(contents: Contents):
     (axes,) = quality_against_n(contents.figures, DARK).axes
-    assert [line.get_label() for line in axes.get_lines()] == list(contents.figures.by_chooser())
-    assert all(list(line.get_xdata()) == [1, 2, 4] for line in axes.get_lines())
+    lines = lines_of(axes)
+    assert list(lines) == list(contents.figures.by_chooser())
+    assert all(points[:, 0].tolist() == [1, 2, 4] for points in lines.values())
 
 
 def test_series_differ_in_more_than_colour(contents: Contents):
     (axes,) = quality_against_n(contents.figures, LIGHT).axes
-    looks = [(line.get_marker(), line.get_linestyle(), str(line._dash_pattern)) for line in axes.get_lines()]
+    looks = [look(line) for line in axes.get_lines()]
     assert len(set(looks)) == len(looks)
 
 
@@ -52,7 +68,8 @@ def test_calibration_shows_those_with_probabilities_and_all_their_candidates(con
     error = contents.figures.verifiers["hidden"].expected_calibration_error
     assert hidden.get_label() == f"hidden, error {error:.3f}"
     (counts,) = lower.patches
-    assert counts.get_data().values.sum() == contents.outcomes.correct_CSN.size
+    assert isinstance(counts, StepPatch)
+    assert counts.get_data()[0].sum() == contents.outcomes.correct_CSN.size
 
 
 def test_bins_are_means_of_their_candidates():
@@ -65,6 +82,6 @@ def test_bins_are_means_of_their_candidates():
 def test_layers_lie_at_their_cuts():
     layers = [Layer(cut=cut, micro=Interval(estimate=cut / 30, low=0, high=1)) for cut in (4, 12, 20)]
     (axes,) = quality_by_layer(layers, LIGHT).axes
-    (line,) = axes.get_lines()
-    assert line.get_xdata().tolist() == [4, 12, 20]
-    assert line.get_ydata() == pytest.approx([4 / 30, 12 / 30, 20 / 30])
+    (points,) = lines_of(axes).values()
+    assert points[:, 0].tolist() == [4, 12, 20]
+    assert points[:, 1] == pytest.approx([4 / 30, 12 / 30, 20 / 30])

@@ -100,11 +100,8 @@ def calibration_bins(probability: FloatArray, correct: BoolArray, bins: int = 15
             "scores need a calibration first"
         )
     bin_of = np.maximum(np.ceil(probability.ravel() * bins).astype(np.intp) - 1, 0)
-    return CalibrationBins(
-        count=np.bincount(bin_of, minlength=bins),
-        probability=np.bincount(bin_of, weights=probability.ravel(), minlength=bins),
-        correct=np.bincount(bin_of, weights=correct.ravel(), minlength=bins),
-    )
+    sums = [np.bincount(bin_of, weights=values.ravel(), minlength=bins) for values in (probability, correct)]
+    return CalibrationBins(np.bincount(bin_of, minlength=bins), *(each.astype(np.float64) for each in sums))
 
 
 def expected_calibration_error(probability: FloatArray, correct: BoolArray, bins: int = 15) -> float:

@@ -82,7 +82,7 @@ class Plot:
 def styles_of(names: Iterable[str], theme: Theme) -> dict[str, Style]:
     """A style for each name, by its place; chance and the perfect judge frame the others and stand back."""
     colors, markers, lines = cycle(theme.series), cycle("osD^vP*"), cycle(("-", "--", "-."))
-    framing = {
+    framing: dict[str, Style] = {
         RANDOM: {"color": theme.faint, "marker": "", "linestyle": ":"},
         PERFECT: {"color": theme.ink, "marker": "", "linestyle": (0, (6, 2))},
     }
@@ -124,7 +124,7 @@ def _saved(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> byt
 
 @contextmanager
 def _themed(theme: Theme) -> Iterator[None]:
-    settings = {
+    settings: dict[Any, Any] = {
         "figure.facecolor": theme.paper,
         "axes.facecolor": theme.paper,
         "axes.edgecolor": theme.faint,

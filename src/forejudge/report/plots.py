@@ -1,6 +1,6 @@
 """The plots of the page. Each is a function of figures that gives a drawing; quality is the share of right pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from forejudge.evaluation.best_of_n import BoolArray, FloatArray, calibration_bi
 from forejudge.evaluation.equal_cost import CostCurve
 from forejudge.evaluation.outcomes import Outcomes
 from forejudge.report.contents import Figures, Interval, Layer
-from forejudge.report.plot_style import WIDTH, Theme, add_legend, as_percent, new_axes, styles_of
+from forejudge.report.plot_style import WIDTH, Style, Theme, add_legend, as_percent, new_axes, styles_of
 
 _QUALITY = "Right pictures, %"
 _PLAIN_MARKERS = "XphH8"
@@ -92,7 +92,7 @@ def quality_by_layer(layers: Sequence[Layer], theme: Theme) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, x: Sequence[float], y: Sequence[Interval], name: str, style: Mapping[str, object]) -> None:
+def _curve(axes: Axes, x: Sequence[float], y: Sequence[Interval], name: str, style: Style) -> None:
     """A line and the band of its intervals."""
     axes.plot(x, [each.estimate for each in y], label=name, **style)
     low, high = [each.low for each in y], [each.high for each in y]
