@@ -1,9 +1,10 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from forejudge.report.plot_style import DARK, LIGHT, Plot, new_axes, styles_of
+from forejudge.report.plot_style import DARK, LIGHT, Plot, add_legend, new_axes, styles_of
 
 
 def plot() -> Plot:
@@ -25,3 +26,18 @@ def test_chance_and_the_perfect_judge_take_no_colour_of_the_series():
     styles = styles_of(["a", "random", "b", "perfect judge"], LIGHT)
     assert [styles[name]["color"] for name in ("a", "b")] == list(LIGHT.series[:2])
     assert styles["random"]["marker"] == styles["perfect judge"]["marker"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "shown"), [("a", 2, "a"), ("long " * 12, 1, "long " * 8 + "long\nlong long long")]
+)
+def test_long_names_stand_below_each_other_in_lines_that_fit(name: str, columns: int, shown: str):
+    figure, axes = new_axes("x", "y")
+    axes.plot([0], [0], label=name)
+    axes.plot([0], [0], label="b")
+    height = figure.get_figheight()
+    add_legend(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [shown, "b"]
+    assert vars(legend)["_ncols"] == columns
+    assert figure.get_figheight() > height

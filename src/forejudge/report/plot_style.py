@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from math import ceil
+from textwrap import fill
 from typing import Any, Literal
 
 from matplotlib import rc_context
@@ -19,7 +20,7 @@ Style = Mapping[str, Any]
 """What `Axes.plot` takes: color, marker, linestyle."""
 
 WIDTH = 4.2  # inches, little more than a phone has: letters of 9 points can be read on it
-_LONG_NAME = 26  # letters, of which two still stand side by side
+_HALF_WIDTH = 24  # letters of a name, of which two still stand side by side
 _LEGEND_LINE = 0.18  # inches
 
 
@@ -110,9 +111,11 @@ def as_percent(axes: Axes) -> None:
 def add_legend(figure: Figure) -> None:
     """Below the plot, where it hides nothing; the figure grows by its lines."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) <= _LONG_NAME else 1
-    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * ceil(len(labels) / columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
+    wrapped = [fill(label, 2 * _HALF_WIDTH) for label in labels]
+    lines = ceil(sum(label.count("\n") + 1 for label in wrapped) / columns)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * lines)
+    figure.legend(handles, wrapped, loc="outside lower center", ncols=columns)
 
 
 def _saved(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> bytes:
