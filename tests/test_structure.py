@@ -28,6 +28,7 @@ LEVELS = (
     ("evaluation",),
     ("training",),
     ("miniature",),
+    ("report",),
     ("cli",),
 )
 LEVEL_OF_ROOM = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -11,6 +11,7 @@ from forejudge.evaluation.best_of_n import (
     FloatArray,
     area_under_roc,
     best_of_n,
+    calibration_bins,
     distance_closed,
     expected_calibration_error,
     macro_average,
@@ -133,6 +134,13 @@ def test_calibration_error_of_known_cases():
     assert expected_calibration_error(np.full((1, 4), 0.75), correct) == pytest.approx(0)
     assert expected_calibration_error(np.full((1, 4), 0.5), correct) == pytest.approx(0.25)
     assert expected_calibration_error(np.zeros((1, 4)), correct) == pytest.approx(0.75)
+
+
+def test_calibration_bins_count_and_sum():
+    bins = calibration_bins(np.array([[0.0, 0.1], [0.9, 1.0]]), np.array([[False, True], [True, True]]), bins=4)
+    assert bins.count.tolist() == [2, 0, 0, 2]
+    assert bins.probability == pytest.approx([0.1, 0, 0, 1.9])
+    assert bins.correct.tolist() == [1, 0, 0, 2]
 
 
 def test_a_probability_on_an_edge_belongs_to_the_bin_below():

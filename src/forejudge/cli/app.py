@@ -12,6 +12,7 @@ from forejudge.cli.caption import caption
 from forejudge.cli.generate import generate
 from forejudge.cli.label import label
 from forejudge.cli.models import models
+from forejudge.cli.report import report
 from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
 
@@ -39,6 +40,7 @@ app.command()(generate)
 app.command()(models)
 app.command()(label)
 app.command()(caption)
+app.command()(report)
 app.command()(study)
 app.add_typer(evaluate.group, name="eval")
 app.add_typer(geneval.group, name="geneval")

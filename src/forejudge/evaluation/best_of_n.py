@@ -5,6 +5,7 @@ the judge of finished pictures says), `score_CN` the verifier's score, comparabl
 Outcomes per case are float64 arrays (C,) in [0, 1], ready for an average or an interval.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,19 @@ def area_under_roc(correct: BoolArray, score: FloatArray) -> float:
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def expected_calibration_error(probability: FloatArray, correct: BoolArray, bins: int = 15) -> float:
-    """Mean distance in [0, 1] of probability and share correct, over bins weighted by their size.
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Candidates by their probability, arrays (bins,): how many, and the sums of probabilities and of right ones."""
 
-    `probability` is that of being correct, of any shape, the same as of `correct`. The bins are
-    equally wide, open below and closed above, the first at both ends (Guo et al., 2017).
+    count: NDArray[np.intp]
+    probability: FloatArray
+    correct: FloatArray
+
+
+def calibration_bins(probability: FloatArray, correct: BoolArray, bins: int = 15) -> CalibrationBins:
+    """Both of any shape, the same for both. Raises InvalidRequest for probabilities outside [0, 1].
+
+    The bins are equally wide, open below and closed above, the first at both ends (Guo et al., 2017).
     """
     _check_scores(correct, probability)
     if probability.min() < 0 or probability.max() > 1:
@@ -91,8 +100,14 @@ def expected_calibration_error(probability: FloatArray, correct: BoolArray, bins
             "scores need a calibration first"
         )
     bin_of = np.maximum(np.ceil(probability.ravel() * bins).astype(np.intp) - 1, 0)
-    gap = np.bincount(bin_of, weights=probability.ravel() - correct.ravel())
-    return float(np.abs(gap).sum() / probability.size)
+    sums = [np.bincount(bin_of, weights=values.ravel(), minlength=bins) for values in (probability, correct)]
+    return CalibrationBins(np.bincount(bin_of, minlength=bins), *(each.astype(np.float64) for each in sums))
+
+
+def expected_calibration_error(probability: FloatArray, correct: BoolArray, bins: int = 15) -> float:
+    """Mean distance in [0, 1] of probability and share correct, over `calibration_bins` weighted by their size."""
+    found = calibration_bins(probability, correct, bins)
+    return float(np.abs(found.probability - found.correct).sum() / probability.size)
 
 
 def task_averages(outcome_C: FloatArray, tasks: ArrayLike) -> dict[str, float]:

@@ -99,6 +99,10 @@ class EvaluationFolder:
         """The pictures that were kept of a prompt."""
         return sorted((self._folder(prompt) / "samples").glob("*.png"))
 
+    def sample(self, prompt: int, name: str) -> Path:
+        """One of them, by the name its row says."""
+        return self._folder(prompt) / "samples" / name
+
     @property
     def missing(self) -> list[int]:
         """The prompts that are not there yet."""

@@ -103,7 +103,9 @@ class FinishedSuite:
     ) -> dict[str, Any]:
         """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
         outcomes, costs = outcomes_of(EvaluationFolder(self.folder)), read_config(self.folder / COSTS_FILE, Costs)
-        plain = {name: outcomes_of(EvaluationFolder(plain_folder(self.folder, name))) for name in self.plain}
+        folders = {name: EvaluationFolder(plain_folder(self.folder, name)) for name in self.plain}
+        plain = {name: outcomes_of(folder) for name, folder in folders.items()}
+        steps = {name: folder.settings.steps for name, folder in folders.items()}
         settings = EvaluationFolder(self.folder).settings
         return {
             "made": costs.made,
@@ -111,7 +113,7 @@ class FinishedSuite:
             **evaluation_figures(outcomes, ns, combined),
             "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
             "costs": costs.model_dump(),
-            "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, budgets)),
+            "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, steps, budgets)),
             **({} if elsewhere is None else _by_work(outcomes, elsewhere)),
         }
 
@@ -122,12 +124,16 @@ def plain_folder(folder: Path, name: str) -> Path:
 
 
 def _by_time(
-    outcomes: Outcomes, costs: Costs, plain: Mapping[str, Outcomes], budgets: Sequence[float] | None
+    outcomes: Outcomes,
+    costs: Costs,
+    plain: Mapping[str, Outcomes],
+    steps: Mapping[str, int],
+    budgets: Sequence[float] | None,
 ) -> tuple[list[Contender], Sequence[float]]:
     curves = {name: CostCurve(found.milliseconds) for name, found in costs.searches.items()}
     contenders = [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
     contenders += [
-        Contender(name, _always(drawn), CostCurve({1: costs.plain_milliseconds[name]}), largest=1)
+        Contender(name, _always(drawn), CostCurve({1: costs.plain_milliseconds[name]}), steps[name], largest=1)
         for name, drawn in plain.items()
     ]
     return contenders, budgets or budgets_of(contenders[0].curve, outcomes.candidates)

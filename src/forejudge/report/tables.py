@@ -1,0 +1,142 @@
+"""Figures of an evaluation as tables of text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from forejudge.evaluation.figures import CLOSED_AT
+from forejudge.evaluation.metadata import TASKS, Task
+from forejudge.evaluation.suite import Costs
+from forejudge.profiling.search_costs import SearchCosts
+from forejudge.report.contents import Averages, EqualCost, Figures, Interval
+
+TASK_NAMES: Mapping[Task, str] = {
+    "single_object": "Single object",
+    "two_object": "Two objects",
+    "counting": "Counting",
+    "colors": "Colors",
+    "position": "Position",
+    "color_attr": "Attribution",
+}
+NOTHING = "–"
+_GIGA, _MEGA = 1e9, 1e6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, and in smaller letters below it, such as an interval."""
+
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below headings. The first `names` columns name a row; `groups` are the rows that open a group."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    names: int = 1
+    groups: frozenset[int] = frozenset()
+
+
+def equal_cost(rows: Sequence[EqualCost], plain: Iterable[str], unit: str, digits: int) -> Table:
+    """The paper's table, budgets in `unit` with so many digits."""
+    headings = [f"Budget, {unit}", "Verifier", "Steps", "Best of", *TASK_NAMES.values(), "Overall", "p"]
+    firsts = [at for at, row in enumerate(rows) if at == 0 or row.budget != rows[at - 1].budget]
+    without = set(plain)
+
+    def cells(at: int, row: EqualCost) -> list[Cell]:
+        name = f"none: {row.chosen_by}" if row.chosen_by in without else row.chosen_by
+        p = NOTHING if at in firsts else _probability(row.reference_ahead_by.p)
+        whose = [Cell(f"{row.budget:.{digits}f}"), Cell(name), Cell(str(row.steps)), Cell(str(row.n))]
+        return [*whose, *_tasks(row), percent(row.micro), Cell(p)]
+
+    return Table(headings, [cells(at, row) for at, row in enumerate(rows)], names=2, groups=frozenset(firsts))
+
+
+def best_of_n(figures: Figures) -> Table:
+    """Overall, a column for each N."""
+    ns = sorted({row.n for row in figures.best_of_n})
+    rows = [[Cell(name), *(percent(row.micro) for row in rows)] for name, rows in figures.by_chooser().items()]
+    return Table(["Chosen by", *(f"N = {n}" for n in ns)], rows)
+
+
+def ranking(figures: Figures) -> Table:
+    """A row for each verifier."""
+    n = min(CLOSED_AT, figures.settings.candidates)
+    headings = [
+        "Verifier",
+        f"Distance closed at N = {n}, %",
+        "AUROC",
+        "Pair accuracy, %",
+        "Calibration error",
+        "Ties, %",
+    ]
+    rows = [
+        [
+            Cell(name),
+            percent(found.__pydantic_extra__[f"distance_closed_at_{n}"]),
+            Cell(_number(found.auroc, 3)),
+            percent(found.pair_accuracy),
+            Cell(_number(found.expected_calibration_error, 3)),
+            Cell(_number(100 * found.ties, 1)),
+        ]
+        for name, found in figures.verifiers.items()
+    ]
+    return Table(headings, rows)
+
+
+def costs(measured: Costs) -> Table:
+    """What each further candidate costs, below it how much that is less than `picture_reader`'s."""
+    of = {name: _per_candidate(found) for name, found in measured.searches.items()}
+    reference = picture_reader(measured)
+    rows = [
+        [Cell(name), *(_cost(value, of[reference][at] if reference else value) for at, value in enumerate(values))]
+        for name, values in of.items()
+    ]
+    return Table(["Verifier", "Time, ms", "Work, GFLOP", "Memory, MB"], rows)
+
+
+def picture_reader(measured: Costs) -> str | None:
+    """The first verifier for which every candidate is decoded, which shows in the FLOPs of a candidate."""
+    stages = measured.stage_flops
+    to_picture = stages["to the verdict"] + stages["to the latent"] + stages["decode"] / 2
+    drawing = {name: found.candidate_flops - stages[name] for name, found in measured.searches.items()}
+    return next((name for name, flops in drawing.items() if flops > to_picture), None)
+
+
+def percent(figure: Interval | None) -> Cell:
+    """A share in per cent, above its interval."""
+    if figure is None or math.isnan(figure.estimate):
+        return Cell(NOTHING)
+    estimate, low, high = (_number(100 * value, 1) for value in (figure.estimate, figure.low, figure.high))
+    return Cell(estimate, f"{low} to {high}")
+
+
+def _tasks(row: Averages) -> list[Cell]:
+    return [percent(getattr(row, task)) for task in TASKS]
+
+
+def _per_candidate(found: SearchCosts) -> tuple[float, float, float]:
+    """Milliseconds, GFLOP and MB that one more candidate adds; nan where only N = 1 was measured."""
+    return _slope(found.milliseconds), found.candidate_flops / _GIGA, _slope(found.judging_bytes) / _MEGA
+
+
+def _slope(by_n: Mapping[int, float]) -> float:
+    first, last = min(by_n), max(by_n)
+    return (by_n[last] - by_n[first]) / (last - first) if last > first else math.nan
+
+
+def _cost(value: float, reference: float) -> Cell:
+    saving = 100 * (1 - value / reference) if reference else 0.0
+    detail = f"{abs(saving):.1f} % {'less' if saving > 0 else 'more'}" if saving else ""
+    return Cell(_number(value, 1 if value >= 10 else 2), detail)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

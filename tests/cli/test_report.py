@@ -1,0 +1,64 @@
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.command import CommandLine, refusal
+from tests.folders import copied
+from tests.report.made_up_evaluation import made_up_evaluation
+
+from forejudge.report import page
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_evaluation(tmp_path_factory.mktemp("evaluations") / "made-up")
+
+
+@pytest.fixture
+def evaluation(forejudge: CommandLine, made_up: Path) -> Path:
+    """A finished evaluation in the working folder."""
+    return copied(made_up, Path("evaluation"))
+
+
+def test_the_page_lies_in_the_evaluations_folder(forejudge: CommandLine, evaluation: Path) -> None:
+    outcome = forejudge("report", evaluation)
+    assert (outcome.status, outcome.out, outcome.err) == (0, "written to evaluation/report.html\n", "")
+    assert (evaluation / "report.html").is_file()
+
+
+def test_the_page_lies_where_it_is_wanted(
+    forejudge: CommandLine, evaluation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "write_report", lambda folder, out, study: out / study)
+    assert forejudge("report", evaluation, "--out", "here", "--study", "layers").out == "written to here/layers\n"
+
+
+def test_a_folder_that_is_no_evaluation(forejudge: CommandLine) -> None:
+    Path("empty").mkdir()
+    assert "empty/settings.json is missing" in refusal(forejudge("report", "empty"), status=1)
+
+
+def test_an_evaluation_that_is_not_finished(forejudge: CommandLine, evaluation: Path) -> None:
+    (evaluation / "00003").rename("elsewhere")
+    assert "lacks 1 of 6 prompts" in refusal(forejudge("report", evaluation), status=1)
+
+
+def test_an_evaluation_without_figures(forejudge: CommandLine, evaluation: Path) -> None:
+    (evaluation / "figures.json").unlink()
+    assert "figures.json is missing" in refusal(forejudge("report", evaluation), status=1)
+
+
+def test_figures_that_are_none(forejudge: CommandLine, evaluation: Path) -> None:
+    (evaluation / "figures.json").write_text('{"made": {}}')
+    assert "figures.json: settings: Field required" in refusal(forejudge("report", evaluation), status=1)
+
+
+def test_a_study_that_is_not_there(forejudge: CommandLine, evaluation: Path) -> None:
+    assert "study.json cannot be loaded" in refusal(forejudge("report", evaluation, "--study", "study.json"), status=1)
+
+
+def test_without_matplotlib(forejudge: CommandLine, evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("forejudge.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'forejudge[plots]'" in refusal(forejudge("report", evaluation), status=1)

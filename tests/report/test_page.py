@@ -1,0 +1,92 @@
+import html
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from forejudge.report.contents import Contents
+from forejudge.report.page import render, write_report
+from forejudge.report.plot_style import Drawn
+
+MICRO = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+
+
+@pytest.fixture(scope="module")
+def out(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with a study of layers."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "study.json").write_text(json.dumps([{"cut": cut, "micro": MICRO} for cut in (4, 12)]))
+    return write_report(evaluation, folder / "out", folder / "study.json").parent
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> str:
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: str):
+    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|srcset|href)="([^"]*)"', page))
+
+
+def test_the_page_names_what_was_tested(page: str):
+    for name in ("hidden", "clip", "log-odds of hidden, clip", "random", "perfect judge", "six prompts", "coin", "abc"):
+        assert name in page
+    assert "6 cases, 2 seeds" in page
+
+
+def test_names_are_not_taken_for_tags(page: str):
+    assert "tiny <1>" not in page
+    assert "tiny <1>" in html.unescape(page)
+
+
+def test_sections_come_in_order(page: str):
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "At equal time",
+        "Quality against time",
+        "Quality against N",
+        "Calibration",
+        "Ranking",
+        "Costs",
+        "Quality by layer",
+        "Gallery",
+    ]
+
+
+def test_figures_of_the_page_are_those_of_the_file(page: str, evaluation: Path):
+    figures = json.loads((evaluation / "figures.json").read_text())
+    for row in figures["best_of_n"]:
+        assert f"{100 * row['micro']['estimate']:.1f}" in page
+    assert f"{figures['verifiers']['clip']['auroc']:.3f}" in page
+
+
+def test_every_picture_says_what_it_shows(page: str):
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) == 4 + 4 * 4  # plots, then four prompts with four candidates
+    assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
+
+
+def test_each_prompt_has_its_winner_marked(page: str):
+    galleries = re.findall(r'<ul class="candidates">(.*?)</ul>', page, flags=re.DOTALL)
+    assert [gallery.count("<b>winner</b>") for gallery in galleries] == [1, 1, 1, 1]
+    assert [gallery.count('class="winner') for gallery in galleries] == [1, 1, 1, 1]
+
+
+def test_plots_lie_beside_the_page(out: Path):
+    names = ("quality-against-time", "quality-against-n", "calibration", "quality-by-layer")
+    assert {path.name for path in out.iterdir()} == {
+        "report.html",
+        *(f"{name}.{kind}" for name in names for kind in ("png", "svg")),
+    }
+
+
+def test_work_is_headed_as_another_models(contents: Contents):
+    figures = contents.figures.model_copy(update={"equal_work": contents.figures.equal_time})
+    drawn = [Drawn(name, name, b"", b"", b"") for name in ("quality-against-time", "quality-against-n")]
+    page = render(replace(contents, figures=figures), drawn)
+    assert "Budget, TFLOP" in page
+    assert "says nothing about SANA-Sprint’s" in page
+    assert "Calibration</h2>" not in page
+    assert "Quality by layer" not in page

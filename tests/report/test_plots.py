@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
+
+from forejudge.report.contents import Contents, Interval, Layer
+from forejudge.report.plot_style import DARK, LIGHT
+from forejudge.report.plots import bins_of, calibration, quality_against_n, quality_against_time, quality_by_layer
+
+
+def lines_of(axes: Axes) -> dict[str, np.ndarray]:
+    """Points (x, y) of each line by its label."""
+    return {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.get_lines()}
+
+
+def look(line: Line2D) -> tuple[str, str]:
+    """What does not need colour: marker and dashes."""
+    return str(line.get_marker()), str(vars(line)["_dash_pattern"])
+
+
+def test_time_is_that_of_a_search_with_each_n(contents: Contents):
+    (axes,) = quality_against_time(contents.figures, LIGHT).axes
+    lines = lines_of(axes)
+    assert lines["hidden"][:, 0] == pytest.approx([100, 110, 130])
+    assert lines["clip"][:, 0] == pytest.approx([100, 125, 175])
+    of_hidden = [row.micro.estimate for row in contents.figures.by_chooser()["hidden"]]
+    assert lines["hidden"][:, 1] == pytest.approx(of_hidden)
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "4"] * 2
+
+
+def test_bands_reach_from_low_to_high(contents: Contents):
+    (axes,) = quality_against_time(contents.figures, LIGHT).axes
+    rows = contents.figures.by_chooser()["hidden"]
+    corners = np.asarray(axes.collections[0].get_paths()[0].vertices)
+    assert corners[:, 1].min() == pytest.approx(min(row.micro.low for row in rows))
+    assert corners[:, 1].max() == pytest.approx(max(row.micro.high for row in rows))
+
+
+def test_plain_pictures_are_points_at_their_time(contents: Contents):
+    (axes,) = quality_against_time(contents.figures, LIGHT).axes
+    points = {
+        str(container.get_label()): np.asarray(container[0].get_xydata()).tolist() for container in axes.containers
+    }
+    plain = contents.figures.plain
+    assert points == {
+        "no verifier, 1 step": [[90, plain["1 step"].micro.estimate]],
+        "no verifier, 2 steps": [[105, plain["2 steps"].micro.estimate]],
+    }
+
+
+def test_every_chooser_has_a_line_over_n(contents: Contents):
+    (axes,) = quality_against_n(contents.figures, DARK).axes
+    lines = lines_of(axes)
+    assert list(lines) == list(contents.figures.by_chooser())
+    assert all(points[:, 0].tolist() == [1, 2, 4] for points in lines.values())
+
+
+def test_series_differ_in_more_than_colour(contents: Contents):
+    (axes,) = quality_against_n(contents.figures, LIGHT).axes
+    looks = [look(line) for line in axes.get_lines()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_calibration_shows_those_with_probabilities_and_all_their_candidates(contents: Contents):
+    upper, lower = calibration(contents.outcomes, contents.figures, LIGHT).axes
+    _, hidden = upper.get_lines()
+    error = contents.figures.verifiers["hidden"].expected_calibration_error
+    assert hidden.get_label() == f"hidden, error {error:.3f}"
+    (counts,) = lower.patches
+    assert isinstance(counts, StepPatch)
+    assert counts.get_data()[0].sum() == contents.outcomes.correct_CSN.size
+
+
+def test_bins_are_means_of_their_candidates():
+    said, right, count = bins_of(np.array([0.02, 0.04, 0.99]), np.array([False, True, True]))
+    assert (said[0], right[0], count[0]) == pytest.approx((0.03, 0.5, 2))
+    assert (said[-1], right[-1], count[-1]) == pytest.approx((0.99, 1, 1))
+    assert np.isnan(said[1:-1]).all()
+
+
+def test_layers_lie_at_their_cuts():
+    layers = [Layer(cut=cut, micro=Interval(estimate=cut / 30, low=0, high=1)) for cut in (4, 12, 20)]
+    (axes,) = quality_by_layer(layers, LIGHT).axes
+    (points,) = lines_of(axes).values()
+    assert points[:, 0].tolist() == [4, 12, 20]
+    assert points[:, 1] == pytest.approx([4 / 30, 12 / 30, 20 / 30])
