@@ -54,7 +54,7 @@ def test_figures_that_are_none(forejudge: CommandLine, evaluation: Path) -> None
 
 
 def test_a_study_that_is_not_there(forejudge: CommandLine, evaluation: Path) -> None:
-    assert "study.json cannot be loaded" in refusal(forejudge("report", evaluation, "--study", "study.json"), status=1)
+    assert "study.json is missing" in refusal(forejudge("report", evaluation, "--study", "study.json"), status=1)
 
 
 def test_without_matplotlib(forejudge: CommandLine, evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:

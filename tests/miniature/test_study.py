@@ -27,8 +27,10 @@ def study(built: Path, variants: Mapping[str, Variant]) -> Study:
 def test_every_variant_is_trained_and_tested(built: Path) -> None:
     figures = json.loads(json.dumps(study(built, WAYS_TO_TRAIN).figures()))
     assert set(figures["variants"]) == set(WAYS_TO_TRAIN)
-    assert (figures["test_cases"], figures["steps"], figures["reads"]) == (6, 2, "hidden:2")
+    assert (figures["test_cases"], figures["steps"]) == (6, 2)
     for variant in figures["variants"].values():
+        assert variant["reads"] == "hidden:2"
+        assert 0 <= variant["best_of_8"]["estimate"] <= 1
         assert len(variant["distance_closed_of_each_seed"]) == 1
         assert {"distance_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
 

@@ -25,12 +25,13 @@ def test_figures_of_other_settings_are_refused(evaluation: Path, tmp_path: Path)
 
 def test_layers_come_with_cuts_rising(tmp_path: Path):
     path = tmp_path / "study.json"
-    micro = {"estimate": 0.5, "low": 0.4, "high": 0.6}
-    path.write_text(json.dumps([{"cut": 12, "micro": micro}, {"cut": 4, "micro": micro}]))
+    reached = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    variants = {reads: {"reads": reads, "best_of_8": reached} for reads in ("hidden:12", "latent", "hidden:4")}
+    path.write_text(json.dumps({"variants": variants, "steps": 5}))
     assert [layer.cut for layer in read_layers(path)] == [4, 12]
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "the file: "), ('[{"cut": 4}]', "0.micro: Field required")])
+@pytest.mark.parametrize(("text", "complaint"), [("{", "the file: "), ("{}", "variants: Field required")])
 def test_a_study_that_is_none_is_refused(text: str, complaint: str, tmp_path: Path):
     path = tmp_path / "study.json"
     path.write_text(text)

@@ -17,7 +17,9 @@ MICRO = {"estimate": 0.5, "low": 0.4, "high": 0.6}
 def out(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with a study of layers."""
     folder = tmp_path_factory.mktemp("report")
-    (folder / "study.json").write_text(json.dumps([{"cut": cut, "micro": MICRO} for cut in (4, 12)]))
+    (folder / "study.json").write_text(
+        json.dumps({"variants": {str(k): {"reads": f"hidden:{k}", "best_of_8": MICRO} for k in (4, 12)}})
+    )
     return write_report(evaluation, folder / "out", folder / "study.json").parent
 
 

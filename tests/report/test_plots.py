@@ -80,7 +80,7 @@ def test_bins_are_means_of_their_candidates():
 
 
 def test_layers_lie_at_their_cuts():
-    layers = [Layer(cut=cut, micro=Interval(estimate=cut / 30, low=0, high=1)) for cut in (4, 12, 20)]
+    layers = [Layer(cut, Interval(estimate=cut / 30, low=0, high=1)) for cut in (4, 12, 20)]
     (axes,) = quality_by_layer(layers, LIGHT).axes
     (points,) = lines_of(axes).values()
     assert points[:, 0].tolist() == [4, 12, 20]

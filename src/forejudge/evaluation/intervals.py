@@ -29,10 +29,15 @@ def difference(outcomes: Outcomes, one_C: FloatArray, other_C: FloatArray) -> Fi
     return {name: round(float(value), 4) for name, value in vars(found).items()}
 
 
+def chosen_by(outcomes: Outcomes, verifiers: Sequence[str], n: int) -> FloatArray:
+    """Best-of-n of each case by a verifier; of several, their mean."""
+    chosen_C: FloatArray = np.mean([choosing_by(verifier_scores(name))(outcomes, n) for name in verifiers], axis=0)
+    return chosen_C
+
+
 def distance_closed_by(outcomes: Outcomes, verifiers: Sequence[str], n: int) -> Figure:
     """(verifier's Best-of-n - candidate 0) / (perfect judge's Best-of-n - candidate 0); of several, their mean."""
-    chosen_C = np.mean([choosing_by(verifier_scores(name))(outcomes, n) for name in verifiers], axis=0)
-    columns = [chosen_C, at_random(outcomes, 1), perfect(outcomes, n)]
+    columns = [chosen_by(outcomes, verifiers, n), at_random(outcomes, 1), perfect(outcomes, n)]
     return figure(distance_closed, outcomes.prompts, *columns)
 
 

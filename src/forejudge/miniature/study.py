@@ -10,7 +10,13 @@ import torch
 
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.intervals import distance_closed_by, pair_accuracy_of, ranking_figures
+from forejudge.evaluation.intervals import (
+    averages_of,
+    chosen_by,
+    distance_closed_by,
+    pair_accuracy_of,
+    ranking_figures,
+)
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.run import Evaluation
 from forejudge.miniature.benchmark import miniature_benchmark
@@ -54,7 +60,6 @@ class Study:
         outcomes = self._outcomes()
         return {
             "provenance": provenance(self.build.generator.device),
-            "reads": self.build.recipe.verify.reads,
             "steps": self.steps,
             "training_seeds": self.training_seeds,
             "test_cases": len(outcomes.prompts),
@@ -93,8 +98,11 @@ class Study:
     def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
         """Over its training seeds: intervals of the mean, and each seed's own estimate."""
         names = [f"{name} {seed}" for seed in range(self.training_seeds)]
+        chosen_C = chosen_by(outcomes, names, CHOSEN_FROM)
         of_each = [ranking_figures(outcomes, one) for one in names]
         return {
+            "reads": self._recipe(self.variants[name], 0).reads,
+            "best_of_8": averages_of(outcomes, chosen_C)["micro"],
             "distance_closed": distance_closed_by(outcomes, names, CHOSEN_FROM),
             "distance_closed_of_each_seed": [
                 distance_closed_by(outcomes, [one], CHOSEN_FROM)["estimate"] for one in names

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from forejudge.checkpoint import named_file, read_config
+from forejudge.checkpoint import read_config
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
@@ -84,7 +84,7 @@ class Figures(_Read):
     plain: dict[str, Averages]
     costs: Costs
     equal_time: list[EqualCost]
-    equal_work: list[EqualCost]
+    equal_work: list[EqualCost] = []
 
     def by_chooser(self) -> Mapping[str, list[ChosenAmong]]:
         """Best-of-N of each chooser, N rising."""
@@ -93,8 +93,9 @@ class Figures(_Read):
         return {name: [row for row in rows if row.chosen_by == name] for name in names}
 
 
-class Layer(_Read):
-    """What a verifier reaches that reads after `cut` blocks."""
+@dataclass(frozen=True)
+class Layer:
+    """What a verifier reaches with Best-of-8 that reads after `cut` blocks."""
 
     cut: int
     micro: Interval
@@ -120,12 +121,17 @@ class Contents:
         return cls(folder, figures, outcomes)
 
 
+class _Variant(_Read):
+    reads: str
+    best_of_8: Interval
+
+
+class _Study(_Read):
+    variants: dict[str, _Variant]
+
+
 def read_layers(path: Path) -> list[Layer]:
-    """A JSON list of layers, cuts rising. Raises CheckpointError."""
-    with named_file(path):
-        text = path.read_text(encoding="utf-8")
-    try:
-        return sorted(TypeAdapter(list[Layer]).validate_json(text), key=lambda layer: layer.cut)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+    """From what `forejudge study layers` writes, cuts rising. Raises CheckpointError."""
+    every = read_config(path, _Study).variants.values()
+    cuts = [(variant.reads.removeprefix("hidden:"), variant.best_of_8) for variant in every]
+    return sorted((Layer(int(cut), reached) for cut, reached in cuts if cut.isdecimal()), key=lambda layer: layer.cut)
