@@ -5,7 +5,8 @@ from typing import Annotated
 from typer import Option
 
 _EVALUATOR = (
-    "geneval, geneval-miniature, or a command: for each JSON line on its stdin with image (a path), prompt and "
+    "geneval, geneval-miniature, vqa:MODEL (an image-text-to-text model, a folder or hub id, that is asked whether a "
+    "picture shows its prompt), or a command: for each JSON line on its stdin with image (a path), prompt and "
     "metadata, it answers with a JSON line that has correct (true or false), and may have reason and detections."
 )
 Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=_EVALUATOR)]
