@@ -9,9 +9,8 @@ from tests.image_text_model import CROPS, save_image_text_model
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluation import vqa
 from forejudge.evaluation.evaluators import GenEvalModels, load_evaluator
-from forejudge.evaluation.image_text_to_text import BATCH_SIZE
+from forejudge.evaluation.image_text_to_text import BATCH_SIZE, ImageTextToText
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.evaluation.vqa import VqaEvaluator
 
@@ -119,6 +118,6 @@ def test_no_number_is_no_answer(
     def damaged(*_: object) -> torch.Tensor:
         return torch.full((1, 60), torch.nan)
 
-    monkeypatch.setattr(vqa.ImageTextToText, "first_token_logits", damaged)
+    monkeypatch.setattr(ImageTextToText, "first_token_logits", damaged)
     with pytest.raises(CheckpointError, match="gave no numbers"):
         evaluator.probabilities(["a dog"], pictures[:1])

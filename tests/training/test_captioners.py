@@ -11,7 +11,8 @@ from tests.miniature.scenes import as_bytes, single
 from transformers import Gemma3Processor, Gemma3TextConfig
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.training.captioners import BATCH_SIZE, INSTRUCTION, Captioner, load_captioner
+from forejudge.evaluation.image_text_to_text import BATCH_SIZE
+from forejudge.training.captioners import INSTRUCTION, Captioner, load_captioner
 
 CPU = torch.device("cpu")
 
