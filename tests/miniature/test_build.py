@@ -104,7 +104,9 @@ def test_a_part_without_its_forerunner_says_so(tmp_path: Path, part: str, said: 
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="world, autoencoder, generator, language-model, clip, verifier"):
+    with pytest.raises(
+        InvalidRequest, match="world, autoencoder, generator, language-model, clip, classifier, verifier"
+    ):
         build(tmp_path).run("decoder")
 
 

@@ -18,7 +18,8 @@ Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where the
 @group.command()
 def build(
     only: Annotated[
-        str | None, Option(help="world, autoencoder, generator, language-model, clip or verifier (default: all).")
+        str | None,
+        Option(help="world, autoencoder, generator, language-model, clip, classifier or verifier (default: all)."),
     ] = None,
     out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
     device: Device = None,

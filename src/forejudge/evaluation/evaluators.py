@@ -1,4 +1,4 @@
-"""Who says whether a finished picture is right: a built-in evaluator by name, or a command of the user's."""
+"""Who says whether a finished picture is right: a built-in evaluator, a model, or a command of the user's."""
 
 import importlib
 import shlex
@@ -20,7 +20,10 @@ GENEVAL = "geneval"
 # Evaluators that need no models to be named -> "module:class", made without arguments.
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"}
 # Evaluators that are one model, named as "kind:FOLDER" -> "module:class", with `from_pretrained(folder, device)`.
-OF_A_MODEL: dict[str, str] = {"vqa": "forejudge.evaluation.vqa:VqaEvaluator"}
+OF_A_MODEL: dict[str, str] = {
+    "vqa": "forejudge.evaluation.vqa:VqaEvaluator",
+    "classifier-miniature": "forejudge.miniature.classifier_evaluator:ClassifierEvaluator",
+}
 
 
 @dataclass(frozen=True)
