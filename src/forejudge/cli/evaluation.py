@@ -1,6 +1,6 @@
 """What was asked of `forejudge eval`, and how it is carried out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.benchmarks import Benchmark, load_benchmark
+from forejudge.evaluation.benchmarks import Benchmark, load_benchmark, second_evaluators
 from forejudge.evaluation.controls import with_controls
 from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, load_evaluator
+from forejudge.evaluation.evaluators import GENEVAL, Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
 from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
@@ -51,6 +51,7 @@ class Asked:
     baselines: tuple[str, ...]
     combined: tuple[str, ...]
     controls: bool
+    second_evaluators: tuple[str, ...] = ()
 
     def run(self, out: Path, shard: str, figures: Path | None, device: str | None, dtype: str) -> None:
         """Draw what is missing; once nothing is, write and show the figures."""
@@ -97,7 +98,7 @@ class Asked:
 
     def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
         with waiting("loading"):
-            benchmark = load_benchmark(self.benchmark, self._evaluator(device))
+            benchmark, also = self._judged(device)
             generator = load_generator(self.generator, device, dtype)
             timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in timed.values():
@@ -105,12 +106,24 @@ class Asked:
             verifiers = with_controls(timed) if self.controls else timed
             plain = self._plain(generator, benchmark, device, dtype)
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
-        main = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        main = replace(drawn, second_evaluators=also)
         return Suite(out, main, list(timed), plain, report)
 
-    def _evaluator(self, device: torch.device) -> Evaluator | None:
-        name, detector, color_model = self.judge
-        return None if name is None else load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
+    def _judged(self, device: torch.device) -> tuple[Benchmark, dict[str, Evaluator]]:
+        """The benchmark with its evaluator, and those beside it."""
+        first = self.judge[0]
+        benchmark = load_benchmark(self.benchmark, None if first is None else self._evaluator(first, device))
+        return benchmark, second_evaluators(
+            benchmark, [self._evaluator(name, device) for name in self.second_evaluators]
+        )
+
+    def _evaluator(self, name: str, device: torch.device) -> Evaluator:
+        """Where `geneval` is among the evaluators, detector and color model are for it alone."""
+        first, detector, color_model = self.judge
+        if name != GENEVAL and GENEVAL in (first, *self.second_evaluators):
+            return load_evaluator(name, GenEvalModels(device=str(device)))
+        return load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
 
     def _plain(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype

@@ -25,7 +25,10 @@ SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "me
 
 
 class EvaluationSettings(BaseModel):
-    """What decides the rows: `revision`, `benchmark_digest` and the values of `verifiers` tell weights and prompts."""
+    """What decides the rows: `revision`, `benchmark_digest` and the values of `verifiers` tell weights and prompts.
+
+    `second_evaluators` are names, which tell their weights.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,11 +44,13 @@ class EvaluationSettings(BaseModel):
     images_per_prompt: int
     candidates: int
     steps: int
+    second_evaluators: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """What tells these settings from any others: 12 hexadecimal digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        told = self.model_dump_json(exclude_defaults=True)  # as it was before there were second evaluators
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to the evaluator."""
+"""Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to every evaluator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
+from forejudge.evaluation.evaluators import Evaluator
 from forejudge.evaluation.groups import ONE_STEP, Group
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
@@ -20,7 +21,10 @@ from forejudge.verifiers.base import Verifier
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image."""
+    """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image.
+
+    The benchmark's evaluator decides what is right; `second_evaluators`, by name, say it too.
+    """
 
     generator: Generator
     verifiers: Mapping[str, Verifier]
@@ -30,6 +34,7 @@ class Evaluation:
     seeds: int = 1
     sampling: Sampling = ONE_STEP
     batch_size: int = 16
+    second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> EvaluationSettings:
@@ -47,6 +52,7 @@ class Evaluation:
             images_per_prompt=self.images_per_prompt,
             candidates=self.candidates,
             steps=self.sampling.steps,
+            second_evaluators=tuple(self.second_evaluators),
         )
 
     def run(self, folder: EvaluationFolder, shard: Shard, report: Report) -> None:
@@ -83,7 +89,9 @@ class Evaluation:
         for candidates in group.draw(self.generator, stages, self.batch_size, self.sampling):
             pictures += candidates.pictures
             said += self._verdicts(group.line.prompt, candidates)
-        judgements = self.benchmark.evaluator([group.line] * len(pictures), pictures)
+        lines = [group.line] * len(pictures)
+        judgements = self.benchmark.evaluator(lines, pictures)
+        also = {name: judge(lines, pictures) for name, judge in self.second_evaluators.items()}
         rows = [
             {
                 "image_index": group.image_index,
@@ -91,6 +99,7 @@ class Evaluation:
                 "candidate_seed": seed,
                 "correct": judgement.correct,
                 "reason": judgement.reason,
+                "also_correct": {name: judged[index].correct for name, judged in also.items()},
                 "verdicts": verdicts,
             }
             for index, (seed, judgement, verdicts) in enumerate(zip(group.seeds, judgements, said, strict=True))
