@@ -11,10 +11,11 @@ import torch
 from PIL.Image import Image
 from tests.cli.command import CommandLine, refusal
 
+from forejudge.cli import evaluation_judges
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.benchmarks import Benchmark, second_evaluators
+from forejudge.evaluation.benchmarks import Benchmark, second_evaluators_of
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
-from forejudge.evaluation.evaluators import Evaluator, Judgement
+from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, Judgement
 from forejudge.evaluation.figures import evaluation_figures
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.prompts_file import PromptLine
@@ -64,7 +65,7 @@ def evaluation_of(
         {"tiny": load_verifier(str(verifier), CPU, torch.float32)},
         benchmark,
         candidates=3,
-        second_evaluators=second_evaluators(benchmark, others),
+        second_evaluators=second_evaluators_of(benchmark, others),
     )
 
 
@@ -151,7 +152,7 @@ def test_settings_from_before_can_be_read_and_keep_their_digest() -> None:
 def test_one_that_judges_already_is_refused() -> None:
     benchmark = Benchmark("three prompts", LINES, ByPixel("first", 0))
     with pytest.raises(InvalidRequest, match="one evaluator is named twice among first, first"):
-        second_evaluators(benchmark, [ByPixel("first", 3)])
+        second_evaluators_of(benchmark, [ByPixel("first", 3)])
 
 
 def test_the_command_shows_and_writes_both_judges(
@@ -171,3 +172,25 @@ def test_the_command_shows_and_writes_both_judges(
     assert name.startswith("classifier-miniature (reader ")
     assert "named twice" in refusal(command("eval", *asked, "--second-evaluator", "geneval-miniature"), 2)
     assert "go with the evaluator geneval" in refusal(command("eval", *asked, "--detector", "eyes"), 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("geneval", "other", [("geneval", "eyes"), ("other", None)]),
+        ("other", "geneval", [("other", None), ("geneval", "eyes")]),
+        ("other", "another", [("other", "eyes"), ("another", "eyes")]),  # refused by `load_evaluator`
+    ],
+)
+def test_a_detector_goes_to_geneval_whether_it_is_first_or_second(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, expected: list[tuple[str, str | None]]
+) -> None:
+    loaded: list[tuple[str, str | None]] = []
+
+    def load(name: str, models: GenEvalModels) -> Evaluator:
+        loaded.append((name, models.detector))
+        return ByPixel(name, 0)
+
+    monkeypatch.setattr(evaluation_judges, "load_evaluator", load)
+    evaluation_judges.load_judges("geneval-miniature", (first, "eyes", None), [second], CPU)
+    assert loaded == expected

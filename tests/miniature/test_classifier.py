@@ -8,6 +8,7 @@ from tests.miniature.scenes import held_out
 from torch import Tensor
 from transformers import ResNetForImageClassification
 
+from forejudge.errors import CheckpointError
 from forejudge.evaluation.geneval import judge_image
 from forejudge.miniature import classifier
 from forejudge.miniature.classifier import LABELS, NO_COLOUR, NO_KIND, QUADRANTS, classify, new_classifier
@@ -67,6 +68,12 @@ def test_a_quadrant_is_read_by_its_own_pixels_and_a_few_around() -> None:
     ):
         assert torch.equal(before[:, :3], after[:, :3])
         assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_no_number_is_not_nothing_seen(answers: dict[str, Tensor]) -> None:
+    answers |= {"kinds": torch.full((1, 4, NO_KIND + 1), torch.nan), "colours": torch.zeros(1, 4, NO_COLOUR + 1)}
+    with pytest.raises(CheckpointError, match="gave no numbers"):
+        classify(MODEL, torch.zeros(1, 3, 64, 64))
 
 
 def test_what_is_built_is_a_library_folder(built: Path) -> None:

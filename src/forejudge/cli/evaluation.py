@@ -8,16 +8,16 @@ from typing import Any
 import torch
 import typer
 
+from forejudge.cli.evaluation_judges import Judge, load_judges
 from forejudge.cli.figure_tables import print_figures
 from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.benchmarks import Benchmark, load_benchmark, second_evaluators
+from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.controls import with_controls
 from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.evaluators import GENEVAL, Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
 from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
@@ -42,7 +42,7 @@ class Asked:
     generator: str
     verifiers: tuple[str, ...]
     benchmark: str
-    judge: tuple[str | None, str | None, str | None]
+    judge: Judge
     ns: tuple[int, ...]
     budgets_ms: tuple[int, ...] | None
     images_per_prompt: int
@@ -98,7 +98,7 @@ class Asked:
 
     def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
         with waiting("loading"):
-            benchmark, also = self._judged(device)
+            benchmark, also = load_judges(self.benchmark, self.judge, self.second_evaluators, device)
             generator = load_generator(self.generator, device, dtype)
             timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in timed.values():
@@ -109,21 +109,6 @@ class Asked:
         drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
         main = replace(drawn, second_evaluators=also)
         return Suite(out, main, list(timed), plain, report)
-
-    def _judged(self, device: torch.device) -> tuple[Benchmark, dict[str, Evaluator]]:
-        """The benchmark with its evaluator, and those beside it."""
-        first = self.judge[0]
-        benchmark = load_benchmark(self.benchmark, None if first is None else self._evaluator(first, device))
-        return benchmark, second_evaluators(
-            benchmark, [self._evaluator(name, device) for name in self.second_evaluators]
-        )
-
-    def _evaluator(self, name: str, device: torch.device) -> Evaluator:
-        """Where `geneval` is among the evaluators, detector and color model are for it alone."""
-        first, detector, color_model = self.judge
-        if name != GENEVAL and GENEVAL in (first, *self.second_evaluators):
-            return load_evaluator(name, GenEvalModels(device=str(device)))
-        return load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
 
     def _plain(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype

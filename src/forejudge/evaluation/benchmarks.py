@@ -60,7 +60,7 @@ def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
     return Benchmark(path.name, lines, evaluator)
 
 
-def second_evaluators(benchmark: Benchmark, evaluators: Sequence[Evaluator]) -> dict[str, Evaluator]:
+def second_evaluators_of(benchmark: Benchmark, evaluators: Sequence[Evaluator]) -> dict[str, Evaluator]:
     """Evaluators beside the benchmark's own, by name.
 
     Raises InvalidRequest for one that judges already, and for a line that one cannot judge by.

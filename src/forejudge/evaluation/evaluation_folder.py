@@ -3,7 +3,7 @@
 settings.json                what decides what is drawn and said; a folder goes on only with the same
 00000/metadata.jsonl         the prompt's line
 00000/samples/0000.png       the candidates of the first seed, image by image
-00000/images.jsonl           a line for every candidate: is it right, and what does each verifier say
+00000/images.jsonl           a line for every candidate: what does each evaluator say of it, and each verifier
 """
 
 import hashlib

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from forejudge.device import exact_float32
+from forejudge.errors import CheckpointError
 from forejudge.evaluation.detection import Box, Detection
 from forejudge.miniature.coupling import LARGEST_RADIUS, SMALLEST_RADIUS
 from forejudge.miniature.scene import COLOUR_NAMES, IMAGE_SIZE
@@ -54,9 +56,13 @@ def quadrant_logits(model: ResNetForImageClassification, pictures_N3HW: Tensor) 
 def classify(model: ResNetForImageClassification, pictures_N3HW: Tensor) -> list[list[Detection]]:
     """The likeliest object of each quadrant of each picture, with the probability of its kind as confidence.
 
-    Its box is of middle size in the middle of the quadrant; its colour is None where none is likelier than any.
+    Its box is of middle size in the middle of the quadrant; its colour is None where none is likelier than any. Raises
+    CheckpointError where the model gives no numbers.
     """
-    kind_NQK, colour_NQC = (logits.softmax(-1).cpu() for logits in quadrant_logits(model, pictures_N3HW))
+    with exact_float32():
+        kind_NQK, colour_NQC = (logits.softmax(-1).cpu() for logits in quadrant_logits(model, pictures_N3HW))
+    if not (kind_NQK.isfinite().all() and colour_NQC.isfinite().all()):
+        raise CheckpointError("the classifier gave no numbers for a picture: its weights are damaged")
     confidence_NQ, best_NQ = kind_NQK[..., :NO_KIND].max(-1)
     rows = zip(best_NQ.tolist(), confidence_NQ.tolist(), colour_NQC.argmax(-1).tolist(), strict=True)
     return [_detections(*row) for row in rows]
