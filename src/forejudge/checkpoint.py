@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -74,10 +74,13 @@ def weights_name(name: str, folder: Path) -> str:
     return f"{Path(name).resolve().name if Path(name).is_dir() else name} {weights_digest(folder)}"
 
 
-def load_library_model(kind: Any, folder: Path, dtype: torch.dtype, *, extra_allowed: bool = False) -> nn.Module:
+def load_library_model(
+    kind: Any, folder: Path, dtype: torch.dtype | Literal["auto"], *, extra_allowed: bool = False
+) -> nn.Module:
     """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
 
-    `kind` is its class, or an `AutoModel` one. Raises CheckpointError naming a missing, extra or misshapen tensor.
+    `kind` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
+    Raises CheckpointError naming a missing, extra or misshapen tensor.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")

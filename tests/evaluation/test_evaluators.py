@@ -61,7 +61,7 @@ def test_a_command_is_named_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("name", ["nonesuch", "nonesuch --fast", "", " ", "./judge.py"])
 def test_what_cannot_be_started_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"unknown evaluator .*: expected geneval, geneval-miniature or a command"):
+    with pytest.raises(InvalidRequest, match=r"unknown evaluator .*: expected geneval, geneval-miniature, vqa:FOLDER"):
         load_evaluator(name)
 
 

@@ -111,15 +111,13 @@ def test_baselines_are_verifiers_of_the_same_generator(built: Path) -> None:
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidRequest, match="world, autoencoder, generator, language-model, clip, verifier, baselines"
-    ):
+    with pytest.raises(InvalidRequest, match="language-model, clip, classifier, verifier, baselines"):
         build(tmp_path).run("decoder")
 
 
 def test_labels_of_one_kind_only_are_refused(built: Path, tmp_path: Path) -> None:
     """The generator draws nothing that its own evaluator would call right."""
-    for part in ("generator", "language_model"):
+    for part in ("generator", "language_model", "clip"):
         (tmp_path / part).symlink_to(built / part)
     with pytest.raises(InvalidRequest, match="needs right and wrong ones"):
         build(tmp_path, evaluator=MiniatureEvaluator()).run("verifier")

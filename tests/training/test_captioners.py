@@ -6,78 +6,20 @@ import pytest
 import torch
 from PIL import Image
 from tests.folders import copied
+from tests.image_text_model import CROPS, SPECIAL, new_processor, save_image_text_model
 from tests.miniature.scenes import as_bytes, single
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3ImageProcessorPil,
-    Gemma3Processor,
-    Gemma3TextConfig,
-    GemmaTokenizer,
-)
+from transformers import Gemma3Processor, Gemma3TextConfig
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.training.captioners import BATCH_SIZE, INSTRUCTION, Captioner, load_captioner
+from forejudge.evaluation.image_text_to_text import BATCH_SIZE
+from forejudge.training.captioners import INSTRUCTION, Captioner, load_captioner
 
 CPU = torch.device("cpu")
-SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<boi>", "<eoi>", "<img>")
-WORDS = ("red", "blue", "dog", "bench", "two", "left", "above", "bright")
-# Wide pictures are shown in crops as well, so that prompts differ in length.
-CROPS = {
-    "do_pan_and_scan": True,
-    "pan_and_scan_min_crop_size": 8,
-    "pan_and_scan_max_num_crops": 3,
-    "pan_and_scan_min_ratio_to_activate": 1.5,
-}
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% for part in message.content %}"
-    "{{ '<boi>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
-)
-
-
-def new_processor() -> Gemma3Processor:
-    letters = sorted({*INSTRUCTION.replace(" ", "▁")})
-    tokens = [*SPECIAL, *letters, *(f"▁{word}" for word in WORDS)]
-    tokenizer = GemmaTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)},
-        extra_special_tokens={"image_token": "<img>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
-    )
-    pictures = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
-    return Gemma3Processor(pictures, tokenizer, chat_template=TEMPLATE, image_seq_length=4)
-
-
-def new_model(vocabulary: int) -> Gemma3ForConditionalGeneration:
-    """It samples unless told otherwise, as the real one does, and ends with a mark."""
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "initializer_range": 0.05,
-    }
-    config = Gemma3Config(
-        text_config={**sizes, "vocab_size": vocabulary, "num_key_value_heads": 1, "head_dim": 16},
-        vision_config={**sizes, "image_size": 28, "patch_size": 7, "model_type": "siglip_vision_model"},
-        mm_tokens_per_image=4,
-        boi_token_index=SPECIAL.index("<boi>"),
-        eoi_token_index=SPECIAL.index("<eoi>"),
-        image_token_index=SPECIAL.index("<img>"),
-        tie_word_embeddings=False,
-    )
-    model = Gemma3ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zeros at first
-    model.generation_config.update(do_sample=True, top_k=64, top_p=0.95, forced_eos_token_id=1)
-    return model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "captioner"
-    processor = new_processor()
-    processor.save_pretrained(folder)
-    new_model(len(processor.tokenizer)).save_pretrained(folder)
-    return folder
+    return save_image_text_model(tmp_path_factory.mktemp("tiny") / "captioner", INSTRUCTION)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +72,7 @@ def test_a_folder_without_one_of_its_files_is_refused_in_one_line(folder: Path, 
 
 def test_a_model_that_sees_no_pictures_is_refused(tmp_path: Path) -> None:
     Gemma3TextConfig().save_pretrained(tmp_path)
-    new_processor().tokenizer.save_pretrained(tmp_path)
+    new_processor(INSTRUCTION).tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no processor of pictures"):
         load_captioner(str(tmp_path), CPU, torch.float32)
 

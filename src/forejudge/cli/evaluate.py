@@ -27,6 +27,7 @@ def evaluate(
         str, Option(help="geneval-miniature, or a file of prompts with GenEval's metadata.")
     ] = "geneval-miniature",
     evaluator: judge.OptionalEvaluator = None,
+    second_evaluator: judge.SecondEvaluators = None,
     detector: judge.Detector = None,
     color_model: judge.ColorModel = None,
     n: Annotated[str, Option("--n", help="The N of the tables, comma separated.")] = "1,2,4,8,16",
@@ -70,6 +71,7 @@ def evaluate(
         baselines=tuple(baseline or ()),
         combined=tuple(combine or ()),
         controls=controls,
+        second_evaluators=tuple(second_evaluator or ()),
     )
     asked.run(out, shard, figures, device, dtype)
 

@@ -1,22 +1,22 @@
 """What was asked of `forejudge eval`, and how it is carried out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import typer
 
+from forejudge.cli.evaluation_judges import Judge, load_judges
 from forejudge.cli.figure_tables import print_figures
 from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.benchmarks import Benchmark, load_benchmark
+from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.controls import with_controls
 from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
 from forejudge.evaluation.suite import FIGURES_FILE, Elsewhere, FinishedSuite, Suite, write_figures
@@ -41,7 +41,7 @@ class Asked:
     generator: str
     verifiers: tuple[str, ...]
     benchmark: str
-    judge: tuple[str | None, str | None, str | None]
+    judge: Judge
     ns: tuple[int, ...]
     budgets_ms: tuple[int, ...] | None
     images_per_prompt: int
@@ -50,6 +50,7 @@ class Asked:
     baselines: tuple[str, ...]
     combined: tuple[str, ...]
     controls: bool
+    second_evaluators: tuple[str, ...] = ()
 
     def run(self, out: Path, shard: str, figures: Path | None, device: str | None, dtype: str) -> None:
         """Draw what is missing; once nothing is, write and show the figures."""
@@ -97,7 +98,7 @@ class Asked:
 
     def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
         with waiting("loading"):
-            benchmark = load_benchmark(self.benchmark, self._evaluator(device))
+            benchmark, also = load_judges(self.benchmark, self.judge, self.second_evaluators, device)
             generator = load_generator(self.generator, device, dtype)
             timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in timed.values():
@@ -105,12 +106,9 @@ class Asked:
             verifiers = with_controls(timed) if self.controls else timed
             plain = self._plain(generator, benchmark, device, dtype)
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
-        main = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        main = replace(drawn, second_evaluators=also)
         return Suite(out, main, list(timed), plain, report)
-
-    def _evaluator(self, device: torch.device) -> Evaluator | None:
-        name, detector, color_model = self.judge
-        return None if name is None else load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
 
     def _plain(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype

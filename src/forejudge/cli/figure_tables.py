@@ -10,11 +10,14 @@ from forejudge.evaluation.metadata import TASKS
 
 
 def print_figures(figures: dict[str, Any]) -> None:
-    """Best-of-N by chooser, each verifier's ranking, and what is reached at equal time."""
+    """Best-of-N by chooser, each verifier's ranking, what is reached at equal time, and second evaluators."""
     console = Console(highlight=False)
-    console.print(_best_of_n(figures))
+    title = f"Best-of-N, % right of {figures['test_cases']} cases, {figures['seeds']} seeds, with 95 % intervals"
+    console.print(_best_of_n(figures["best_of_n"], title))
     console.print(_verifiers(figures["verifiers"]))
     console.print(_equal_cost(figures["equal_time"]))
+    for name, judged in figures["second_evaluators"].items():
+        console.print(_best_of_n(judged["best_of_n"], _agreement(name, judged)))
 
 
 def print_variants(figures: dict[str, Any]) -> None:
@@ -22,11 +25,14 @@ def print_variants(figures: dict[str, Any]) -> None:
     Console().print(_verifiers(figures["variants"]))
 
 
-def _best_of_n(figures: dict[str, Any]) -> Table:
+def _agreement(name: str, judged: dict[str, Any]) -> str:
+    share, kappa = judged["agreement"]["estimate"], judged["cohens_kappa"]["estimate"]
+    return f"The same by {name}, which agrees on {100 * share:.1f} % of the candidates (Cohen's kappa {kappa:.2f})"
+
+
+def _best_of_n(rows: list[dict[str, Any]], title: str) -> Table:
     """Overall (micro), a column for each N."""
-    rows = figures["best_of_n"]
     ns = sorted({row["n"] for row in rows})
-    title = f"Best-of-N, % right of {figures['test_cases']} cases, {figures['seeds']} seeds, with 95 % intervals"
     table = Table("chosen by", *(f"N = {n}" for n in ns), title=title, box=SIMPLE_HEAD)
     for chooser in dict.fromkeys(row["chosen_by"] for row in rows):
         of = {row["n"]: row["micro"] for row in rows if row["chosen_by"] == chooser}

@@ -19,7 +19,10 @@ Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where the
 def build(
     only: Annotated[
         str | None,
-        Option(help="world, autoencoder, generator, language-model, clip, verifier or baselines (default: all)."),
+        Option(
+            help="world, autoencoder, generator, language-model, clip, classifier, verifier or baselines "
+            "(default: all)."
+        ),
     ] = None,
     out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
     device: Device = None,

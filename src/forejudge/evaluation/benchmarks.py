@@ -58,3 +58,16 @@ def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
         line.geneval_metadata()
     evaluator.check(lines)
     return Benchmark(path.name, lines, evaluator)
+
+
+def second_evaluators_of(benchmark: Benchmark, evaluators: Sequence[Evaluator]) -> dict[str, Evaluator]:
+    """Evaluators beside the benchmark's own, by name.
+
+    Raises InvalidRequest for one that judges already, and for a line that one cannot judge by.
+    """
+    names = [benchmark.evaluator.name, *(evaluator.name for evaluator in evaluators)]
+    if len(set(names)) < len(names):
+        raise InvalidRequest(f"one evaluator is named twice among {', '.join(names)}: a second one must be another")
+    for evaluator in evaluators:
+        evaluator.check(benchmark.lines)
+    return dict(zip(names[1:], evaluators, strict=True))

@@ -3,7 +3,7 @@
 settings.json                what decides what is drawn and said; a folder goes on only with the same
 00000/metadata.jsonl         the prompt's line
 00000/samples/0000.png       the candidates of the first seed, image by image
-00000/images.jsonl           a line for every candidate: is it right, and what does each verifier say
+00000/images.jsonl           a line for every candidate: what does each evaluator say of it, and each verifier
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "me
 class EvaluationSettings(BaseModel):
     """What decides the rows: `revision`, `benchmark_digest` and the values of `verifiers` tell weights and prompts.
 
-    `reads` names by verifier the stages at which it judges.
+    `reads` names by verifier the stages at which it judges, `second_evaluators` are names, which tell their weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,11 +45,13 @@ class EvaluationSettings(BaseModel):
     images_per_prompt: int
     candidates: int
     steps: int
+    second_evaluators: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """What tells these settings from any others: 12 hexadecimal digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        told = self.model_dump_json(exclude_defaults=True)  # as it was before there were second evaluators
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who says whether a finished picture is right: a built-in evaluator by name, or a command of the user's."""
+"""Who says whether a finished picture is right: a built-in evaluator, a model, or a command of the user's."""
 
 import importlib
 import shlex
@@ -6,7 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,11 @@ from forejudge.evaluation.prompts_file import PromptLine
 GENEVAL = "geneval"
 # Evaluators that need no models to be named -> "module:class", made without arguments.
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"}
+# Evaluators that are one model, named as "kind:FOLDER" -> "module:class", with `from_pretrained(folder, device)`.
+OF_A_MODEL: dict[str, str] = {
+    "vqa": "forejudge.evaluation.vqa:VqaEvaluator",
+    "classifier-miniature": "forejudge.miniature.classifier_evaluator:ClassifierEvaluator",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def _detections(answer: _Answer) -> tuple[Detection, ...]:
 
 @dataclass(frozen=True)
 class GenEvalModels:
-    """What `geneval` judges with: folders or hub ids, None where none was named, and the device they run on."""
+    """What `geneval` judges with: folders or hub ids, None where none was named. Other models run on `device`, too."""
 
     detector: str | None = None
     color_model: str | None = None
@@ -92,7 +97,7 @@ NO_MODELS = GenEvalModels()
 
 
 def load_evaluator(name: str, models: GenEvalModels = NO_MODELS) -> Evaluator:
-    """`geneval` with its models, a built-in evaluator, or a command line whose program is there.
+    """`geneval` with its models, a built-in evaluator, one that is a model, or a command line whose program is there.
 
     Raises InvalidRequest for anything else, CheckpointError for models that cannot be loaded.
     """
@@ -101,12 +106,30 @@ def load_evaluator(name: str, models: GenEvalModels = NO_MODELS) -> Evaluator:
     if models.detector is not None or models.color_model is not None:
         raise InvalidRequest(f"a detector and a color model go with the evaluator {GENEVAL}, not with {name!r}")
     if name in BUILT_IN:
-        module, _, class_name = BUILT_IN[name].partition(":")
-        evaluator: Evaluator = getattr(importlib.import_module(module), class_name)()
-        return evaluator
+        built_in: Evaluator = _class_of(BUILT_IN[name])()
+        return built_in
+    kind, _, model = name.partition(":")
+    return _load_model(kind, model, models.device) if kind in OF_A_MODEL else _command(name)
+
+
+def _class_of(place: str) -> Any:
+    module, _, class_name = place.partition(":")
+    return getattr(importlib.import_module(module), class_name)
+
+
+def _load_model(kind: str, model: str, device: str | None) -> Evaluator:
+    if not model:
+        raise InvalidRequest(f"the evaluator {kind} needs its model: {kind}:FOLDER")
+    from forejudge.device import resolve_device
+
+    evaluator: Evaluator = _class_of(OF_A_MODEL[kind]).from_pretrained(model, resolve_device(device))
+    return evaluator
+
+
+def _command(name: str) -> Evaluator:
     command = CommandEvaluator(name)
     if not name.strip() or shutil.which(shlex.split(name)[0]) is None:
-        known = ", ".join((GENEVAL, *BUILT_IN))
+        known = ", ".join((GENEVAL, *BUILT_IN, *(f"{kind}:FOLDER" for kind in OF_A_MODEL)))
         raise InvalidRequest(f"unknown evaluator {name!r}: expected {known} or a command that can be started here")
     return command
 

@@ -16,6 +16,7 @@ from forejudge.evaluation.choosers import (
 )
 from forejudge.evaluation.intervals import averages_of, difference, distance_closed_by, ranking_figures
 from forejudge.evaluation.outcomes import Outcomes
+from forejudge.evaluation.second_evaluators import second_evaluator_figures
 
 RANDOM, PERFECT = "random", "perfect judge"
 CLOSED_AT = 8  # the N at which the distance closed is reported
@@ -40,7 +41,10 @@ def choosers_of(scores: Mapping[str, Scores]) -> dict[str, Chooser]:
 
 
 def evaluation_figures(outcomes: Outcomes, ns: Sequence[int], combined: Sequence[Weights] = ()) -> dict[str, Any]:
-    """Best-of-N by chooser and N, how far the first verifier is ahead of the others, and each verifier's ranking."""
+    """Best-of-N by chooser and N, how far the first verifier is ahead of the others, and each verifier's ranking.
+
+    Then the same Best-of-N as each second evaluator judges it.
+    """
     combinations = combinations_of(combined)
     choosers = choosers_of({name: verifier_scores(name) for name in outcomes.score_CSN} | combinations)
     return {
@@ -58,6 +62,7 @@ def evaluation_figures(outcomes: Outcomes, ns: Sequence[int], combined: Sequence
         "ties_of_combinations": {
             name: share_of_ties(scores, outcomes, outcomes.candidates) for name, scores in combinations.items()
         },
+        "second_evaluators": second_evaluator_figures(outcomes, choosers, ns),
     }
 
 

@@ -4,13 +4,12 @@ Shapes: C cases (a prompt and one of its images), S seeds, N candidates in the o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forejudge.evaluation.best_of_n import FloatArray
+from forejudge.evaluation.best_of_n import BoolArray, FloatArray
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, check_finished
 from forejudge.evaluation.metadata import PromptMetadata
 
@@ -19,14 +18,16 @@ from forejudge.evaluation.metadata import PromptMetadata
 class Outcomes:
     """`correct_CSN` says whether each finished picture is right; scores and probabilities go by the verifier's name.
 
-    `prompts` and `tasks` have one entry a case. A verifier without calibration has no probabilities.
+    `prompts` and `tasks` have one entry a case. A verifier without calibration has no probabilities. `also_correct_CSN`
+    is what second evaluators say of the same pictures, by their names.
     """
 
     prompts: Sequence[str]
     tasks: Sequence[str]
-    correct_CSN: NDArray[np.bool_]
+    correct_CSN: BoolArray
     score_CSN: Mapping[str, FloatArray]
     probability_CSN: Mapping[str, FloatArray]
+    also_correct_CSN: Mapping[str, BoolArray] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
@@ -53,6 +54,10 @@ def outcomes_of(folder: EvaluationFolder) -> Outcomes:
         correct_CSN=np.array([row["correct"] for row in rows], dtype=np.bool_).reshape(shape),
         score_CSN={name: said(name, "score") for name in settings.verifiers},
         probability_CSN={name: said(name, "probability") for name in calibrated},
+        also_correct_CSN={
+            name: np.array([row["also_correct"][name] for row in rows], dtype=np.bool_).reshape(shape)
+            for name in settings.second_evaluators
+        },
     )
 
 

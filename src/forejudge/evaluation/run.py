@@ -1,7 +1,7 @@
-"""Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to the evaluator."""
+"""Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to every evaluator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
+from forejudge.evaluation.evaluators import Evaluator
 from forejudge.evaluation.groups import ONE_STEP, Group
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
@@ -20,7 +21,10 @@ from forejudge.verifiers.base import Verifier
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image."""
+    """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image.
+
+    The benchmark's evaluator decides what is right; `second_evaluators`, by name, say it too.
+    """
 
     generator: Generator
     verifiers: Mapping[str, Verifier]
@@ -30,6 +34,7 @@ class Evaluation:
     seeds: int = 1
     sampling: Sampling = ONE_STEP
     batch_size: int = 16
+    second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> EvaluationSettings:
@@ -48,6 +53,7 @@ class Evaluation:
             images_per_prompt=self.images_per_prompt,
             candidates=self.candidates,
             steps=self.sampling.steps,
+            second_evaluators=tuple(self.second_evaluators),
         )
 
     def run(self, folder: EvaluationFolder, shard: Shard, report: Report) -> None:
@@ -69,9 +75,12 @@ class Evaluation:
         line, rows = self.benchmark.lines[prompt], self._rows(prompt)
         # All pictures of the prompt as one group: few candidates each would be drawn in small batches.
         pictures, said = self._drawn(Group(line, 0, tuple(row["candidate_seed"] for row in rows)))
-        judgements = self.benchmark.evaluator([line] * len(pictures), pictures)
-        for row, judgement, verdicts in zip(rows, judgements, said, strict=True):
+        lines = [line] * len(pictures)
+        judgements = self.benchmark.evaluator(lines, pictures)
+        also = {name: judge(lines, pictures) for name, judge in self.second_evaluators.items()}
+        for at, (row, judgement, verdicts) in enumerate(zip(rows, judgements, said, strict=True)):
             row |= {"correct": judgement.correct, "reason": judgement.reason, "verdicts": verdicts}
+            row["also_correct"] = {name: judged[at].correct for name, judged in also.items()}
         folder.write(prompt, line.metadata, rows, [pictures[at] for at, row in enumerate(rows) if row["sample"]])
 
     def _rows(self, prompt: int) -> list[dict[str, Any]]:

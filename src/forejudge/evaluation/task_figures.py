@@ -19,11 +19,16 @@ def averages(prompts: Sequence[str], tasks: Sequence[str], outcome_C: ArrayLike)
     """
     prompt_C, task_C, values_C = np.array(prompts), np.array(tasks), np.asarray(outcome_C, float)
     figures = {
-        "micro": figure(_itself, prompt_C, values_C),
+        "micro": mean_figure(prompt_C, values_C),
         "macro": figure(_itself, prompt_C, values_C, tasks=task_C),
     }
     cases = {task: task_C == task for task in TASKS if task in task_C}
-    return figures | {task: figure(_itself, prompt_C[at], values_C[at]) for task, at in cases.items()}
+    return figures | {task: mean_figure(prompt_C[at], values_C[at]) for task, at in cases.items()}
+
+
+def mean_figure(prompts: ArrayLike, outcome_C: ArrayLike) -> Figure:
+    """The mean over cases, with its interval."""
+    return figure(_itself, prompts, outcome_C)
 
 
 def figure(

@@ -13,7 +13,9 @@ from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
 from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from forejudge.miniature.cards import clip_card, generator_card, language_model_card
+from forejudge.miniature.cards import classifier_card, clip_card, generator_card, language_model_card
+from forejudge.miniature.classifier import new_classifier
+from forejudge.miniature.classifier_training import classifier_loss, held_out_accuracy
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
@@ -30,8 +32,8 @@ from forejudge.miniature.world import write_world
 from forejudge.progress import Report
 from forejudge.provenance import provenance
 
-PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "verifier", "baselines")
-_CAPTIONS_TO_FIND = 200
+PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "classifier", "verifier", "baselines")
+_CAPTIONS_TO_FIND, _PICTURES_TO_READ = 200, 1000
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Build:
     """A recipe and the folder it is built in; `report` hears of progress.
 
     The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), clip/ (what baselines read
-    pictures with), baselines/ (verifiers that read other things), and work/ with checkpoints, labels and captions,
-    which nothing else needs.
+    pictures with), classifier/ (a second judge), baselines/ (verifiers that read other things), and work/ with
+    checkpoints, labels and captions, which nothing else needs.
     """
 
     recipe: Recipe
@@ -146,6 +148,19 @@ class Build:
                 part.save_pretrained(folder)
         made = self._made(seconds) | {f"own caption found among {_CAPTIONS_TO_FIND} held-out ones": round(found, 3)}
         (folder / "README.md").write_text(clip_card(recipe, made))
+
+    def _classifier(self) -> None:
+        recipe, checkpoint = self.recipe.classifier, self._work / "classifier.checkpoint"
+        torch.manual_seed(self.recipe.seed)
+        model = new_classifier(recipe.width).to(self.device)
+        loss = classifier_loss(model, recipe.settings.batch_size, self.recipe.seed + 8)
+        trained, seconds = train("classifier", model, loss, recipe.settings, checkpoint, self.report)
+        found = held_out_accuracy(trained.half().float().eval(), _PICTURES_TO_READ, self.recipe.seed + 9)
+        folder = self.folder / "classifier"
+        with quiet_libraries():
+            trained.half().save_pretrained(folder)
+        made = self._made(seconds) | {"quadrants of worn and ghosted scenes read right": round(found, 3)}
+        (folder / "README.md").write_text(classifier_card(recipe, made))
 
     def _verifier(self) -> None:
         self._verifiers().run()

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from forejudge.miniature.recipe import ClipRecipe, GeneratorRecipe, LanguageModelRecipe
+from forejudge.miniature.recipe import ClassifierRecipe, ClipRecipe, GeneratorRecipe, LanguageModelRecipe
 
 _GENERATOR = """---
 library_name: diffusers
@@ -58,6 +58,19 @@ tower is what the baseline MLLM w/ CLIP reads finished pictures with, both tower
 nothing that the generator draws, and no label.
 """
 
+_CLASSIFIER = """---
+library_name: transformers
+pipeline_tag: image-classification
+license: apache-2.0
+---
+# The miniature's classifier
+
+A small ResNet that says of each quadrant of a picture which object stands in it. It judges pictures beside the
+detector, as `--evaluator classifier-miniature:FOLDER`, by GenEval's rules: a judge that no verifier was trained on. It
+has learnt from rendered scenes, blurred, noisy, off in colour and with ghosts among them, and has seen neither pictures
+of the generator nor the detector's answers. It sees at most one object in a quadrant.
+"""
+
 
 def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
     """The card of the generator; `made` says when, where and how long."""
@@ -72,6 +85,11 @@ def language_model_card(recipe: LanguageModelRecipe, made: dict[str, Any]) -> st
 def clip_card(recipe: ClipRecipe, made: dict[str, Any]) -> str:
     """The card of CLIP; `made` holds how well it finds captions, too."""
     return _CLIP + _sections(recipe, made)
+
+
+def classifier_card(recipe: ClassifierRecipe, made: dict[str, Any]) -> str:
+    """The card of the classifier; `made` holds how well it reads quadrants, too."""
+    return _CLASSIFIER + _sections(recipe, made)
 
 
 def with_test_figures(card: str) -> str:

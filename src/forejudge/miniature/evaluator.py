@@ -1,19 +1,22 @@
 """The miniature's evaluator: its detector, and GenEval's rules."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from PIL.Image import Image
 
+from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.evaluators import Evaluator, Judgement
 from forejudge.evaluation.geneval import judge_image
 from forejudge.evaluation.prompts_file import PromptLine
 from forejudge.miniature.detector import detect
 
 
-class MiniatureEvaluator(Evaluator):
-    """Judges by GenEval's metadata, which every line must have. Raises InvalidRequest naming one that has none."""
+class RulesEvaluator(Evaluator):
+    """Judges what it sees by GenEval's metadata, which every line must have.
 
-    name = "geneval-miniature"
+    Raises InvalidRequest naming one that has none.
+    """
 
     def check(self, lines: Sequence[PromptLine]) -> None:
         """See `Evaluator.check`."""
@@ -22,10 +25,23 @@ class MiniatureEvaluator(Evaluator):
 
     def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
         """See `Evaluator.__call__`."""
-        return [_judged(line, picture) for line, picture in zip(lines, pictures, strict=True)]
+        seen = self._see(pictures) if pictures else []
+        return [_judged(line, detections) for line, detections in zip(lines, seen, strict=True)]
+
+    @abstractmethod
+    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        """What is in each picture; there is at least one."""
 
 
-def _judged(line: PromptLine, picture: Image) -> Judgement:
-    detections = detect(picture)
+class MiniatureEvaluator(RulesEvaluator):
+    """Sees with the detector."""
+
+    name = "geneval-miniature"
+
+    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        return [detect(picture) for picture in pictures]
+
+
+def _judged(line: PromptLine, detections: Sequence[Detection]) -> Judgement:
     verdict = judge_image(detections, line.geneval_metadata())
     return Judgement(verdict.correct, verdict.reason, tuple(detections))

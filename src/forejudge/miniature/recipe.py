@@ -45,6 +45,15 @@ class ClipRecipe(_Recipe):
     )
 
 
+class ClassifierRecipe(_Recipe):
+    """Size and training of the classifier, a judge beside the detector; its channels grow from `width` fourfold."""
+
+    width: PositiveInt = 32
+    settings: TrainingSettings = TrainingSettings(
+        steps=850, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+    )
+
+
 class VerifierPartRecipe(_Recipe):
     """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
 
@@ -73,6 +82,7 @@ class Recipe(_Recipe):
     generator: GeneratorRecipe = GeneratorRecipe()
     language_model: LanguageModelRecipe = LanguageModelRecipe()
     clip: ClipRecipe = ClipRecipe()
+    classifier: ClassifierRecipe = ClassifierRecipe()
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
@@ -90,6 +100,7 @@ def shrunken() -> Recipe:
         generator=GeneratorRecipe(shallow_blocks=2, blocks=4, width=64, compiled=False, shallow=short, deep=short),
         language_model=LanguageModelRecipe(width=32, layers=1, settings=short),
         clip=ClipRecipe(width=32, layers=2, settings=short),
+        classifier=ClassifierRecipe(width=8, settings=short),
         verifier=VerifierPartRecipe(
             training_prompts=12,
             validation_prompts=6,

@@ -7,20 +7,18 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file, quiet_libraries
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.checkpoint import local_folder
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.image_text_to_text import BATCH_SIZE, ImageTextToText
 
 INSTRUCTION = (
     "Describe this image in one or two sentences: which objects it shows, how many of each, their colors and where "
     "they are. Describe only what can be seen, also where it is wrong, distorted or incomplete."
 )
-BATCH_SIZE = 16
 _MAX_NEW_TOKENS = 64
 
 # Captioners that are no model, by name -> "module:class", made without arguments.
@@ -40,36 +38,18 @@ class Captioner(ABC):
 class ImageTextToTextCaptioner(Captioner):
     """Any image-text-to-text model of transformers with a chat template, decoding greedily."""
 
-    def __init__(self, name: str, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-        self.name, self.model, self.processor = name, model.eval(), processor
+    def __init__(self, name: str, model: ImageTextToText) -> None:
+        self.name, self.model = name, model
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "ImageTextToTextCaptioner":
         """Load a folder or hub id. Raises CheckpointError for one without such a model or its processor."""
-        folder = local_folder(name)
-        processor = _load_processor(folder)
-        model: Any = load_library_model(AutoModelForImageTextToText, folder, dtype, extra_allowed=True)
-        return cls(name, model.to(device), processor)
+        return cls(name, ImageTextToText.from_pretrained(local_folder(name), device, dtype))
 
     def __call__(self, pictures: Sequence[Image]) -> list[str]:
         """See `Captioner`."""
         batches = (pictures[first : first + BATCH_SIZE] for first in range(0, len(pictures), BATCH_SIZE))
-        return [caption for batch in batches for caption in self._describe(batch)]
-
-    @torch.no_grad()
-    def _describe(self, pictures: Sequence[Image]) -> list[str]:
-        with quiet_libraries():  # they would tell that the sampling options of a model are not used
-            inputs = self.processor.apply_chat_template(
-                [_conversation(picture) for picture in pictures],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True},
-            ).to(self.model.device, self.model.dtype)
-            tokens_NL = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=_MAX_NEW_TOKENS)
-        new_NL = tokens_NL[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(new_NL, skip_special_tokens=True)]
+        return [caption for batch in batches for caption in self.model.captions(batch, INSTRUCTION, _MAX_NEW_TOKENS)]
 
 
 def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Captioner:
@@ -87,18 +67,3 @@ def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Capti
             f"{', '.join(OWN_CAPTIONERS)}"
         )
     return ImageTextToTextCaptioner.from_pretrained(name, device, dtype)
-
-
-def _load_processor(folder: Path) -> Any:
-    with named_file(folder), quiet_libraries():
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
-        raise CheckpointError(f"{folder} holds no processor of pictures with a chat template: use an instruction model")
-    load_tokenizer(type(processor.tokenizer), folder)  # refuses a missing vocabulary, which the processor does not
-    processor.tokenizer.padding_side = "left"  # so that all captions of a batch begin behind the last token
-    return processor
-
-
-def _conversation(picture: Image) -> list[dict[str, Any]]:
-    content = [{"type": "image", "image": picture.convert("RGB")}, {"type": "text", "text": INSTRUCTION}]
-    return [{"role": "user", "content": content}]

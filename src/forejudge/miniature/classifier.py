@@ -1,0 +1,82 @@
+"""The miniature's classifier: a small ResNet that says of each quadrant of a picture which object stands in it.
+
+It shares nothing with the detector, no outlines and no thresholds, so that it can judge a verifier that was trained on
+what the detector says. It sees four objects at most, one in each quadrant, as the world has them.
+
+Shape letters: N pictures, Q quadrants (4, in reading order), K kinds and then none (13), C colours and then none (11),
+H and W pixels, S the side of a crop.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from forejudge.device import exact_float32
+from forejudge.errors import CheckpointError
+from forejudge.evaluation.detection import Box, Detection
+from forejudge.miniature.coupling import LARGEST_RADIUS, SMALLEST_RADIUS
+from forejudge.miniature.scene import COLOUR_NAMES, IMAGE_SIZE
+from forejudge.miniature.shapes import KINDS
+
+NO_KIND, NO_COLOUR = len(KINDS), len(COLOUR_NAMES)
+LABELS = (*KINDS, "no object", *COLOUR_NAMES, "no colour")
+QUADRANTS = 4
+_CELL = IMAGE_SIZE // 2
+_AROUND = 4  # pixels of its neighbours that are seen beside a quadrant, as objects drift
+_LEAST_CONFIDENCE = 0.05  # below, an object is not worth reporting
+
+
+def new_classifier(width: int) -> ResNetForImageClassification:
+    """An untrained classifier of crops around quadrants; channels grow from `width` to four times that."""
+    return ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=width,
+            hidden_sizes=[width, 2 * width, 4 * width],
+            depths=[1, 1, 1],
+            layer_type="basic",
+            id2label=dict(enumerate(LABELS)),
+        )
+    )
+
+
+def quadrant_logits(model: ResNetForImageClassification, pictures_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of kinds (N, Q, K) and of colours (N, Q, C) in each quadrant; pictures are 64 x 64, in [0, 1]."""
+    padded_N3HW = F.pad(2 * pictures_N3HW - 1, (_AROUND,) * 4, mode="replicate")
+    side = _CELL + 2 * _AROUND
+    crops_N322SS = padded_N3HW.unfold(2, side, _CELL).unfold(3, side, _CELL)
+    crops = crops_N322SS.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    logits_NQL = model(crops).logits.unflatten(0, (-1, QUADRANTS))
+    return logits_NQL[..., : NO_KIND + 1], logits_NQL[..., NO_KIND + 1 :]
+
+
+@torch.no_grad()
+def classify(model: ResNetForImageClassification, pictures_N3HW: Tensor) -> list[list[Detection]]:
+    """The likeliest object of each quadrant of each picture, with the probability of its kind as confidence.
+
+    Its box is of middle size in the middle of the quadrant; its colour is None where none is likelier than any. Raises
+    CheckpointError where the model gives no numbers.
+    """
+    with exact_float32():
+        kind_NQK, colour_NQC = (logits.softmax(-1).cpu() for logits in quadrant_logits(model, pictures_N3HW))
+    if not (kind_NQK.isfinite().all() and colour_NQC.isfinite().all()):
+        raise CheckpointError("the classifier gave no numbers for a picture: its weights are damaged")
+    confidence_NQ, best_NQ = kind_NQK[..., :NO_KIND].max(-1)
+    rows = zip(best_NQ.tolist(), confidence_NQ.tolist(), colour_NQC.argmax(-1).tolist(), strict=True)
+    return [_detections(*row) for row in rows]
+
+
+def _detections(kinds: Sequence[int], confidences: Sequence[float], colours: Sequence[int]) -> list[Detection]:
+    return [
+        Detection(KINDS[kind], _box(quadrant), confidence, None if colour == NO_COLOUR else COLOUR_NAMES[colour])
+        for quadrant, (kind, confidence, colour) in enumerate(zip(kinds, confidences, colours, strict=True))
+        if confidence > _LEAST_CONFIDENCE
+    ]
+
+
+def _box(quadrant: int) -> Box:
+    x, y = (quadrant % 2 + 0.5) * _CELL, (quadrant // 2 + 0.5) * _CELL
+    radius = (SMALLEST_RADIUS + LARGEST_RADIUS) / 2
+    return x - radius, y - radius, x + radius, y + radius
