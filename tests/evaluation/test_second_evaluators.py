@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tests.cli.command import CommandLine, refusal
 from forejudge.cli import evaluation_judges
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.benchmarks import Benchmark, second_evaluators_of
-from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
+from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.evaluators import Evaluator, GenEvalModels, Judgement
 from forejudge.evaluation.figures import evaluation_figures
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
@@ -137,16 +136,6 @@ def test_a_folder_goes_on_with_the_same_evaluators_only(
     assert folder.missing == []
     with pytest.raises(InvalidRequest, match=r"second_evaluators = \('other',\), now it is \(\)"):
         evaluation_of(tiny_generator, tiny_verifier, []).run(folder, Shard(1, 1), report_nothing)
-
-
-def test_settings_from_before_can_be_read_and_keep_their_digest() -> None:
-    settings: dict[str, Any] = dict.fromkeys(("generator", "revision", "dtype", "benchmark", "benchmark_digest"), "")
-    settings |= {"evaluator": "first", "verifiers": {}, "prompts": 1, "seeds": 1, "images_per_prompt": 1}
-    settings |= {"candidates": 2, "steps": 1}
-    old = EvaluationSettings.model_validate_json(json.dumps(settings))
-    assert old.second_evaluators == ()
-    assert old.digest == "05583cde09da"
-    assert old.digest != old.model_copy(update={"second_evaluators": ("other",)}).digest
 
 
 def test_one_that_judges_already_is_refused() -> None:

@@ -50,8 +50,7 @@ class EvaluationSettings(BaseModel):
     @property
     def digest(self) -> str:
         """What tells these settings from any others: 12 hexadecimal digits."""
-        told = self.model_dump_json(exclude_defaults=True)  # as it was before there were second evaluators
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
