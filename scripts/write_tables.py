@@ -27,7 +27,24 @@ TASKS = {
     "color_attr": "Attribution",
 }
 
-STUDIES = ("layers", "loss", "captions", "pooling", "data")
+STUDIES = ("loss", "captions")
+
+# Rows of an evaluation as the paper names them.
+NAMES = {
+    "verifier": "VHS (shipped)",
+    "last-block": "VHS, last block",
+    "latent": "MLLM w/ AE",
+    "clip": "MLLM w/ CLIP",
+    "clipscore": "CLIPScore",
+    "states shuffled": "VHS, states shuffled",
+    "states zeroed": "VHS, states zeroed",
+    "mean rank of verifier, clip": "VHS and MLLM w/ CLIP, mean rank",
+    "log-odds of verifier, clip": "VHS and MLLM w/ CLIP, log-odds",
+    "1 step": "no verifier, 1 step",
+    "2 steps": "no verifier, 2 steps",
+    "4 steps": "no verifier, 4 steps",
+    "8 steps": "no verifier, 8 steps",
+}
 
 Figures = dict[str, Any]
 
@@ -73,6 +90,35 @@ def tested(figures: Figures) -> str:
     )
 
 
+def equal_n(figures: Figures) -> str:
+    """Overall of every chooser, a column for each N."""
+    rows = figures["best_of_n"]
+    ns = sorted({row["n"] for row in rows})
+    found = {(row["chosen_by"], row["n"]): percent(row["micro"]) for row in rows}
+    choosers = list(dict.fromkeys(row["chosen_by"] for row in rows))
+    return f"{tested(figures)}.\n\n" + table(
+        ["chosen by", *(f"Best of {n}" for n in ns)],
+        [[NAMES.get(chooser, chooser), *(found[chooser, n] for n in ns)] for chooser in choosers],
+    )
+
+
+def second(figures: Figures) -> str:
+    """What a judge says that no verifier was trained on."""
+    ((judge, found),) = figures["second_evaluators"].items()
+    rows = found["best_of_n"]
+    ns = sorted({row["n"] for row in rows})
+    cells = {(row["chosen_by"], row["n"]): percent(row["micro"]) for row in rows}
+    choosers = list(dict.fromkeys(row["chosen_by"] for row in rows))
+    return (
+        f"Judged by {judge}, which agrees with the detector's verdicts on {percent(found['agreement'])} % of the "
+        f"candidates (Cohen's kappa {found['cohens_kappa']['estimate']:.2f}).\n\n"
+        + table(
+            ["chosen by", *(f"Best of {n}" for n in ns)],
+            [[NAMES.get(chooser, chooser), *(cells[chooser, n] for n in ns)] for chooser in choosers],
+        )
+    )
+
+
 def closed(verifier: Figures) -> dict[str, float]:
     """The share of the distance to a perfect judge that a verifier closes."""
     return next(value for name, value in verifier.items() if name.startswith("distance_closed"))
@@ -81,7 +127,7 @@ def closed(verifier: Figures) -> dict[str, float]:
 def verifiers(figures: Figures) -> str:
     """All verifiers of a test beside each other."""
     rows = [
-        [name, figures["settings"]["reads"][name], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
+        [NAMES[name], figures["settings"]["reads"][name], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
         for name, verifier in figures["verifiers"].items()
     ]
     return table(["verifier", "reads", *RANKED, "ties for the best, %"], rows)
@@ -126,7 +172,7 @@ def equal_cost(rows: list[Figures], unit: str) -> str:
         [
             [
                 f"{row['budget']:.0f}",
-                row["chosen_by"],
+                NAMES[row["chosen_by"]],
                 str(row["n"]),
                 *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS),
                 percent(row["micro"]),
@@ -143,7 +189,10 @@ def costs(figures: Figures) -> str:
     each = {name: candidate_costs(found) for name, found in searches.items()}
     dearest = each.get("clip", next(iter(each.values())))
     rows = [
-        [name, *(f"{value:.1f} ({100 * (value / most - 1):+.0f} %)" for value, most in zip(mine, dearest, strict=True))]
+        [
+            NAMES[name],
+            *(f"{value:.1f} ({100 * (value / most - 1):+.0f} %)" for value, most in zip(mine, dearest, strict=True)),
+        ]
         for name, mine in each.items()
     ]
     unit = "MB at once while 8 are judged"
@@ -154,7 +203,7 @@ def stages(figures: Figures) -> str:
     """What each stage is of the work of all, here and on SANA-Sprint 1.6B."""
     here, there = figures["costs"]["stage_flops"], figures["stage_flops_elsewhere"]
     rows = [
-        [name, f"{here[name] / 1e9:.3f}", f"{here[name] / here['to the verdict']:.2f}", f"{there[name] / 1e12:.2f}",
+        [NAMES.get(name, name), f"{here[name] / 1e9:.3f}", f"{here[name] / here['to the verdict']:.2f}", f"{there[name] / 1e12:.2f}",
          f"{there[name] / there['to the verdict']:.2f}"]
         for name in there
     ]  # fmt: skip
@@ -204,6 +253,8 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "best-of-n": (best_of_n, "miniature.json"),
     "verifiers": (verifiers, "miniature.json"),
     "steps": (steps, "miniature.json"),
+    "equal-n": (equal_n, "miniature.json"),
+    "second-judge": (second, "miniature.json"),
     "equal-time": (equal_time, "miniature.json"),
     "equal-work": (equal_work, "miniature.json"),
     "costs": (costs, "miniature.json"),
