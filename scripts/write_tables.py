@@ -92,11 +92,15 @@ def tested(figures: Figures) -> str:
 
 def equal_n(figures: Figures) -> str:
     """Overall of every chooser, a column for each N."""
-    rows = figures["best_of_n"]
+    return f"{tested(figures)}.\n\n" + by_n(figures["best_of_n"])
+
+
+def by_n(rows: list[Figures]) -> str:
+    """A row for each chooser, a column for each N."""
     ns = sorted({row["n"] for row in rows})
     found = {(row["chosen_by"], row["n"]): percent(row["micro"]) for row in rows}
     choosers = list(dict.fromkeys(row["chosen_by"] for row in rows))
-    return f"{tested(figures)}.\n\n" + table(
+    return table(
         ["chosen by", *(f"Best of {n}" for n in ns)],
         [[NAMES.get(chooser, chooser), *(found[chooser, n] for n in ns)] for chooser in choosers],
     )
@@ -105,17 +109,9 @@ def equal_n(figures: Figures) -> str:
 def second(figures: Figures) -> str:
     """What a judge says that no verifier was trained on."""
     ((judge, found),) = figures["second_evaluators"].items()
-    rows = found["best_of_n"]
-    ns = sorted({row["n"] for row in rows})
-    cells = {(row["chosen_by"], row["n"]): percent(row["micro"]) for row in rows}
-    choosers = list(dict.fromkeys(row["chosen_by"] for row in rows))
     return (
         f"Judged by {judge}, which agrees with the detector's verdicts on {percent(found['agreement'])} % of the "
-        f"candidates (Cohen's kappa {found['cohens_kappa']['estimate']:.2f}).\n\n"
-        + table(
-            ["chosen by", *(f"Best of {n}" for n in ns)],
-            [[NAMES.get(chooser, chooser), *(cells[chooser, n] for n in ns)] for chooser in choosers],
-        )
+        f"candidates (Cohen's kappa {found['cohens_kappa']['estimate']:.2f}).\n\n" + by_n(found["best_of_n"])
     )
 
 
@@ -202,19 +198,19 @@ def costs(figures: Figures) -> str:
 def stages(figures: Figures) -> str:
     """What each stage is of the work of all, here and on SANA-Sprint 1.6B."""
     here, there = figures["costs"]["stage_flops"], figures["stage_flops_elsewhere"]
+    unit = "to the verdict"
     rows = [
-        [NAMES.get(name, name), f"{here[name] / 1e9:.3f}", f"{here[name] / here['to the verdict']:.2f}", f"{there[name] / 1e12:.2f}",
-         f"{there[name] / there['to the verdict']:.2f}"]
+        [
+            NAMES.get(name, name),
+            f"{here[name] / 1e9:.3f}",
+            f"{here[name] / here[unit]:.2f}",
+            f"{there[name] / 1e12:.2f}",
+            f"{there[name] / there[unit]:.2f}",
+        ]
         for name in there
-    ]  # fmt: skip
-    header = [
-        "stage",
-        "miniature, GFLOP",
-        "of the way to the verdict",
-        "SANA-Sprint 1.6B, TFLOP",
-        "of the way to the verdict",
     ]
-    return table(header, rows)
+    relative = "of the way to the verdict"
+    return table(["stage", "miniature, GFLOP", relative, "SANA-Sprint 1.6B, TFLOP", relative], rows)
 
 
 def candidate_costs(search: Figures) -> tuple[float, float, float]:
