@@ -155,7 +155,8 @@ def equal_work(figures: Figures) -> str:
     """The same by the work that the same searches would be on SANA-Sprint 1.6B."""
     return (
         "The same candidates and verdicts, but each way to choose gets the N that its work on SANA-Sprint 1.6B at 1024 "
-        "px would allow (counted: encoder, blocks, decoder, CLIP ViT-L/14@336, Qwen2.5-0.5B; cut after 8 of 20 blocks)."
+        "px would allow (counted: encoder, blocks, decoder, CLIP ViT-L/14@336, Qwen2.5-0.5B; read after half of the "
+        "blocks)."
         "\n\n" + equal_cost(figures["equal_work"], "TFLOP")
     )
 

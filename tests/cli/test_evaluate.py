@@ -43,7 +43,7 @@ def test_all_ways_to_choose_come_out_as_figures_and_tables(evaluate: CommandLine
 def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
     for number in (1, 2):
         done = evaluate("eval", "--shard", f"{number}/2", "--out", f"part{number}")
-        assert "3 prompts are left to the other shards" in done.out
+        assert "6 prompts are left to the other shards" in done.out, "three, and each without a verifier"
         assert not Path(f"part{number}/figures.json").exists()
     merged = CommandLine(evaluate.capture)("eval", "merge", "part1", "part2")
     assert merged.out.splitlines() == [

@@ -15,23 +15,20 @@ from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.controls import with_controls
-from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
-from forejudge.evaluation.evaluation_folder import EvaluationFolder
+from forejudge.evaluation.equal_cost import BUDGET_NS
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
-from forejudge.evaluation.suite import FIGURES_FILE, Elsewhere, FinishedSuite, Suite, write_figures
+from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
 from forejudge.files import prepare_folder
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.black_box import BlackBox
-from forejudge.profiling.sana_sprint_work import sana_sprint_work
 from forejudge.progress import Report
 from forejudge.shard import Shard
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
-from forejudge.verifiers.language_model import LanguageModelVerifier
 
-_TERA = 1e12
+_MINIATURE = "miniature"  # whose proportions are its own: costs on SANA-Sprint are shown beside them
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,12 @@ class Asked:
                 suite.run(part)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on with what is missing") from None
-        if missing := len(EvaluationFolder(out).missing):
+        if missing := suite.missing:
             typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
             return
         finished = FinishedSuite(out, list(suite.plain))
-        found = finished.figures(self.ns, self.budgets_ms, combined, self._elsewhere(suite))
+        elsewhere = suite.on_sana_sprint() if self.generator == _MINIATURE else None
+        found = finished.figures(self.ns, self.budgets_ms, combined, elsewhere)
         write_figures(figures or out / FIGURES_FILE, found)
         print_figures(found)
         typer.echo(f"written to {figures or out / FIGURES_FILE}")
@@ -131,20 +129,6 @@ class Asked:
         sampling: Sampling,
     ) -> Evaluation:
         return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
-
-    def _elsewhere(self, suite: Suite) -> Elsewhere | None:
-        """What the same searches would cost on SANA-Sprint 1.6B, in TFLOP: the miniature's proportions are its own."""
-        if self.generator != "miniature":
-            return None
-        verifiers = [(name, suite.main.verifiers[name]) for name in suite.timed]
-        reads = {
-            name: verifier.config.reads.partition(":")[0]
-            for name, verifier in verifiers
-            if isinstance(verifier, LanguageModelVerifier)
-        }
-        work = sana_sprint_work()
-        costs = {name: [part / _TERA for part in work.of_search(kind)] for name, kind in reads.items()}
-        return Elsewhere({name: CostCurve.linear(*cost) for name, cost in costs.items()}, work.of_stages(reads))
 
 
 def _name(given: str) -> str:

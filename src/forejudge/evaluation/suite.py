@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.checkpoint import read_config
 from forejudge.evaluation.choosers import Chooser, at_random, choosing_by, verifier_scores
+from forejudge.evaluation.elsewhere import Elsewhere, on_sana_sprint
 from forejudge.evaluation.equal_cost import Contender, CostCurve, budgets_of, equal_cost_table
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.figures import Weights, evaluation_figures
@@ -21,6 +22,7 @@ from forejudge.profiling.search_costs import SearchCosts, drawing_milliseconds, 
 from forejudge.progress import Report
 from forejudge.provenance import provenance
 from forejudge.shard import Shard
+from forejudge.verifiers.base import Verifier
 
 TIMED_NS = (1, 2, 4, 8, 16)
 COSTS_FILE, FIGURES_FILE, PLAIN_FOLDER = "costs.json", "figures.json", "plain"
@@ -59,10 +61,25 @@ class Suite:
         for name, evaluation in self.plain.items():
             evaluation.run(EvaluationFolder(plain_folder(self.folder, name)), shard, self.report)
 
+    @property
+    def missing(self) -> int:
+        """How many prompts are not drawn yet, plain ones too."""
+        folders = [self.folder, *(plain_folder(self.folder, name) for name in self.plain)]
+        return sum(len(EvaluationFolder(folder).missing) for folder in folders)
+
+    @property
+    def compared(self) -> dict[str, Verifier]:
+        """The verifiers that are timed, by name."""
+        return {name: self.main.verifiers[name] for name in self.timed}
+
+    def on_sana_sprint(self) -> Elsewhere:
+        """What these searches would cost there."""
+        return on_sana_sprint(self.compared, self.main.generator.architecture.num_blocks)
+
     def _measured(self) -> Costs:
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
         ns = [n for n in TIMED_NS if n <= self.main.candidates]
-        timed = {name: self.main.verifiers[name] for name in self.timed}
+        timed = self.compared
         searches = {
             name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.report)
             for name, verifier in timed.items()
@@ -77,14 +94,6 @@ class Suite:
             plain_milliseconds=plain,
             stage_flops=stage_flops(generator, timed, prompt),
         )
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """What the same searches would cost on a generator of other proportions, by verifier, and its stages' FLOPs."""
-
-    curves: Mapping[str, CostCurve]
-    stage_flops: Mapping[str, int]
 
 
 @dataclass(frozen=True)

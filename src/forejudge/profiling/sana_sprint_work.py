@@ -5,6 +5,7 @@ The architectures are the published ones; on the meta device the library's own c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
@@ -13,7 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Gemma2Config, Gemma2
 
 from forejudge.profiling.flops import count_flops
 
-BLOCKS, CUT = 20, 8  # the paper reads after 8 of 20 blocks
+BLOCKS = 20
 _TEXT_TOKENS = 520  # of the text encoder: SANA's instruction and a prompt
 _PROMPT_TOKENS = 300  # of which the transformer reads so many
 _QUESTION_TOKENS = 95  # around the picture
@@ -34,30 +35,37 @@ class StageWork:
     language_model_on_hidden: int
     language_model_on_patches: int
 
-    def of_stages(self, reads: Mapping[str, str]) -> dict[str, int]:
-        """As `search_costs.stage_flops` names them: `reads` says by verifier "hidden", "latent" or "clip"."""
-        judging = {
-            "hidden": self.language_model_on_hidden,
-            "latent": self.language_model_on_hidden,
-            "clip": self.clip + self.language_model_on_patches,
-        }
+    def of_stages(self, reads: Mapping[str, "Read"]) -> dict[str, int]:
+        """As `search_costs.stage_flops` names them; the first verifier says where the verdict is given."""
+        first = next(iter(reads.values()))
         return {
             "encode": self.encode,
-            "to the verdict": CUT * self.block,
-            "to the latent": (BLOCKS - CUT) * self.block,
+            "to the verdict": first.blocks * self.block,
+            "to the latent": (BLOCKS - first.blocks) * self.block,
             "decode": self.decode,
-            **{name: judging[kind] for name, kind in reads.items()},
+            **{name: self._judging(read) for name, read in reads.items()},
         }
 
-    def of_search(self, reads: str) -> tuple[int, int]:
-        """(fixed, for each candidate) of a search that reads "hidden", "latent" or "clip"; none is drawn twice."""
-        all_blocks = BLOCKS * self.block
-        if reads == "hidden":
-            rest = all_blocks - CUT * self.block
-            return self.encode + rest + self.decode, CUT * self.block + self.language_model_on_hidden
-        if reads == "latent":
-            return self.encode + self.decode, all_blocks + self.language_model_on_hidden
-        return self.encode, all_blocks + self.decode + self.clip + self.language_model_on_patches
+    def of_search(self, read: "Read") -> tuple[int, int]:
+        """(fixed, for each candidate) of a search; nothing is drawn twice."""
+        rest = (BLOCKS - read.blocks) * self.block
+        each = read.blocks * self.block + self._judging(read)
+        if read.kind == "clip":
+            return self.encode, each + self.decode
+        return self.encode + rest + self.decode, each
+
+    def _judging(self, read: "Read") -> int:
+        if read.kind == "clip":
+            return self.clip + self.language_model_on_patches
+        return self.language_model_on_hidden
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a verifier reads, and after how many of the blocks it stands there."""
+
+    kind: Literal["hidden", "latent", "clip"]
+    blocks: int
 
 
 def sana_sprint_work() -> StageWork:
