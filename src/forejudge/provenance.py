@@ -13,7 +13,8 @@ from forejudge.result import package_versions
 
 def provenance(device: torch.device) -> dict[str, str]:
     """Command, commit, device and versions, as plain text. Absolute paths are named by their last part."""
-    command = " ".join([Path(sys.argv[0]).name, *map(_without_parents, sys.argv[1:])])
+    program = Path(sys.argv[0]).name.replace("__main__.py", "forejudge")  # as `python -m forejudge.cli` has it
+    command = " ".join([program, *map(_without_parents, sys.argv[1:])])
     return {"command": command, "commit": _commit(), "device": _describe(device)} | package_versions()
 
 
