@@ -145,7 +145,7 @@ def ranked(verifier: Figures) -> list[str]:
 
 def equal_time(figures: Figures) -> str:
     """The paper's table by time measured here."""
-    device = figures["made"]["device"]
+    device = figures["costs"]["made"]["device"]
     return f"{tested(figures)}. Time from prompt to decoded winner, models warm, on {device}.\n\n" + equal_cost(
         figures["equal_time"], "ms"
     )

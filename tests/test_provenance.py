@@ -14,3 +14,8 @@ def test_a_command_is_told_without_the_machines_folders(monkeypatch: pytest.Monk
     made = provenance(torch.device("cpu"))
     assert made["command"] == "forejudge train verify --labels labels --out=verifier a/b"
     assert {"commit", "device", "torch", "diffusers", "transformers"} <= made.keys()
+
+
+def test_a_command_run_as_a_module_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/forejudge/cli/__main__.py", "eval"])
+    assert provenance(torch.device("cpu"))["command"] == "forejudge eval"

@@ -63,7 +63,7 @@ def made_up_evaluation(path: Path) -> Path:
         plain = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
         _write(EvaluationFolder(plain_folder(path, name)), plain, rng)
     write_text(path / COSTS_FILE, COSTS.model_dump_json())
-    found = FinishedSuite(path, ["1 step", "2 steps"]).figures([1, 2, 4], None, [{"hidden": 1, "clip": 1}])
+    found = FinishedSuite(path, ["1 step", "2 steps"], COSTS.made).figures([1, 2, 4], None, [{"hidden": 1, "clip": 1}])
     write_figures(path / FIGURES_FILE, found)
     return path
 

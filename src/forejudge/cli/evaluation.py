@@ -24,6 +24,7 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.black_box import BlackBox
 from forejudge.progress import Report
+from forejudge.provenance import provenance
 from forejudge.shard import Shard
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
@@ -62,7 +63,7 @@ class Asked:
         if missing := suite.missing:
             typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
             return
-        finished = FinishedSuite(out, list(suite.plain))
+        finished = FinishedSuite(out, list(suite.plain), provenance(suite.main.generator.device))
         elsewhere = suite.on_sana_sprint() if self.generator == _MINIATURE else None
         found = finished.figures(self.ns, self.budgets_ms, combined, elsewhere)
         write_figures(figures or out / FIGURES_FILE, found)

@@ -98,10 +98,11 @@ class Suite:
 
 @dataclass(frozen=True)
 class FinishedSuite:
-    """What a finished evaluation says."""
+    """What a finished evaluation says. `made` tells where its figures are made (see `provenance`)."""
 
     folder: Path
     plain: Sequence[str]
+    made: Mapping[str, str]
 
     def figures(
         self,
@@ -117,7 +118,7 @@ class FinishedSuite:
         steps = {name: folder.settings.steps for name, folder in folders.items()}
         settings = EvaluationFolder(self.folder).settings
         return {
-            "made": costs.made,
+            "made": dict(self.made),
             "settings": settings.model_dump(),
             **evaluation_figures(outcomes, ns, combined),
             "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
