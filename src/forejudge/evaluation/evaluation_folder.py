@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.checkpoint import named_file, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.files import write_image, write_text
+from forejudge.files import write_image, write_shared_text, write_text
 
 SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "metadata.jsonl"
 
@@ -68,7 +68,7 @@ class EvaluationFolder:
         """Raises InvalidRequest, naming what differs, where it was begun with other settings."""
         if (self.path / SETTINGS_FILE).exists():
             check_equal(self.path, self.settings, settings)
-        write_text(self.path / SETTINGS_FILE, settings.model_dump_json(indent=2) + "\n")
+        write_shared_text(self.path / SETTINGS_FILE, settings.model_dump_json(indent=2) + "\n")
 
     def has(self, prompt: int) -> bool:
         """Whether all of a prompt is there."""

@@ -17,7 +17,7 @@ from forejudge.evaluation.figures import Weights, evaluation_figures
 from forejudge.evaluation.intervals import averages_of
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.run import Evaluation
-from forejudge.files import write_text
+from forejudge.files import write_shared_text, write_text
 from forejudge.profiling.search_costs import SearchCosts, drawing_milliseconds, search_costs, stage_flops
 from forejudge.progress import Report
 from forejudge.provenance import provenance
@@ -56,7 +56,7 @@ class Suite:
     def run(self, shard: Shard) -> None:
         """Time what is compared, before its quality is known, then draw the shard of everything."""
         if not (self.folder / COSTS_FILE).exists():
-            write_text(self.folder / COSTS_FILE, self._measured().model_dump_json(indent=1) + "\n")
+            write_shared_text(self.folder / COSTS_FILE, self._measured().model_dump_json(indent=1) + "\n")
         self.main.run(EvaluationFolder(self.folder), shard, self.report)
         for name, evaluation in self.plain.items():
             evaluation.run(EvaluationFolder(plain_folder(self.folder, name)), shard, self.report)
