@@ -225,15 +225,19 @@ def candidate_costs(search: Figures) -> tuple[float, float, float]:
 def study(figures: Figures) -> str:
     """Verifiers that differ in one thing."""
     rows = [
-        [name, *ranked(variant), ", ".join(f"{100 * each:.1f}" for each in variant["distance_closed_of_each_seed"])]
-        for name, variant in figures["variants"].items()
+        [name, percent(found["best_of_8"]), *ranked(found), ", ".join(f"{100 * each:.1f}" for each in each_seed(found))]
+        for name, found in figures["variants"].items()
     ]
+    header = ["variant", "Best-of-8, % right", *RANKED, "distance closed by each training seed, %"]
     return (
         f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
-        f"{figures['training_seeds']} training seeds of {figures['steps']} steps each, all reading "
-        f"{figures['settings']['reads']}.\n\n"
-        + table(["variant", *RANKED, "distance closed by each training seed, %"], rows)
+        f"{figures['training_seeds']} training seed(s) of {figures['steps']} steps each.\n\n" + table(header, rows)
     )
+
+
+def each_seed(variant: Figures) -> list[float]:
+    """The distance closed by each training seed."""
+    return list(variant["distance_closed_of_each_seed"])
 
 
 def steps(figures: Figures) -> str:

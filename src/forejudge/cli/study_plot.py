@@ -25,7 +25,7 @@ def write_plot(figures: dict[str, Any], path: Path) -> None:
         each = [100 * value for value in found["distance_closed_of_each_seed"]]
         axes.plot(each, [place] * len(each), "|", color="black", markersize=9)
     axes.set_yticks(range(len(variants)), list(variants))
-    axes.invert_yaxis()
+    axes.set_ylim(len(variants) - 0.5, -0.5)  # the first one on top
     axes.set_xlabel("distance to a perfect judge closed by Best-of-8, %")
     axes.set_title(
         f"{figures['test_cases']} test cases, {figures['training_seeds']} training seeds (ticks), 95 % intervals",
