@@ -5,6 +5,7 @@ Shapes: N rows of a batch, L text tokens, padded on the right to the longest of 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from forejudge.training.states import States
 from forejudge.verifiers.question import Question
 
 IGNORED = -100  # the label of what is not to be learnt, as torch's and transformers' losses have it
+_QUESTIONS_KEPT = 2**16
 
 
 Collate = Callable[[list[int]], dict[str, Tensor]]
@@ -48,7 +50,7 @@ class QuestionBatches:
     correct: Sequence[bool]
 
     def __call__(self, rows: list[int]) -> dict[str, Tensor]:
-        sides = [self.question.tokens_around_picture(self.prompts[row]) for row in rows]
+        sides = [self._tokens_of(self.prompts[row]) for row in rows]
         right_NL, mask_NL = padded([right for _, right in sides])
         return {
             "tokens_NTD": self.states.tokens(rows),
@@ -57,6 +59,11 @@ class QuestionBatches:
             "mask_NL": mask_NL,
             "labels": torch.tensor([int(self.correct[row]) for row in rows]),
         }
+
+    @cached_property
+    def _tokens_of(self) -> Callable[[str], tuple[list[int], list[int]]]:
+        """Both sides of a question; the candidates of a prompt, and every epoch, ask the same one."""
+        return lru_cache(maxsize=_QUESTIONS_KEPT)(self.question.tokens_around_picture)
 
 
 @dataclass(frozen=True)
