@@ -11,7 +11,6 @@ BENCHMARKS = ROOT / "benchmarks"
 WEIGHTS = ROOT / "src" / "forejudge" / "miniature" / "weights"
 DOCUMENTS = (
     ROOT / "README.md",
-    ROOT / "docs" / "experiments.md",
     ROOT / "docs" / "train-a-verifier.md",
     ROOT / "docs" / "evaluate.md",
     ROOT / "docs" / "what-we-found.md",
