@@ -224,7 +224,12 @@ def candidate_costs(search: Figures) -> tuple[float, float, float]:
 def study(figures: Figures) -> str:
     """Verifiers that differ in one thing."""
     rows = [
-        [name, percent(found["best_of_8"]), *ranked(found), ", ".join(f"{100 * each:.1f}" for each in each_seed(found))]
+        [
+            name,
+            percent(found["best_of_8"]),
+            *ranked(found),
+            ", ".join(f"{100 * each:.1f}" for each in found["distance_closed_of_each_seed"]),
+        ]
         for name, found in figures["variants"].items()
     ]
     header = ["variant", "Best-of-8, % right", *RANKED, "distance closed by each training seed, %"]
@@ -232,11 +237,6 @@ def study(figures: Figures) -> str:
         f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
         f"{figures['training_seeds']} training seed(s) of {figures['steps']} steps each.\n\n" + table(header, rows)
     )
-
-
-def each_seed(variant: Figures) -> list[float]:
-    """The distance closed by each training seed."""
-    return list(variant["distance_closed_of_each_seed"])
 
 
 def steps(figures: Figures) -> str:

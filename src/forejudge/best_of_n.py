@@ -15,7 +15,7 @@ from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
 from forejudge.costs import CostModel
-from forejudge.device import resolve_device, resolve_dtype
+from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, load_generator
@@ -123,7 +123,7 @@ class BestOfN:
             image_index=image_index,
             sampling=sampling,
             device=str(self.generator.device),
-            dtype=str(self.generator.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,
             warnings=self.warnings,
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from forejudge.errors import CheckpointError, ForejudgeError
 
@@ -53,6 +53,11 @@ def local_folder(name: str) -> Path:
 
     with named_file(Path(name)), quiet_libraries():
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]))
+
+
+def rounded_bytes(weight: Tensor) -> bytes:
+    """A tensor rounded to bfloat16, so that the dtype in use does not matter to a hash of it."""
+    return weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def weights_digest(folder: Path) -> str:

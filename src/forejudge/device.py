@@ -45,6 +45,11 @@ def resolve_dtype(name: str) -> torch.dtype:
     return known[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name that `resolve_dtype` takes."""
+    return str(dtype).removeprefix("torch.")
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

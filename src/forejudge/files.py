@@ -1,5 +1,6 @@
 """Writing: whole files or none, and one clear line where that fails."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ def prepare_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, at once. Raises OutputError."""
     write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write figures as JSON, at once. Raises OutputError."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_image(path: Path, image: "Image") -> None:

@@ -45,7 +45,11 @@ def drawn(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> E
 def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationFolder, evaluation: Evaluation) -> None:
     metadata = (drawn.path / "00000" / "metadata.jsonl").read_text()
     assert metadata == evaluation.benchmark.lines[0].metadata + "\n"
-    assert [path.name for path in drawn.samples(0)] == ["0000.png", "0001.png", "0002.png"]
+    assert sorted(path.name for path in (drawn.path / "00000" / "samples").iterdir()) == [
+        "0000.png",
+        "0001.png",
+        "0002.png",
+    ]
     assert sorted(path.name for path in drawn.path.iterdir() if path.is_dir()) == [f"{at:05d}" for at in range(6)]
 
 
@@ -90,7 +94,7 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluati
     assert folder.missing == [4, 5]
     with pytest.raises(CheckpointError, match="lacks 2 of 6 prompts"):
         outcomes_of(folder)
-    (tmp_path / ".00004.partial").mkdir()  # what a kill leaves
+    (tmp_path / ".00004.0.partial").mkdir()  # what a kill leaves
     steps: list[int] = []
     evaluation.run(folder, ALL, lambda progress: steps.append(progress.step))
     assert steps == [5, 6]

@@ -1,6 +1,7 @@
 """What the classifier learns from is true, ghosts are none, and it learns."""
 
 import torch
+from tests.miniature.few_steps import losses_of
 from tests.miniature.scenes import as_bytes
 
 from forejudge.miniature.classifier import NO_COLOUR, NO_KIND, new_classifier
@@ -46,13 +47,6 @@ def test_a_few_steps_read_more() -> None:
     torch.manual_seed(0)
     model = new_classifier(8)
     loss_at_step = classifier_loss(model, batch_size=24, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
-    for step in range(30):
-        loss = loss_at_step(step)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    losses = losses_of(model, loss_at_step, 30, 1e-2)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     assert held_out_accuracy(model.eval(), 60, seed=1) > 0.3

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from tests.miniature.few_steps import losses_of
 from transformers import CLIPModel, CLIPTokenizer
 
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip
@@ -24,14 +25,7 @@ def test_a_few_steps_find_more_captions() -> None:
     model = new_clip(tokenizer, 32, 2)
     assert held_out_retrieval(model, tokenizer, 60, seed=1) < 0.1
     loss_at_step = clip_loss(model, tokenizer, batch_size=32, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for step in range(40):
-        loss = loss_at_step(step)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    losses = losses_of(model, loss_at_step, 40, 3e-3)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from tests.miniature.few_steps import losses_of
 from transformers import PreTrainedTokenizerBase
 
 from forejudge.miniature.language_model import (
@@ -64,9 +65,5 @@ def test_a_few_steps_lower_held_out_perplexity(tokenizer: PreTrainedTokenizerBas
     before = held_out_perplexity(model, tokenizer, seed=1)
     assert before == pytest.approx(len(tokenizer), rel=0.2)
     loss_at_step = language_model_loss(model, tokenizer, batch_size=16, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for step in range(20):
-        loss_at_step(step).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    losses_of(model, loss_at_step, 20, 5e-3)
     assert held_out_perplexity(model, tokenizer, seed=1) < before / 3

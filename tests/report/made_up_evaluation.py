@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
-from forejudge.evaluation.suite import COSTS_FILE, FIGURES_FILE, Costs, FinishedSuite, plain_folder, write_figures
-from forejudge.files import write_text
+from forejudge.evaluation.suite import COSTS_FILE, FIGURES_FILE, Costs, FinishedSuite, plain_folder
+from forejudge.files import write_json, write_text
 from forejudge.profiling.search_costs import SearchCosts
 
 SETTINGS = EvaluationSettings(
@@ -64,7 +64,7 @@ def made_up_evaluation(path: Path) -> Path:
         _write(EvaluationFolder(plain_folder(path, name)), plain, rng)
     write_text(path / COSTS_FILE, COSTS.model_dump_json())
     found = FinishedSuite(path, ["1 step", "2 steps"], COSTS.made).figures([1, 2, 4], None, [{"hidden": 1, "clip": 1}])
-    write_figures(path / FIGURES_FILE, found)
+    write_json(path / FIGURES_FILE, found)
     return path
 
 

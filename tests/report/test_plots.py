@@ -4,7 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
-from forejudge.report.contents import Contents, Interval, Layer
+from forejudge.evaluation.bootstrap import Interval
+from forejudge.report.contents import Contents, Layer
 from forejudge.report.plot_style import DARK, LIGHT
 from forejudge.report.plots import bins_of, calibration, quality_against_n, quality_against_time, quality_by_layer
 

@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.report.made_up_evaluation import COSTS
+from tests.report.made_up_evaluation import COSTS, SETTINGS
 
-from forejudge.report.contents import Contents, Interval
+from forejudge.evaluation.bootstrap import Interval
+from forejudge.report.contents import Contents
 from forejudge.report.tables import Cell, best_of_n, costs, equal_cost, percent, picture_reader, ranking
 
 
@@ -56,16 +57,16 @@ def test_ranking_leaves_open_what_a_verifier_without_probabilities_has_not(conte
 
 
 def test_costs_are_compared_with_the_first_verifier_that_reads_pictures():
-    assert picture_reader(COSTS) == "clip"
-    hidden, clip = costs(COSTS).rows
+    assert picture_reader(COSTS, SETTINGS.reads) == "clip"
+    hidden, clip = costs(COSTS, SETTINGS.reads).rows
     assert hidden[1:] == [Cell("10.0", "60.0 % less"), Cell("60.0", "50.0 % less"), Cell("2.00", "50.0 % less")]
     assert clip[1:] == [Cell("25.0"), Cell("120.0"), Cell("4.00")]
 
 
 def test_costs_without_a_verifier_that_reads_pictures_stand_alone():
     alone = COSTS.model_copy(update={"searches": {"hidden": COSTS.searches["hidden"]}})
-    assert picture_reader(alone) is None
-    assert [cell.detail for cell in costs(alone).rows[0]] == ["", "", "", ""]
+    assert picture_reader(alone, SETTINGS.reads) is None
+    assert [cell.detail for cell in costs(alone, SETTINGS.reads).rows[0]] == ["", "", "", ""]
 
 
 @pytest.mark.parametrize(

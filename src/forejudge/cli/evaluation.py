@@ -18,8 +18,8 @@ from forejudge.evaluation.controls import with_controls
 from forejudge.evaluation.equal_cost import BUDGET_NS
 from forejudge.evaluation.figures import Weights
 from forejudge.evaluation.run import Evaluation
-from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite, write_figures
-from forejudge.files import prepare_folder
+from forejudge.evaluation.suite import FIGURES_FILE, FinishedSuite, Suite
+from forejudge.files import prepare_folder, write_json
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.black_box import BlackBox
@@ -66,7 +66,7 @@ class Asked:
         finished = FinishedSuite(out, list(suite.plain), provenance(suite.main.generator.device))
         elsewhere = suite.on_sana_sprint() if self.generator == _MINIATURE else None
         found = finished.figures(self.ns, self.budgets_ms, combined, elsewhere)
-        write_figures(figures or out / FIGURES_FILE, found)
+        write_json(figures or out / FIGURES_FILE, found)
         print_figures(found)
         typer.echo(f"written to {figures or out / FIGURES_FILE}")
 
@@ -99,15 +99,15 @@ class Asked:
         with waiting("loading"):
             benchmark, also = load_judges(self.benchmark, self.judge, self.second_evaluators, device)
             generator = load_generator(self.generator, device, dtype)
-            timed = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
-            for verifier in timed.values():
+            compared = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
+            for verifier in compared.values():
                 verifier.check(generator)
-            verifiers = with_controls(timed) if self.controls else timed
+            verifiers = with_controls(compared) if self.controls else compared
             plain = self._plain(generator, benchmark, device, dtype)
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
         drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
         main = replace(drawn, second_evaluators=also)
-        return Suite(out, main, list(timed), plain, report)
+        return Suite(out, main, compared, plain, report)
 
     def _plain(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from forejudge.cli.progress import waiting
-from forejudge.files import write_text
+from forejudge.files import write_json
 
 group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
 
@@ -55,7 +55,7 @@ def edges(
     drawn_by = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
     with StageProgress() as progress:
         figures = edge_figures(drawn_by, per_task, progress.show)
-    write_text(out, json.dumps(figures, indent=1) + "\n")
+    write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
 
 
@@ -71,7 +71,7 @@ def measure(
 
     with StageProgress() as progress:
         figures = timing_figures(BestOfN.from_pretrained(device=device), progress.show)
-    write_text(out, json.dumps(figures, indent=1) + "\n")
+    write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
 
 

@@ -32,7 +32,7 @@ def study(
     from forejudge.cli.stage_progress import StageProgress
     from forejudge.cli.study_plot import write_plot
     from forejudge.device import resolve_device
-    from forejudge.evaluation.suite import write_figures
+    from forejudge.files import write_json
     from forejudge.miniature.recipe import miniature
     from forejudge.miniature.study import Study, study_build, variants_of
 
@@ -40,7 +40,7 @@ def study(
     with StageProgress() as progress:
         built = study_build(name, miniature(), build, resolve_device(device), progress.show)
         figures = Study(built, variants, training_seeds, steps, seeds, per_task).figures()
-    write_figures(out / f"{name}.json", figures)
+    write_json(out / f"{name}.json", figures)
     write_plot(figures, out / f"{name}.png")
     print_variants(figures)
     typer.echo(f"written to {out / name}.json and .png")

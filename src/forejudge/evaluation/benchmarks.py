@@ -1,15 +1,14 @@
 """What verifiers are tested on: prompts, who judges their pictures, and the seeds these are drawn from."""
 
-import hashlib
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.evaluators import GENEVAL, Evaluator
 from forejudge.evaluation.groups import Group, groups_of
-from forejudge.evaluation.prompts_file import PromptLine, read_prompts
+from forejudge.evaluation.prompts_file import PromptLine, prompts_digest, read_prompts
 
 BUILT_IN: dict[str, str] = {"geneval-miniature": "forejudge.miniature.benchmark:miniature_benchmark"}
 
@@ -26,7 +25,7 @@ class Benchmark:
     @property
     def digest(self) -> str:
         """What tells its prompts from any others: 16 hexadecimal digits."""
-        return hashlib.sha256("\n".join(line.metadata for line in self.lines).encode()).hexdigest()[:16]
+        return prompts_digest(self.lines)[:16]
 
     def groups(self, seed: int, images_per_prompt: int, candidates: int) -> list[list[Group]]:
         """For each line the groups of its images; a prompt that comes again goes on with its next image."""
@@ -41,8 +40,7 @@ def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
     Raises InvalidRequest for an unknown name, a file that cannot be read and a line that cannot be judged by.
     """
     if name in BUILT_IN:
-        module, _, function = BUILT_IN[name].partition(":")
-        built: Benchmark = getattr(importlib.import_module(module), function)()
+        built: Benchmark = resolve_name(BUILT_IN[name])()
         return built if evaluator is None else replace(built, evaluator=evaluator)
     if name == GENEVAL:
         raise InvalidRequest(

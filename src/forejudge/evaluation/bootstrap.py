@@ -53,10 +53,7 @@ def bootstrap_interval(
     `rng` gives the same interval.
     """
     estimate, draws_R = _resampled(statistic, prompt_ids, columns, rng, tasks, resamples)
-    assert 0 < level < 1
-    tail = (1 - level) / 2
-    low, high = np.quantile(draws_R, [tail, 1 - tail]) if draws_R.size else (np.nan, np.nan)
-    return Interval(estimate, float(low), float(high))
+    return Interval(estimate, *_ends(draws_R, level))
 
 
 def bootstrap_difference(
@@ -67,9 +64,16 @@ def bootstrap_difference(
     Both are resampled together, so that the difference is paired.
     """
     estimate, draws_R = _resampled(np.subtract, prompt_ids, (one, other), rng, None, resamples)
-    low, high = np.quantile(draws_R, [0.025, 0.975])
     beyond = min(int((draws_R <= 0).sum()), int((draws_R >= 0).sum()))
-    return Difference(estimate, float(low), float(high), p=min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+    return Difference(estimate, *_ends(draws_R, 0.95), p=min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+
+
+def _ends(draws_R: FloatArray, level: float) -> tuple[float, float]:
+    """Of the percentile interval; nan where there are no draws."""
+    assert 0 < level < 1
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws_R, [tail, 1 - tail]) if draws_R.size else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 def _resampled(

@@ -46,7 +46,7 @@ class CostCurve:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to choose with what it costs. `outcome` says how well it does with n; `largest` is the most it may take."""
+    """A way to choose with what it costs; `largest` is the most candidates it may take."""
 
     name: str
     chooser: Chooser
@@ -68,10 +68,9 @@ def equal_cost_table(
     The first contender is the reference: every other row says how far it is below, with p. Raises InvalidRequest for a
     budget into which not even the reference fits.
     """
-    rows = []
+    rows, reference = [], contenders[0]
     for budget in budgets:
         fitting = {contender.name: _fitting(contender, budget, outcomes) for contender in contenders}
-        reference = contenders[0]
         if not fitting[reference.name]:
             raise InvalidRequest(f"a budget of {budget:g} holds no candidate of {reference.name}: raise it")
         of_reference = reference.chooser(outcomes, fitting[reference.name])

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.checkpoint import named_file, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.files import write_image, write_shared_text, write_text
+from forejudge.files import whole_folder, write_image, write_shared_text, write_text
 
 SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "metadata.jsonl"
 
@@ -76,13 +76,11 @@ class EvaluationFolder:
 
     def write(self, prompt: int, metadata: str, rows: Sequence[dict[str, Any]], samples: Sequence[Image]) -> None:
         """Put a prompt there in one go. Raises OutputError where that fails."""
-        unfinished = self.path / f".{prompt:05d}.partial"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        write_text(unfinished / METADATA_FILE, metadata + "\n")
-        write_text(unfinished / IMAGES_FILE, "".join(json.dumps(row) + "\n" for row in rows))
-        for number, picture in enumerate(samples):
-            write_image(unfinished / "samples" / f"{number:04d}.png", picture)
-        unfinished.rename(self._folder(prompt))
+        with whole_folder(self._folder(prompt)) as unfinished:
+            write_text(unfinished / METADATA_FILE, metadata + "\n")
+            write_text(unfinished / IMAGES_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+            for number, picture in enumerate(samples):
+                write_image(unfinished / "samples" / f"{number:04d}.png", picture)
 
     def rows(self, prompt: int) -> list[dict[str, Any]]:
         """A prompt's candidates in the order in which they were written. Raises CheckpointError."""
@@ -96,12 +94,8 @@ class EvaluationFolder:
         with named_file(path):
             return path.read_text(encoding="utf-8").strip()
 
-    def samples(self, prompt: int) -> list[Path]:
-        """The pictures that were kept of a prompt."""
-        return sorted((self._folder(prompt) / "samples").glob("*.png"))
-
     def sample(self, prompt: int, name: str) -> Path:
-        """One of them, by the name its row says."""
+        """A picture that was kept of a prompt, by the name its row says."""
         return self._folder(prompt) / "samples" / name
 
     @property
@@ -114,10 +108,8 @@ class EvaluationFolder:
         check_equal(other.path, other.settings, self.settings)
         new = [prompt for prompt in self.missing if other.has(prompt)]
         for prompt in new:
-            unfinished = self.path / f".{prompt:05d}.partial"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(other._folder(prompt), unfinished)
-            unfinished.rename(self._folder(prompt))
+            with whole_folder(self._folder(prompt)) as unfinished:
+                shutil.copytree(other._folder(prompt), unfinished, dirs_exist_ok=True)
         return len(new)
 
     def _folder(self, prompt: int) -> Path:

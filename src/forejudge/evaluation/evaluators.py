@@ -1,12 +1,12 @@
 """Who says whether a finished picture is right: a built-in evaluator, a model, or a command of the user's."""
 
-import importlib
 import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pkgutil import resolve_name
+from typing import Annotated
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,15 +106,10 @@ def load_evaluator(name: str, models: GenEvalModels = NO_MODELS) -> Evaluator:
     if models.detector is not None or models.color_model is not None:
         raise InvalidRequest(f"a detector and a color model go with the evaluator {GENEVAL}, not with {name!r}")
     if name in BUILT_IN:
-        built_in: Evaluator = _class_of(BUILT_IN[name])()
+        built_in: Evaluator = resolve_name(BUILT_IN[name])()
         return built_in
     kind, _, model = name.partition(":")
     return _load_model(kind, model, models.device) if kind in OF_A_MODEL else _command(name)
-
-
-def _class_of(place: str) -> Any:
-    module, _, class_name = place.partition(":")
-    return getattr(importlib.import_module(module), class_name)
 
 
 def _load_model(kind: str, model: str, device: str | None) -> Evaluator:
@@ -122,7 +117,7 @@ def _load_model(kind: str, model: str, device: str | None) -> Evaluator:
         raise InvalidRequest(f"the evaluator {kind} needs its model: {kind}:FOLDER")
     from forejudge.device import resolve_device
 
-    evaluator: Evaluator = _class_of(OF_A_MODEL[kind]).from_pretrained(model, resolve_device(device))
+    evaluator: Evaluator = resolve_name(OF_A_MODEL[kind]).from_pretrained(model, resolve_device(device))
     return evaluator
 
 

@@ -1,6 +1,8 @@
 """Files with an entry a line: prompts, as plain lines or GenEval's JSON lines, and names."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,11 @@ class PromptLine:
             return PromptMetadata.from_line(self.metadata)
         except InvalidRequest as error:
             raise InvalidRequest(f"{self.where}: {error}") from None
+
+
+def prompts_digest(lines: Iterable[PromptLine]) -> str:
+    """The SHA-256 that tells prompts, with their metadata and order, from any others."""
+    return hashlib.sha256("\n".join(line.metadata for line in lines).encode()).hexdigest()
 
 
 def read_prompts(path: Path) -> list[PromptLine]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from forejudge.device import dtype_name
 from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
 from forejudge.evaluation.evaluators import Evaluator
@@ -42,7 +43,7 @@ class Evaluation:
         return EvaluationSettings(
             generator=self.generator.name,
             revision=self.generator.fingerprint,
-            dtype=str(self.generator.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.generator.dtype),
             benchmark=self.benchmark.name,
             benchmark_digest=self.benchmark.digest,
             evaluator=self.benchmark.evaluator.name,

@@ -1,6 +1,5 @@
 """A whole evaluation: candidates for all verifiers, plain pictures beside them, what each way costs, and the tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from forejudge.evaluation.figures import Weights, evaluation_figures
 from forejudge.evaluation.intervals import averages_of
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.run import Evaluation
-from forejudge.files import write_shared_text, write_text
+from forejudge.files import write_shared_text
 from forejudge.profiling.search_costs import SearchCosts, drawing_milliseconds, search_costs, stage_flops
 from forejudge.progress import Report
 from forejudge.provenance import provenance
@@ -44,12 +43,13 @@ class Costs(BaseModel):
 class Suite:
     """`main` is drawn for its verifiers; each of `plain` is one picture without a verifier, by the name of its row.
 
-    Verifiers that are `timed`, in this order, are compared at equal cost; the first sets the budgets.
+    The verifiers `compared`, in this order, are timed and set beside each other at equal cost; the first sets the
+    budgets.
     """
 
     folder: Path
     main: Evaluation
-    timed: Sequence[str]
+    compared: Mapping[str, Verifier]
     plain: Mapping[str, Evaluation]
     report: Report
 
@@ -67,11 +67,6 @@ class Suite:
         folders = [self.folder, *(plain_folder(self.folder, name) for name in self.plain)]
         return sum(len(EvaluationFolder(folder).missing) for folder in folders)
 
-    @property
-    def compared(self) -> dict[str, Verifier]:
-        """The verifiers that are timed, by name."""
-        return {name: self.main.verifiers[name] for name in self.timed}
-
     def on_sana_sprint(self) -> Elsewhere:
         """What these searches would cost there."""
         return on_sana_sprint(self.compared, self.main.generator.architecture.num_blocks)
@@ -79,10 +74,9 @@ class Suite:
     def _measured(self) -> Costs:
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
         ns = [n for n in TIMED_NS if n <= self.main.candidates]
-        timed = self.compared
         searches = {
             name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.report)
-            for name, verifier in timed.items()
+            for name, verifier in self.compared.items()
         }
         plain = {
             name: drawing_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
@@ -92,7 +86,7 @@ class Suite:
             made=provenance(generator.device),
             searches=searches,
             plain_milliseconds=plain,
-            stage_flops=stage_flops(generator, timed, prompt),
+            stage_flops=stage_flops(generator, self.compared, prompt),
         )
 
 
@@ -140,8 +134,7 @@ def _by_time(
     steps: Mapping[str, int],
     budgets: Sequence[float] | None,
 ) -> tuple[list[Contender], Sequence[float]]:
-    curves = {name: CostCurve(found.milliseconds) for name, found in costs.searches.items()}
-    contenders = [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
+    contenders = _verifiers({name: CostCurve(found.milliseconds) for name, found in costs.searches.items()})
     contenders += [
         Contender(name, _always(drawn), CostCurve({1: costs.plain_milliseconds[name]}), steps[name], largest=1)
         for name, drawn in plain.items()
@@ -150,20 +143,19 @@ def _by_time(
 
 
 def _by_work(outcomes: Outcomes, elsewhere: Elsewhere) -> dict[str, Any]:
-    curves = elsewhere.curves
-    contenders = [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
+    contenders = _verifiers(elsewhere.curves)
     table = equal_cost_table(outcomes, contenders, budgets_of(contenders[0].curve, outcomes.candidates))
     return {"equal_work": table, "stage_flops_elsewhere": dict(elsewhere.stage_flops)}
+
+
+def _verifiers(curves: Mapping[str, CostCurve]) -> list[Contender]:
+    """Each choosing by its own score."""
+    return [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
 
 
 def _always(drawn: Outcomes) -> Chooser:
     """The one picture that was drawn, whatever was asked."""
     return lambda outcomes, n: at_random(drawn, 1)
-
-
-def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
-    """As JSON. Raises OutputError."""
-    write_text(path, json.dumps(figures, indent=1) + "\n")
 
 
 def take_over(folder: Path, part: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from forejudge.checkpoint import named_file, quiet_libraries, rounded_bytes
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Sampling
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
@@ -37,8 +38,6 @@ class BlackBox(Generator):
     def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "BlackBox":
         """A folder or hub id. Raises CheckpointError where it cannot be loaded."""
         from diffusers import DiffusionPipeline
-
-        from forejudge.checkpoint import named_file, quiet_libraries
 
         with named_file(Path(name)), quiet_libraries():
             pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
@@ -70,11 +69,10 @@ class BlackBox(Generator):
 
 
 def _fingerprint(pipeline: Any) -> str:
-    """A hash of the last parameter of each part, rounded to bfloat16 so that the dtype in use does not matter."""
+    """A hash of the last parameter of each part."""
     digest = hashlib.sha256()
     for name, part in sorted(pipeline.components.items()):
         if isinstance(part, torch.nn.Module):
             *_, last = part.parameters()
-            rounded = last.detach().to("cpu", torch.bfloat16).contiguous()
-            digest.update(name.encode() + rounded.view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + rounded_bytes(last))
     return digest.hexdigest()[:16]

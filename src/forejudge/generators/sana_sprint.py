@@ -16,7 +16,7 @@ from diffusers import SanaSprintPipeline, SCMScheduler
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from forejudge.checkpoint import read_config
+from forejudge.checkpoint import read_config, rounded_bytes
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, Generator, Sampling
 from forejudge.generators.sana_split import SanaHidden, SanaInput, prefix, run_blocks, suffix
@@ -254,9 +254,8 @@ def _architecture(pipeline: SanaSprintPipeline) -> Architecture:
 
 
 def _fingerprint(pipeline: SanaSprintPipeline) -> str:
-    """A hash of two small tensors, rounded to bfloat16 so that the dtype in use does not matter."""
+    """A hash of two small tensors."""
     digest = hashlib.sha256()
     for weight in (pipeline.transformer.proj_out.weight, pipeline.transformer.scale_shift_table):
-        rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
-        digest.update(rounded.view(torch.uint8).numpy().tobytes())
+        digest.update(rounded_bytes(weight))
     return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.best_of_n import BestOfN
+from forejudge.draw import Drawing
 from forejudge.generators.base import Generator, Sampling
 from forejudge.profiling.flops import count_flops
 from forejudge.profiling.memory import peak_memory
@@ -43,12 +44,14 @@ def search_costs(
     for done, n in enumerate(ns, start=1):
         milliseconds[n] = median_milliseconds(partial(best, prompt, n), rounds, generator.device)
         report(stopwatch.at(done))
+    drawing = Drawing(generator, verifier, prompt, Sampling())
+    judged_at_once = {n: partial(drawing.judge, tuple(range(n))) for n in (1, _JUDGED_AT_ONCE)}
     one, two = (count_flops(partial(best, prompt, n)) for n in (1, 2))
     return SearchCosts(
         milliseconds=milliseconds,
         fixed_flops=2 * one - two,
         candidate_flops=two - one,
-        judging_bytes={n: peak_memory(_judging(best, prompt, n), generator.device) for n in (1, _JUDGED_AT_ONCE)},
+        judging_bytes={n: peak_memory(judge, generator.device) for n, judge in judged_at_once.items()},
     )
 
 
@@ -93,14 +96,3 @@ def median_milliseconds(work: Callable[[], object], rounds: int, device: torch.d
             torch.cuda.synchronize(device)
         took.append(1000 * (time.perf_counter() - started))
     return median(took)
-
-
-def _judging(best: BestOfN, prompt: str, n: int) -> Callable[[], object]:
-    """Candidates drawn and judged, and let go."""
-    conditioning = best.generator.encode(prompt, Sampling())
-
-    def judge() -> None:
-        candidates = best.generator.start(conditioning, tuple(range(n)))
-        best.verifier.judge(prompt, best.generator.advance(candidates, best.verifier.reads))
-
-    return judge

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.checkpoint import read_config
 from forejudge.errors import CheckpointError
+from forejudge.evaluation.bootstrap import Difference, Interval
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
 from forejudge.evaluation.outcomes import Outcomes, outcomes_of
 from forejudge.evaluation.suite import FIGURES_FILE, Costs
@@ -15,20 +16,6 @@ from forejudge.evaluation.suite import FIGURES_FILE, Costs
 
 class _Read(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Interval(_Read):
-    """A figure and its 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-class Difference(Interval):
-    """With the two-sided p of there being none."""
-
-    p: float
 
 
 class Averages(_Read):

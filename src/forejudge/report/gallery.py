@@ -13,10 +13,10 @@ from forejudge.checkpoint import named_file
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.metadata import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
+from forejudge.selection import PASSES
 
 PROMPTS_OF_A_TASK = 2
 _SIDE = 192  # the most pixels of a thumbnail's side
-_YES = 0.5  # the probability from which a verifier says yes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Prompt:
 
     def disagrees(self, row: dict[str, Any]) -> bool:
         probability = row["verdicts"][self.verifier]["probability"]
-        return probability is not None and (probability >= _YES) != row["correct"]
+        return probability is not None and (probability >= PASSES) != row["correct"]
 
     @property
     def order(self) -> tuple[bool, int, int]:

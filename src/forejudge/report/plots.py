@@ -9,9 +9,10 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from forejudge.evaluation.best_of_n import BoolArray, FloatArray, calibration_bins
+from forejudge.evaluation.bootstrap import Interval
 from forejudge.evaluation.equal_cost import CostCurve
 from forejudge.evaluation.outcomes import Outcomes
-from forejudge.report.contents import Figures, Interval, Layer
+from forejudge.report.contents import Figures, Layer
 from forejudge.report.plot_style import WIDTH, Style, Theme, add_legend, as_percent, new_axes, styles_of
 
 _QUALITY = "Right pictures, %"

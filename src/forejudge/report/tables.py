@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from forejudge.evaluation.bootstrap import Interval
 from forejudge.evaluation.figures import CLOSED_AT
 from forejudge.evaluation.metadata import TASKS, Task
 from forejudge.evaluation.suite import Costs
 from forejudge.profiling.search_costs import SearchCosts
-from forejudge.report.contents import Averages, EqualCost, Figures, Interval
+from forejudge.report.contents import Averages, EqualCost, Figures
+from forejudge.types import IMAGE
 
 TASK_NAMES: Mapping[Task, str] = {
     "single_object": "Single object",
@@ -87,10 +89,10 @@ def ranking(figures: Figures) -> Table:
     return Table(headings, rows)
 
 
-def costs(measured: Costs) -> Table:
+def costs(measured: Costs, reads: Mapping[str, str]) -> Table:
     """What each further candidate costs, below it how much that is less than `picture_reader`'s."""
     of = {name: _per_candidate(found) for name, found in measured.searches.items()}
-    reference = picture_reader(measured)
+    reference = picture_reader(measured, reads)
     rows = [
         [Cell(name), *(_cost(value, of[reference][at] if reference else value) for at, value in enumerate(values))]
         for name, values in of.items()
@@ -98,12 +100,9 @@ def costs(measured: Costs) -> Table:
     return Table(["Verifier", "Time, ms", "Work, GFLOP", "Memory, MB"], rows)
 
 
-def picture_reader(measured: Costs) -> str | None:
-    """The first verifier for which every candidate is decoded, which shows in the FLOPs of a candidate."""
-    stages = measured.stage_flops
-    to_picture = stages["to the verdict"] + stages["to the latent"] + stages["decode"] / 2
-    drawing = {name: found.candidate_flops - stages[name] for name, found in measured.searches.items()}
-    return next((name for name, flops in drawing.items() if flops > to_picture), None)
+def picture_reader(measured: Costs, reads: Mapping[str, str]) -> str | None:
+    """The first verifier for which every candidate is decoded; `reads` names by verifier where each judges."""
+    return next((name for name in measured.searches if reads[name] == str(IMAGE)), None)
 
 
 def percent(figure: Interval | None) -> Cell:

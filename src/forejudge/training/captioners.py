@@ -3,10 +3,10 @@
 The text that a picture was drawn from is no caption: the generator may have drawn something else.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from PIL.Image import Image
@@ -58,8 +58,7 @@ def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Capti
     Raises InvalidRequest for an unknown name, CheckpointError for a model that cannot be loaded.
     """
     if name in OWN_CAPTIONERS:
-        module, _, kind = OWN_CAPTIONERS[name].partition(":")
-        captioner: Captioner = getattr(importlib.import_module(module), kind)()
+        captioner: Captioner = resolve_name(OWN_CAPTIONERS[name])()
         return captioner
     if not Path(name).is_dir() and name.count("/") != 1:
         raise InvalidRequest(

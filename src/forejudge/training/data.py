@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.geneval_prompts import normalised_text
 from forejudge.generators.base import Generator
@@ -35,7 +36,7 @@ class DrawnRows:
             raise MismatchError(
                 f"{folder} was drawn by weights {drawn_by}, {generator.name} has {generator.fingerprint}: draw it anew"
             )
-        if dtype != (running := str(generator.dtype).removeprefix("torch.")):
+        if dtype != (running := dtype_name(generator.dtype)):
             raise MismatchError(f"{folder} was drawn in {dtype}, the generator runs in {running}: make them the same")
         return rows
 

@@ -1,6 +1,5 @@
 """Candidates of many prompts drawn to the end, shown to an observer and kept, block by block."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +9,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.groups import Group, groups_of
-from forejudge.evaluation.prompts_file import PromptLine
+from forejudge.evaluation.prompts_file import PromptLine, prompts_digest
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
 from forejudge.progress import Report, Stopwatch
@@ -55,13 +55,12 @@ class CandidateDrawing:
     @cached_property
     def settings(self) -> DrawingSettings:
         """What decides the rows."""
-        lines = "\n".join(line.metadata for line in self.lines)
         return DrawingSettings(
             generator=named_model(self.generator.name),
             revision=self.generator.fingerprint,
-            dtype=str(self.generator.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.generator.dtype),
             judged_by=self.observer.name,
-            prompts=hashlib.sha256(lines.encode()).hexdigest(),
+            prompts=prompts_digest(self.lines),
             candidates=self.candidates,
             seed=self.seed,
             recorded=tuple(reading.name for reading in self.readings),

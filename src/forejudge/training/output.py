@@ -11,7 +11,7 @@ import torch
 from forejudge.checkpoint import named_file
 from forejudge.device import resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.files import write_shared_text, write_text
+from forejudge.files import write_json, write_shared_text, write_text
 from forejudge.generators.base import Generator
 from forejudge.training.card import verifier_card
 from forejudge.training.recipe import RECIPE_FILE, TrainingRecipe, published
@@ -64,7 +64,7 @@ class Output:
         verifier.model.to(self.dtype(recipe))
         verifier.save_pretrained(self.folder)
         if metrics is not None:
-            write_text(self.folder / FIGURES_FILE, json.dumps(metrics, indent=1) + "\n")
+            write_json(self.folder / FIGURES_FILE, metrics)
         write_text(self.folder / CARD_FILE, verifier_card(verifier, self.generator, recipe, metrics))
         self._drop_checkpoints()
 

@@ -29,9 +29,7 @@ class ClipReading(Reading):
         """Load a folder, or a hub id, that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
         folder = local_folder(str(folder))
         tower: Any = load_library_model(CLIPVisionModel, folder, torch.float32, extra_allowed=True)
-        with named_file(folder), quiet_libraries():
-            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        return cls(tower, processor)
+        return cls(tower, load_picture_processor(folder))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Reading.to`."""
@@ -55,3 +53,9 @@ class ClipReading(Reading):
         shown = self.tower(pixels_N3HW.to(self.tower.device, self.tower.dtype), output_hidden_states=True)
         tokens_NTD: Tensor = shown.hidden_states[-2][:, 1:]
         return tokens_NTD
+
+
+def load_picture_processor(folder: Path) -> CLIPImageProcessorPil:
+    """How a CLIP takes pictures, from its folder. Raises CheckpointError."""
+    with named_file(folder), quiet_libraries():
+        return CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)

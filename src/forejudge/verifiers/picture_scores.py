@@ -1,21 +1,22 @@
 """Verifiers that score finished pictures: CLIPScore, and any function of the user's."""
 
 import hashlib
-import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file, quiet_libraries
+from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator
 from forejudge.types import IMAGE, Candidates, Verdict
 from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.clip import load_picture_processor
 
 PictureScores = Callable[[str, Sequence[Image]], Sequence[float]]
 """(prompt, pictures) -> a score for each, higher for better."""
@@ -41,9 +42,8 @@ class PictureScoreVerifier(Verifier):
     @classmethod
     def imported(cls, spelling: str) -> "PictureScoreVerifier":
         """A function by "module:function". Raises InvalidRequest where there is none."""
-        module, _, function = spelling.partition(":")
         try:
-            found = getattr(importlib.import_module(module), function)
+            found = resolve_name(spelling)
         except (ImportError, AttributeError) as error:
             raise InvalidRequest(f"verifier {spelling!r} cannot be imported: {error}") from None
         return cls(found, spelling)
@@ -74,9 +74,7 @@ class ClipScore:
         """A folder, or a hub id, that holds a `CLIPModel`. Raises CheckpointError."""
         folder = local_folder(str(folder))
         model: Any = load_library_model(CLIPModel, folder, dtype)
-        with named_file(folder), quiet_libraries():
-            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        return cls(model.to(device), load_tokenizer(AutoTokenizer, folder), processor)
+        return cls(model.to(device), load_tokenizer(AutoTokenizer, folder), load_picture_processor(folder))
 
     @torch.no_grad()
     def __call__(self, prompt: str, pictures: Sequence[Image]) -> list[float]:
