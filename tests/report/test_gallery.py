@@ -64,3 +64,11 @@ def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path)
         folder.sample(prompt, "0001.png").write_bytes(b"no picture")
     with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
         gallery(folder)
+
+
+def test_a_prompt_that_came_before_shows_its_own_first_image(evaluation: Path, tmp_path: Path):
+    folder = EvaluationFolder(copied(evaluation, tmp_path / "copy"))
+    for prompt in range(folder.settings.prompts):
+        path = folder.path / f"{prompt:05d}" / "images.jsonl"
+        path.write_text(path.read_text().replace('"image_index": 0', f'"image_index": {prompt}'))
+    assert gallery(folder) == gallery(EvaluationFolder(evaluation))

@@ -85,7 +85,9 @@ def gallery(folder: EvaluationFolder) -> list[Shown]:
 
 
 def _prompt(folder: EvaluationFolder, number: int, verifier: str) -> _Prompt:
-    rows = [row for row in folder.rows(number) if row["seed"] == 0 and row["image_index"] == 0]
+    every = folder.rows(number)
+    first = min(row["image_index"] for row in every)  # not 0 where the prompt came before
+    rows = [row for row in every if row["seed"] == 0 and row["image_index"] == first]
     metadata = PromptMetadata.from_line(folder.metadata(number))
     return _Prompt(number, metadata, sorted(rows, key=lambda row: row["index"]), verifier)
 
