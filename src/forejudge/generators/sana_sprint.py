@@ -125,10 +125,14 @@ class SanaSprint(Generator):
         text_NLD, mask_NL = conditioning.text_NLD[:, :length], conditioning.mask_NL[:, :length]
         return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
 
-    def start(self, conditioning: SanaConditioning, seeds: tuple[int, ...]) -> Candidates:
-        """See `Generator.start`."""
-        noise_NCHW = self._noise(conditioning, seeds, draw=0)
-        return Candidates(seeds, NOISE, {}, SanaState(conditioning, seeds, 0, noise_NCHW))
+    def start(
+        self, conditioning: SanaConditioning, seeds: tuple[int, ...], *, noise_NCHW: Tensor | None = None
+    ) -> Candidates:
+        """See `Generator.start`. Standard normal noise that is given takes the place of what the seeds draw first."""
+        if noise_NCHW is None:
+            noise_NCHW = noise_batch(seeds, 0, conditioning.latent_shape)
+        noisy_NCHW = noise_NCHW.to(self.device) * self.sigma
+        return Candidates(seeds, NOISE, {}, SanaState(conditioning, seeds, 0, noisy_NCHW))
 
     @torch.no_grad()
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
