@@ -168,6 +168,7 @@ def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_pa
     """The latent was not recorded, so it is drawn anew."""
     verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, reads="latent"))
     assert str(next(iter(verifier.reads))).startswith("latent")
+    assert verifier.model.connector.mean_D is not None
     assert verifier.model.connector.mean_D.shape == (tiny_run.generator.architecture.latent_channels,)
     search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(tmp_path / "out"), device="cpu")
     assert search("a photo of a star", n=2).winner.probability is not None

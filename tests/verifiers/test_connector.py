@@ -7,7 +7,7 @@ import torch
 
 from forejudge.errors import InvalidRequest
 from forejudge.training.statistics import channel_statistics
-from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.connector import Connector, StatisticsKind
 
 DRAW = torch.Generator().manual_seed(0)
 HIDDEN_NTD = torch.randn(3, 5, 4, generator=DRAW) * torch.tensor([1.0, 10.0, 0.1, 3.0]) + torch.arange(4.0)
@@ -60,3 +60,41 @@ def test_merging_puts_a_square_of_neighbours_into_one_token() -> None:
 def test_tokens_that_do_not_merge_are_refused(tokens: int) -> None:
     with pytest.raises(InvalidRequest, match=f"a multiple of 2 tokens, not {tokens} tokens in all"):
         Connector(4, 6, merge_size=2)(torch.zeros(1, tokens, 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes", "shape"), [("channel", (0, 1), (4,)), ("token", (0, 2), (5, 1)), ("global", (0, 1, 2), (1,))]
+)
+def test_statistics_of_channels_tokens_or_all_values_standardise(
+    kind: StatisticsKind, axes: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    connector = Connector(4, 6, statistics=kind, tokens=5)
+    mean, variance = HIDDEN_NTD.mean(axes).view(shape), HIDDEN_NTD.var(axes).view(shape)
+    connector.set_statistics(mean, variance)
+    standard = (HIDDEN_NTD - HIDDEN_NTD.mean(axes, keepdim=True)) / (HIDDEN_NTD.var(axes, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(connector(HIDDEN_NTD), connector.layers(standard))
+    torch.testing.assert_close(connector(connector.mean_states(HIDDEN_NTD)), connector.layers(torch.zeros(3, 5, 4)))
+
+
+def test_without_statistics_states_are_read_as_they_are() -> None:
+    connector = Connector(4, 6, statistics="none")
+    assert torch.equal(connector(HIDDEN_NTD), connector.layers(HIDDEN_NTD))
+    assert torch.equal(connector.mean_states(HIDDEN_NTD), torch.zeros(3, 5, 4))
+    assert set(connector.state_dict()) == {name for name in Connector(4, 6).state_dict() if name.startswith("layers")}
+
+
+def test_states_are_standardised_in_the_wider_of_their_dtype_and_the_statistics() -> None:
+    connector, mean, variance = Connector(4, 6), HIDDEN_NTD.mean((0, 1)), HIDDEN_NTD.var((0, 1))
+    half_NTD = HIDDEN_NTD.bfloat16()
+    connector.set_statistics(mean, variance)
+    in_float32 = (half_NTD.float() - mean) / (variance + 1e-6).sqrt()
+    assert torch.equal(connector(half_NTD), connector.layers(in_float32))
+    connector.set_statistics(mean.bfloat16(), variance.bfloat16())
+    in_bfloat16 = (half_NTD - mean.bfloat16()) / (variance.bfloat16() + 1e-6).sqrt()
+    assert in_bfloat16.dtype == torch.bfloat16
+    assert torch.equal(connector(half_NTD), connector.layers(in_bfloat16.float()))
+
+
+def test_statistics_of_each_token_are_for_so_many_tokens() -> None:
+    with pytest.raises(InvalidRequest, match="each of 5 tokens reads pictures of as many, not of 4"):
+        Connector(4, 6, statistics="token", tokens=5)(torch.zeros(1, 4, 4))

@@ -81,3 +81,14 @@ def test_prompt_and_picture_both_matter(model: YesNoModel, question: Question) -
 def test_answers_are_float32_whatever_the_model_is(question: Question) -> None:
     half = YesNoModel(Connector(8, 64), new_language_model(question.tokenizer, 64, 1)).to(torch.bfloat16)
     assert half(HIDDEN_NTD[:1].to(torch.bfloat16), *sides(question, PROMPTS[0])).dtype == torch.float32
+
+
+def test_a_shorter_dtype_rounds_weights_but_neither_positions_nor_statistics(question: Question) -> None:
+    """Rotary frequencies rounded to bfloat16 are off by radians after 1000 tokens."""
+    model = YesNoModel(Connector(8, 64), new_language_model(question.tokenizer, 64, 1))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert any("inv_freq" in name for name in before)
+    model.to(torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name

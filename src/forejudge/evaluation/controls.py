@@ -39,8 +39,7 @@ class ZeroedStates(_Control):
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """See `Verifier.judge`. For readings of a hidden state."""
         (stage,) = self.reads
-        mean_D = self.verifier.model.connector.mean_D
-        views = {stage: mean_D.expand_as(candidates.tensor(stage))}
+        views = {stage: self.verifier.model.connector.mean_states(candidates.tensor(stage))}
         return self.verifier.judge(prompt, replace(candidates, views=views))
 
 

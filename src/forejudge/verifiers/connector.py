@@ -1,33 +1,44 @@
 """From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu`."""
 
 import math
-from collections.abc import Callable
-from typing import Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
+from forejudge.verifiers.exact_buffers import ExactBuffers
 
+StatisticsKind = Literal["channel", "token", "global", "none"]
+"""Of what mean and variance were taken: each channel (D,), each token (T, 1), all values (1,), or not at all."""
 _EPSILON = 1e-6
 
 
-class Connector(nn.Module):
-    """Two linear layers with an exact GELU between, over states standardised per channel.
+class Connector(ExactBuffers):
+    """Two linear layers with an exact GELU between, over standardised states.
 
     With `merge_size` m the states of m x m neighbouring tokens are put into one embedding, side by side, which leaves
     the language model m x m times fewer tokens to read (`spatial_merge_size` of Qwen2-VL, Wang et al. 2024). The
-    recorded mean and variance are part of the weights: a checkpoint without them does not load.
+    recorded mean and variance are part of the weights: a checkpoint without them does not load, unless it says that it
+    reads states as they are (`statistics` "none"). `tokens` is T, for statistics of each token.
     """
 
-    mean_D: Tensor
-    variance_D: Tensor
+    mean_D: Tensor | None
+    variance_D: Tensor | None
 
-    def __init__(self, width: int, embedding_width: int, merge_size: int = 1) -> None:
+    def __init__(
+        self,
+        width: int,
+        embedding_width: int,
+        merge_size: int = 1,
+        statistics: StatisticsKind = "channel",
+        tokens: int = 1,
+    ) -> None:
         super().__init__()
         self.merge_size = merge_size
-        self.register_buffer("mean_D", torch.zeros(width))
-        self.register_buffer("variance_D", torch.ones(width))
+        shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}.get(statistics)
+        self.register_buffer("mean_D", None if shape is None else torch.zeros(shape))
+        self.register_buffer("variance_D", None if shape is None else torch.ones(shape))
         self.layers = nn.Sequential(
             nn.Linear(merge_size**2 * width, embedding_width),
             nn.GELU(),
@@ -35,15 +46,38 @@ class Connector(nn.Module):
         )
 
     def set_statistics(self, mean_D: Tensor, variance_D: Tensor) -> None:
-        """Record the mean and variance of each channel of the states to be read."""
-        self.mean_D.copy_(mean_D)
-        self.variance_D.copy_(variance_D)
+        """Record mean and variance of the states to be read, in their own dtype.
+
+        States are standardised in that dtype or in theirs, whichever is wider: float32 statistics in float32.
+        """
+        assert self.mean_D is not None, "states are read as they are"
+        assert mean_D.shape == variance_D.shape == self.mean_D.shape, f"{mean_D.shape} is not {self.mean_D.shape}"
+        device = self.mean_D.device
+        self.mean_D, self.variance_D = mean_D.to(device, copy=True), variance_D.to(device, copy=True)
+
+    def mean_states(self, hidden_NTD: Tensor) -> Tensor:
+        """States of such a shape that are zero once they are standardised."""
+        return torch.zeros_like(hidden_NTD) if self.mean_D is None else self.mean_D.expand_as(hidden_NTD)
 
     def forward(self, hidden_NTD: Tensor) -> Tensor:
-        """(N, T, D) to (N, T / merge_size^2, embedding width). Raises InvalidRequest for tokens that do not merge."""
-        standard_NTD = (hidden_NTD.float() - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
-        embedded: Tensor = self.layers(self._merged(standard_NTD).to(next(self.layers.parameters()).dtype))
+        """(N, T, D) to (N, T / merge_size^2, embedding width).
+
+        Raises InvalidRequest for tokens that do not merge, or of another number than each has statistics.
+        """
+        standard_NTD = self._merged(self._standardised(hidden_NTD))
+        embedded: Tensor = self.layers(standard_NTD.to(next(self.layers.parameters()).dtype))
         return embedded
+
+    def _standardised(self, hidden_NTD: Tensor) -> Tensor:
+        if self.mean_D is None or self.variance_D is None:
+            return hidden_NTD
+        tokens = hidden_NTD.shape[1]
+        if self.mean_D.dim() == 2 and len(self.mean_D) != tokens:
+            raise InvalidRequest(
+                f"a verifier with statistics of each of {len(self.mean_D)} tokens reads pictures of as many, not of "
+                f"{tokens}: draw them at the generator's own size"
+            )
+        return (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
 
     def _merged(self, tokens_NTD: Tensor) -> Tensor:
         """Squares of neighbours as one token; the tokens of a picture stand row by row."""
@@ -58,10 +92,3 @@ class Connector(nn.Module):
             )
         squares = tokens_NTD.reshape(count, side // size, size, side // size, size, width).transpose(2, 3)
         return squares.reshape(count, tokens // size**2, size**2 * width)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moved with the weights, but never rounded with them: float16 does not hold every variance."""
-        statistics = self.mean_D, self.variance_D
-        super()._apply(fn, recurse)
-        self.mean_D, self.variance_D = (each.to(self.mean_D.device) for each in statistics)
-        return self

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.exact_buffers import ExactBuffers
 
 
-class YesNoModel(nn.Module):
+class YesNoModel(ExactBuffers):
     """A connector and a language model that reads its output between two runs of text tokens.
 
     With a `head` (hidden size to 1) the answer is a number read off the last hidden state instead of a next token.
