@@ -1,10 +1,12 @@
 """Reading model folders: every problem becomes one line that names the file and what is wrong with it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from warnings import catch_warnings, simplefilter
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -15,6 +17,7 @@ from forejudge.errors import CheckpointError, ForejudgeError
 
 Config = TypeVar("Config", bound=BaseModel)
 Shape = tuple[int, ...]
+_WEIGHTS = "model.safetensors"
 
 
 def read_config(path: Path, kind: type[Config]) -> Config:
@@ -31,28 +34,56 @@ def read_config(path: Path, kind: type[Config]) -> Config:
         raise CheckpointError(f"{path}: {field}: {first['msg']}") from None
 
 
-def load_strictly(module: nn.Module, path: Path) -> None:
-    """Fill a module from a safetensors file. Raises CheckpointError naming a missing, extra or misshapen tensor."""
+def load_strictly(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:
+    """`fill_strictly` from a safetensors file."""
     with named_file(path):
         tensors = load_file(path)
+    fill_strictly(module, tensors, path, keep_dtypes=keep_dtypes)
+
+
+def fill_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, keep_dtypes: bool = False) -> None:
+    """Fill a module with tensors that come from `path`, in its own dtypes or, if they are kept, in theirs.
+
+    Raises CheckpointError naming a missing, extra or misshapen tensor.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     both = sorted(expected.keys() & found.keys())
     misshapen = [(name, found[name], expected[name]) for name in both if found[name] != expected[name]]
     _refuse(path, expected.keys() - found.keys(), found.keys() - expected.keys(), misshapen)
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=keep_dtypes)
 
 
-def local_folder(name: str) -> Path:
-    """A model's folder: as it is, or downloaded by its hub id. Raises CheckpointError where neither is to be had."""
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model's folder as transformers saves it: in one safetensors file, or in several with an index.
+
+    Raises CheckpointError for a file that is missing or truncated.
+    """
+    index, names = folder / f"{_WEIGHTS}.index.json", [_WEIGHTS]
+    if index.is_file():
+        with named_file(index):
+            names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+    tensors: dict[str, Tensor] = {}
+    for path in (folder / name for name in names):
+        with named_file(path):
+            tensors |= load_file(path)
+    return tensors
+
+
+def local_folder(name: str, also: Sequence[str] = ()) -> Path:
+    """A model's folder: as it is, or downloaded by its hub id, with further files of the patterns `also`.
+
+    Raises CheckpointError where neither is to be had.
+    """
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model")
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md", *also]
     with named_file(Path(name)), quiet_libraries():
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]))
+        return Path(snapshot_download(name, allow_patterns=patterns))
 
 
 def rounded_bytes(weight: Tensor) -> bytes:
@@ -104,6 +135,24 @@ def load_library_model(
     return model
 
 
+def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Any:
+    """A model of transformers, of class `kind`, from its config and tensors that come from `path`.
+
+    Raises CheckpointError naming a missing, extra or misshapen tensor.
+    """
+    with named_file(path), quiet_libraries():
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=dtype,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    _refuse(path, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+    return model
+
+
 def load_tokenizer(kind: Any, folder: Path) -> Any:
     """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
 
@@ -126,7 +175,8 @@ def _refuse(
     complaints = [f"tensor {name} is missing" for name in sorted(missing)]
     complaints += [f"tensor {name} is not part of the model" for name in sorted(extra)]
     complaints += [
-        f"tensor {name} has shape {tuple(found)}, expected {tuple(expected)}" for name, found, expected in misshapen
+        f"tensor {name} has shape {tuple(found)}, expected {tuple(expected)}"
+        for name, found, expected in sorted(misshapen)
     ]
     if complaints:
         raise CheckpointError(f"{path}: {complaints[0]}")
@@ -164,3 +214,11 @@ def quiet_libraries() -> Iterator[None]:
             library.set_verbosity(verbosity)
             if bars:
                 library.enable_progress_bar()
+
+
+@contextmanager
+def renamed_in_transformers() -> Iterator[None]:
+    """For names that every version that we allow has, and the newest ones warn about."""
+    with catch_warnings():
+        simplefilter("ignore", FutureWarning)
+        yield

@@ -1,9 +1,11 @@
-"""`forejudge verifier`: what a folder holds, in words."""
+"""`forejudge verifier`: what a folder holds, in words, and the way from and to the published layout."""
 
 import json
 from pathlib import Path
 
+from safetensors.torch import load_file
 from tests.cli.command import CommandLine, refusal
+from tests.verifiers.official import OFFICIAL, RECORDED
 
 from forejudge.verifiers.language_model import VerifierConfig
 
@@ -42,3 +44,55 @@ def test_an_aligned_connector_has_no_figures(forejudge: CommandLine, aligned: Pa
 
 def test_a_folder_that_is_no_verifier_is_named(forejudge: CommandLine) -> None:
     assert "nowhere/verifier.json is missing" in refusal(forejudge("verifier", "show", "nowhere"), 1)
+
+
+def imported(forejudge: CommandLine, out: Path) -> str:
+    """What the command says."""
+    mean, variance = RECORDED.statistics("channel", "bf16")
+    generator = OFFICIAL / "sana-sprint-tiny"
+    named = ("--statistics", mean, variance, "--generator", generator)
+    outcome = forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", out, *named)
+    assert outcome.status == 0, outcome
+    return outcome.out
+
+
+def test_a_published_verifier_is_imported_step_by_step(forejudge: CommandLine, tmp_path: Path) -> None:
+    said = imported(forejudge, tmp_path / "verifier")
+    for told in (
+        "reads hidden:8, from block_7",
+        "on which weights of it the verifier was trained is not known",
+        "statistics of each channel in bfloat16: block_7_mean_bf16.pt and block_7_variance_bf16.pt",
+        f"written to {tmp_path / 'verifier'}",
+    ):
+        assert told in said
+    assert "[UNK]" not in said
+    shown = " ".join(forejudge("verifier", "show", tmp_path / "verifier").out.split())
+    assert "generator's weights not known" in shown
+
+
+def test_clip_is_imported_with_another_tower_and_a_resized_vocabulary(forejudge: CommandLine, tmp_path: Path) -> None:
+    tower = OFFICIAL / "openai" / "clip-tiny-vision"
+    named = ("--vision-tower", tower, "--generator", OFFICIAL / "sana-sprint-tiny")
+    outcome = forejudge("verifier", "import", OFFICIAL / "vhs-tiny-clip", tmp_path / "verifier", *named)
+    assert outcome.status == 0, outcome
+    assert f"reads clip, from the vision tower {tower}" in outcome.out
+    assert "[UNK] is added and the vocabulary goes from 1152 to 960 rows" in outcome.out
+    assert "own weights of a vision tower are not read" in outcome.out
+
+
+def test_an_imported_verifier_is_exported_again(forejudge: CommandLine, tmp_path: Path) -> None:
+    imported(forejudge, tmp_path / "verifier")
+    outcome = forejudge("verifier", "export", tmp_path / "verifier", tmp_path / "published")
+    assert outcome.status == 0, outcome
+    names = load_file(tmp_path / "published" / "model.safetensors").keys()
+    assert names == load_file(OFFICIAL / "vhs-tiny-96" / "model.safetensors").keys()
+
+
+def test_a_refused_import_leaves_nothing(forejudge: CommandLine, tmp_path: Path) -> None:
+    line = refusal(forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", tmp_path / "verifier"), 1)
+    assert "--generator GENERATOR" in line
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "verifier").mkdir()
+    (tmp_path / "verifier" / "kept").touch()
+    line = refusal(forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", tmp_path / "verifier"), 2)
+    assert "is there already" in line

@@ -1,4 +1,4 @@
-"""`forejudge verifier`: what a trained verifier is."""
+"""`forejudge verifier`: what a trained verifier is, and verifiers from and to the published layout."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from typer import Argument
+from typer import Argument, Option
 
-group = typer.Typer(help="Look at a verifier.")
+group = typer.Typer(help="Look at a verifier, import a published one, export one.")
 
 
 @group.callback()
 def root() -> None:
-    """Look at a verifier."""
+    """Look at a verifier, import a published one, export one."""
 
 
 @group.command()
@@ -30,7 +30,7 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     table.add_row("reads", config.reads)
     for name, value in config.generator:
         table.add_row(f"generator's {name.replace('_', ' ')}", str(value))
-    table.add_row("generator's weights", config.generator_fingerprint)
+    table.add_row("generator's weights", config.generator_fingerprint or "not known")
     table.add_row("question", config.question)
     table.add_row("calibration", "none" if config.calibration is None else _in_words(config.calibration.model_dump()))
     for name, value in _figures(folder / FIGURES_FILE).items():
@@ -38,6 +38,60 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     Console(highlight=False).print(table)
     if (folder / CARD_FILE).is_file():
         typer.echo(f"How it was made, and its licences: {folder / CARD_FILE}")
+
+
+@group.command("import")
+def import_(
+    source: Annotated[str, Argument(help="A published verifier: a folder or a hub id.")],
+    out: Annotated[Path, Argument(help="The folder to write.")],
+    statistics: Annotated[
+        tuple[Path, Path] | None,
+        Option(
+            metavar="MEAN VARIANCE",
+            help="Files with mean and variance of the hidden states (default: those that lie beside the verifier).",
+            show_default=False,
+        ),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        Option(
+            help="The generator it reads: a folder, a hub id or a known name, of which only configs are read "
+            "(default: SANA-Sprint 1.6B, where the width allows it)."
+        ),
+    ] = None,
+    vision_tower: Annotated[
+        str | None, Option(help="The CLIP tower, a folder or hub id (default: the one that the verifier names).")
+    ] = None,
+) -> None:
+    """Convert a verifier from its published layout once, and say all that was done and supposed."""
+    from forejudge.checkpoint import local_folder
+    from forejudge.files import whole_folder
+    from forejudge.verifiers.published import import_published
+    from forejudge.verifiers.published_source import PublishedSource
+    from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
+
+    with whole_folder(out) as folder:
+        found = local_folder(source, STATISTICS_PATTERNS)
+        imported = import_published(PublishedSource(found, source, statistics, generator, vision_tower))
+        imported.verifier.save_pretrained(folder)
+    for step in imported.steps:
+        typer.echo(step)
+    typer.echo(f"written to {out}")
+
+
+@group.command()
+def export(
+    source: Annotated[str, Argument(help="A verifier's folder or hub id.")],
+    out: Annotated[Path, Argument(help="The folder to write.")],
+) -> None:
+    """Write a verifier in the published layout, for the code that was released with it."""
+    from forejudge.checkpoint import local_folder
+    from forejudge.files import whole_folder
+    from forejudge.verifiers.published_export import export_published
+
+    with whole_folder(out) as folder:
+        export_published(local_folder(source), folder)
+    typer.echo(f"written to {out}")
 
 
 def _figures(path: Path) -> dict[str, float | None]:

@@ -1,18 +1,15 @@
 """The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file
+from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file, renamed_in_transformers
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import KNOWN_MODELS
 from forejudge.generators.base import Generator
@@ -39,7 +36,7 @@ class Trainee:
         config = LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="all-linear"
         )
-        with _renamed_in_transformers():
+        with renamed_in_transformers():
             self.model.language_model = get_peft_model(self.model.language_model, config)
         return self
 
@@ -47,7 +44,7 @@ class Trainee:
         """On the device it is trained on, its language model set up as the recipe asks."""
         language_model = self.model.to(device).language_model
         if recipe.gradient_checkpointing:
-            with _renamed_in_transformers():
+            with renamed_in_transformers():
                 language_model.gradient_checkpointing_enable({"use_reentrant": False})
         if device.type == "cpu" and recipe.precision == "bfloat16":
             language_model.set_attn_implementation("eager")  # a third faster: PyTorch's fused backward is slow there
@@ -116,11 +113,3 @@ def with_head(trainee: Trainee, seed: int) -> Trainee:
 def set_statistics(trainee: Trainee, statistics: tuple[Tensor, Tensor]) -> None:
     """Record what the connector standardises by."""
     trainee.model.connector.set_statistics(*statistics)
-
-
-@contextmanager
-def _renamed_in_transformers() -> Iterator[None]:
-    """For names that every version that we allow has, and the newest ones warn about."""
-    with catch_warnings():
-        simplefilter("ignore", FutureWarning)
-        yield

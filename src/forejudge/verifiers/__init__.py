@@ -15,7 +15,7 @@ _SCORES = re.compile(rf"{_CLIPSCORE}.+|[A-Za-z_][\w.]*:\w+")
 
 
 def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
-    """Load the verifier of a known model, a folder or a hub id; or a scorer of finished pictures.
+    """Load the verifier of a known model, a folder or a hub id, also in the published layout; or a scorer of pictures.
 
     That is "clipscore:" with CLIP's folder or hub id, or a function, spelt "module:function", that takes a prompt and
     pictures and gives a score for each. Raises InvalidRequest for an unknown name, CheckpointError for a folder that is
@@ -31,8 +31,15 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
             f"clipscore:FOLDER, module:function, or one of {', '.join(KNOWN_MODELS)}"
         )
     from forejudge.verifiers.language_model import LanguageModelVerifier
+    from forejudge.verifiers.published import import_published
+    from forejudge.verifiers.published_config import is_published
+    from forejudge.verifiers.published_source import PublishedSource
+    from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
 
-    return LanguageModelVerifier.from_pretrained(local_folder(source), name, device, dtype)
+    folder = local_folder(source, STATISTICS_PATTERNS)
+    if is_published(folder):
+        return import_published(PublishedSource(folder, name), device, dtype).verifier
+    return LanguageModelVerifier.from_pretrained(folder, name, device, dtype)
 
 
 def _picture_scores(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, PositiveInt
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from forejudge.checkpoint import (
@@ -32,7 +32,7 @@ from forejudge.generators.base import Architecture, Generator
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
-from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.connector import Connector, StatisticsKind
 from forejudge.verifiers.question import PUBLISHED_QUESTION, Question, check_question
 from forejudge.verifiers.reading import VISION_TOWER, Reading, ReadingName, reading_named
 from forejudge.verifiers.yes_no import YesNoModel
@@ -47,24 +47,32 @@ class VerifierConfig(BaseModel):
     """What a verifier reads (see `reading_named`), of which generator, and how it asks.
 
     With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
-    `spatial_merge_size` see `Connector`.
+    `spatial_merge_size` and `statistics` see `Connector`. On which weights of the generator it was trained is not known
+    of a verifier that was published without them: None. `published_config` is what its config.json said there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     generator: Architecture
-    generator_fingerprint: str
+    generator_fingerprint: str | None
     reads: ReadingName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     spatial_merge_size: PositiveInt = 1
+    statistics: StatisticsKind = "channel"
     has_head: bool = False
     calibration: Calibration | None = None
+    published_config: dict[str, JsonValue] | None = None
 
     @classmethod
     def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
         """For a generator at hand."""
         described = {"generator": generator.architecture, "generator_fingerprint": generator.fingerprint}
         return cls(**described, reads=reads, **fields)
+
+    def new_connector(self, width: int, embedding_width: int) -> Connector:
+        """Untrained, for tokens of `width` channels."""
+        tokens = self.generator.latent_size**2
+        return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, tokens)
 
 
 class LanguageModelVerifier(Verifier):
@@ -100,9 +108,8 @@ class LanguageModelVerifier(Verifier):
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
         reading = reading_named(config.reads, folder / VISION_TOWER)
         language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
-        width = reading.width(config.generator)
-        connector = Connector(width, language_model.config.hidden_size, config.spatial_merge_size)
-        load_strictly(connector, folder / CONNECTOR_FILE)
+        connector = config.new_connector(reading.width(config.generator), language_model.config.hidden_size)
+        load_strictly(connector, folder / CONNECTOR_FILE, keep_dtypes=True)
         head = nn.Linear(language_model.config.hidden_size, 1) if config.has_head else None
         if head is not None:
             load_strictly(head, folder / HEAD_FILE)
@@ -153,7 +160,7 @@ class LanguageModelVerifier(Verifier):
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
         self.reading.width(found)
-        if self.config.generator_fingerprint != generator.fingerprint:
+        if self.config.generator_fingerprint not in (None, generator.fingerprint):
             return [
                 f"verifier {self.name} was trained on weights {self.config.generator_fingerprint}, "
                 f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
@@ -163,18 +170,23 @@ class LanguageModelVerifier(Verifier):
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """See `Verifier.judge`."""
-        tokens_NTD = self.reading.tokens(candidates)
-        left, right = self.question.tokens_around_picture(prompt)
-        left_NL, right_NL = (
-            torch.tensor(tokens, device=tokens_NTD.device).expand(len(candidates), -1) for tokens in (left, right)
-        )
-        answered = self.model(tokens_NTD.to(self._dtype), left_NL, right_NL)
+        answered = self.answered(prompt, candidates)
         if self.model.head is not None:
             return [self._verdict(value) for value in answered[:, 0].tolist()]
         return [
             self._verdict(yes - no, yes - no, math.exp(yes), math.exp(no))
             for yes, no in answered[:, self.answers].tolist()
         ]
+
+    @torch.no_grad()
+    def answered(self, prompt: str, candidates: Candidates) -> Tensor:
+        """What `YesNoModel` answers of each candidate: log-probabilities of the first new token (N, V), or a number."""
+        tokens_NTD = self.reading.tokens(candidates)
+        left, right = self.question.tokens_around_picture(prompt)
+        left_NL, right_NL = (
+            torch.tensor(tokens, device=tokens_NTD.device).expand(len(candidates), -1) for tokens in (left, right)
+        )
+        return self.model(tokens_NTD, left_NL, right_NL)
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]

@@ -1,0 +1,94 @@
+"""A verifier of ours written in the published layout, tensors bit for bit, for the code that its authors released."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from forejudge.checkpoint import load_tensors, load_tokenizer, named_file, read_config
+from forejudge.device import dtype_name
+from forejudge.errors import InvalidRequest
+from forejudge.files import write_json
+from forejudge.verifiers.language_model import CONFIG_FILE, CONNECTOR_FILE, LANGUAGE_MODEL, VerifierConfig
+from forejudge.verifiers.published import CONNECTOR_PREFIX
+from forejudge.verifiers.published_config import HIDDEN, PUBLISHED_CONFIG_FILE, described_language_model
+from forejudge.verifiers.published_statistics import Statistics, write_statistics
+from forejudge.verifiers.published_tokenizer import write_tokenizer
+from forejudge.verifiers.published_vocabulary import INPUT_EMBEDDINGS
+from forejudge.verifiers.question import PUBLISHED_QUESTION
+
+_LAYERS = "layers."
+_FIRST = "layers.0.weight"
+_ALWAYS = {
+    "model_type": "llava_qwen",
+    "architectures": ["LlavaQwenForCausalLM"],
+    "image_aspect_ratio": "pad",
+    "flatten_vae_output": True,
+    "mm_patch_merge_type": "flat",
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_patch_token": False,
+    "mm_use_im_start_end": False,
+    "mm_vision_select_layer": -2,
+    "swap": False,
+    "tokenizer_padding_side": "right",
+    "use_mm_proj": True,
+}
+
+
+def export_published(source: Path, folder: Path) -> None:
+    """Write the verifier's folder `source` into the existing `folder`.
+
+    Of a calibration and of a generator the layout says nothing. Raises InvalidRequest for what it has no place for,
+    CheckpointError for a folder that is incomplete.
+    """
+    config = read_config(source / CONFIG_FILE, VerifierConfig)
+    with named_file(source / LANGUAGE_MODEL):
+        language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
+    _check(config, language_model.model_type)
+    with named_file(source / CONNECTOR_FILE):
+        connector = load_file(source / CONNECTOR_FILE)
+    layers = {name: tensor for name, tensor in connector.items() if name.startswith(_LAYERS)}
+    tensors = load_tensors(source / LANGUAGE_MODEL)
+    tensors |= {CONNECTOR_PREFIX + name.removeprefix(_LAYERS): tensor for name, tensor in layers.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    described = config.published_config or described_language_model(language_model) | _reading(config, layers)
+    weights = {"torch_dtype": dtype_name(layers[_FIRST].dtype), "vocab_size": len(tensors[INPUT_EMBEDDINGS])}
+    write_json(folder / PUBLISHED_CONFIG_FILE, described | weights)
+    if config.statistics != "none":
+        statistics = Statistics(config.statistics, connector["mean_D"], connector["variance_D"])
+        write_statistics(statistics, folder, _block(config))
+    write_tokenizer(load_tokenizer(AutoTokenizer, source / LANGUAGE_MODEL), folder)
+
+
+def _check(config: VerifierConfig, language_model: str) -> None:
+    """Raises InvalidRequest naming what the layout has no place for."""
+    published = config.published_config or {}
+    reads_clip_plainly = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
+    unplaced = {
+        f"a language model of type {language_model}": language_model != "qwen2",
+        f"a verifier that reads {config.reads}": not (config.reads.startswith(HIDDEN) or reads_clip_plainly),
+        "a question of its own": config.question != PUBLISHED_QUESTION,
+        "merged tokens": config.spatial_merge_size != 1,
+        "a head": config.has_head,
+    }
+    for what, is_here in unplaced.items():
+        if is_here:
+            raise InvalidRequest(f"the published layout has no place for {what}")
+
+
+def _reading(config: VerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
+    """What config.json says of a verifier that was never published."""
+    width = layers[_FIRST].shape[1]
+    return _ALWAYS | {
+        "hidden_dim": width,
+        "mm_hidden_size": width,
+        "mm_vision_tower": HIDDEN,
+        "mm_vision_select_feature": f"block_{_block(config)}",
+        "mm_vision_normalize": config.statistics != "none",
+    }
+
+
+def _block(config: VerifierConfig) -> int:
+    return int(config.reads.partition(":")[2]) - 1

@@ -1,0 +1,87 @@
+"""Mean and variance beside a published verifier: pickled tensors, of which the shape says what they are of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from forejudge.checkpoint import named_file
+from forejudge.device import dtype_name
+from forejudge.errors import CheckpointError
+from forejudge.verifiers.connector import StatisticsKind
+
+STATISTICS_PATTERNS = ("*block_*_mean*.pt", "*block_*_variance*.pt")
+_KIND_IN_NAME = {"channel": "", "token": "_token", "global": "_global"}
+_DTYPE_IN_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of each channel (D,), of each token (T, 1) or of all values (1,), as `Connector` holds them."""
+
+    kind: StatisticsKind
+    mean_D: Tensor
+    variance_D: Tensor
+
+    def __str__(self) -> str:
+        of = "all values" if self.kind == "global" else f"each {self.kind}"
+        return f"statistics of {of} in {dtype_name(self.mean_D.dtype)}"
+
+
+def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
+    """The files of mean and variance of a block that lie in a folder. Raises CheckpointError for none or several."""
+    means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
+    if len(means) != 1 or len(variances) != 1:
+        found = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
+        raise CheckpointError(
+            f"{folder} holds {found or 'no statistics'}, expected one block_{block}_mean*.pt and one "
+            f"block_{block}_variance*.pt"
+        )
+    return means[0], variances[0]
+
+
+def read_statistics(paths: tuple[Path, Path], width: int, tokens: int) -> Statistics:
+    """From files of shape (1, width), (tokens,) or (1,), in their own dtype.
+
+    Raises CheckpointError for another shape, for one that may be either, and for values that are no statistics.
+    """
+    mean, variance = (_tensor(path) for path in paths)
+    kind = _kind(paths[0], tuple(mean.shape), width, tokens)
+    if variance.shape != mean.shape:
+        raise CheckpointError(
+            f"{paths[1]} has shape {tuple(variance.shape)}, {paths[0]} has {tuple(mean.shape)}: expected the same"
+        )
+    if (variance < 0).any():
+        raise CheckpointError(f"{paths[1]} holds values below 0: expected variances")
+    shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}[kind]
+    return Statistics(kind, mean.reshape(shape), variance.reshape(shape))
+
+
+def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
+    """The files that `read_statistics` reads, under their usual names."""
+    shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
+    ending = _KIND_IN_NAME[statistics.kind] + "_" + _DTYPE_IN_NAME[statistics.mean_D.dtype]
+    for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):
+        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{ending}.pt")
+
+
+def _tensor(path: Path) -> Tensor:
+    with named_file(path):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, Tensor) or found.dtype not in _DTYPE_IN_NAME or not found.isfinite().all():
+        raise CheckpointError(f"{path} is no statistic: expected a tensor of finite floating-point numbers")
+    return found
+
+
+def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int) -> StatisticsKind:
+    if shape == (1,):
+        return "global"
+    if shape == (1, width):
+        return "channel"
+    if shape == (tokens,) and tokens != width:
+        return "token"
+    raise CheckpointError(
+        f"{path} has shape {shape}, which {'may be either' if shape == (tokens,) else 'is none'} of (1, {width}) for "
+        f"each channel, ({tokens},) for each token and (1,) for all values: save it in the shape that is meant"
+    )

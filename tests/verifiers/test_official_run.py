@@ -1,0 +1,83 @@
+"""The official best-of-N, from noise to picture, candidate for candidate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tests.doubles import CPU
+from tests.verifiers.official import DTYPES, OFFICIAL
+
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.sana_sprint import SanaSprint
+from forejudge.types import IMAGE, latent_stage, prefix_stage
+from forejudge.verifiers.official_score import official_scores
+from forejudge.verifiers.published import import_published
+from forejudge.verifiers.published_source import PublishedSource
+
+CANDIDATES = range(3)
+EXPECTED = load_file(OFFICIAL / "expected_e2e.safetensors")
+RUNS = json.loads((OFFICIAL / "expected_e2e.json").read_text())["runs"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded generator, whose text encoder ran without the soft cap that its config names."""
+    folder = tmp_path_factory.mktemp("official") / "generator"
+    shutil.copytree(OFFICIAL / "sana-sprint-tiny", folder)
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_logit_softcapping": None}))
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["fp32", "bf16"])
+def test_the_official_run_is_followed_to_the_picture(folder: Path, mode: str) -> None:
+    generator = load_generator(str(folder), CPU, DTYPES[mode])
+    assert isinstance(generator, SanaSprint)
+    mean, variance = (OFFICIAL / f"norm/e2e/block_7_{name}_{mode}.pt" for name in ("mean", "variance"))
+    source = PublishedSource(OFFICIAL / "vhs-tiny-96", "vhs", (mean, variance), str(folder))
+    verifier = import_published(source, dtype=DTYPES[mode]).verifier
+    assert verifier.check(generator) == []
+    for prompt in RUNS[mode]["prompts"]:
+        index, tolerance = prompt["prompt_index"], 2e-6 if mode == "fp32" else 2e-2
+        noise_NCHW = torch.cat([EXPECTED[f"prompt{index}.cand{row}.noise"] for row in CANDIDATES])
+        conditioning = generator.encode(prompt["prompt"], Sampling(height=256, width=256))
+        drawn = generator.start(conditioning, tuple(CANDIDATES), noise_NCHW=noise_NCHW)
+        drawn = generator.advance(drawn, verifier.reads)
+        scores = official_scores(verifier, prompt["prompt"], drawn)
+        assert scores == pytest.approx(prompt["scores"], abs=tolerance)
+        winner = int(np.argmax(scores))
+        assert winner == prompt["best_index"]
+        if mode == "fp32":
+            for row in CANDIDATES:
+                recorded = EXPECTED.get(f"fp32.prompt{index}.cand{row}.block7")
+                if recorded is not None:
+                    torch.testing.assert_close(drawn.tensor(prefix_stage(8))[[row]], recorded, rtol=0, atol=1e-5)
+            finished = generator.advance(drawn[[winner]], [latent_stage(), IMAGE])
+            scaled_NCHW = finished.tensor(latent_stage()) / generator.autoencoder.config.scaling_factor
+            recorded = EXPECTED[f"fp32.prompt{index}.winner.vae_input"]
+            torch.testing.assert_close(scaled_NCHW, recorded, rtol=0, atol=1e-5)
+            if index == 0:
+                assert_same_picture(finished.pictures[0], OFFICIAL / "expected_e2e_winner.png")
+
+
+def assert_same_picture(picture: Image.Image, path: Path) -> None:
+    """But for a few values that fall between two steps."""
+    with Image.open(path) as recorded:
+        apart = np.abs(np.asarray(picture, dtype=int) - np.asarray(recorded, dtype=int))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 1e-3
+
+
+def test_noise_that_is_given_is_what_the_seeds_would_draw(folder: Path) -> None:
+    generator: Generator = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(generator, SanaSprint)
+    conditioning = generator.encode("a photo of a cow", Sampling(height=256, width=256))
+    drawn = generator.start(conditioning, (5, 6))
+    again = generator.start(conditioning, (5, 6), noise_NCHW=drawn.state.noisy_NCHW / generator.sigma)
+    assert torch.equal(again.state.noisy_NCHW, drawn.state.noisy_NCHW)

@@ -1,0 +1,124 @@
+"""Verifiers written in the published layout: nothing is lost on the way there and back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.verifiers.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, loaded
+
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.miniature.language_model import new_language_model
+from forejudge.miniature.tokenizers import qwen2_tokenizer
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.made_for import architecture_named
+from forejudge.verifiers.published_export import export_published
+from forejudge.verifiers.published_source import PublishedSource
+from forejudge.verifiers.question import PUBLISHED_QUESTION
+from forejudge.verifiers.yes_no import YesNoModel
+
+GENERATOR = str(OFFICIAL / "sana-sprint-tiny")
+
+
+def exported(verifier: LanguageModelVerifier, folder: Path) -> Path:
+    """The verifier's folder, and from that its published one."""
+    verifier.save_pretrained(folder / "ours")
+    (folder / "published").mkdir()
+    export_published(folder / "ours", folder / "published")
+    return folder / "published"
+
+
+@pytest.mark.parametrize("norm", ["channel", "token", "global"])
+@pytest.mark.parametrize("mode", DTYPES)
+def test_there_and_back_every_bit_is_the_same(tmp_path: Path, norm: str, mode: str) -> None:
+    source = RECORDED.hidden_verifier(norm, mode)
+    folder = exported(loaded(source, dtype=None), tmp_path)
+    before, after = (load_file(each / "model.safetensors") for each in (source.folder, folder))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert torch.equal(after[name], tensor), name
+    assert json.loads((folder / "config.json").read_text()) == json.loads((source.folder / "config.json").read_text())
+    for path in source.statistics_files or ():
+        assert torch.equal(torch.load(folder / path.name, weights_only=True), torch.load(path, weights_only=True))
+
+    again = loaded(PublishedSource(folder, "again", generator=GENERATOR), DTYPES[mode])
+    states = candidates(RECORDED.states(STATES[mode])["act_2"])
+    assert again.judge("a star", states) == loaded(source, DTYPES[mode]).judge("a star", states)
+
+
+def test_a_vocabulary_that_import_changed_is_not_changed_again(tmp_path: Path) -> None:
+    source = RECORDED.clip_verifier()
+    folder = exported(loaded(source, dtype=None), tmp_path)
+    before, after = (load_file(each / "model.safetensors") for each in (source.folder, folder))
+    own = {name for name in before if "vision_tower" not in name}
+    assert after.keys() == own
+    assert all(torch.equal(after[name], before[name]) for name in own - {"model.embed_tokens.weight"})
+    assert torch.equal(after["model.embed_tokens.weight"][:959], before["model.embed_tokens.weight"][:959])
+    described = json.loads((folder / "config.json").read_text())
+    assert described == json.loads((source.folder / "config.json").read_text()) | {"vocab_size": 960}
+    again = loaded(PublishedSource(folder, "again", vision_tower=source.vision_tower))
+    assert torch.equal(again.model.language_model.get_input_embeddings().weight, after["model.embed_tokens.weight"])
+
+
+def test_its_tokenizer_is_written_as_transformers_4_reads_it(tmp_path: Path) -> None:
+    """Which knows no list of extra special tokens, and may read the vocabulary apart."""
+    folder = exported(loaded(RECORDED.hidden_verifier(), dtype=None), tmp_path)
+    written = json.loads((folder / "tokenizer_config.json").read_text())
+    assert not {"extra_special_tokens", "backend"} & written.keys()
+    assert written["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+    assert written["added_tokens_decoder"]["915"]["content"] == "<|im_end|>"
+    assert json.loads((folder / "vocab.json").read_text())["yes"] == 260
+    assert len((folder / "merges.txt").read_text().splitlines()) > 100
+
+
+def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str = "hidden:8") -> LanguageModelVerifier:
+    """One that was never published."""
+    torch.manual_seed(0)
+    tokenizer = qwen2_tokenizer([PUBLISHED_QUESTION])
+    architecture = architecture_named(GENERATOR)
+    config = VerifierConfig(
+        generator=architecture,
+        generator_fingerprint="0123456789abcdef",
+        reads=reads,
+        question=question,
+        spatial_merge_size=merge_size,
+    )
+    width = architecture.width if reads != "latent" else architecture.latent_channels
+    connector = Connector(width, 64, merge_size)
+    connector.set_statistics(torch.randn(width), torch.rand(width))
+    model = YesNoModel(connector, new_language_model(tokenizer, 64, 2))
+    return LanguageModelVerifier("trained", config, model, tokenizer)
+
+
+def test_one_that_was_never_published_judges_alike_when_it_is(tmp_path: Path) -> None:
+    verifier = trained()
+    folder = exported(verifier, tmp_path)
+    again = loaded(PublishedSource(folder, "again", generator=GENERATOR))
+    states = candidates(torch.randn(2, 64, 96))
+    assert again.judge("a star", states) == verifier.judge("a star", states)
+    described = json.loads((folder / "config.json").read_text())
+    assert described["rope_theta"] == verifier.model.language_model.config.rope_parameters["rope_theta"]
+    assert described["torch_dtype"] == "float32"
+    assert "rope_parameters" not in described
+
+
+@pytest.mark.parametrize(
+    ("verifier", "said"),
+    [
+        (lambda: trained(merge_size=2), "merged tokens"),
+        (lambda: trained(question="<image> {prompt}?"), "a question of its own"),
+        (lambda: trained(reads="latent"), "a verifier that reads latent"),
+    ],
+)
+def test_what_the_layout_has_no_place_for_is_refused(tmp_path: Path, verifier: object, said: str) -> None:
+    assert callable(verifier)
+    with pytest.raises(InvalidRequest, match=f"has no place for {said}"):
+        exported(verifier(), tmp_path)
+
+
+def test_a_folder_that_is_no_verifier_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"verifier\.json is missing"):
+        export_published(tmp_path, tmp_path / "published")
