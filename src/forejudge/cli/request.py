@@ -25,6 +25,7 @@ class ModelOptions:
     device: str | None
     dtype: str | None
     batch_size: int | None
+    judge_step: int | None
 
     def load(self) -> "BestOfN":
         """Load both."""
@@ -41,6 +42,7 @@ class SamplingOptions:
     guidance_scale: float | None
     height: int | None
     width: int | None
+    lora_scale: float | None
 
     def build(self) -> "Sampling":
         """Raises InvalidRequest naming the option that no image can be drawn with."""

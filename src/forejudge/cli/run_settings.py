@@ -25,6 +25,7 @@ class RunSettings(BaseModel):
     generator: str
     verifier: str
     dtype: str
+    judge_step: int
     n: int | None
     budget_ms: float | None
     until: float | None
@@ -44,6 +45,7 @@ class RunSettings(BaseModel):
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
             dtype=models["dtype"],
+            judge_step=models["judge_step"],
             n=limits.cap if limits.reason_at_cap == "n" else None,
             budget_ms=limits.budget_ms,
             until=limits.until,

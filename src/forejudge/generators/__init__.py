@@ -2,9 +2,10 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +13,10 @@ from torch import nn
 from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators.base import Generator
+from forejudge.generators.spelling import split_options
+
+if TYPE_CHECKING:
+    from forejudge.generators.stepwise import StepwiseGenerator
 
 _MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
@@ -41,30 +46,36 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
 }
 
 
-def as_generator(pipeline: Any, name: str = "a pipeline given by the caller") -> Generator:
-    """Wrap a diffusers pipeline, which stays as it is. Raises InvalidRequest for a class that is not supported."""
+def as_generator(
+    pipeline: Any, name: str = "a pipeline given by the caller", options: Mapping[str, Any] | None = None
+) -> Generator:
+    """Wrap a diffusers pipeline, which stays as it is; `options` are fields of its generator's options.
+
+    Raises InvalidRequest for a class that is not supported, or an option that it has not.
+    """
     kind = type(pipeline).__name__
     if kind not in ARCHITECTURES:
         raise InvalidRequest(f"{kind} is not supported; supported are {', '.join(ARCHITECTURES)}")
     module, class_name = ARCHITECTURES[kind]
-    generator: Generator = getattr(importlib.import_module(module), class_name)(pipeline, name)
-    return generator
+    architecture: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
+    return architecture(pipeline, name, architecture.options_type.of(pipeline, options or {}))
 
 
 def load_generator(name: str, device: torch.device, dtype: torch.dtype) -> Generator:
-    """Load a known model, a folder or a hub id.
+    """Load a known model, a folder or a hub id, with options after it as `split_options` reads them.
 
     Raises CheckpointError for a folder that is incomplete, InvalidRequest for a pipeline that is not supported.
     """
-    known = KNOWN_MODELS.get(name)
-    source = known.generator if known else name
+    model, options = split_options(name)
+    known = KNOWN_MODELS.get(model)
+    source = known.generator if known else model
     if not Path(source).exists() and source.count("/") != 1:
         raise InvalidRequest(
             f"unknown generator {name!r}: expected a folder, a hub id such as owner/model, or one of "
             f"{', '.join(KNOWN_MODELS)}"
         )
     folder = Path(source) if Path(source).exists() else _downloaded(source)
-    return as_generator(_load_pipeline(folder, dtype).to(device), name)
+    return as_generator(_load_pipeline(folder, dtype).to(device), name, options)
 
 
 def _downloaded(hub_id: str) -> Path:

@@ -8,6 +8,7 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,6 +160,13 @@ class LanguageModelVerifier(Verifier):
                 f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
             ]
         return []
+
+    def in_step(self, step: int) -> "LanguageModelVerifier":
+        """See `Verifier.in_step`."""
+        moved = copy(self)
+        moved.reading = self.reading.in_step(step)
+        moved.reads = frozenset({moved.reading.stage})
+        return moved
 
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
