@@ -9,7 +9,8 @@ import torch
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
 
-from forejudge.generators.sana_split import SanaHidden, SanaInput, prefix, run_blocks, suffix
+from forejudge.generators.adaln_single import AdaLNSingleHidden
+from forejudge.generators.sana_split import SanaInput, prefix, run_blocks, suffix
 
 BLOCKS = 4
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -127,7 +128,7 @@ def test_rows_of_a_state_go_on_alone(transformer: SanaTransformer2DModel) -> Non
 def test_rows_of_a_state_hold_no_memory_of_the_others(transformer: SanaTransformer2DModel) -> None:
     chosen = prefix(transformer, inputs(3), 2)[[1]]
     tensors = [value for value in vars(chosen).values() if isinstance(value, Tensor)]
-    assert len(tensors) == len(fields(SanaHidden)) - 1
+    assert len(tensors) == len(fields(AdaLNSingleHidden)) - 1
     for tensor in tensors:
         assert len(tensor) == 1
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

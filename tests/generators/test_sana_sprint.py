@@ -1,6 +1,5 @@
 """SANA-Sprint that can stop anywhere: the same pictures, bit for bit, as the pipeline's own call."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 import torch
 from diffusers import SanaSprintPipeline
 from tests.doubles import PROMPT, call_plainly, load_pipeline
+from tests.pipeline_state import state_of
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
@@ -131,25 +131,6 @@ def test_each_part_may_have_its_own_dtype(tiny_generator: Path, halved: tuple[st
     candidate = drawn(SanaSprint(pipeline, "tiny"), SEEDS[:1], prefix_stage(2), IMAGE, steps=2)
     plain = pixels(call_plainly(pipeline, [SEEDS[0]], steps=2))
     assert np.array_equal(pixels(candidate.pictures), plain)
-
-
-def state_of(pipeline: SanaSprintPipeline) -> dict[str, Any]:
-    """Everything of a pipeline that somebody could change."""
-    models = {part: model for part, model in pipeline.components.items() if isinstance(model, torch.nn.Module)}
-    modules = [module for model in models.values() for module in model.modules()]
-    weights = {(part, name): tensor for part, model in models.items() for name, tensor in model.state_dict().items()}
-    return {
-        "weights": {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in weights.items()},
-        "gradients": [weight.requires_grad for model in models.values() for weight in model.parameters()],
-        "configs": {part: str(model.config) for part, model in models.items()},
-        "pipeline": dict(pipeline.config),
-        "scheduler": {key: str(value) for key, value in vars(pipeline.scheduler).items()},
-        "tokenizer": str(pipeline.tokenizer),
-        "padding side": pipeline.tokenizer.padding_side,
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules],
-        "forwards": [vars(module).get("forward") for module in modules],
-        "training": [module.training for module in modules],
-    }
 
 
 def test_the_caller_s_pipeline_is_left_as_it_was(tiny_generator: Path) -> None:
