@@ -12,18 +12,19 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from tests.folders import copied
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Gemma2Model
+from transformers import AutoModelForCausalLM, Gemma2Model, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from forejudge.checkpoint import (
     load_library_model,
     load_strictly,
+    load_tokenizer,
     named_file,
     quiet_libraries,
     read_config,
     weights_digest,
 )
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
 
 Change = Callable[[dict[str, Tensor]], object]
 
@@ -160,6 +161,17 @@ def test_libraries_are_quiet_only_while_they_load(capfd: pytest.CaptureFixture[s
         for library, verbosity in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
     assert "unheard" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "protobuf"])
+def test_a_sentencepiece_model_names_the_extra_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    (tmp_path / "spiece.model").touch()
+    for known in ("sentencepiece", "protobuf"):
+        monkeypatch.setattr(f"transformers.utils.is_{known}_available", lambda is_there=known != package: is_there)
+    with pytest.raises(MissingExtra, match=rf"{package} is not installed: pip install 'forejudge\[sentencepiece\]'"):
+        load_tokenizer(T5Tokenizer, tmp_path)
 
 
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:

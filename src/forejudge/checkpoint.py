@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from forejudge.errors import CheckpointError, ForejudgeError
+from forejudge.errors import CheckpointError, ForejudgeError, MissingExtra
 
 Config = TypeVar("Config", bound=BaseModel)
 Shape = tuple[int, ...]
@@ -107,16 +107,27 @@ def load_library_model(
 def load_tokenizer(kind: Any, folder: Path) -> Any:
     """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
 
-    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary.
+    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
+    one whose vocabulary is a SentencePiece model that nothing installed can read.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        _require_sentencepiece()
     with named_file(folder), quiet_libraries():
         tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     files = sorted(tokenizer.vocab_files_names.values())
     if not any((folder / name).is_file() for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
     return tokenizer
+
+
+def _require_sentencepiece() -> None:
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    for package, is_there in (("sentencepiece", is_sentencepiece_available), ("protobuf", is_protobuf_available)):
+        if not is_there():
+            raise MissingExtra(package, "sentencepiece")
 
 
 def _refuse(

@@ -4,7 +4,6 @@ A test file of an architecture inherits these classes and says what is tested: b
 and by module fixtures `transformer` (of a split) or `folder` (a pipeline's, with its options) and `generator`.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from tests.doubles import PROMPT
+from tests.pipeline_state import state_of
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
@@ -312,24 +312,3 @@ def load_plainly(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 def pixels(pictures: Any) -> np.ndarray:
     """(N, H, W, 3), of a type that can be subtracted."""
     return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
-
-
-def state_of(pipeline: Any) -> dict[str, Any]:
-    """Everything of a pipeline that somebody could change."""
-    parts = pipeline.components
-    models = {part: model for part, model in parts.items() if isinstance(model, nn.Module)}
-    modules = [module for model in models.values() for module in model.modules()]
-    weights = {(part, name): tensor for part, model in models.items() for name, tensor in model.state_dict().items()}
-    tokenizers = {part: tokenizer for part, tokenizer in parts.items() if part.startswith("tokenizer")}
-    return {
-        "weights": {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in weights.items()},
-        "gradients": [weight.requires_grad for model in models.values() for weight in model.parameters()],
-        "configs": {part: str(model.config) for part, model in models.items()},
-        "pipeline": dict(pipeline.config),
-        "attributes": sorted(vars(pipeline)),
-        "scheduler": {key: str(value) for key, value in vars(pipeline.scheduler).items()},
-        "tokenizers": {part: (str(tokenizer), tokenizer.padding_side) for part, tokenizer in tokenizers.items()},
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules],
-        "forwards": [vars(module).get("forward") for module in modules],
-        "training": [module.training for module in modules],
-    }

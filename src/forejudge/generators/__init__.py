@@ -43,6 +43,7 @@ KNOWN_MODELS: dict[str, KnownModel] = {
 # Class of a diffusers pipeline -> the module and class that split it.
 ARCHITECTURES: dict[str, tuple[str, str]] = {
     "SanaSprintPipeline": ("forejudge.generators.sana_sprint", "SanaSprint"),
+    "PixArtAlphaPipeline": ("forejudge.generators.pixart", "PixArt"),
 }
 
 

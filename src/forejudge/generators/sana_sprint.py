@@ -14,12 +14,13 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.errors import InvalidRequest
+from forejudge.generators.adaln_single import AdaLNSingleHidden
 from forejudge.generators.base import Architecture, Options, Sampling
 from forejudge.generators.forward_context import check_hooks, execution_device
 from forejudge.generators.gemma import without_softcap
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.sana_split import SanaHidden, SanaInput, prefix, run_blocks, suffix
+from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.prompts import check_prompt, without_padding
+from forejudge.generators.sana_split import SanaInput, prefix, run_blocks, suffix
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
 from forejudge.noise import noise_batch
@@ -60,7 +61,7 @@ class SanaConditioning:
     guidance_N: Tensor
     times: Tensor
     latent_shape: tuple[int, int, int]
-    size: tuple[int, int]
+    size: Size
 
 
 class SanaSprint(StepwiseGenerator):
@@ -108,9 +109,8 @@ class SanaSprint(StepwiseGenerator):
         return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, times, shape, size)
 
     def trim(self, conditioning: SanaConditioning) -> SanaConditioning:
-        """See `Generator.trim`. Masked tokens are left out of attention; they are all at the end."""
-        length = int(conditioning.mask_NL.sum())
-        text_NLD, mask_NL = conditioning.text_NLD[:, :length], conditioning.mask_NL[:, :length]
+        """See `Generator.trim`. Masked tokens are left out of attention."""
+        text_NLD, mask_NL = without_padding(conditioning.text_NLD, conditioning.mask_NL)
         return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
 
     def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
@@ -119,7 +119,7 @@ class SanaSprint(StepwiseGenerator):
     def _laid_out(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW * self.sigma
 
-    def _prefix(self, state: StepState, blocks: int) -> SanaHidden:
+    def _prefix(self, state: StepState, blocks: int) -> AdaLNSingleHidden:
         count, conditioning = len(state.seeds), state.conditioning
         share_N = noise_share(self._angle(state).expand(count))
         inputs = SanaInput(
@@ -131,10 +131,10 @@ class SanaSprint(StepwiseGenerator):
         )
         return prefix(self.transformer, inputs, blocks)
 
-    def _run_blocks(self, hidden: SanaHidden, first: int, last: int) -> SanaHidden:
+    def _run_blocks(self, hidden: AdaLNSingleHidden, first: int, last: int) -> AdaLNSingleHidden:
         return run_blocks(self.transformer, hidden, first, last)
 
-    def _suffix(self, hidden: SanaHidden, blocks: int) -> Tensor:
+    def _suffix(self, hidden: AdaLNSingleHidden, blocks: int) -> Tensor:
         return suffix(self.transformer, hidden, blocks)
 
     def _latents(self, state: StepState) -> Tensor:
@@ -145,14 +145,7 @@ class SanaSprint(StepwiseGenerator):
         return noised_again(self._clean(state), fresh_NCHW, state.conditioning.times[state.step + 1])
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
-        scaled_NCHW = latents_NCHW / self.autoencoder.config.scaling_factor
-        decoded_NCHW = self.autoencoder.decode(scaled_NCHW, return_dict=False)[0]
-        processor, (height, width) = self.pipeline.image_processor, conditioning.size
-        if decoded_NCHW.shape[-2:] != (height, width):
-            decoded_NCHW = processor.resize_and_crop_tensor(decoded_NCHW, width, height)
-        pictures = tuple(processor.postprocess(decoded_NCHW, output_type="pil"))
-        self._given.maybe_free_model_hooks()  # of enable_model_cpu_offload
-        return pictures
+        return decoded(self._given, latents_NCHW, conditioning.size)
 
     def _clean(self, state: StepState) -> Tensor:
         return clean_latents(state.finished, state.noisy, self._angle(state), self.sigma)
@@ -171,18 +164,11 @@ class SanaSprint(StepwiseGenerator):
         )
         return scheduler.timesteps
 
-    def _sizes(self, sampling: Sampling) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    def _sizes(self, sampling: Sampling) -> tuple[Size, tuple[int, int, int]]:
         """The size asked for, in pixels, and the shape of the latents drawn for it."""
         factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
-        size = height, width = sampling.height or default * factor, sampling.width or default * factor
-        if self.options.use_resolution_binning and default == _BINNED_SIZE:
-            bins = self.pipeline.image_processor.classify_height_width_bin(height, width, ratios=ASPECT_RATIO_1024_BIN)
-            height, width = bins
-        unit = max(factor, _SIDE_UNIT)
-        if height % unit or width % unit:
-            raise InvalidRequest(
-                f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {unit}"
-            )
+        bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None
+        size, (height, width) = picture_sizes(sampling, default * factor, max(factor, _SIDE_UNIT), bins)
         return size, (self.architecture.latent_channels, height // factor, width // factor)
 
     def _check_prompt(self, prompt: str, instruction: str) -> None:
