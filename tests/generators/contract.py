@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
-from tests.doubles import PROMPT
+from tests.doubles import CPU, PROMPT
 from tests.pipeline_state import state_of
 from torch import Tensor, nn
 
@@ -231,6 +232,8 @@ class GeneratorContract:
         assert np.array_equal(pixels(candidate.pictures), plain)
 
     def test_the_callers_pipeline_is_left_as_it_was(self, pipeline: Any) -> None:
+        """But for what its own first call leaves: transformers keeps hooks that gather hidden states."""
+        self.call_plainly(pipeline, SEEDS[:1], self.sampling())
         pipeline.scheduler.timesteps = torch.arange(7)
         for part, tokenizer in pipeline.components.items():
             if part.startswith("tokenizer"):
@@ -238,6 +241,16 @@ class GeneratorContract:
         before = state_of(pipeline)
         self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
         assert state_of(pipeline) == before
+
+    def test_an_offloaded_pipeline_draws_the_same(self, generator: Generator, pipeline: Any) -> None:
+        """As `enable_sequential_cpu_offload` leaves it, but for the device on which its parts run."""
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                cpu_offload(part, CPU)
+        offloaded = as_generator(pipeline, options=generator.options.model_dump())
+        assert (offloaded.device, offloaded.fingerprint) == (CPU, generator.fingerprint)
+        found, expected = (self.drawn(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
+        assert np.array_equal(pixels(found.pictures), pixels(expected.pictures))
 
     @pytest.mark.parametrize("prompt", ["", "  \n\t "])
     def test_an_empty_prompt_is_refused(self, generator: Generator, prompt: str) -> None:
