@@ -179,8 +179,9 @@ class PixArt(StepwiseGenerator):
         if self.transformer.config.sample_size != _TOLD_ITS_SIZE:
             return None, None
         height, width = conditioning.drawn_size
-        like = {"dtype": self.dtype, "device": self.device}
-        return torch.tensor([[height, width]] * count, **like), torch.tensor([[height / width]] * count, **like)
+        resolution_N2 = torch.tensor([[height, width]] * count, dtype=self.dtype, device=self.device)
+        aspect_ratio_N1 = torch.tensor([[height / width]] * count, dtype=self.dtype, device=self.device)
+        return resolution_N2, aspect_ratio_N1
 
 
 def _check_sampling(sampling: Sampling) -> None:
