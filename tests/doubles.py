@@ -1,6 +1,6 @@
 """What the engine's tests share: stand-ins that follow a script, and a plain diffusers call to compare with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +88,20 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprin
     return pipeline
 
 
-def call_plainly(pipeline: SanaSprintPipeline, seeds: list[int], steps: int = 1, output_type: str = "pil") -> Any:
+def call_plainly(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    arguments = {
+        "intermediate_timesteps": None,
+        "height": 64,
+        "width": 64,
+        "use_resolution_binning": False,
+        "complex_human_instruction": None,
+        **changes,
+    }
     return pipeline(
         PROMPT,
         num_inference_steps=steps,
-        intermediate_timesteps=None,
-        height=64,
-        width=64,
-        use_resolution_binning=False,
-        complex_human_instruction=None,
         num_images_per_prompt=len(seeds),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type=output_type,
+        **arguments,
     ).images

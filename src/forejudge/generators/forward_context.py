@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
@@ -34,14 +35,18 @@ def as_in_forward(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None]:
 
 def execution_device(module: nn.Module) -> torch.device:
     """Where a module runs, which is not where an offloaded one lies."""
-    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return next(module.parameters()).device if device is None else torch.device(device)
+    device: torch.device = get_module_execution_device(module)
+    return device
 
 
 def stored_weight(module: nn.Module, name: str) -> Tensor:
     """A parameter or buffer of the module itself, wherever offloading keeps it."""
     weight: Tensor = getattr(module, name)
-    return module._hf_hook.weights_map[name] if weight.is_meta else weight  # type: ignore[union-attr, index]
+    if not weight.is_meta:
+        return weight
+    with as_in_forward(module):
+        fetched: Tensor = getattr(module, name)
+        return fetched.clone()
 
 
 def check_hooks(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Sampling
+from forejudge.generators.forward_context import execution_device
 
 Size = tuple[int, int]  # height and width, in pixels
 
@@ -30,11 +31,11 @@ def picture_sizes(
     return asked, (height, width)
 
 
-def decoded(pipeline: Any, latents_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
-    """Latents as pictures of a size, resized and cropped where they were drawn in another."""
-    scaled_NCHW = latents_NCHW / pipeline.vae.config.scaling_factor
-    decoded_NCHW = pipeline.vae.decode(scaled_NCHW, return_dict=False)[0]
-    processor, (height, width) = pipeline.image_processor, size
+def decoded(pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+    """Latents in the autoencoder's own scale as pictures of a size, resized and cropped where drawn in another."""
+    autoencoder, processor, (height, width) = pipeline.vae, pipeline.image_processor, size
+    scaled_NCHW = scaled_NCHW.to(execution_device(autoencoder), autoencoder.dtype)
+    decoded_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
     if decoded_NCHW.shape[-2:] != size:
         decoded_NCHW = processor.resize_and_crop_tensor(decoded_NCHW, width, height)
     pictures = tuple(processor.postprocess(decoded_NCHW, output_type="pil"))

@@ -138,7 +138,7 @@ class PixArt(StepwiseGenerator):
         return noisy_NCHW
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
-        return decoded(self.pipeline, latents_NCHW, conditioning.size)
+        return decoded(self.pipeline, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _step(self, state: StepState) -> tuple[Tensor, Tensor]:
         """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""

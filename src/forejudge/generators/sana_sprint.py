@@ -145,7 +145,7 @@ class SanaSprint(StepwiseGenerator):
         return noised_again(self._clean(state), fresh_NCHW, state.conditioning.times[state.step + 1])
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
-        return decoded(self._given, latents_NCHW, conditioning.size)
+        return decoded(self._given, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _clean(self, state: StepState) -> Tensor:
         return clean_latents(state.finished, state.noisy, self._angle(state), self.sigma)
