@@ -1,5 +1,6 @@
 """Untrained PixArt pipelines of the library's own classes, small enough to be made in a second."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def save_tiny_pixart(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def call_plainly(pipeline: PixArtAlphaPipeline, seeds: list[int], steps: int = 1, **changes: Any) -> Any:
+def call_plainly(pipeline: PixArtAlphaPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     is_dmd = isinstance(pipeline.scheduler, DDPMScheduler)
     options = {

@@ -24,7 +24,7 @@ from forejudge.generators.forward_context import check_hooks, execution_device
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput, prefix, run_blocks, suffix
 from forejudge.generators.prompts import check_prompt, without_padding
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch, noise_source
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
@@ -179,16 +179,13 @@ class PixArt(StepwiseGenerator):
         if self.transformer.config.sample_size != _TOLD_ITS_SIZE:
             return None, None
         height, width = conditioning.drawn_size
-        like = {"dtype": self.dtype, "device": self.device}
-        return torch.tensor([[height, width]] * count, **like), torch.tensor([[height / width]] * count, **like)
+        resolution_N2 = torch.tensor([[height, width]] * count, dtype=self.dtype, device=self.device)
+        aspect_ratio_N1 = torch.tensor([[height / width]] * count, dtype=self.dtype, device=self.device)
+        return resolution_N2, aspect_ratio_N1
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    if sampling.guidance_scale not in (None, 0, 1):
-        raise InvalidRequest(
-            f"guidance_scale = {sampling.guidance_scale:g}: PixArt in one to a few steps draws without guidance, leave "
-            "it out"
-        )
+    check_without_guidance(sampling, "PixArt in one to a few steps")
     if sampling.lora_scale != 1:
         raise InvalidRequest(
             f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not weigh adapters, merge them into "

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
+from forejudge.checkpoint import load_strictly, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
-from forejudge.files import write_text
 from forejudge.generators.base import OPTIONS_FILE
 from forejudge.generators.sana_sprint import SanaSprintOptions
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
@@ -19,15 +18,16 @@ from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.classifier_training import classifier_loss, held_out_accuracy
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
+from forejudge.miniature.generator import GeneratorParts, assemble
+from forejudge.miniature.generator_training import GeneratorTraining
 from forejudge.miniature.language_model import (
     held_out_perplexity,
     language_model_loss,
     language_model_tokenizer,
     new_language_model,
 )
-from forejudge.miniature.recipe import Recipe
-from forejudge.miniature.training_loop import TrainingSettings, train
+from forejudge.miniature.recipe import Recipe, keep_recipe
+from forejudge.miniature.training_loop import train
 from forejudge.miniature.verifier_build import VerifierBuild
 from forejudge.miniature.world import write_world
 from forejudge.progress import Report
@@ -62,16 +62,10 @@ class Build:
             raise InvalidRequest(f"unknown part {only!r}: expected one of {', '.join(PARTS)}")
         # Denormal gradients make a step on a CPU three times slower. Worker threads take this over when they start.
         torch.set_flush_denormal(True)
-        self._keep_recipe()
+        keep_recipe(self.folder, self.recipe)
+        self._work.mkdir(parents=True, exist_ok=True)
         for part in PARTS if only is None else (only,):
             getattr(self, f"_{part.replace('-', '_')}")()
-
-    def _keep_recipe(self) -> None:
-        path = self.folder / "recipe.json"
-        self._work.mkdir(parents=True, exist_ok=True)
-        if path.exists() and read_config(path, Recipe) != self.recipe:
-            raise InvalidRequest(f"{path} holds another recipe: build in another folder")
-        write_text(path, self.recipe.model_dump_json(indent=2) + "\n")
 
     @property
     def _work(self) -> Path:
@@ -91,26 +85,14 @@ class Build:
 
     def _generator(self) -> None:
         recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
-        torch.manual_seed(self.recipe.seed)
-        parts = GeneratorParts(recipe.shallow_blocks, recipe.width, decided_after=recipe.shallow_blocks)
-        shallow, first_seconds = self._train_generator("shallow generator", parts, autoencoder, recipe.shallow, seed=2)
-        parts = shallow.deepened(recipe.blocks)
-        deep, seconds = self._train_generator("generator", parts, autoencoder, recipe.deep, seed=3)
+        training = GeneratorTraining(recipe, self.recipe.seed, autoencoder, self._work, self.device, self.report)
+        deep, seconds = training.run(GeneratorParts)
         folder = self.folder / "generator"
         with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
             assemble(deep, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
         options = SanaSprintOptions(complex_human_instruction=None, intermediate_timesteps=None)
         (folder / OPTIONS_FILE).write_text(options.model_dump_json(exclude_unset=True) + "\n")
-        (folder / "README.md").write_text(generator_card(recipe, self._made(first_seconds + seconds)))
-
-    def _train_generator(
-        self, part: str, parts: GeneratorParts, autoencoder: AutoencoderDC, settings: TrainingSettings, seed: int
-    ) -> tuple[GeneratorParts, float]:
-        parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = GeneratorLoss(parts, autoencoder, self.recipe.generator.compiled)
-        loss_at_step = loss.at(settings.batch_size, self.recipe.seed + seed)
-        checkpoint = self._work / f"{part.replace(' ', '_')}.checkpoint"
-        return train(part, parts, loss_at_step, settings, checkpoint, self.report)
+        (folder / "README.md").write_text(generator_card(recipe, self._made(seconds)))
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"
