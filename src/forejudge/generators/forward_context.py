@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
@@ -34,14 +35,24 @@ def as_in_forward(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None]:
 
 def execution_device(module: nn.Module) -> torch.device:
     """Where a module runs, which is not where an offloaded one lies."""
-    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return next(module.parameters()).device if device is None else torch.device(device)
+    for hook in _hooks(module):
+        if (device := getattr(hook, "execution_device", None)) is not None:
+            return torch.device(device)
+    return next(module.parameters()).device
 
 
 def stored_weight(module: nn.Module, name: str) -> Tensor:
     """A parameter or buffer of the module itself, wherever offloading keeps it."""
     weight: Tensor = getattr(module, name)
-    return module._hf_hook.weights_map[name] if weight.is_meta else weight  # type: ignore[union-attr, index]
+    if weight.is_meta:
+        (weight,) = [hook.weights_map[name] for hook in _hooks(module) if getattr(hook, "weights_map", None)]
+    return weight
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    """accelerate's, of the module itself."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    return () if hook is None else getattr(hook, "hooks", (hook,))
 
 
 def check_hooks(module: nn.Module) -> None:
