@@ -43,18 +43,6 @@ def load_strictly(module: nn.Module, path: Path) -> None:
     module.load_state_dict(tensors)
 
 
-def local_folder(name: str) -> Path:
-    """A model's folder: as it is, or downloaded by its hub id. Raises CheckpointError where neither is to be had."""
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model")
-    from huggingface_hub import snapshot_download
-
-    with named_file(Path(name)), quiet_libraries():
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]))
-
-
 def rounded_bytes(weight: Tensor) -> bytes:
     """A tensor rounded to bfloat16, so that the dtype in use does not matter to a hash of it."""
     return weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()

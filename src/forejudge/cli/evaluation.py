@@ -105,7 +105,7 @@ class Asked:
             verifiers = with_controls(compared) if self.controls else compared
             plain = self._plain(generator, benchmark, device, dtype)
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
-        drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        drawn = self._evaluation(generator, verifiers, benchmark, most, generator.defaults)
         main = replace(drawn, second_evaluators=also)
         return Suite(out, main, compared, plain, report)
 
@@ -118,7 +118,8 @@ class Asked:
             other = BlackBox.from_pretrained(name, device, dtype)
             drawn |= {f"{Path(name).name}, {count} steps": (other, count) for count in self.steps or (1,)}
         return {
-            name: self._evaluation(by, {}, benchmark, 1, Sampling(steps=count)) for name, (by, count) in drawn.items()
+            name: self._evaluation(by, {}, benchmark, 1, by.defaults.model_copy(update={"steps": count}))
+            for name, (by, count) in drawn.items()
         }
 
     def _evaluation(

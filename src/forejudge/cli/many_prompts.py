@@ -61,7 +61,7 @@ def _load(request: Request, left: list[Sample]) -> "BestOfN":
 
 def _check_prompts(left: list[Sample], request: Request, best: "BestOfN") -> None:
     """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
-    sampling = request.sampling.build()
+    sampling = request.sampling.build(best.generator.defaults)
     with waiting("checking prompts"):
         for line in dict.fromkeys(sample.line for sample in left):
             try:

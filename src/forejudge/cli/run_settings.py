@@ -12,6 +12,7 @@ from forejudge.checkpoint import read_config
 from forejudge.cli.request import Request, given
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
+from forejudge.generators import find_spec
 from forejudge.generators.base import Sampling
 
 _FILE = "settings.json"
@@ -39,7 +40,7 @@ class RunSettings(BaseModel):
         """Raises InvalidRequest for limits and sampling that cannot be."""
         models = _with_defaults(BestOfN.from_pretrained, vars(request.models))
         search = _with_defaults(BestOfN.__call__, vars(request.search))
-        limits = request.search.limits()
+        limits, spec = request.search.limits(), find_spec(models["generator"])
         return cls(
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
@@ -51,7 +52,7 @@ class RunSettings(BaseModel):
             seed=search["seed"],
             seeds=search["seeds"],
             images_per_prompt=request.images_per_prompt,
-            sampling=request.sampling.build(),
+            sampling=request.sampling.build(spec.sampling if spec else None),
         )
 
     def check(self, folder: Path) -> None:

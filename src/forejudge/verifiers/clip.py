@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-from forejudge.checkpoint import load_library_model, local_folder, named_file, quiet_libraries
+from forejudge.checkpoint import load_library_model, named_file, quiet_libraries
 from forejudge.generators.base import Architecture
+from forejudge.hub import local_folder
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.reading import VISION_TOWER, Reading
 

@@ -23,12 +23,12 @@ from forejudge.checkpoint import (
     load_library_model,
     load_strictly,
     load_tokenizer,
-    local_folder,
     quiet_libraries,
     read_config,
 )
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
+from forejudge.hub import fetch
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
@@ -96,7 +96,8 @@ class LanguageModelVerifier(Verifier):
         dtype: torch.dtype = torch.float32,
     ) -> "LanguageModelVerifier":
         """Load a verifier's folder, or a hub id. Raises CheckpointError for a missing, truncated or foreign file."""
-        folder = local_folder(str(folder))
+        source = fetch(str(folder))
+        folder = source.folder
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
         reading = reading_named(config.reads, folder / VISION_TOWER)
         language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
@@ -109,8 +110,8 @@ class LanguageModelVerifier(Verifier):
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
         model = YesNoModel(connector, language_model, head).to(device, dtype)
         reading.to(torch.device(device), dtype)
-        verifier = cls(name or str(folder), config, model, tokenizer, reading)
-        verifier.folder = folder
+        verifier = cls(name or str(source), config, model, tokenizer, reading)
+        verifier.folder, verifier.source = folder, source
         return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -1,0 +1,57 @@
+"""Generators by name: a short one, a folder or a hub id. The class of the pipeline decides which of ours splits it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Generator
+from forejudge.generators.pipeline import PipelineIndex
+from forejudge.generators.spec import KNOWN_MODELS, GeneratorSpec, find_spec
+from forejudge.hub import is_hub_id
+
+# Class of a diffusers pipeline -> the module and class that split it.
+ARCHITECTURES: dict[str, tuple[str, str]] = {
+    "SanaSprintPipeline": ("forejudge.generators.sana_sprint", "SanaSprint"),
+}
+
+
+def as_generator(pipeline: Any, name: str = "a pipeline given by the caller") -> Generator:
+    """Wrap a diffusers pipeline, which stays as it is. Raises InvalidRequest for a class that is not supported."""
+    kind = type(pipeline).__name__
+    if kind not in ARCHITECTURES:
+        raise InvalidRequest(f"{kind} is not supported; supported are {', '.join(ARCHITECTURES)}")
+    module, class_name = ARCHITECTURES[kind]
+    generator: Generator = getattr(importlib.import_module(module), class_name)(pipeline, name)
+    return generator
+
+
+def load_generator(name: str, device: torch.device, dtype: torch.dtype) -> Generator:
+    """Load a known model, a folder or a hub id; of the hub also one revision, as `owner/model@REVISION`.
+
+    Raises CheckpointError for a folder that is incomplete, InvalidRequest for a pipeline that is not supported.
+    """
+    return load_spec(find_spec(name) or _unknown(name), device, dtype, name)
+
+
+def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, name: str | None = None) -> Generator:
+    """Load what a spec describes. `name` is what results call it, by default the spec's. Raises as `load_generator`."""
+    index = PipelineIndex.of(spec.pipeline)
+    if index.pipeline not in ARCHITECTURES:
+        raise InvalidRequest(f"{spec.pipeline} holds a {index.pipeline}; supported are {', '.join(ARCHITECTURES)}")
+    pipeline, sources = index.load(spec, device, dtype)
+    generator = as_generator(pipeline, name or spec.name)
+    generator.sources, generator.defaults = sources, spec.sampling
+    return generator
+
+
+def _unknown(name: str) -> GeneratorSpec:
+    """A spec that says no more than where it lies."""
+    if not Path(name).exists() and not is_hub_id(name):
+        raise InvalidRequest(
+            f"unknown generator {name!r}: expected a folder, a hub id such as owner/model or owner/model@revision, or "
+            f"one of {', '.join(KNOWN_MODELS)}"
+        )
+    return GeneratorSpec(name=name, pipeline=name, description="")
