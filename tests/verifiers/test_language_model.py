@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from tests.doubles import CPU, PROMPT
 from tests.folders import copied
+from tests.hub_cache import COMMIT, cached
 
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator
+from forejudge.hub import Source
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import Calibration
@@ -251,7 +254,7 @@ def test_nothing_is_unpickled(folder: Path) -> None:
     path = folder / "language_model" / "model.safetensors"
     torch.save(load_file(path), path.with_name("pytorch_model.bin"))
     path.unlink()
-    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+    assert_refused(folder, f"{folder / 'language_model'} holds no .safetensors file, only pytorch_model.bin")
 
 
 def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +265,7 @@ def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: py
     }
     path.write_text(json.dumps(config))
     (path.parent / "code.py").write_text("from pathlib import Path\nPath(__file__).with_name('was_run').touch()\n")
-    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+    assert_refused(folder, f"{folder / 'language_model'} asks for code of its own (auto_map in config.json)")
     assert not list(folder.rglob("was_run"))
     assert capfd.readouterr() == ("", "")
 
@@ -288,6 +291,26 @@ def test_its_card_goes_with_it_to_the_hub(folder: Path, tmp_path: Path, monkeypa
     assert load(folder).push_to_hub("me/verifier", private=True, token="secret") == "https://hub/me/verifier/commit/1"
     assert (uploaded / "README.md").read_text() == "the card"
     assert judged(load(uploaded)) == judged(load(folder))
+
+
+def test_a_cached_verifier_is_loaded_without_a_network(
+    folder: Path, verifier: LanguageModelVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = cached(tmp_path / "hub", "owner/verifier", folder)
+    for name, revision in (("owner/verifier", None), (f"owner/verifier@{COMMIT}", COMMIT)):
+        found = load_verifier(name, CPU, torch.float32)
+        assert found.name == name
+        assert found.source == Source("owner/verifier", snapshot, revision, COMMIT)
+        assert found.judge(PROMPT, candidates()) == judged(verifier)
+    with pytest.raises(CheckpointError, match="owner/verifier@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
+        load_verifier("owner/verifier@v2", CPU, torch.float32)
+
+
+def test_the_frequencies_of_positions_are_never_rounded(tiny_verifier: Path) -> None:
+    """A language model that is loaded in full and rounded later has them rounded too, and knows places less well."""
+    buffers = load(tiny_verifier, torch.bfloat16).model.language_model.named_buffers()
+    assert {buffer.dtype for name, buffer in buffers if "inv_freq" in name} == {torch.float32}
 
 
 def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:

@@ -75,7 +75,7 @@ class PipelineIndex:
 
         kind = self._class_of(part)
         if issubclass(kind, nn.Module):
-            return load_library_model(kind, folder, dtype, extra_allowed=True).to(device)
+            return load_library_model(kind, folder, dtype, device, extra_allowed=True)
         return load_tokenizer(kind, folder) if issubclass(kind, PreTrainedTokenizerBase) else None
 
     def _class_of(self, part: str) -> type:

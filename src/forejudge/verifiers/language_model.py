@@ -99,8 +99,8 @@ class LanguageModelVerifier(Verifier):
         source = fetch(str(folder))
         folder = source.folder
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
-        reading = reading_named(config.reads, folder / VISION_TOWER)
-        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
+        reading = reading_named(config.reads, folder / VISION_TOWER, dtype)
+        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, dtype, device)
         width = reading.width(config.generator)
         connector = Connector(width, language_model.config.hidden_size, config.spatial_merge_size)
         load_strictly(connector, folder / CONNECTOR_FILE)
@@ -108,7 +108,8 @@ class LanguageModelVerifier(Verifier):
         if head is not None:
             load_strictly(head, folder / HEAD_FILE)
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
-        model = YesNoModel(connector, language_model, head).to(device, dtype)
+        # The language model keeps the frequencies of its positions in float32, so it is not moved again.
+        model = YesNoModel(connector.to(device, dtype), language_model, head and head.to(device, dtype))
         reading.to(torch.device(device), dtype)
         verifier = cls(name or str(source), config, model, tokenizer, reading)
         verifier.folder, verifier.source = folder, source
