@@ -22,7 +22,9 @@ from forejudge.hub import Source
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import Calibration
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.yes_no import YesNoModel
 
 CUT = prefix_stage(2)
 
@@ -168,6 +170,51 @@ def test_other_weights_are_a_warning_with_both_hashes(verifier: LanguageModelVer
     (warning,) = changed(verifier, generator_fingerprint="0123456789abcdef").check(generator)
     assert "0123456789abcdef" in warning
     assert generator.fingerprint in warning
+
+
+def test_statistics_of_other_channels_are_refused_with_both_widths(
+    verifier: LanguageModelVerifier, generator: Generator
+) -> None:
+    """A connector of another reading, put into a verifier by hand."""
+    model = YesNoModel(Connector(16, 64), verifier.model.language_model)
+    stranger = LanguageModelVerifier("stranger", verifier.config, model, verifier.tokenizer)
+    with pytest.raises(MismatchError, match=r"standardises 16 channels, but hidden:2 of .* has 64"):
+        stranger.check(generator)
+
+
+def test_a_config_that_reads_behind_the_last_block_is_refused_when_it_is_loaded(folder: Path) -> None:
+    path = folder / "verifier.json"
+    path.write_text(path.read_text().replace('"reads": "hidden:2"', '"reads": "hidden:5"'))
+    assert_refused(folder, "the verifier reads after 5 blocks, but the generator has only 4")
+
+
+class TestCommit:
+    """A verifier knows the commit of the hub that it was trained on, where there was one."""
+
+    @pytest.fixture
+    def from_the_hub(self, tiny_generator: Path) -> Generator:
+        found = load_generator(str(tiny_generator), CPU, torch.float32)
+        found.sources = (Source("owner/tiny", tiny_generator, "v1", COMMIT),)
+        return found
+
+    def test_it_is_kept(self, from_the_hub: Generator, generator: Generator) -> None:
+        assert VerifierConfig.of(from_the_hub, "hidden:2").generator_source == f"owner/tiny@{COMMIT}"
+        assert VerifierConfig.of(generator, "hidden:2").generator_source is None
+
+    @pytest.mark.parametrize("other", ["owner/tiny@" + "f" * 40, f"owner/copy@{COMMIT}"])
+    def test_another_one_is_a_warning_with_both(
+        self, verifier: LanguageModelVerifier, from_the_hub: Generator, other: str
+    ) -> None:
+        (warning,) = changed(verifier, generator_source=other).check(from_the_hub)
+        assert other in warning
+        assert f"owner/tiny@{COMMIT}" in warning
+
+    def test_where_either_is_unknown_there_is_none(
+        self, verifier: LanguageModelVerifier, from_the_hub: Generator, generator: Generator
+    ) -> None:
+        assert changed(verifier, generator_source=f"owner/tiny@{COMMIT}").check(from_the_hub) == []
+        assert changed(verifier, generator_source=f"owner/tiny@{COMMIT}").check(generator) == []
+        assert changed(verifier, generator_source=None).check(from_the_hub) == []
 
 
 def test_candidates_at_another_stage_are_no_use(verifier: LanguageModelVerifier) -> None:

@@ -11,6 +11,7 @@ from forejudge.cli.evaluation_judges import Judge, load_judges
 from forejudge.cli.figure_tables import print_figures
 from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
+from forejudge.cli.tables import show_warnings
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.benchmarks import Benchmark
@@ -101,7 +102,7 @@ class Asked:
             generator = load_generator(self.generator, device, dtype)
             compared = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in compared.values():
-                verifier.check(generator)
+                show_warnings(verifier.check(generator))
             verifiers = with_controls(compared) if self.controls else compared
             plain = self._plain(generator, benchmark, device, dtype)
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)

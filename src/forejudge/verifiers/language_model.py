@@ -8,6 +8,7 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +47,8 @@ COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # 
 class VerifierConfig(BaseModel):
     """What a verifier reads (see `reading_named`), of which generator, and how it asks.
 
-    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
+    `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
+    `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
     `spatial_merge_size` see `Connector`.
     """
 
@@ -54,6 +56,7 @@ class VerifierConfig(BaseModel):
 
     generator: Architecture
     generator_fingerprint: str
+    generator_source: str | None = None
     reads: ReadingName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     spatial_merge_size: PositiveInt = 1
@@ -63,8 +66,13 @@ class VerifierConfig(BaseModel):
     @classmethod
     def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
         """For a generator at hand."""
-        described = {"generator": generator.architecture, "generator_fingerprint": generator.fingerprint}
-        return cls(**described, reads=reads, **fields)
+        return cls(
+            generator=generator.architecture,
+            generator_fingerprint=generator.fingerprint,
+            generator_source=_commit_of(generator),
+            reads=reads,
+            **fields,
+        )
 
 
 class LanguageModelVerifier(Verifier):
@@ -154,13 +162,24 @@ class LanguageModelVerifier(Verifier):
                     f"verifier {self.name} reads a generator with {field} = {expected}, but {generator.name} has "
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
-        self.reading.width(found)
-        if self.config.generator_fingerprint != generator.fingerprint:
-            return [
-                f"verifier {self.name} was trained on weights {self.config.generator_fingerprint}, "
-                f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
-            ]
-        return []
+        width, statistics = self.reading.width(found), len(self.model.connector.mean_D)
+        if width != statistics:
+            raise MismatchError(
+                f"verifier {self.name} standardises {statistics} channels, but {self.reading.name} of {generator.name} "
+                f"has {width}: use the verifier that was trained for it"
+            )
+        return list(self._doubts(generator))
+
+    def _doubts(self, generator: Generator) -> Iterator[str]:
+        fingerprint, source = self.config.generator_fingerprint, self.config.generator_source
+        if fingerprint != generator.fingerprint:
+            yield (
+                f"verifier {self.name} was trained on weights {fingerprint}, {generator.name} has "
+                f"{generator.fingerprint}: its verdicts may not hold"
+            )
+        commit = _commit_of(generator)
+        if source and commit and source != commit:
+            yield f"verifier {self.name} was trained on {source}, this is {commit}: its verdicts may not hold"
 
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
@@ -201,3 +220,9 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
+
+
+def _commit_of(generator: Generator) -> str | None:
+    """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
+    weights = generator.sources[-1] if generator.sources else None
+    return str(weights) if weights and weights.commit else None
