@@ -15,7 +15,7 @@ from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
 from forejudge.costs import CostModel
-from forejudge.device import dtype_name, resolve_device, resolve_dtype
+from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
@@ -53,10 +53,10 @@ class BestOfN:
         verifier: str | None = None,
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str = AUTO,
         batch_size: int | None = None,
     ) -> "BestOfN":
-        """Load both. The verifier defaults to the one that goes with the generator.
+        """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
 
         Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
         """
@@ -66,7 +66,8 @@ class BestOfN:
             raise InvalidRequest(
                 f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(judged)}"
             )
-        where, kind = resolve_device(device), resolve_dtype(dtype)
+        where = resolve_device(device)
+        kind = resolve_dtype(dtype, where)
         return cls(
             load_generator(generator, where, kind),
             load_verifier(verifier or generator, where, kind),

@@ -69,10 +69,11 @@ def load(name: str, device: str | None, dtype: str | None, out: Path) -> "Loaded
     """The generator, once it is known that results can be written."""
     prepare_folder(out)
     with waiting("loading"):
-        from forejudge.device import resolve_device, resolve_dtype
+        from forejudge.device import AUTO, resolve_device, resolve_dtype
         from forejudge.generators import load_generator
 
-        return load_generator(name, resolve_device(device), resolve_dtype(dtype or "float32"))
+        where = resolve_device(device)
+        return load_generator(name, where, resolve_dtype(dtype or AUTO, where))
 
 
 def draw(

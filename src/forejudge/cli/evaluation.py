@@ -56,7 +56,8 @@ class Asked:
         part, combined = Shard.parse(shard), self.combinations
         prepare_folder(out)
         with StageProgress() as progress:
-            suite = self._suite(out, resolve_device(device), resolve_dtype(dtype), progress.show)
+            where = resolve_device(device)
+            suite = self._suite(out, where, resolve_dtype(dtype, where), progress.show)
             try:
                 suite.run(part)
             except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from forejudge.best_of_n import BestOfN
 from forejudge.checkpoint import read_config
 from forejudge.cli.request import Request, given
+from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 from forejudge.generators import find_spec
@@ -44,7 +45,7 @@ class RunSettings(BaseModel):
         return cls(
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
-            dtype=models["dtype"],
+            dtype=dtype_name(resolve_dtype(models["dtype"], resolve_device(models["device"]))),
             n=limits.cap if limits.reason_at_cap == "n" else None,
             budget_ms=limits.budget_ms,
             until=limits.until,

@@ -92,7 +92,7 @@ def median_milliseconds(work: Callable[[], object], rounds: int, device: torch.d
     for _ in range(rounds):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         took.append(1000 * (time.perf_counter() - started))
     return median(took)
