@@ -112,8 +112,8 @@ class TestLibraryModel:
     def folder(self, tiny_verifier: Path, part: str, tmp_path: Path) -> Path:
         return copied(tiny_verifier.parent / part, tmp_path / "model")
 
-    def load(self, kind: Any, folder: Path, **options: bool) -> nn.Module:
-        return load_library_model(kind, folder, torch.float32, **options)
+    def load(self, kind: Any, folder: Path, extra_allowed: bool = False) -> nn.Module:
+        return load_library_model(kind, folder, torch.float32, extra_allowed=extra_allowed)
 
     def test_a_wrong_tensor_is_named(self, kind: Any, folder: Path, weights: str) -> None:
         tensors = load_file(folder / weights)

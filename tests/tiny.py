@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from forejudge.generators import load_generator
-from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
+from forejudge.generators.base import OPTIONS_FILE
+from forejudge.generators.sana_sprint import SanaSprintOptions
 from forejudge.miniature.autoencoder import new_autoencoder
 from forejudge.miniature.generator import GeneratorParts, assemble
 from forejudge.miniature.language_model import language_model_tokenizer, new_language_model
@@ -23,7 +24,8 @@ def save_tiny_generator(folder: Path, seed: int, blocks: int = 4, width: int = 6
     torch.manual_seed(seed)
     parts = GeneratorParts(blocks, width, decided_after=blocks)
     assemble(parts, new_autoencoder()).save_pretrained(folder)
-    (folder / DEFAULTS_FILE).write_text(CallDefaults(complex_human_instruction=None).model_dump_json())
+    options = SanaSprintOptions(complex_human_instruction=None, intermediate_timesteps=None)
+    (folder / OPTIONS_FILE).write_text(options.model_dump_json(exclude_unset=True))
     return folder
 
 

@@ -35,14 +35,19 @@ class BestOfN:
     """A generator and a verifier that reads it, ready to pick the best of N.
 
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
-    None draws up to 32, as many as fit in memory. Raises MismatchError when the verifier cannot read the generator.
+    None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
+    verifier reads. Raises MismatchError when the verifier cannot read the generator.
     """
 
-    def __init__(self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None, judge_step: int = 0
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
+        if judge_step < 0:
+            raise InvalidRequest(f"judge_step = {judge_step} is no step: the first is 0")
         self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
-        self.verifier, self.batch_size = verifier, batch_size
+        self.verifier, self.batch_size = verifier.in_step(judge_step), batch_size
         self.warnings = tuple(verifier.check(self.generator))
         self.costs = CostModel(self.generator, verifier)
 
@@ -55,6 +60,7 @@ class BestOfN:
         device: str | None = None,
         dtype: str = AUTO,
         batch_size: int | None = None,
+        judge_step: int = 0,
     ) -> "BestOfN":
         """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
 
@@ -72,6 +78,7 @@ class BestOfN:
             load_generator(generator, where, kind),
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
+            judge_step=judge_step,
         )
 
     def __call__(
@@ -125,6 +132,7 @@ class BestOfN:
             seed=seed,
             image_index=image_index,
             sampling=sampling,
+            generator_options=self.generator.options.model_dump(),
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +38,7 @@ class Settings(_Record):
     seed: int | None
     image_index: int
     sampling: Sampling
+    generator_options: dict[str, Any]
     device: str
     dtype: str
     batch_size: int | None

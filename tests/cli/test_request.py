@@ -10,8 +10,8 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Sampling
 
 NOTHING = Request(
-    ModelOptions(None, None, None, None, None),
-    SamplingOptions(None, None, None, None),
+    ModelOptions(None, None, None, None, None, None),
+    SamplingOptions(None, None, None, None, None),
     SearchOptions(None, None, None, None, None, None, None),
     images_per_prompt=1,
     everything=False,
@@ -46,7 +46,7 @@ def test_options_that_were_not_given_are_left_to_the_library() -> None:
 
 def test_zero_is_given() -> None:
     search = replace(NOTHING.search, seed=0, n=4)
-    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None)))
+    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None, None)))
     assert (asked["seed"], asked["n"], asked["sampling"].steps, asked["sampling"].guidance_scale) == (0, 4, 2, 0.0)
 
 
@@ -69,4 +69,4 @@ def test_seeds_are_read_off_a_list() -> None:
 def test_sampling_is_checked_before_models_are_loaded(tmp_path: Path) -> None:
     models = replace(NOTHING.models, generator=str(tmp_path / "not looked for"))
     with pytest.raises(InvalidRequest, match="steps = 65"):
-        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None)).load()
+        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None, None)).load()

@@ -81,4 +81,6 @@ def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_sampling_is_named_in_full() -> None:
-    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, 4.5, None, None))) == RunSettings.of(NOTHING)
+    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))) == RunSettings.of(
+        NOTHING
+    )

@@ -50,7 +50,7 @@ def test_a_cached_generator_is_loaded_without_a_network(
         assert isinstance(generator, SanaSprint)
         assert generator.name == name
         assert generator.sources == (Source("owner/tiny", snapshot, revision, COMMIT),)
-        assert generator.instruction is None  # as the folder's own forejudge.json says
+        assert generator.options.complex_human_instruction is None  # as the folder's own forejudge.json says
     with pytest.raises(CheckpointError, match="owner/tiny@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
         load("owner/tiny@v2")
 
@@ -83,6 +83,17 @@ class TestSpec:
         generator = self.load(pipeline=str(tiny_generator), scheduler=changed)
         assert isinstance(generator, SanaSprint)
         assert generator.sigma == 0.25
+
+    def test_its_options_stand_between_those_asked_for_and_the_folder_s(
+        self, tiny_generator: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = {"name": "tiny", "pipeline": str(tiny_generator), "description": "", "options": {"max_timesteps": 1.5}}
+        monkeypatch.setitem(KNOWN_MODELS, "tiny", GeneratorSpec.model_validate(spec))
+        for name, expected in (("tiny", 1.5), ("tiny,max_timesteps=1.25", 1.25), (str(tiny_generator), 1.5708)):
+            generator = load_generator(name, CPU, torch.float32)
+            assert isinstance(generator, SanaSprint)
+            assert (generator.name, generator.options.max_timesteps) == (name, expected)
+            assert generator.options.complex_human_instruction is None
 
     def test_it_says_how_a_picture_is_drawn(self, tiny_generator: Path) -> None:
         assert self.load(pipeline=str(tiny_generator), sampling=Sampling(steps=2)).defaults == Sampling(steps=2)

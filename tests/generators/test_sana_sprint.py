@@ -13,8 +13,8 @@ from tests.doubles import PROMPT, call_plainly, load_pipeline
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
-from forejudge.generators.sana_sprint import DEFAULTS_FILE, SanaSprint
+from forejudge.generators.base import OPTIONS_FILE, Sampling
+from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 
 BLOCKS = 4
@@ -166,7 +166,7 @@ def test_a_pipeline_put_together_from_parts_works(pipeline: SanaSprintPipeline) 
     from_parts = SanaSprintPipeline(**pipeline.components)
     from_parts.set_progress_bar_config(disable=True)
     generator = SanaSprint(from_parts, "from parts")
-    assert generator.instruction is not None
+    assert generator.options.complex_human_instruction is not None
     plain = from_parts(
         PROMPT,
         num_inference_steps=1,
@@ -180,8 +180,8 @@ def test_a_pipeline_put_together_from_parts_works(pipeline: SanaSprintPipeline) 
 
 
 def test_the_folder_may_say_how_it_is_called(tiny_generator: Path, generator: SanaSprint) -> None:
-    assert (tiny_generator / DEFAULTS_FILE).is_file()
-    assert generator.instruction is None
+    assert (tiny_generator / OPTIONS_FILE).is_file()
+    assert generator.options.complex_human_instruction is None
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n\t "])
@@ -214,7 +214,7 @@ def test_a_prompt_is_refused_from_the_first_token_that_would_be_cut(
     assert len(words) in (298, 299, 300)
     assert "would be cut: " in refused
     assert refused.count("red") == 1
-    instruction = "\n".join(generator.instruction or [])
+    instruction = "\n".join(generator.options.complex_human_instruction or [])
     assert read == len(pipeline.tokenizer(instruction + " ".join(words)).input_ids)
 
 

@@ -58,10 +58,14 @@ ImagesPerPrompt = Annotated[
 
 Steps = Annotated[int | None, Option(help="Denoising steps (default: 1).", rich_help_panel=_DRAWING)]
 GuidanceScale = Annotated[
-    float | None, Option(help="How strictly the prompt is followed (default: 4.5).", rich_help_panel=_DRAWING)
+    float | None,
+    Option(help="How strictly the prompt is followed (default: the generator's own).", rich_help_panel=_DRAWING),
 ]
 Height = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
 Width = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
+LoraScale = Annotated[
+    float | None, Option(help="Weight of the pipeline's LoRA adapters (default: 1).", rich_help_panel=_DRAWING)
+]
 
 Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to.", rich_help_panel=_OUTPUT)]
 Everything = Annotated[
@@ -73,12 +77,16 @@ Generator = Annotated[
     str | None,
     Option(
         help="A name that `forejudge models` lists, a folder, or a hub id as owner/model or owner/model@revision "
-        "(default: miniature).",
+        "(default: miniature); options of the generator may follow, as in NAME,max_timesteps=1.5.",
         rich_help_panel=_MODELS,
     ),
 ]
 Verifier = Annotated[
     str | None, Option(help="A name, a folder or a hub id (default: the generator's own).", rich_help_panel=_MODELS)
+]
+JudgeStep = Annotated[
+    int | None,
+    Option(help="The step in which candidates are judged, counted from 0 (default: 0).", rich_help_panel=_DRAWING),
 ]
 Device = Annotated[
     str | None,

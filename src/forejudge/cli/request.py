@@ -25,6 +25,7 @@ class ModelOptions:
     device: str | None
     dtype: str | None
     batch_size: int | None
+    judge_step: int | None
 
     def load(self) -> "BestOfN":
         """Load both."""
@@ -41,6 +42,7 @@ class SamplingOptions:
     guidance_scale: float | None
     height: int | None
     width: int | None
+    lora_scale: float | None
 
     def build(self, defaults: "Sampling | None" = None) -> "Sampling":
         """What was given, the rest as in `defaults`. Raises InvalidRequest naming an option that cannot be."""

@@ -27,6 +27,7 @@ class RunSettings(BaseModel):
     generator: str
     verifier: str
     dtype: str
+    judge_step: int
     n: int | None
     budget_ms: float | None
     until: float | None
@@ -46,6 +47,7 @@ class RunSettings(BaseModel):
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
             dtype=dtype_name(resolve_dtype(models["dtype"], resolve_device(models["device"]))),
+            judge_step=models["judge_step"],
             n=limits.cap if limits.reason_at_cap == "n" else None,
             budget_ms=limits.budget_ms,
             until=limits.until,

@@ -1,8 +1,9 @@
 """Generators by name: a short one, a folder or a hub id. The class of the pipeline decides which of ours splits it."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,7 +11,11 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator
 from forejudge.generators.pipeline import PipelineIndex
 from forejudge.generators.spec import KNOWN_MODELS, GeneratorSpec, find_spec
+from forejudge.generators.spelling import split_options
 from forejudge.hub import is_hub_id
+
+if TYPE_CHECKING:
+    from forejudge.generators.stepwise import StepwiseGenerator
 
 # Class of a diffusers pipeline -> the module and class that split it.
 ARCHITECTURES: dict[str, tuple[str, str]] = {
@@ -18,31 +23,40 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
 }
 
 
-def as_generator(pipeline: Any, name: str = "a pipeline given by the caller") -> Generator:
-    """Wrap a diffusers pipeline, which stays as it is. Raises InvalidRequest for a class that is not supported."""
+def as_generator(
+    pipeline: Any, name: str = "a pipeline given by the caller", options: Mapping[str, Any] | None = None
+) -> Generator:
+    """Wrap a diffusers pipeline, which stays as it is; `options` are fields of its generator's options.
+
+    Raises InvalidRequest for a class that is not supported, or an option that it has not.
+    """
     kind = type(pipeline).__name__
     if kind not in ARCHITECTURES:
         raise InvalidRequest(f"{kind} is not supported; supported are {', '.join(ARCHITECTURES)}")
     module, class_name = ARCHITECTURES[kind]
-    generator: Generator = getattr(importlib.import_module(module), class_name)(pipeline, name)
-    return generator
+    architecture: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
+    return architecture(pipeline, name, architecture.options_type.of(pipeline, options or {}))
 
 
 def load_generator(name: str, device: torch.device, dtype: torch.dtype) -> Generator:
     """Load a known model, a folder or a hub id; of the hub also one revision, as `owner/model@REVISION`.
 
+    Options may follow, as `split_options` reads them.
+
     Raises CheckpointError for a folder that is incomplete, InvalidRequest for a pipeline that is not supported.
     """
-    return load_spec(find_spec(name) or _unknown(name), device, dtype, name)
+    model, options = split_options(name)
+    spec = find_spec(model) or _unknown(model)
+    return load_spec(spec.model_copy(update={"name": name, "options": {**spec.options, **options}}), device, dtype)
 
 
-def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, name: str | None = None) -> Generator:
-    """Load what a spec describes. `name` is what results call it, by default the spec's. Raises as `load_generator`."""
+def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype) -> Generator:
+    """Load what a spec describes; results call it by the spec's name. Raises as `load_generator` does."""
     index = PipelineIndex.of(spec.pipeline)
     if index.pipeline not in ARCHITECTURES:
         raise InvalidRequest(f"{spec.pipeline} holds a {index.pipeline}; supported are {', '.join(ARCHITECTURES)}")
     pipeline, sources = index.load(spec, device, dtype)
-    generator = as_generator(pipeline, name or spec.name)
+    generator = as_generator(pipeline, spec.name, spec.options)
     generator.sources, generator.defaults = sources, spec.sampling
     return generator
 

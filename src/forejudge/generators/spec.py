@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.generators.base import Sampling
+from forejudge.generators.spelling import split_options
 from forejudge.hub import split_revision
 
 _MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
@@ -27,8 +28,8 @@ class GeneratorSpec(_Spec):
     """A generator with a short name. Models are folders, or hub ids as `owner/model` or `owner/model@REVISION`.
 
     `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
-    `sampling` is how a picture is drawn where nothing else is asked for. `licence` is what holds for the weights; None
-    leaves it to the model's card. `language_model` is the one that a verifier is trained from.
+    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `licence` is that of the
+    weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
     """
 
     name: str
@@ -36,6 +37,7 @@ class GeneratorSpec(_Spec):
     transformer: str | None = None
     scheduler: SchedulerSpec | None = None
     sampling: Sampling = Sampling()
+    options: dict[str, Any] = {}
     verifier: str | None = None
     language_model: str | None = None
     licence: str | None = None
@@ -82,8 +84,11 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
 
 
 def find_spec(name: str) -> GeneratorSpec | None:
-    """What is known of a generator by its short name or by the hub id of its weights; a revision goes with either."""
-    model, revision = split_revision(name)
+    """What is known of a generator by its short name or by the hub id of its weights.
+
+    A revision goes with either; options of the generator, which may follow, are left out.
+    """
+    model, revision = split_revision(split_options(name)[0])
     found = KNOWN_MODELS.get(model)
     found = found or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
     return found.at(revision) if found and revision else found

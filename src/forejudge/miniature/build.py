@@ -11,7 +11,8 @@ from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
-from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
+from forejudge.generators.base import OPTIONS_FILE
+from forejudge.generators.sana_sprint import SanaSprintOptions
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from forejudge.miniature.cards import classifier_card, clip_card, generator_card, language_model_card
 from forejudge.miniature.classifier import new_classifier
@@ -98,8 +99,8 @@ class Build:
         folder = self.folder / "generator"
         with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
             assemble(deep, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
-        defaults = CallDefaults(complex_human_instruction=None)
-        (folder / DEFAULTS_FILE).write_text(defaults.model_dump_json() + "\n")
+        options = SanaSprintOptions(complex_human_instruction=None, intermediate_timesteps=None)
+        (folder / OPTIONS_FILE).write_text(options.model_dump_json(exclude_unset=True) + "\n")
         (folder / "README.md").write_text(generator_card(recipe, self._made(first_seconds + seconds)))
 
     def _train_generator(

@@ -5,6 +5,7 @@ from typing import Any
 
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
+from forejudge.generators.spelling import split_options
 from forejudge.hub import stated_licence
 from forejudge.provenance import provenance
 from forejudge.training.recipe import AlignRecipe, TrainingRecipe, named_model, published
@@ -50,7 +51,9 @@ def verifier_card(
     """The text of README.md."""
     is_aligned = isinstance(recipe, AlignRecipe)
     spec, spoken = find_spec(generator.name), find_spec(recipe.language_model)
-    generator_licence = (spec and spec.licence) or stated_licence(spec.weights if spec else generator.name)
+    generator_licence = (spec and spec.licence) or stated_licence(
+        spec.weights if spec else split_options(generator.name)[0]
+    )
     language_model = spoken.language_model if spoken else None
     language_model_licence = stated_licence(language_model or recipe.language_model)
     stated = {generator_licence, language_model_licence}

@@ -23,6 +23,10 @@ class Verifier(ABC):
         Raises MismatchError, naming both values, for one that it cannot read.
         """
 
+    def in_step(self, step: int) -> "Verifier":
+        """The same verifier, reading in another denoising step, counted from 0; finished pictures have none."""
+        return self
+
     @abstractmethod
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """One verdict for each candidate, in their order; the candidates stand at the stages of `reads`."""

@@ -9,6 +9,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -180,6 +181,13 @@ class LanguageModelVerifier(Verifier):
         commit = _commit_of(generator)
         if source and commit and source != commit:
             yield f"verifier {self.name} was trained on {source}, this is {commit}: its verdicts may not hold"
+
+    def in_step(self, step: int) -> "LanguageModelVerifier":
+        """See `Verifier.in_step`."""
+        moved = copy(self)
+        moved.reading = self.reading.in_step(step)
+        moved.reads = frozenset({moved.reading.stage})
+        return moved
 
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
