@@ -61,8 +61,11 @@ class BestOfN:
         dtype: str = AUTO,
         batch_size: int | None = None,
         judge_step: int = 0,
+        offload: str | None = None,
     ) -> "BestOfN":
         """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
+
+        With `offload` = "text-encoder" the generator's text encoders are on the device only while they encode.
 
         Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
         """
@@ -75,7 +78,7 @@ class BestOfN:
         where = resolve_device(device)
         kind = resolve_dtype(dtype, where)
         return cls(
-            load_generator(generator, where, kind),
+            load_generator(generator, where, kind, offload),
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
             judge_step=judge_step,

@@ -103,3 +103,12 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int | None, Option(help="The most candidates drawn at once (default: what fits).", rich_help_panel=_MODELS)
 ]
+Offload = Annotated[
+    str | None,
+    Option(
+        metavar="text-encoder",
+        help="Keep the generator's text encoders on the CPU but for while they encode: slower, in less memory of the "
+        "device.",
+        rich_help_panel=_MODELS,
+    ),
+]

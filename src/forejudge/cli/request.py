@@ -26,6 +26,7 @@ class ModelOptions:
     dtype: str | None
     batch_size: int | None
     judge_step: int | None
+    offload: str | None
 
     def load(self) -> "BestOfN":
         """Load both."""

@@ -9,6 +9,7 @@ import torch
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator
+from forejudge.generators.offload import check_offload, offload_text_encoders
 from forejudge.generators.pipeline import PipelineIndex
 from forejudge.generators.spec import KNOWN_MODELS, GeneratorSpec, find_spec
 from forejudge.generators.spelling import split_options
@@ -25,7 +26,7 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
 
 def as_generator(
     pipeline: Any, name: str = "a pipeline given by the caller", options: Mapping[str, Any] | None = None
-) -> Generator:
+) -> "StepwiseGenerator":
     """Wrap a diffusers pipeline, which stays as it is; `options` are fields of its generator's options.
 
     Raises InvalidRequest for a class that is not supported, or an option that it has not.
@@ -38,25 +39,30 @@ def as_generator(
     return architecture(pipeline, name, architecture.options_type.of(pipeline, options or {}))
 
 
-def load_generator(name: str, device: torch.device, dtype: torch.dtype) -> Generator:
+def load_generator(name: str, device: torch.device, dtype: torch.dtype, offload: str | None = None) -> Generator:
     """Load a known model, a folder or a hub id; of the hub also one revision, as `owner/model@REVISION`.
 
-    Options may follow, as `split_options` reads them.
+    Options may follow, as `split_options` reads them. With `offload` = "text-encoder" the text encoders are on the
+    device only while they encode.
 
     Raises CheckpointError for a folder that is incomplete, InvalidRequest for a pipeline that is not supported.
     """
     model, options = split_options(name)
     spec = find_spec(model) or _unknown(model)
-    return load_spec(spec.model_copy(update={"name": name, "options": {**spec.options, **options}}), device, dtype)
+    asked = spec.model_copy(update={"name": name, "options": {**spec.options, **options}})
+    return load_spec(asked, device, dtype, offload)
 
 
-def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype) -> Generator:
+def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None) -> Generator:
     """Load what a spec describes; results call it by the spec's name. Raises as `load_generator` does."""
+    check_offload(offload)
     index = PipelineIndex.of(spec.pipeline)
     if index.pipeline not in ARCHITECTURES:
         raise InvalidRequest(f"{spec.pipeline} holds a {index.pipeline}; supported are {', '.join(ARCHITECTURES)}")
-    pipeline, sources = index.load(spec, device, dtype)
+    pipeline, sources = index.load(spec, device, dtype, offload)
     generator = as_generator(pipeline, spec.name, spec.options)
+    if offload:
+        offload_text_encoders(generator.pipeline, device)
     generator.sources, generator.defaults = sources, spec.sampling
     return generator
 

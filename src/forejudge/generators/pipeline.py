@@ -11,9 +11,11 @@ from torch import nn
 
 from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError
+from forejudge.generators.offload import is_text_encoder
 from forejudge.generators.spec import GeneratorSpec, SchedulerSpec
 from forejudge.hub import MODEL_FILES, Source, fetch
 
+_CPU = torch.device("cpu")
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
 _SECOND_COPIES = ("*.fp16*", "*.bf16*")  # of the same weights, rounded
@@ -42,15 +44,21 @@ class PipelineIndex:
             pipeline = str(described["_class_name"])
         return cls(source, pipeline, {part: entry for part, entry in parts.items() if entry[0] is not None})
 
-    def load(self, spec: GeneratorSpec, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[Source, ...]]:
-        """The pipeline, and where it came from: its own folder, then its transformer's where that has another."""
+    def load(
+        self, spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None
+    ) -> tuple[Any, tuple[Source, ...]]:
+        """The pipeline, and where it came from: its own folder, then its transformer's where that has another.
+
+        Parts that are offloaded are left on the CPU.
+        """
         folder = self._fetched(spec)
         folders = {part: folder / part for part in self.parts}
         sources = [self.source]
         if spec.transformer:
             sources.append(fetch(spec.transformer, (*_TRANSFORMER_FILES, "README.md"), _SECOND_COPIES))
             folders[_TRANSFORMER] = _transformer_in(sources[1].folder)
-        parts = {part: self._load_part(part, folder, device, dtype) for part, folder in folders.items()}
+        devices = {part: _CPU if offload and is_text_encoder(part) else device for part in folders}
+        parts = {part: self._load_part(part, folder, devices[part], dtype) for part, folder in folders.items()}
         if spec.scheduler:
             parts["scheduler"] = _scheduler(spec.scheduler, folders["scheduler"])
         given = {part: loaded for part, loaded in parts.items() if loaded is not None}
