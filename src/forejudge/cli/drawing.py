@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 from forejudge.files import prepare_folder
@@ -76,7 +77,9 @@ def load(name: str, device: str | None, dtype: str | None, out: Path) -> "Loaded
         from forejudge.generators import load_generator
 
         where = resolve_device(device)
-        return load_generator(name, where, resolve_dtype(dtype or AUTO, where))
+        loaded = load_generator(name, where, resolve_dtype(dtype or AUTO, where))
+    tell_licences(loaded.sources)
+    return loaded
 
 
 def draw(

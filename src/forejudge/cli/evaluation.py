@@ -9,6 +9,7 @@ import typer
 
 from forejudge.cli.evaluation_judges import Judge, load_judges
 from forejudge.cli.figure_tables import print_figures
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
 from forejudge.cli.tables import show_warnings
@@ -108,6 +109,7 @@ class Asked:
                 show_warnings(verifier.check(generator))
             verifiers = with_controls(compared) if self.controls else compared
             plain = self._plain(generator, benchmark, device, dtype)
+        tell_licences([*generator.sources, *(verifier.source for verifier in compared.values())])
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
         drawn = self._evaluation(generator, verifiers, benchmark, most, generator.defaults)
         main = replace(drawn, second_evaluators=also)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from forejudge.cli.geneval_folder import Sample, lay_out
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import counting, waiting
 from forejudge.cli.request import Request
 from forejudge.cli.tables import show_warnings
@@ -54,6 +55,7 @@ def _load(request: Request, left: list[Sample]) -> "BestOfN":
     """The models, once they are known to take every prompt."""
     with waiting("loading models"):
         best = request.load()
+    tell_licences([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
     _check_prompts(left, request, best)
     return best

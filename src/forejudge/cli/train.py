@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from typer import Option
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 
@@ -99,12 +100,14 @@ def _recipe(known: Mapping[str, AnyRecipe], name: str, reads: str | None, change
 def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[LoadedGenerator, Report]]":
     """The generator, loaded, and who shows progress. Ctrl-C says how to go on."""
     from forejudge.cli.stage_progress import StageProgress
-    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.device import is_first_process, resolve_device, resolve_dtype
     from forejudge.generators import load_generator
 
     with waiting("loading"):
         where = resolve_device(device)
         loaded = load_generator(generator, where, resolve_dtype(dtype, where))
+    if is_first_process():
+        tell_licences(loaded.sources)
     try:
         with StageProgress() as progress:
             yield loaded, progress.show
