@@ -1,11 +1,14 @@
 """Models by name: from a folder, from the hub's cache with no network, and what is said where neither has them."""
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from huggingface_hub import constants
 from tests.hub_cache import COMMIT, cached
+from tests.hub_server import HubServer, hub_server
 
 from forejudge.errors import CheckpointError
 from forejudge.hub import Source, fetch, split_revision, stated_licence
@@ -91,31 +94,66 @@ def test_what_is_not_cached_is_refused_without_a_network(cache: Path, folder: Pa
         assert said.startswith(f"{name} cannot be loaded: HF_HUB_OFFLINE is set, and {cache} does not hold all of it")
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full: make room there, or name another disk's folder"),
-        (ConnectionResetError("peer\nwent away"), "the download broke off (peer); try again"),
-        (ValueError("incomplete read"), "the download broke off (incomplete read); try again"),
-    ],
-)
-def test_a_download_that_breaks_off_says_so(
-    error: Exception, said: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> str:
-        raise error
+class TestDownload:
+    """From a hub on this machine, by the hub's own client."""
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
-    assert said in refusal("owner/model")
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The client waits before it tries again."""
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
 
+    @pytest.fixture
+    def hub(self, cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+        (folder / "weights.bin").write_text("could run code")
+        (folder / "code.py").write_text("is code")
+        (folder / "rounded.fp16.safetensors").write_text("a second copy")
+        with hub_server(monkeypatch) as server:
+            server.models["owner/model"] = folder
+            yield server
 
-def test_a_download_that_is_interrupted_says_how_to_go_on(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
+    def test_only_what_is_read_is_downloaded_and_only_once(self, hub: HubServer) -> None:
+        found = fetch("owner/model", ignored=["*.fp16*"])
+        assert (found.commit, [path.name for path in found.folder.iterdir()]) == (COMMIT, ["config.json"])
+        assert fetch("owner/model", ignored=["*.fp16*"]) == found
+        assert hub.sent == ["config.json"]
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="owner/model was being downloaded; the same command goes on"):
-        fetch("owner/model")
+    def test_a_model_that_is_not_there_is_refused(self, hub: HubServer) -> None:
+        assert "owner/other cannot be loaded: the hub has no such model" in refusal("owner/other")
+
+    def test_what_breaks_off_leaves_nothing_half_made_and_is_mended_by_another_try(
+        self, hub: HubServer, cache: Path
+    ) -> None:
+        hub.cut_off = "config.json"
+        assert "owner/model cannot be loaded: the download broke off (peer closed connection" in refusal("owner/model")
+        assert not list(cache.rglob("*.incomplete"))
+        assert not list(cache.rglob("config.json"))
+        hub.cut_off = None
+        assert (fetch("owner/model").folder / "config.json").read_text() == "{}"
+
+    @pytest.mark.usefixtures("hub")
+    def test_a_torn_file_that_is_deleted_is_downloaded_anew(self) -> None:
+        (fetch("owner/model").folder / "config.json").resolve().unlink()
+        assert (fetch("owner/model").folder / "config.json").read_text() == "{}"
+
+    @pytest.mark.usefixtures("hub")
+    def test_a_disk_that_is_full_is_named(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def written_half(_: str, file: BinaryIO, **__: object) -> None:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("huggingface_hub.file_download.http_get", written_half)
+        assert f"owner/model cannot be loaded: {cache} is full: make room there" in refusal("owner/model")
+        assert not list(cache.rglob("*.incomplete"))
+
+    @pytest.mark.usefixtures("hub")
+    def test_an_interrupted_one_says_how_to_go_on(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("huggingface_hub.file_download.http_get", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="owner/model was being downloaded; the same command goes on"):
+            fetch("owner/model")
+        assert not list(cache.rglob("*.incomplete"))
 
 
 def test_a_licence_is_what_the_card_states(cache: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from tests.doubles import CPU
 from tests.folders import copied
 from tests.hub_cache import COMMIT, cached
+from tests.hub_server import hub_server
 from tests.tiny import save_tiny_generator
 
 from forejudge.errors import CheckpointError, InvalidRequest
@@ -53,6 +54,35 @@ def test_a_cached_generator_is_loaded_without_a_network(
         assert generator.options.complex_human_instruction is None  # as the folder's own forejudge.json says
     with pytest.raises(CheckpointError, match="owner/tiny@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
         load("owner/tiny@v2")
+
+
+def test_only_what_a_pipeline_names_is_downloaded(
+    folder: Path, tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for needless in ("all-in-one.safetensors", "unused/model.safetensors", "vae/model.fp16.safetensors", "vae/vae.py"):
+        (folder / needless).parent.mkdir(exist_ok=True)
+        (folder / needless).write_text("not asked for")
+    with hub_server(monkeypatch) as hub:
+        hub.models["owner/tiny"] = folder
+        load("owner/tiny")
+        whole = {path.relative_to(tiny_generator).as_posix() for path in tiny_generator.rglob("*.*") if path.is_file()}
+        assert sorted(hub.sent) == sorted(whole)  # each of them once, forejudge.json among them
+
+
+def test_of_two_repositories_each_gives_its_part(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    spec = GeneratorSpec(name="mixed", pipeline="owner/base", transformer="owner/few-step", description="")
+    monkeypatch.setitem(KNOWN_MODELS, "mixed", spec)
+    with hub_server(monkeypatch) as hub:
+        hub.models.update({"owner/base": tiny_generator, "owner/few-step": tiny_generator})
+        generator = load_generator("owner/few-step@main", CPU, torch.float32)
+        assert hub.sent.count(weights) == 1
+    found = [(source.model, source.revision) for source in generator.sources]
+    assert found == [("owner/base", None), ("owner/few-step", "main")]
 
 
 class TestSpec:
