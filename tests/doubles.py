@@ -69,7 +69,7 @@ class ScriptedVerifier(Verifier):
     """Gives each seed the probability of its script, and that as its score; 0 to all others."""
 
     def __init__(self, script: dict[int, float], *reads: Stage) -> None:
-        self.name, self.calibrated, self.script = "scripted", True, script
+        self.name, self.digest, self.calibrated, self.script = "scripted", "0", True, script
         self.reads = frozenset(reads or {prefix_stage(2)})
 
     def check(self, generator: Generator) -> list[str]:

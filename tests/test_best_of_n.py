@@ -1,6 +1,7 @@
 """The product, on the miniature's own classes: what it promises of pictures, seeds, budgets and records."""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL.Image import Image
 from tests.doubles import (
     CPU,
@@ -21,6 +23,7 @@ from tests.doubles import (
     load_pipeline,
     probabilities,
 )
+from tests.hub_cache import COMMIT, cached
 
 from forejudge import BestOfN, Result, Sampling
 from forejudge.errors import InvalidRequest, MismatchError
@@ -340,6 +343,38 @@ class TestRecord:
         assert (settings.generator, settings.verifier) == (best_of_n.generator.name, best_of_n.verifier.name)
         assert set(record.versions) == {"forejudge", "torch", "diffusers", "transformers"}
         assert settings.warnings == ()
+
+    def test_it_says_which_weights_were_loaded(self, result: Result, best_of_n: BestOfN) -> None:
+        generator, verifier = result.record.sources
+        assert (generator.part, generator.model) == ("generator", best_of_n.generator.name)
+        assert (verifier.part, verifier.model) == ("verifier", best_of_n.verifier.name)
+        assert (generator.weights, verifier.weights) == (best_of_n.generator.fingerprint, best_of_n.verifier.digest)
+        assert generator.commit is verifier.commit is None
+
+    def test_it_says_which_commits_were_loaded(
+        self, tiny_generator: Path, tiny_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        cached(tmp_path, "owner/tiny", tiny_generator, ref="v1")
+        cached(tmp_path, "owner/verifier", tiny_verifier, commit="e" * 40)
+        best = BestOfN.from_pretrained("owner/tiny@v1", "owner/verifier", device="cpu")
+        found = [source.model_dump(exclude={"weights"}) for source in best(PROMPT, n=1).record.sources]
+        assert found == [
+            {"part": "generator", "model": "owner/tiny", "revision": "v1", "commit": COMMIT},
+            {"part": "verifier", "model": "owner/verifier", "revision": None, "commit": "e" * 40},
+        ]
+
+    def test_a_pipeline_that_was_given_is_told_by_its_weights(
+        self, tiny_generator: Path, verifier: LanguageModelVerifier
+    ) -> None:
+        best = BestOfN(load_pipeline(tiny_generator), verifier)
+        source = best(PROMPT, n=1).record.sources[0]
+        assert (source.model, source.weights) == ("a pipeline given by the caller", best.generator.fingerprint)
+
+    def test_a_record_from_before_sources_were_kept_is_still_read(self, result: Result) -> None:
+        older = json.loads(result.record.model_dump_json())
+        del older["sources"]
+        assert SearchRecord.model_validate(older).sources == ()
 
     def test_stages_tell_who_was_finished(self, result: Result) -> None:
         stages = [candidate.stage for candidate in result.candidates]

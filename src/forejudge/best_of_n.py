@@ -15,13 +15,13 @@ from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
 from forejudge.costs import CostModel
-from forejudge.device import dtype_name, resolve_device, resolve_dtype
+from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS, as_generator, load_generator
+from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import LARGEST_SEED, candidate_seed
-from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, package_versions
+from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, SourceRecord, package_versions
 from forejudge.search import Found, OnProgress, Search
 from forejudge.selection import passed
 from forejudge.types import IMAGE
@@ -58,21 +58,27 @@ class BestOfN:
         verifier: str | None = None,
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str = AUTO,
         batch_size: int | None = None,
         judge_step: int = 0,
+        offload: str | None = None,
     ) -> "BestOfN":
-        """Load both. The verifier defaults to the one that goes with the generator.
+        """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
+
+        With `offload` = "text-encoder" the generator's text encoders are on the device only while they encode.
 
         Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
         """
-        if verifier is None and generator not in KNOWN_MODELS:
+        spec = find_spec(generator)
+        if verifier is None and (spec is None or spec.verifier is None):
+            judged = [name for name, known in KNOWN_MODELS.items() if known.verifier]
             raise InvalidRequest(
-                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(KNOWN_MODELS)}"
+                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(judged)}"
             )
-        where, kind = resolve_device(device), resolve_dtype(dtype)
+        where = resolve_device(device)
+        kind = resolve_dtype(dtype, where)
         return cls(
-            load_generator(generator, where, kind),
+            load_generator(generator, where, kind, offload),
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
             judge_step=judge_step,
@@ -105,7 +111,7 @@ class BestOfN:
             raise InvalidRequest(
                 f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
             )
-        sampling = sampling or Sampling()
+        sampling = sampling or self.generator.defaults
         if seeds is None:
             chosen = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
         else:
@@ -136,6 +142,15 @@ class BestOfN:
             warnings=self.warnings,
         )
 
+    def _sources(self) -> tuple[SourceRecord, ...]:
+        generator, verifier = self.generator, self.verifier
+        pipeline, *transformer = generator.sources or (None,)
+        return (
+            SourceRecord.of("generator", pipeline, generator.name, generator.fingerprint),
+            *(SourceRecord.of("transformer", source, source.model) for source in transformer if source),
+            SourceRecord.of("verifier", verifier.source, verifier.name, verifier.digest),
+        )
+
     def _record(self, prompt: str, seeds: tuple[int, ...], found: Found, settings: Settings) -> SearchRecord:
         judged_at = max(self.verifier.reads)
         records = tuple(
@@ -158,6 +173,7 @@ class BestOfN:
             unused=found.drawn - len(records),
             timings=found.timings,
             settings=settings,
+            sources=self._sources(),
             versions=package_versions(),
         )
 

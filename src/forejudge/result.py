@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.budget import EndedBy
 from forejudge.generators.base import Sampling
+from forejudge.hub import Source
 
 
 class _Record(BaseModel):
@@ -44,6 +45,27 @@ class Settings(_Record):
     warnings: tuple[str, ...]
 
 
+class SourceRecord(_Record):
+    """Where a part came from: a folder or hub id, the revision asked for and the commit it led to.
+
+    `weights` is a digest that tells its weights from any others. `part` is generator, verifier, or transformer where
+    the generator's has a repository of its own.
+    """
+
+    part: str
+    model: str
+    revision: str | None
+    commit: str | None
+    weights: str | None
+
+    @classmethod
+    def of(cls, part: str, source: Source | None, name: str, weights: str | None = None) -> "SourceRecord":
+        """`name` is what it is called where it was not loaded but given."""
+        if source is None:
+            return cls(part=part, model=name, revision=None, commit=None, weights=weights)
+        return cls(part=part, model=source.model, revision=source.revision, commit=source.commit, weights=weights)
+
+
 class SearchRecord(_Record):
     """One Best-of-N search, as JSON shows it. Times are seconds.
 
@@ -60,6 +82,7 @@ class SearchRecord(_Record):
     unused: int
     timings: dict[str, float]
     settings: Settings
+    sources: tuple[SourceRecord, ...] = ()
     versions: dict[str, str]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 from forejudge.files import prepare_folder
@@ -72,10 +73,13 @@ def load(name: str, device: str | None, dtype: str | None, out: Path) -> "Loaded
     """The generator, once it is known that results can be written."""
     prepare_folder(out)
     with waiting("loading"):
-        from forejudge.device import resolve_device, resolve_dtype
+        from forejudge.device import AUTO, resolve_device, resolve_dtype
         from forejudge.generators import load_generator
 
-        return load_generator(name, resolve_device(device), resolve_dtype(dtype or "float32"))
+        where = resolve_device(device)
+        loaded = load_generator(name, where, resolve_dtype(dtype or AUTO, where))
+    tell_licences(loaded.sources)
+    return loaded
 
 
 def draw(

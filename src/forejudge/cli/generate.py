@@ -32,10 +32,11 @@ def generate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
 ) -> None:
     """Draw candidates of a prompt, judge them early, finish the best and write it to a folder."""
     request = Request(
-        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step),
+        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step, offload),
         SamplingOptions(steps, guidance_scale, height, width, lora_scale),
         SearchOptions(n, budget_ms, until, max_n, seed, parse_seeds(seeds), top_k),
         images_per_prompt,

@@ -31,6 +31,8 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     for name, value in config.generator:
         table.add_row(f"generator's {name.replace('_', ' ')}", str(value))
     table.add_row("generator's weights", config.generator_fingerprint)
+    if config.generator_source:
+        table.add_row("generator's commit", config.generator_source)
     table.add_row("question", config.question)
     table.add_row("calibration", "none" if config.calibration is None else _in_words(config.calibration.model_dump()))
     for name, value in _figures(folder / FIGURES_FILE).items():

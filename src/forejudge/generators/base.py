@@ -1,4 +1,4 @@
-"""What a generator is. Adding one takes a file with a class like this and a line in the table of `generators`."""
+"""What a generator is. Adding one takes a file with a class like this and a line in the table of `loading`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forejudge.checkpoint import read_config
 from forejudge.errors import InvalidRequest
+from forejudge.hub import Source
 from forejudge.types import Candidates, Stage
 
 OPTIONS_FILE = "forejudge.json"
@@ -75,6 +76,8 @@ class Generator(ABC):
     device: torch.device
     dtype: torch.dtype
     fingerprint: str  # hash of some of its weights: tells two trainings of one architecture apart
+    sources: tuple[Source, ...] = ()  # what was loaded: the pipeline, then its transformer where that has its own
+    defaults: Sampling = Sampling()  # how a picture is drawn where nothing else is asked for
     options: Options = Options()
 
     @abstractmethod

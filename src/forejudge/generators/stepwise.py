@@ -74,6 +74,7 @@ class StepState:
 class StepwiseGenerator(Generator):
     """A transformer that is run once a step, and can be cut after any block of any step."""
 
+    pipeline: Any  # of diffusers
     transformer: nn.Module
     options_type: ClassVar[type[Options]] = Options
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 
-from forejudge.checkpoint import local_folder
 from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
+from forejudge.hub import local_folder
 from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.cards import with_test_figures
 from forejudge.miniature.recipe import Recipe, VerifierPartRecipe

@@ -8,6 +8,7 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
+from collections.abc import Iterator
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +25,12 @@ from forejudge.checkpoint import (
     load_library_model,
     load_strictly,
     load_tokenizer,
-    local_folder,
     quiet_libraries,
     read_config,
 )
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
+from forejudge.hub import fetch
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
@@ -47,7 +48,8 @@ COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # 
 class VerifierConfig(BaseModel):
     """What a verifier reads (see `reading_named`), of which generator, and how it asks.
 
-    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
+    `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
+    `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
     `spatial_merge_size` see `Connector`.
     """
 
@@ -55,6 +57,7 @@ class VerifierConfig(BaseModel):
 
     generator: Architecture
     generator_fingerprint: str
+    generator_source: str | None = None
     reads: ReadingName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     spatial_merge_size: PositiveInt = 1
@@ -64,8 +67,13 @@ class VerifierConfig(BaseModel):
     @classmethod
     def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
         """For a generator at hand."""
-        described = {"generator": generator.architecture, "generator_fingerprint": generator.fingerprint}
-        return cls(**described, reads=reads, **fields)
+        return cls(
+            generator=generator.architecture,
+            generator_fingerprint=generator.fingerprint,
+            generator_source=_commit_of(generator),
+            reads=reads,
+            **fields,
+        )
 
 
 class LanguageModelVerifier(Verifier):
@@ -97,10 +105,11 @@ class LanguageModelVerifier(Verifier):
         dtype: torch.dtype = torch.float32,
     ) -> "LanguageModelVerifier":
         """Load a verifier's folder, or a hub id. Raises CheckpointError for a missing, truncated or foreign file."""
-        folder = local_folder(str(folder))
+        source = fetch(str(folder))
+        folder = source.folder
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
-        reading = reading_named(config.reads, folder / VISION_TOWER)
-        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
+        reading = reading_named(config.reads, folder / VISION_TOWER, dtype)
+        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, dtype, device)
         width = reading.width(config.generator)
         connector = Connector(width, language_model.config.hidden_size, config.spatial_merge_size)
         load_strictly(connector, folder / CONNECTOR_FILE)
@@ -108,10 +117,11 @@ class LanguageModelVerifier(Verifier):
         if head is not None:
             load_strictly(head, folder / HEAD_FILE)
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
-        model = YesNoModel(connector, language_model, head).to(device, dtype)
+        # The language model keeps the frequencies of its positions in float32, so it is not moved again.
+        model = YesNoModel(connector.to(device, dtype), language_model, head and head.to(device, dtype))
         reading.to(torch.device(device), dtype)
-        verifier = cls(name or str(folder), config, model, tokenizer, reading)
-        verifier.folder = folder
+        verifier = cls(name or str(source), config, model, tokenizer, reading)
+        verifier.folder, verifier.source = folder, source
         return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -153,13 +163,24 @@ class LanguageModelVerifier(Verifier):
                     f"verifier {self.name} reads a generator with {field} = {expected}, but {generator.name} has "
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
-        self.reading.width(found)
-        if self.config.generator_fingerprint != generator.fingerprint:
-            return [
-                f"verifier {self.name} was trained on weights {self.config.generator_fingerprint}, "
-                f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
-            ]
-        return []
+        width, statistics = self.reading.width(found), len(self.model.connector.mean_D)
+        if width != statistics:
+            raise MismatchError(
+                f"verifier {self.name} standardises {statistics} channels, but {self.reading.name} of {generator.name} "
+                f"has {width}: use the verifier that was trained for it"
+            )
+        return list(self._doubts(generator))
+
+    def _doubts(self, generator: Generator) -> Iterator[str]:
+        fingerprint, source = self.config.generator_fingerprint, self.config.generator_source
+        if fingerprint != generator.fingerprint:
+            yield (
+                f"verifier {self.name} was trained on weights {fingerprint}, {generator.name} has "
+                f"{generator.fingerprint}: its verdicts may not hold"
+            )
+        commit = _commit_of(generator)
+        if source and commit and source != commit:
+            yield f"verifier {self.name} was trained on {source}, this is {commit}: its verdicts may not hold"
 
     def in_step(self, step: int) -> "LanguageModelVerifier":
         """See `Verifier.in_step`."""
@@ -207,3 +228,9 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
+
+
+def _commit_of(generator: Generator) -> str | None:
+    """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
+    weights = generator.sources[-1] if generator.sources else None
+    return str(weights) if weights and weights.commit else None

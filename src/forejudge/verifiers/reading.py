@@ -46,8 +46,8 @@ class Reading(ABC):
         """Write weights of its own, if it has any, into a verifier's folder."""
 
 
-def reading_named(name: str, vision_tower: str | Path | None = None) -> Reading:
-    """The reading of a spelling: "hidden:K", "latent", or "clip" with its tower (a folder or hub id).
+def reading_named(name: str, vision_tower: str | Path | None = None, dtype: torch.dtype = torch.float32) -> Reading:
+    """The reading of a spelling: "hidden:K", "latent", or "clip" with its tower (a folder or hub id) in `dtype`.
 
     Raises InvalidRequest for any other spelling, CheckpointError for a tower that cannot be loaded.
     """
@@ -64,5 +64,5 @@ def reading_named(name: str, vision_tower: str | Path | None = None) -> Reading:
 
         if vision_tower is None:
             raise InvalidRequest("reading clip needs a vision tower: name a folder or a hub id as vision_tower")
-        return ClipReading.from_pretrained(vision_tower)
+        return ClipReading.from_pretrained(vision_tower, dtype)
     raise InvalidRequest(f"reads = {name!r}: expected hidden:K (after K blocks), latent or clip")
