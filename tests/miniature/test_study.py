@@ -84,6 +84,26 @@ def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monke
     assert {build.work for build in builds("loss", built).values()} == {built / "work"}
 
 
+def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {"own": Variant(), "larger": Variant(language_model={"layers": 2, "width": 64})}
+    monkeypatch.setitem(STUDIES, "llm", variants)
+    told: list[Progress] = []
+    found = builds("llm", built, told.append)
+    assert {progress.part for progress in told} == {"language model"}
+    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
+    parameters = [each["language_model_parameters"] for each in figures.values()]
+    assert parameters[0] < parameters[1]
+    assert len({each["generator_fingerprint"] for each in figures.values()}) == 1
+    work = built / "work"
+    assert (work / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
+    assert (work / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
+    card = (work / "language_model_2x64" / "README.md").read_text()
+    assert '"layers": 2' in card
+    told.clear()
+    assert builds("llm", built, told.append)["larger"].language_model == work / "language_model_2x64"
+    assert not told
+
+
 class Stopped(Exception):
     """A kill, at a moment that a test chooses."""
 

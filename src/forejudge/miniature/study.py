@@ -62,6 +62,7 @@ class Study:
             "training_seeds": self.training_seeds,
             "test_cases": len(outcomes[first].prompts),
             "test_seeds": self.test_seeds,
+            "generator_fingerprint": self.builds[first].generator.fingerprint,
             "variants": {name: self._variant_figures(outcomes[name], name) for name in self.variants},
         }
 
