@@ -23,8 +23,9 @@ def print_figures(figures: dict[str, Any]) -> None:
 def print_variants(figures: dict[str, Any]) -> None:
     """A row for each variant of a study; of what was so before training, only that in which they differ."""
     variants = figures["variants"]
+    hidden = {"generator_fingerprint", *(field for field in _BEFORE if not differ(variants, field))}
     shown = {
-        name: {field: value for field, value in found.items() if field not in _BEFORE or differ(variants, field)}
+        name: {field: value for field, value in found.items() if field not in hidden}
         for name, found in variants.items()
     }
     Console().print(_verifiers(shown))
@@ -35,7 +36,7 @@ def differ(variants: dict[str, Any], field: str) -> bool:
     return any(found[field] != other[field] for found in variants.values() for other in variants.values())
 
 
-_BEFORE = ("reads", "language_model_parameters", "generator_fingerprint", "best_of_1", "perfect_judge")
+_BEFORE = ("reads", "language_model_parameters", "best_of_1", "perfect_judge")
 
 
 def _agreement(name: str, judged: dict[str, Any]) -> str:
