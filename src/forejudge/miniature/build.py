@@ -7,31 +7,24 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import load_strictly, quiet_libraries
+from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
-from forejudge.generators.base import OPTIONS_FILE
-from forejudge.generators.sana_sprint import SanaSprintOptions
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from forejudge.miniature.cards import classifier_card, clip_card, generator_card, language_model_card
+from forejudge.miniature.cards import classifier_card, clip_card, generator_card, made
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.classifier_training import classifier_loss, held_out_accuracy
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.generator import GeneratorParts, assemble
+from forejudge.miniature.generator import GeneratorParts
+from forejudge.miniature.generator_build import autoencoder_in, store_generator
 from forejudge.miniature.generator_training import GeneratorTraining
-from forejudge.miniature.language_model import (
-    held_out_perplexity,
-    language_model_loss,
-    language_model_tokenizer,
-    new_language_model,
-)
+from forejudge.miniature.language_model_build import build_language_model
 from forejudge.miniature.recipe import Recipe, keep_recipe
 from forejudge.miniature.training_loop import train
 from forejudge.miniature.verifier_build import VerifierBuild
 from forejudge.miniature.world import write_world
 from forejudge.progress import Report
-from forejudge.provenance import provenance
 
 PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "classifier", "verifier", "baselines")
 _CAPTIONS_TO_FIND, _PICTURES_TO_READ = 200, 1000
@@ -85,38 +78,21 @@ class Build:
 
     def _generator(self) -> None:
         recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
-        training = GeneratorTraining(recipe, self.recipe.seed, autoencoder, self._work, self.device, self.report)
+        seed = self.recipe.seed
+        training = GeneratorTraining(recipe, seed, autoencoder, self._work, self.device, self.report)
         deep, seconds = training.run(GeneratorParts)
-        folder = self.folder / "generator"
-        with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
-            assemble(deep, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
-        options = SanaSprintOptions(complex_human_instruction=None, intermediate_timesteps=None)
-        (folder / OPTIONS_FILE).write_text(options.model_dump_json(exclude_unset=True) + "\n")
-        (folder / "README.md").write_text(generator_card(recipe, self._made(seconds)))
+        store_generator(self.folder / "generator", deep, autoencoder, generator_card(recipe, self._made(seconds)))
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"
         if not folder.exists():
             raise CheckpointError(f"{folder} is missing: build the autoencoder first")
-        autoencoder = new_autoencoder()  # from_pretrained would note the folder's path in the config
-        load_strictly(autoencoder, folder / "diffusion_pytorch_model.safetensors")
-        return autoencoder.to(self.device, memory_format=torch.channels_last)
+        return autoencoder_in(folder).to(self.device, memory_format=torch.channels_last)
 
     def _language_model(self) -> None:
-        recipe, tokenizer = self.recipe.language_model, language_model_tokenizer()
-        torch.manual_seed(self.recipe.seed)
-        model = new_language_model(tokenizer, recipe.width, recipe.layers).to(self.device)
-        loss = language_model_loss(model, tokenizer, recipe.settings.batch_size, self.recipe.seed + 4)
-        checkpoint = self._work / "language_model.checkpoint"
-        trained, seconds = train("language model", model, loss, recipe.settings, checkpoint, self.report)
-        # Of the weights as they are stored.
-        perplexity = held_out_perplexity(trained.half().float().eval(), tokenizer, self.recipe.seed + 5)
-        folder = self.folder / "language_model"
-        with quiet_libraries():
-            trained.half().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        made = self._made(seconds) | {"held-out perplexity per token": round(perplexity, 3)}
-        (folder / "README.md").write_text(language_model_card(recipe, made))
+        folder, checkpoint = self.folder / "language_model", self._work / "language_model.checkpoint"
+        seed, recipe = self.recipe.seed, self.recipe.language_model
+        build_language_model(folder, checkpoint, recipe, seed, self.device, self.report)
 
     def _clip(self) -> None:
         recipe, tokenizer = self.recipe.clip, caption_tokenizer()
@@ -155,4 +131,4 @@ class Build:
         return VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report)
 
     def _made(self, seconds: float) -> dict[str, Any]:
-        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}
+        return made(self.recipe.seed, seconds, self.device)

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from forejudge.miniature.recipe import ClassifierRecipe, ClipRecipe, GeneratorRecipe, LanguageModelRecipe
+from forejudge.provenance import provenance
 
 _GENERATOR = """---
 library_name: diffusers
@@ -86,6 +88,11 @@ detector, as `--evaluator classifier-miniature:FOLDER`, by GenEval's rules: a ju
 has learnt from rendered scenes, blurred, noisy, off in colour and with ghosts among them, and has seen neither pictures
 of the generator nor the detector's answers. It sees at most one object in a quadrant.
 """
+
+
+def made(seed: int, seconds: float, device: torch.device) -> dict[str, Any]:
+    """When, where and how long: what every card tells."""
+    return {"seed": seed, "minutes of training": round(seconds / 60, 1), **provenance(device)}
 
 
 def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:

@@ -105,8 +105,8 @@ def miniature() -> Recipe:
     return Recipe()
 
 
-def pixart() -> GeneratorRecipe:
-    """The second generator, for studies: other parts, smaller, and trained for a shorter time."""
+def smaller_generator() -> GeneratorRecipe:
+    """Of other width and depth than the shipped one, and trained for a shorter time: for studies."""
     return GeneratorRecipe(
         shallow_blocks=8,
         blocks=16,

@@ -1,21 +1,44 @@
 """What the studies compare: verifiers of the miniature that differ from the shipped recipe in one thing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from forejudge.miniature.generator_build import build_sana
+from forejudge.miniature.recipe import GeneratorRecipe, smaller_generator
 from forejudge.miniature.verifier_build import Captions
+from forejudge.progress import Report
 from forejudge.training.losses import VerifierLoss
 
 BASE = "class-weighted, new captions"  # the shipped recipe
 
 
 @dataclass(frozen=True)
+class OtherGenerator:
+    """A generator that a study builds: its recipe, and what makes of it a generator's folder, as `build_sana` does.
+
+    `build` takes the folder to build in, a finished miniature, the recipe, a device, a report and a seed.
+    """
+
+    recipe: GeneratorRecipe
+    build: Callable[[Path, Path, GeneratorRecipe, torch.device, Report, int], Path] = build_sana
+
+
+@dataclass(frozen=True)
 class Variant:
-    """What is aligned to (None: no alignment), and which fields of both stages' recipes differ."""
+    """What is aligned to (None: no alignment), and which fields of both stages' recipes differ.
+
+    `language_model` has the fields of the language model's recipe that differ. `generator` takes the place of the
+    build's own.
+    """
 
     captions: Captions | None = "new"
     changes: Mapping[str, Any] = field(default_factory=dict)
+    language_model: Mapping[str, int] = field(default_factory=dict)
+    generator: OtherGenerator | None = None
 
 
 def _losses() -> dict[str, Variant]:
@@ -43,10 +66,28 @@ def _data(rows: tuple[int, ...]) -> dict[str, Variant]:
     return {f"{count} labels": Variant(changes={"training_rows": count}) for count in rows}
 
 
+def _language_models() -> dict[str, Variant]:
+    return {
+        "1 layer of width 64": Variant(language_model={"layers": 1, "width": 64}),
+        "3 layers of width 128": Variant(),
+        "6 layers of width 192": Variant(language_model={"layers": 6, "width": 192}),
+    }
+
+
+def _generators() -> dict[str, Variant]:
+    """Each read after half of its blocks."""
+    return {
+        "24 blocks of width 128": Variant(),
+        "16 blocks of width 96": Variant(changes={"reads": "hidden:8"}, generator=OtherGenerator(smaller_generator())),
+    }
+
+
 STUDIES: dict[str, dict[str, Variant]] = {
     "layers": _layers((1, 4, 8, 12, 16, 20, 24)),
     "loss": _losses(),
     "captions": _captions(),
     "pooling": _pooling(),
     "data": _data((4000, 16000, 64000)),
+    "llm": _language_models(),
+    "generator": _generators(),
 }
