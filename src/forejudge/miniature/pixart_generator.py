@@ -4,6 +4,9 @@ Its transformer predicts the noise of what it is given, which is nothing but noi
 DDPMScheduler's formula, and the loss is measured there.
 """
 
+from types import ModuleType
+from typing import ClassVar
+
 import torch
 from diffusers import AutoencoderDC, DDPMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from torch import Tensor
@@ -25,7 +28,7 @@ _HEAD_WIDTH = 32
 class PixArtParts(OneStepParts):
     """PixArt's transformer and a T5 encoder, which predict the clean latents, by way of the noise."""
 
-    split = pixart_split
+    split: ClassVar[ModuleType] = pixart_split
     outputs = ("to_out", "ff.net.2")
 
     def __init__(self, blocks: int, width: int, decided_after: int) -> None:
