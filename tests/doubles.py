@@ -91,17 +91,13 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprin
 def call_plainly(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     arguments = {
+        "num_inference_steps": steps,
         "intermediate_timesteps": None,
         "height": 64,
         "width": 64,
         "use_resolution_binning": False,
         "complex_human_instruction": None,
-        **changes,
+        "num_images_per_prompt": len(seeds),
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
     }
-    return pipeline(
-        PROMPT,
-        num_inference_steps=steps,
-        num_images_per_prompt=len(seeds),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        **arguments,
-    ).images
+    return pipeline(PROMPT, **arguments | changes).images

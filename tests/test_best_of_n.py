@@ -409,6 +409,28 @@ class TestOutOfMemory:
         assert [size for size, _ in itertools.groupby(sizes)] == [1, 2, 4, 2, 1]  # measured up to 4, then drawn
 
 
+class TestJudgedInALaterStep:
+    def test_the_verdict_is_of_that_step(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
+        two_steps, later = Sampling(steps=2), load(judge_step=1, batch_size=4)
+        found = later(PROMPT, n=4, sampling=two_steps)
+        assert found.winner.stage == "image"
+        assert {candidate.stage for candidate in found.candidates} == {"image", f"prefix({CUT} blocks, step 1)"}
+        first = best_of_n(PROMPT, n=4, sampling=two_steps)
+        assert seeds(found) == seeds(first)
+        assert scores(found) != scores(first)
+
+    def test_its_picture_is_that_of_the_plain_call(self, load: Callable[..., BestOfN], tiny_generator: Path) -> None:
+        found = load(judge_step=1, batch_size=1)(PROMPT, n=2, sampling=Sampling(steps=2))
+        (plain,) = call_plainly(load_pipeline(tiny_generator), [found.winner.seed], 2)
+        assert distance(found.image, plain) == 0
+
+    def test_a_step_that_there_is_not_is_refused(self, load: Callable[..., BestOfN]) -> None:
+        with pytest.raises(InvalidRequest, match="needs more than the 1 steps asked for"):
+            load(judge_step=1)(PROMPT, n=2)
+        with pytest.raises(InvalidRequest, match="judge_step = -1 is no step"):
+            load(judge_step=-1)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_works(load: Callable[..., BestOfN], dtype: str) -> None:
     result = load(dtype=dtype, batch_size=2)(PROMPT, n=2)

@@ -29,7 +29,7 @@ def save_tiny_generator(folder: Path, seed: int, blocks: int = 4, width: int = 6
     return folder
 
 
-def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int) -> Path:
+def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int, merge_size: int = 1) -> Path:
     """Write a verifier folder for a generator and return it."""
     torch.manual_seed(1)
     made_for = load_generator(str(generator), CPU, torch.float32)
@@ -40,8 +40,9 @@ def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int) ->
         generator_fingerprint=made_for.fingerprint,
         reads=f"hidden:{num_prefix_blocks}",
         question=MINIATURE_QUESTION,
+        spatial_merge_size=merge_size,
         calibration=Calibration(temperature=0.05, bias=0.0),
     )
-    model = YesNoModel(Connector(made_for.architecture.width, 64), language_model)
+    model = YesNoModel(Connector(made_for.architecture.width, 64, merge_size), language_model)
     LanguageModelVerifier("tiny", config, model, tokenizer).save_pretrained(folder)
     return folder

@@ -18,12 +18,15 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from tests.doubles import CPU, PROMPT
 from tests.pipeline_state import state_of
+from tests.tiny import save_tiny_verifier
 from torch import Tensor, nn
 
+from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
+from forejudge.verifiers import load_verifier
 
 SEEDS = (7, 2**32 - 1, 123456789)
 Size = tuple[int, int]  # height and width, in pixels
@@ -241,6 +244,15 @@ class GeneratorContract:
         before = state_of(pipeline)
         self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
         assert state_of(pipeline) == before
+
+    def test_the_best_of_several_is_the_picture_of_its_seed(self, folder: Path, pipeline: Any, tmp_path: Path) -> None:
+        """Of a pipeline given as it is, read by a verifier that merges 2 x 2 tokens."""
+        saved = save_tiny_verifier(tmp_path / "verifier", folder, num_prefix_blocks=2, merge_size=2)
+        best_of_n = BestOfN(pipeline, load_verifier(str(saved), CPU, torch.float32))
+        result = best_of_n(PROMPT, n=3, sampling=self.sampling())
+        assert len({candidate.score for candidate in result.candidates}) == 3
+        plain = pixels(self.call_plainly(pipeline, [result.winner.seed], self.sampling()))
+        assert np.abs(pixels([result.image]) - plain).max() <= 1
 
     def test_an_offloaded_pipeline_draws_the_same(self, generator: Generator, pipeline: Any) -> None:
         """As `enable_sequential_cpu_offload` leaves it, but for the device on which its parts run."""

@@ -26,6 +26,14 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ForejudgeError as error:
             _fail(str(error), 2 if isinstance(error, InvalidRequest) else 1)
+        except typer.Exit:  # a RuntimeError, too
+            raise
+        except RuntimeError as error:
+            from forejudge.device import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            _fail("out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1)
         except KeyboardInterrupt as error:
             _fail(": ".join(["interrupted", *map(str, error.args)]), 130)
 

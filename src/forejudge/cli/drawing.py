@@ -28,6 +28,7 @@ Record = Annotated[
     str | None,
     Option(metavar="LIST", help="States to keep, such as hidden:6,latent, or all for every block (default: none)."),
 ]
+VisionTower = Annotated[str | None, Option(help="For --record clip, the CLIP to see with: a folder or a hub id.")]
 BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once.")]
 
 
@@ -39,6 +40,7 @@ class DrawingOptions:
     seed: int
     shard: str
     record: str | None
+    vision_tower: str | None
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class DrawingOptions:
 
         Shard.parse(self.shard)
         for name in self._names:
-            reading_named(name)
+            reading_named(name, self.vision_tower)
 
     @property
     def _names(self) -> list[str]:
@@ -62,7 +64,8 @@ class DrawingOptions:
         from forejudge.verifiers.reading import reading_named
 
         blocks = range(1, generator.architecture.num_blocks + 1) if self.record == "all" else ()
-        return [reading_named(name) for name in [*self._names, *(f"hidden:{count}" for count in blocks)]]
+        names = [*self._names, *(f"hidden:{count}" for count in blocks)]
+        return [reading_named(name, self.vision_tower) for name in names]
 
 
 def load(name: str, device: str | None, dtype: str | None, out: Path) -> "LoadedGenerator":

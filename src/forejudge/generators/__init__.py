@@ -44,6 +44,8 @@ KNOWN_MODELS: dict[str, KnownModel] = {
 ARCHITECTURES: dict[str, tuple[str, str]] = {
     "SanaSprintPipeline": ("forejudge.generators.sana_sprint", "SanaSprint"),
     "PixArtAlphaPipeline": ("forejudge.generators.pixart", "PixArt"),
+    "FluxPipeline": ("forejudge.generators.flux", "Flux"),
+    "Flux2KleinPipeline": ("forejudge.generators.flux2", "Flux2Klein"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
@@ -42,11 +43,15 @@ def execution_device(module: nn.Module) -> torch.device:
 def stored_weight(module: nn.Module, name: str) -> Tensor:
     """A parameter or buffer of the module itself, wherever offloading keeps it."""
     weight: Tensor = getattr(module, name)
-    if not weight.is_meta:
-        return weight
-    with as_in_forward(module):
-        fetched: Tensor = getattr(module, name)
-        return fetched.clone()
+    if weight.is_meta:
+        (weight,) = [hook.weights_map[name] for hook in _hooks(module) if getattr(hook, "weights_map", None)]
+    return weight
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    """accelerate's, of the module itself."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    return () if hook is None else getattr(hook, "hooks", (hook,))
 
 
 def check_hooks(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ from forejudge.generators.forward_context import check_hooks, execution_device
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput, prefix, run_blocks, suffix
 from forejudge.generators.prompts import check_prompt, without_padding
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch, noise_source
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
@@ -185,11 +185,7 @@ class PixArt(StepwiseGenerator):
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    if sampling.guidance_scale not in (None, 0, 1):
-        raise InvalidRequest(
-            f"guidance_scale = {sampling.guidance_scale:g}: PixArt in one to a few steps draws without guidance, leave "
-            "it out"
-        )
+    check_without_guidance(sampling, "PixArt in one to a few steps")
     if sampling.lora_scale != 1:
         raise InvalidRequest(
             f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not weigh adapters, merge them into "

@@ -184,3 +184,11 @@ def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
     for module, name in weights:
         digest.update(rounded_bytes(stored_weight(module, name)))
     return digest.hexdigest()[:16]
+
+
+def check_without_guidance(sampling: Sampling, name: str) -> None:
+    """Raises InvalidRequest where guidance is asked of a generator that has none; scales of 0 and 1 ask for none."""
+    if sampling.guidance_scale not in (None, 0, 1):
+        raise InvalidRequest(
+            f"guidance_scale = {sampling.guidance_scale:g}: {name} draws without guidance, leave it out"
+        )

@@ -9,10 +9,12 @@ from typing import Literal
 
 import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
-from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, Gemma2Config, Gemma2Model, Qwen2Config, Qwen2Model
 
+from forejudge.generators import sana_split
+from forejudge.generators.sana_split import SanaInput
 from forejudge.profiling.flops import count_flops
+from forejudge.profiling.meta_work import TransformerWork, text_flops, transformer_work
 
 BLOCKS = 20
 _TEXT_TOKENS = 520  # of the text encoder: SANA's instruction and a prompt
@@ -73,25 +75,25 @@ def sana_sprint_work() -> StageWork:
     with torch.device("meta"):
         language_model = Qwen2Model(_qwen())
         return StageWork(
-            encode=_flops_of_text(Gemma2Model(_gemma()), _TEXT_TOKENS),
-            block=_transformer_flops() // BLOCKS,
+            encode=text_flops(Gemma2Model(_gemma()), _TEXT_TOKENS),
+            block=_transformer_work().whole // BLOCKS,
             decode=_decoder_flops(),
             clip=_clip_flops(),
-            language_model_on_hidden=_flops_of_text(language_model, _LATENT_SIDE**2 + _QUESTION_TOKENS),
-            language_model_on_patches=_flops_of_text(language_model, _PATCHES + _QUESTION_TOKENS),
+            language_model_on_hidden=text_flops(language_model, _LATENT_SIDE**2 + _QUESTION_TOKENS),
+            language_model_on_patches=text_flops(language_model, _PATCHES + _QUESTION_TOKENS),
         )
 
 
-def _flops_of_text(model: nn.Module, tokens: int) -> int:
-    ids_NL, mask_NL = torch.zeros(1, tokens, dtype=torch.long), torch.ones(1, tokens, dtype=torch.long)
-    return count_flops(lambda: model(input_ids=ids_NL, attention_mask=mask_NL, use_cache=False))
-
-
-def _transformer_flops() -> int:
+def _transformer_work() -> TransformerWork:
     transformer = SanaTransformer2DModel(guidance_embeds=True, qk_norm="rms_norm_across_heads")  # defaults: 1.6B
-    noisy_NCHW = torch.zeros(1, transformer.config.in_channels, _LATENT_SIDE, _LATENT_SIDE)
-    text_NLD = torch.zeros(1, _PROMPT_TOKENS, transformer.config.caption_channels)
-    return count_flops(lambda: transformer(noisy_NCHW, text_NLD, timestep=torch.zeros(1), guidance=torch.zeros(1)))
+    inputs = SanaInput(
+        torch.zeros(1, transformer.config.in_channels, _LATENT_SIDE, _LATENT_SIDE),
+        torch.zeros(1, _PROMPT_TOKENS, transformer.config.caption_channels),
+        torch.zeros(1, _PROMPT_TOKENS),
+        torch.zeros(1),
+        torch.zeros(1),
+    )
+    return transformer_work(sana_split, transformer, inputs, BLOCKS)
 
 
 def _decoder_flops() -> int:
