@@ -190,7 +190,7 @@ def test_options_go_with_the_name(folder: Path, pipeline: PixArtAlphaPipeline) -
 def test_a_folder_from_before_the_class_had_its_name_is_loaded(tmp_path: Path, generator: PixArt) -> None:
     """As the weights of the time were published: as a Transformer2DModel."""
     folder = save_tiny_pixart(tmp_path / "generator")
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
         "transformer/config.json": {"_class_name": "Transformer2DModel"},
     }

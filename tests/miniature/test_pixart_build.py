@@ -11,6 +11,7 @@ from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.miniature.pixart_build import build_pixart
+from forejudge.miniature.pixart_generator import OPTIONS
 from forejudge.miniature.recipe import GeneratorRecipe, shrunken
 from forejudge.progress import Progress, report_nothing
 from forejudge.types import IMAGE, prefix_stage
@@ -40,6 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_built_draws_in_one_step(built: Path) -> None:
     generator = load_generator(str(built / "generator"), CPU, torch.float32)
+    assert generator.options == OPTIONS
     assert (generator.architecture.num_blocks, generator.architecture.width) == (RECIPE.blocks, RECIPE.width)
     candidates = generator.start(generator.encode(PROMPT, Sampling()), (1, 2))
     assert generator.advance(candidates, [prefix_stage(2), IMAGE]).pictures[1].size == (64, 64)

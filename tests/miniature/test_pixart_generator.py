@@ -9,7 +9,7 @@ from forejudge.generators.pixart import PixArt
 from forejudge.miniature.autoencoder import new_autoencoder
 from forejudge.miniature.coupling import NOISE_SHAPE
 from forejudge.miniature.one_step import GeneratorLoss
-from forejudge.miniature.pixart_generator import PixArtParts, assemble
+from forejudge.miniature.pixart_generator import OPTIONS, PixArtParts, assemble
 from forejudge.types import latent_stage
 
 PROMPT = "a photo of a red circle left of a blue square"
@@ -19,7 +19,7 @@ def test_what_is_learnt_is_what_is_drawn() -> None:
     """The clean latents that the loss is measured on are those that the pipeline decodes."""
     torch.manual_seed(0)
     parts = PixArtParts(3, 64, 2).eval()
-    generator = PixArt(assemble(parts, new_autoencoder()), "untrained")
+    generator = PixArt(assemble(parts, new_autoencoder()), "untrained", OPTIONS)
     noise_NCHW = torch.randn(2, *NOISE_SHAPE, generator=torch.Generator().manual_seed(0))
     candidates = generator.start(generator.encode(PROMPT, Sampling()), (0, 1), noise_NCHW)
     drawn_NCHW = generator.advance(candidates, [latent_stage()]).tensor(latent_stage())

@@ -48,7 +48,7 @@ from one generator to another.
 
 It was trained as the first one was: by regression with coupled noise, {shallow} blocks first, then all {blocks}, with
 the output layer read after the first {shallow} as well. It has learnt nothing but the one step that starts at timestep
-400. Its autoencoder is the first generator's.
+200 (`timesteps=[200], guidance_scale=1` of the pipeline's own call). Its autoencoder is the first generator's.
 """
 
 _LANGUAGE_MODEL = """---

@@ -5,6 +5,8 @@ with independent noise, because SCMScheduler re-noises every further step afresh
 """
 
 import math
+from types import ModuleType
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -26,7 +28,7 @@ _HEAD_WIDTH = 32
 class GeneratorParts(OneStepParts):
     """SANA-Sprint's transformer and a Gemma-2, which predict the velocity: noise less clean latents."""
 
-    split = sana_split
+    split: ClassVar[ModuleType] = sana_split
     outputs = ("to_out", "conv_point")
 
     def __init__(self, blocks: int, width: int, decided_after: int) -> None:

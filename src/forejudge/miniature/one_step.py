@@ -41,7 +41,7 @@ class OneStepParts(nn.Module, ABC):
 
     split: ClassVar[ModuleType]  # prefix and suffix of its transformer
     outputs: ClassVar[tuple[str, ...]]  # parts of names: through these layers alone a block changes the hidden state
-    text_encoder: nn.Module
+    text_encoder: Any
     transformer: Any
     decided_after: int
 

@@ -6,10 +6,11 @@ import torch
 
 from forejudge.checkpoint import load_strictly, quiet_libraries
 from forejudge.files import write_text
+from forejudge.generators.base import OPTIONS_FILE
 from forejudge.miniature.autoencoder import new_autoencoder
 from forejudge.miniature.cards import pixart_card
 from forejudge.miniature.generator_training import GeneratorTraining
-from forejudge.miniature.pixart_generator import PixArtParts, assemble
+from forejudge.miniature.pixart_generator import OPTIONS, PixArtParts, assemble
 from forejudge.miniature.recipe import GeneratorRecipe, keep_recipe
 from forejudge.progress import Report
 from forejudge.provenance import provenance
@@ -33,6 +34,7 @@ def build_pixart(
     parts, seconds = GeneratorTraining(recipe, seed, autoencoder, work, device, report).run(PixArtParts)
     with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
         assemble(parts, autoencoder).to("cpu", torch.float16).save_pretrained(generator)
+    write_text(generator / OPTIONS_FILE, OPTIONS.model_dump_json(exclude_unset=True) + "\n")
     made = {"seed": seed, "minutes of training": round(seconds / 60, 1), **provenance(device)}
     write_text(generator / "README.md", pixart_card(recipe, made))
     return generator
