@@ -16,8 +16,7 @@ from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.classifier_training import classifier_loss, held_out_accuracy
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.generator import GeneratorParts
-from forejudge.miniature.generator_build import autoencoder_in, store_generator
+from forejudge.miniature.generator_build import SANA_SPRINT, autoencoder_in, store_generator
 from forejudge.miniature.generator_training import GeneratorTraining
 from forejudge.miniature.language_model_build import build_language_model
 from forejudge.miniature.recipe import Recipe, keep_recipe
@@ -80,8 +79,9 @@ class Build:
         recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
         seed = self.recipe.seed
         training = GeneratorTraining(recipe, seed, autoencoder, self._work, self.device, self.report)
-        deep, seconds = training.run(GeneratorParts)
-        store_generator(self.folder / "generator", deep, autoencoder, generator_card(recipe, self._made(seconds)))
+        deep, seconds = training.run(SANA_SPRINT.new_parts)
+        card = generator_card(recipe, self._made(seconds))
+        store_generator(self.folder / "generator", SANA_SPRINT, deep, autoencoder, card)
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"

@@ -9,6 +9,7 @@ import torch
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator
+from forejudge.miniature.generator_build import build_generator
 from forejudge.miniature.language_model_build import build_language_model
 from forejudge.miniature.recipe import Recipe, keep_recipe
 from forejudge.miniature.variants import STUDIES, OtherGenerator, Variant
@@ -57,7 +58,8 @@ class StudyBuilds:
     def _with_generator(self, build: VerifierBuild, folder: Path, other: OtherGenerator | None) -> VerifierBuild:
         if other is None:
             return build
-        built = other.build(folder, self.folder, other.recipe, self.device, self.report, self.recipe.seed)
+        settings = (other.recipe, self.device, self.report, self.recipe.seed)
+        built = build_generator(other.kind, folder, self.folder, *settings)
         return replace(build, generator=load_generator(str(built), self.device, torch.float32))
 
     def _with_own_rows(self, build: VerifierBuild, reads: set[str], work: Path) -> VerifierBuild:

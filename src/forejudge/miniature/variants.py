@@ -1,16 +1,12 @@
 """What the studies compare: verifiers of the miniature that differ from the shipped recipe in one thing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from forejudge.miniature.generator_build import build_sana
+from forejudge.miniature.generator_build import PIXART, SANA_SPRINT, GeneratorKind
 from forejudge.miniature.recipe import GeneratorRecipe, smaller_generator
 from forejudge.miniature.verifier_build import Captions
-from forejudge.progress import Report
 from forejudge.training.losses import VerifierLoss
 
 BASE = "class-weighted, new captions"  # the shipped recipe
@@ -18,13 +14,10 @@ BASE = "class-weighted, new captions"  # the shipped recipe
 
 @dataclass(frozen=True)
 class OtherGenerator:
-    """A generator that a study builds: its recipe, and what makes of it a generator's folder, as `build_sana` does.
-
-    `build` takes the folder to build in, a finished miniature, the recipe, a device, a report and a seed.
-    """
+    """A generator that a study builds, as `build_generator` does."""
 
     recipe: GeneratorRecipe
-    build: Callable[[Path, Path, GeneratorRecipe, torch.device, Report, int], Path] = build_sana
+    kind: GeneratorKind = SANA_SPRINT
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,11 @@ def _language_models() -> dict[str, Variant]:
 
 def _generators() -> dict[str, Variant]:
     """Each read after half of its blocks."""
+    half = {"reads": "hidden:8"}
     return {
         "24 blocks of width 128": Variant(),
-        "16 blocks of width 96": Variant(changes={"reads": "hidden:8"}, generator=OtherGenerator(smaller_generator())),
+        "16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator())),
+        "PixArt, 16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator(), PIXART)),
     }
 
 

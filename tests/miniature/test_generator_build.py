@@ -10,7 +10,7 @@ from tests.doubles import CPU, PROMPT
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
-from forejudge.miniature.pixart_build import build_pixart
+from forejudge.miniature.generator_build import PIXART, build_generator
 from forejudge.miniature.pixart_generator import OPTIONS
 from forejudge.miniature.recipe import GeneratorRecipe, shrunken
 from forejudge.progress import Progress, report_nothing
@@ -34,8 +34,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished build that was stopped once."""
     folder = tmp_path_factory.mktemp("pixart")
     with pytest.raises(Stopped):
-        build_pixart(folder, MINIATURE, RECIPE, CPU, stop_in_the_deep_part)
-    build_pixart(folder, MINIATURE, RECIPE, CPU, report_nothing)
+        build_generator(PIXART, folder, MINIATURE, RECIPE, CPU, stop_in_the_deep_part)
+    build_generator(PIXART, folder, MINIATURE, RECIPE, CPU, report_nothing)
     return folder
 
 
@@ -56,7 +56,7 @@ def test_it_draws_with_the_miniatures_autoencoder_in_half_precision(built: Path)
 
 
 def test_a_build_that_was_stopped_ends_the_same(built: Path, tmp_path: Path) -> None:
-    build_pixart(tmp_path, MINIATURE, RECIPE, CPU, report_nothing)
+    build_generator(PIXART, tmp_path, MINIATURE, RECIPE, CPU, report_nothing)
     file = "generator/transformer/diffusion_pytorch_model.safetensors"
     assert (tmp_path / file).read_bytes() == (built / file).read_bytes()
 
@@ -71,9 +71,9 @@ def test_a_card_tells_how_it_was_made(built: Path) -> None:
 def test_another_recipe_in_the_same_folder_is_refused(built: Path) -> None:
     other: GeneratorRecipe = RECIPE.model_copy(update={"blocks": 6})
     with pytest.raises(InvalidRequest, match="holds another recipe"):
-        build_pixart(built, MINIATURE, other, CPU, report_nothing)
+        build_generator(PIXART, built, MINIATURE, other, CPU, report_nothing)
 
 
 def test_without_a_miniature_there_is_no_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"vae.*cannot be loaded"):
-        build_pixart(tmp_path, tmp_path / "nothing", RECIPE, CPU, report_nothing)
+        build_generator(PIXART, tmp_path, tmp_path / "nothing", RECIPE, CPU, report_nothing)
