@@ -12,6 +12,7 @@ from forejudge.cli.caption import caption
 from forejudge.cli.generate import generate
 from forejudge.cli.label import label
 from forejudge.cli.models import models
+from forejudge.cli.profile import profile
 from forejudge.cli.report import report
 from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
@@ -50,6 +51,7 @@ app.command()(label)
 app.command()(caption)
 app.command()(report)
 app.command()(study)
+app.command()(profile)
 app.add_typer(evaluate.group, name="eval")
 app.add_typer(geneval.group, name="geneval")
 app.add_typer(miniature.group, name="miniature")

@@ -1,9 +1,7 @@
 """What a search costs with each verifier: milliseconds, FLOPs and memory, encoded prompt to decoded winner."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +11,7 @@ from forejudge.draw import Drawing
 from forejudge.generators.base import Generator
 from forejudge.profiling.flops import count_flops
 from forejudge.profiling.memory import peak_memory
+from forejudge.profiling.stage_timing import timed
 from forejudge.progress import Report, Stopwatch
 from forejudge.types import IMAGE, latent_stage
 from forejudge.verifiers.base import Verifier
@@ -87,12 +86,4 @@ def drawing_milliseconds(generator: Generator, prompt: str, steps: int, rounds: 
 
 def median_milliseconds(work: Callable[[], object], rounds: int, device: torch.device) -> float:
     """Of `rounds` runs, after one that warms up."""
-    work()
-    took = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        took.append(1000 * (time.perf_counter() - started))
-    return median(took)
+    return timed(work, device, rounds, warm_up=1).median
