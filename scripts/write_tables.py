@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,6 @@ TASKS = {
     "color_attr": "Attribution",
 }
 
-STUDIES = ("loss", "captions")
-
 # Rows of an evaluation as the paper names them.
 NAMES = {
     "verifier": "VHS (shipped)",
@@ -46,6 +45,7 @@ NAMES = {
 }
 
 Figures = dict[str, Any]
+Columns = dict[str, Callable[[Figures], str]]
 
 
 def percent(figure: dict[str, float]) -> str:
@@ -221,18 +221,19 @@ def candidate_costs(search: Figures) -> tuple[float, float, float]:
     return slope, search["candidate_flops"] / 1e9, search["judging_bytes"]["8"] / 1e6
 
 
-def study(figures: Figures) -> str:
-    """Verifiers that differ in one thing."""
+def study(figures: Figures, also: Columns) -> str:
+    """Verifiers that differ in one thing; `also` are columns after the variant's name."""
     rows = [
         [
             name,
+            *(cell(found) for cell in also.values()),
             percent(found["best_of_8"]),
             *ranked(found),
             ", ".join(f"{100 * each:.1f}" for each in found["distance_closed_of_each_seed"]),
         ]
         for name, found in figures["variants"].items()
     ]
-    header = ["variant", "Best-of-8, % right", *RANKED, "distance closed by each training seed, %"]
+    header = ["variant", *also, "Best-of-8, % right", *RANKED, "distance closed by each training seed, %"]
     return (
         f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
         f"{figures['training_seeds']} training seed(s) of {figures['steps']} steps each.\n\n" + table(header, rows)
@@ -248,6 +249,20 @@ def steps(figures: Figures) -> str:
     return f"{tested(figures)}.\n\n" + table(["steps", "overall (micro)", *TASKS.values()], rows)
 
 
+# Name of a study -> what its table tells of each variant besides; the table is there once the study's figures are.
+STUDIES: dict[str, Columns] = {
+    "layers": {},
+    "loss": {},
+    "captions": {},
+    "pooling": {},
+    "data": {},
+    "llm": {"parameters of the language model": lambda found: f"{found['language_model_parameters']:,}"},
+    "generator": {
+        "Best-of-1, % right": lambda found: percent(found["best_of_1"]),
+        "perfect judge's Best-of-8, % right": lambda found: percent(found["perfect_judge"]),
+    },
+}
+
 # Name of a table -> how it is written, and the file of its figures under benchmarks/.
 TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "best-of-n": (best_of_n, "miniature.json"),
@@ -259,13 +274,14 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "equal-work": (equal_work, "miniature.json"),
     "costs": (costs, "miniature.json"),
     "stages": (stages, "miniature.json"),
-    **{f"study-{name}": (study, f"studies/{name}.json") for name in STUDIES},
+    **{f"study-{name}": (partial(study, also=also), f"studies/{name}.json") for name, also in STUDIES.items()},
 }
 
 
 def read_figures() -> dict[str, Figures]:
-    """The figures of every file that a table is written from."""
-    return {name: json.loads((BENCHMARKS / name).read_text()) for _, name in TABLES.values()}
+    """The figures of every file there is that a table is written from."""
+    files = {name: BENCHMARKS / name for _, name in TABLES.values()}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def with_tables(document: str, figures: dict[str, Figures]) -> str:

@@ -1,6 +1,6 @@
 """What the engine's tests share: stand-ins that follow a script, and a plain diffusers call to compare with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class ScriptedVerifier(Verifier):
     """Gives each seed the probability of its script, and that as its score; 0 to all others."""
 
     def __init__(self, script: dict[int, float], *reads: Stage) -> None:
-        self.name, self.calibrated, self.script = "scripted", True, script
+        self.name, self.digest, self.calibrated, self.script = "scripted", "0", True, script
         self.reads = frozenset(reads or {prefix_stage(2)})
 
     def check(self, generator: Generator) -> list[str]:
@@ -88,17 +88,16 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprin
     return pipeline
 
 
-def call_plainly(pipeline: SanaSprintPipeline, seeds: list[int], steps: int = 1, output_type: str = "pil") -> Any:
+def call_plainly(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
-    return pipeline(
-        PROMPT,
-        num_inference_steps=steps,
-        intermediate_timesteps=None,
-        height=64,
-        width=64,
-        use_resolution_binning=False,
-        complex_human_instruction=None,
-        num_images_per_prompt=len(seeds),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type=output_type,
-    ).images
+    arguments = {
+        "num_inference_steps": steps,
+        "intermediate_timesteps": None,
+        "height": 64,
+        "width": 64,
+        "use_resolution_binning": False,
+        "complex_human_instruction": None,
+        "num_images_per_prompt": len(seeds),
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+    }
+    return pipeline(PROMPT, **arguments | changes).images

@@ -1,6 +1,7 @@
 """The product, on the miniature's own classes: what it promises of pictures, seeds, budgets and records."""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL.Image import Image
 from tests.doubles import (
     CPU,
@@ -21,6 +23,7 @@ from tests.doubles import (
     load_pipeline,
     probabilities,
 )
+from tests.hub_cache import COMMIT, cached
 
 from forejudge import BestOfN, Result, Sampling
 from forejudge.errors import InvalidRequest, MismatchError
@@ -315,6 +318,7 @@ class TestRefusals:
             load(batch_size=0)
 
     def test_a_verifier_made_for_another_generator(self, best_of_n: BestOfN, verifier: LanguageModelVerifier) -> None:
+        assert verifier.config.generator is not None
         other = verifier.config.generator.model_copy(update={"width": 2240})
         config = verifier.config.model_copy(update={"generator": other})
         stranger = LanguageModelVerifier("stranger", config, verifier.model, verifier.tokenizer)
@@ -340,6 +344,38 @@ class TestRecord:
         assert (settings.generator, settings.verifier) == (best_of_n.generator.name, best_of_n.verifier.name)
         assert set(record.versions) == {"forejudge", "torch", "diffusers", "transformers"}
         assert settings.warnings == ()
+
+    def test_it_says_which_weights_were_loaded(self, result: Result, best_of_n: BestOfN) -> None:
+        generator, verifier = result.record.sources
+        assert (generator.part, generator.model) == ("generator", best_of_n.generator.name)
+        assert (verifier.part, verifier.model) == ("verifier", best_of_n.verifier.name)
+        assert (generator.weights, verifier.weights) == (best_of_n.generator.fingerprint, best_of_n.verifier.digest)
+        assert generator.commit is verifier.commit is None
+
+    def test_it_says_which_commits_were_loaded(
+        self, tiny_generator: Path, tiny_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        cached(tmp_path, "owner/tiny", tiny_generator, ref="v1")
+        cached(tmp_path, "owner/verifier", tiny_verifier, commit="e" * 40)
+        best = BestOfN.from_pretrained("owner/tiny@v1", "owner/verifier", device="cpu")
+        found = [source.model_dump(exclude={"weights"}) for source in best(PROMPT, n=1).record.sources]
+        assert found == [
+            {"part": "generator", "model": "owner/tiny", "revision": "v1", "commit": COMMIT},
+            {"part": "verifier", "model": "owner/verifier", "revision": None, "commit": "e" * 40},
+        ]
+
+    def test_a_pipeline_that_was_given_is_told_by_its_weights(
+        self, tiny_generator: Path, verifier: LanguageModelVerifier
+    ) -> None:
+        best = BestOfN(load_pipeline(tiny_generator), verifier)
+        source = best(PROMPT, n=1).record.sources[0]
+        assert (source.model, source.weights) == ("a pipeline given by the caller", best.generator.fingerprint)
+
+    def test_a_record_from_before_sources_were_kept_is_still_read(self, result: Result) -> None:
+        older = json.loads(result.record.model_dump_json())
+        del older["sources"]
+        assert SearchRecord.model_validate(older).sources == ()
 
     def test_stages_tell_who_was_finished(self, result: Result) -> None:
         stages = [candidate.stage for candidate in result.candidates]
@@ -407,6 +443,28 @@ class TestOutOfMemory:
         result = engine(PROMPT, budget_ms=600_000, max_n=5)
         assert (result.record.n, result.record.ended_by) == (5, "max_n")
         assert [size for size, _ in itertools.groupby(sizes)] == [1, 2, 4, 2, 1]  # measured up to 4, then drawn
+
+
+class TestJudgedInALaterStep:
+    def test_the_verdict_is_of_that_step(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
+        two_steps, later = Sampling(steps=2), load(judge_step=1, batch_size=4)
+        found = later(PROMPT, n=4, sampling=two_steps)
+        assert found.winner.stage == "image"
+        assert {candidate.stage for candidate in found.candidates} == {"image", f"prefix({CUT} blocks, step 1)"}
+        first = best_of_n(PROMPT, n=4, sampling=two_steps)
+        assert seeds(found) == seeds(first)
+        assert scores(found) != scores(first)
+
+    def test_its_picture_is_that_of_the_plain_call(self, load: Callable[..., BestOfN], tiny_generator: Path) -> None:
+        found = load(judge_step=1, batch_size=1)(PROMPT, n=2, sampling=Sampling(steps=2))
+        (plain,) = call_plainly(load_pipeline(tiny_generator), [found.winner.seed], 2)
+        assert distance(found.image, plain) == 0
+
+    def test_a_step_that_there_is_not_is_refused(self, load: Callable[..., BestOfN]) -> None:
+        with pytest.raises(InvalidRequest, match="needs more than the 1 steps asked for"):
+            load(judge_step=1)(PROMPT, n=2)
+        with pytest.raises(InvalidRequest, match="judge_step = -1 is no step"):
+            load(judge_step=-1)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

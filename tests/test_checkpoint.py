@@ -1,5 +1,6 @@
 """Model folders are read strictly: what is wrong is refused in one line that names it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from tests.folders import copied
+from tests.hub_cache import cached
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Gemma2Model
+from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from forejudge.checkpoint import (
     load_library_model,
     load_strictly,
+    load_tokenizer,
     named_file,
     quiet_libraries,
     read_config,
     weights_digest,
 )
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
 
 Change = Callable[[dict[str, Tensor]], object]
 
@@ -110,8 +113,8 @@ class TestLibraryModel:
     def folder(self, tiny_verifier: Path, part: str, tmp_path: Path) -> Path:
         return copied(tiny_verifier.parent / part, tmp_path / "model")
 
-    def load(self, kind: Any, folder: Path, **options: bool) -> nn.Module:
-        return load_library_model(kind, folder, torch.float32, **options)
+    def load(self, kind: Any, folder: Path, extra_allowed: bool = False) -> nn.Module:
+        return load_library_model(kind, folder, torch.float32, extra_allowed=extra_allowed)
 
     def test_a_wrong_tensor_is_named(self, kind: Any, folder: Path, weights: str) -> None:
         tensors = load_file(folder / weights)
@@ -135,13 +138,36 @@ class TestLibraryModel:
     def test_a_truncated_or_missing_file_is_named(self, kind: Any, folder: Path, weights: str) -> None:
         complete = (folder / weights).read_bytes()
         (folder / weights).write_bytes(complete[: len(complete) // 2])
-        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        assert_refused(
+            lambda: self.load(kind, folder), f"{folder / weights} cannot be loaded, it is missing, truncated"
+        )
         (folder / weights).unlink()
-        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        assert_refused(lambda: self.load(kind, folder), f"{folder} holds no .safetensors file; other formats can run")
         (folder / weights).write_bytes(complete)
         (folder / "config.json").write_text("{")
         assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
         assert_refused(lambda: self.load(kind, folder / "nowhere"), f"{folder / 'nowhere'} is missing")
+
+
+def test_a_truncated_file_of_the_hub_s_cache_is_named_with_what_to_delete(tiny_verifier: Path, tmp_path: Path) -> None:
+    snapshot = cached(tmp_path, "owner/model", tiny_verifier / "language_model")
+    blob = (snapshot / "model.safetensors").resolve()
+    blob.write_bytes(blob.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=f"delete {blob} and get it again") as caught:
+        load_library_model(AutoModelForCausalLM, snapshot, torch.float32)
+    assert str(caught.value).startswith(f"{snapshot / 'model.safetensors'} cannot be loaded")
+
+
+def test_code_that_comes_with_a_model_is_left_alone_where_the_library_knows_the_model(
+    tiny_verifier: Path, tmp_path: Path
+) -> None:
+    folder = copied(tiny_verifier / "language_model", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("from pathlib import Path\nPath(__file__).with_name('was_run').touch()\n")
+    assert isinstance(load_library_model(AutoModelForCausalLM, folder, torch.float32), Qwen2ForCausalLM)
+    assert not (folder / "was_run").exists()
 
 
 def test_libraries_are_quiet_only_while_they_load(capfd: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +186,17 @@ def test_libraries_are_quiet_only_while_they_load(capfd: pytest.CaptureFixture[s
         for library, verbosity in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
     assert "unheard" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "protobuf"])
+def test_a_sentencepiece_model_names_the_extra_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    (tmp_path / "spiece.model").touch()
+    for known in ("sentencepiece", "protobuf"):
+        monkeypatch.setattr(f"transformers.utils.is_{known}_available", lambda is_there=known != package: is_there)
+    with pytest.raises(MissingExtra, match=rf"{package} is not installed: pip install 'forejudge\[sentencepiece\]'"):
+        load_tokenizer(T5Tokenizer, tmp_path)
 
 
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:

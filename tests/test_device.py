@@ -21,8 +21,34 @@ def test_without_a_name_the_device_is_one_that_works() -> None:
 
 def test_an_unknown_dtype_is_refused_with_the_known_ones() -> None:
     assert resolve_dtype("bfloat16") is torch.bfloat16
-    with pytest.raises(InvalidRequest, match="'int8' is unknown: use one of float32, bfloat16, float16"):
+    with pytest.raises(InvalidRequest, match="'int8' is unknown: use one of auto, float32, bfloat16, float16"):
         resolve_dtype("int8")
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "chosen"),
+    [
+        ("cuda", (9, 0), torch.bfloat16),
+        ("cuda", (8, 0), torch.bfloat16),
+        ("cuda", (7, 5), torch.float32),  # a T4, which says that it has bfloat16
+        ("cpu", (9, 0), torch.float32),
+        ("mps", (9, 0), torch.float32),
+    ],
+)
+def test_the_dtype_suits_the_device(
+    device: str, capability: tuple[int, int], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    assert resolve_dtype("auto", torch.device(device)) is chosen
+    assert resolve_dtype("float16", torch.device(device)) is torch.float16
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_the_fastest_device_is_taken(cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    monkeypatch.setattr("torch.empty", lambda *_, **__: None)  # there is none of them here
+    assert resolve_device(None).type == chosen
 
 
 def test_out_of_memory_is_recognised() -> None:
@@ -30,6 +56,7 @@ def test_out_of_memory_is_recognised() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9.1 GB)"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

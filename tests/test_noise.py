@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from forejudge.noise import LARGEST_SEED, candidate_seed, noise, noise_batch
+from forejudge.noise import LARGEST_SEED, candidate_seed, noise, noise_batch, noise_source
 
 SHAPE = (16, 8, 8)
 
@@ -32,6 +32,17 @@ def test_noise_is_what_diffusers_draws_in_turn(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for draw in range(4):
         assert torch.equal(noise(seed, draw, SHAPE), randn_tensor((1, *SHAPE), generator=generator))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_noise_of_a_dtype_is_what_diffusers_draws_in_it(dtype: torch.dtype) -> None:
+    """After some draws, too: a scheduler that draws for itself goes on from there."""
+    generator = torch.Generator().manual_seed(7)
+    for draw in range(3):
+        source = noise_source(7, draw, SHAPE, dtype)
+        expected = randn_tensor((1, *SHAPE), generator=generator, dtype=dtype)
+        assert torch.equal(noise(7, draw, SHAPE, dtype), expected)
+        assert torch.equal(randn_tensor((1, *SHAPE), generator=source, dtype=dtype), expected)
 
 
 def test_noise_of_a_batch_is_that_of_its_seeds() -> None:

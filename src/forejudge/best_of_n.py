@@ -15,13 +15,13 @@ from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
 from forejudge.costs import CostModel
-from forejudge.device import dtype_name, resolve_device, resolve_dtype
+from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS, as_generator, load_generator
+from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import LARGEST_SEED, candidate_seed
-from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, package_versions
+from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, SourceRecord, package_versions
 from forejudge.search import Found, OnProgress, Search
 from forejudge.selection import passed
 from forejudge.types import IMAGE
@@ -35,14 +35,19 @@ class BestOfN:
     """A generator and a verifier that reads it, ready to pick the best of N.
 
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
-    None draws up to 32, as many as fit in memory. Raises MismatchError when the verifier cannot read the generator.
+    None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
+    verifier reads. Raises MismatchError when the verifier cannot read the generator.
     """
 
-    def __init__(self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None, judge_step: int = 0
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
+        if judge_step < 0:
+            raise InvalidRequest(f"judge_step = {judge_step} is no step: the first is 0")
         self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
-        self.verifier, self.batch_size = verifier, batch_size
+        self.verifier, self.batch_size = verifier.in_step(judge_step), batch_size
         self.warnings = tuple(verifier.check(self.generator))
         self.costs = CostModel(self.generator, verifier)
 
@@ -53,22 +58,30 @@ class BestOfN:
         verifier: str | None = None,
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str = AUTO,
         batch_size: int | None = None,
+        judge_step: int = 0,
+        offload: str | None = None,
     ) -> "BestOfN":
-        """Load both. The verifier defaults to the one that goes with the generator.
+        """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
+
+        With `offload` = "text-encoder" the generator's text encoders are on the device only while they encode.
 
         Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
         """
-        if verifier is None and generator not in KNOWN_MODELS:
+        spec = find_spec(generator)
+        if verifier is None and (spec is None or spec.verifier is None):
+            judged = [name for name, known in KNOWN_MODELS.items() if known.verifier]
             raise InvalidRequest(
-                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(KNOWN_MODELS)}"
+                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(judged)}"
             )
-        where, kind = resolve_device(device), resolve_dtype(dtype)
+        where = resolve_device(device)
+        kind = resolve_dtype(dtype, where)
         return cls(
-            load_generator(generator, where, kind),
+            load_generator(generator, where, kind, offload),
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
+            judge_step=judge_step,
         )
 
     def __call__(
@@ -98,7 +111,7 @@ class BestOfN:
             raise InvalidRequest(
                 f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
             )
-        sampling = sampling or Sampling()
+        sampling = sampling or self.generator.defaults
         if seeds is None:
             chosen = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
         else:
@@ -122,10 +135,20 @@ class BestOfN:
             seed=seed,
             image_index=image_index,
             sampling=sampling,
+            generator_options=self.generator.options.model_dump(),
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,
             warnings=self.warnings,
+        )
+
+    def _sources(self) -> tuple[SourceRecord, ...]:
+        generator, verifier = self.generator, self.verifier
+        pipeline, *transformer = generator.sources or (None,)
+        return (
+            SourceRecord.of("generator", pipeline, generator.name, generator.fingerprint),
+            *(SourceRecord.of("transformer", source, source.model) for source in transformer if source),
+            SourceRecord.of("verifier", verifier.source, verifier.name, verifier.digest),
         )
 
     def _record(self, prompt: str, seeds: tuple[int, ...], found: Found, settings: Settings) -> SearchRecord:
@@ -150,6 +173,7 @@ class BestOfN:
             unused=found.drawn - len(records),
             timings=found.timings,
             settings=settings,
+            sources=self._sources(),
             versions=package_versions(),
         )
 

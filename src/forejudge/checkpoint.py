@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -10,14 +10,16 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 from pydantic import BaseModel, ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from forejudge.errors import CheckpointError, ForejudgeError
+from forejudge.errors import CheckpointError, ForejudgeError, MissingExtra
 
 Config = TypeVar("Config", bound=BaseModel)
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
+_OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
 
 
 def read_config(path: Path, kind: type[Config]) -> Config:
@@ -36,6 +38,7 @@ def read_config(path: Path, kind: type[Config]) -> Config:
 
 def load_strictly(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:
     """`fill_strictly` from a safetensors file."""
+    _check_whole(path)
     with named_file(path):
         tensors = load_file(path)
     fill_strictly(module, tensors, path, keep_dtypes=keep_dtypes)
@@ -65,25 +68,10 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
             names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
     tensors: dict[str, Tensor] = {}
     for path in (folder / name for name in names):
+        _check_whole(path)
         with named_file(path):
             tensors |= load_file(path)
     return tensors
-
-
-def local_folder(name: str, also: Sequence[str] = ()) -> Path:
-    """A model's folder: as it is, or downloaded by its hub id, with further files of the patterns `also`.
-
-    Raises CheckpointError where neither is to be had.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model")
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md", *also]
-    with named_file(Path(name)), quiet_libraries():
-        return Path(snapshot_download(name, allow_patterns=patterns))
 
 
 def rounded_bytes(weight: Tensor) -> bytes:
@@ -111,15 +99,24 @@ def weights_name(name: str, folder: Path) -> str:
 
 
 def load_library_model(
-    kind: Any, folder: Path, dtype: torch.dtype | Literal["auto"], *, extra_allowed: bool = False
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"],
+    device: torch.device | str = "cpu",
+    *,
+    extra_allowed: bool = False,
 ) -> nn.Module:
     """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
 
     `kind` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
-    Raises CheckpointError naming a missing, extra or misshapen tensor.
+    They are read in `dtype` at once, and what is stored in it is mapped and not copied. Raises CheckpointError naming
+    a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors; and for a
+    model that only code of its own could make.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
+    _refuse_code(folder)
+    _check_weights(folder)
     with named_file(folder), quiet_libraries():
         model, report = kind.from_pretrained(
             folder,
@@ -132,7 +129,7 @@ def load_library_model(
         )
     extra = [] if extra_allowed else report["unexpected_keys"]
     _refuse(folder, report["missing_keys"], extra, report["mismatched_keys"])
-    return model
+    return model.to(device)
 
 
 def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Any:
@@ -156,16 +153,70 @@ def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path
 def load_tokenizer(kind: Any, folder: Path) -> Any:
     """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
 
-    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary.
+    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
+    one whose vocabulary is a SentencePiece model that nothing installed can read.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        _require_sentencepiece()
     with named_file(folder), quiet_libraries():
         tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     files = sorted(tokenizer.vocab_files_names.values())
     if not any((folder / name).is_file() for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
     return tokenizer
+
+
+def _require_sentencepiece() -> None:
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    for package, is_there in (("sentencepiece", is_sentencepiece_available), ("protobuf", is_protobuf_available)):
+        if not is_there():
+            raise MissingExtra(package, "sentencepiece")
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raises CheckpointError for a model of a type that only code of its own folder could make."""
+    from transformers import CONFIG_MAPPING
+
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    with named_file(folder):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        asks = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if asks:
+        raise CheckpointError(
+            f"{folder} asks for code of its own (auto_map in config.json), and no code that comes with a model is run: "
+            "use a model whose type transformers knows"
+        )
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises CheckpointError for a folder without safetensors, or with one that is not whole."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = [path.name for path in sorted(folder.iterdir()) if path.suffix in _OTHER_WEIGHTS]
+        raise CheckpointError(
+            f"{folder} holds no .safetensors file{f', only {others[0]}' if others else ''}; other formats can run code "
+            "when they are opened, so they are not read: load it where you trust it, and save it anew with "
+            "save_pretrained, which writes safetensors"
+        )
+    for path in files:
+        _check_whole(path)
+
+
+def _check_whole(path: Path) -> None:
+    """Raises CheckpointError for a safetensors file that is not as long as its header says, or is none."""
+    try:
+        with safe_open(path, "pt"):
+            return
+    except Exception as error:  # of many kinds, one of them of its own
+        raise CheckpointError(
+            f"{path} cannot be loaded, it is missing, truncated or no safetensors file ({_first_line(error)}): delete "
+            f"{path.resolve()} and get it again, which for a hub id the same command does"
+        ) from None
 
 
 def _refuse(
@@ -190,10 +241,14 @@ def named_file(path: Path) -> Iterator[None]:
     except ForejudgeError:
         raise
     except Exception as error:  # of many kinds; tokenizers raises a bare Exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be loaded, it is missing, truncated or of another kind ({reason[:200]})"
+            f"{path} cannot be loaded, it is missing, truncated or of another kind ({_first_line(error)})"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    words = str(error).strip().splitlines() or [type(error).__name__]
+    return words[0][:200]
 
 
 @contextmanager

@@ -22,8 +22,8 @@ class StageClock:
         try:
             yield
         finally:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            if self._device.type != "cpu":
+                torch.accelerator.synchronize(self._device)
             passed = perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + passed
 

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.budget import EndedBy
 from forejudge.generators.base import Sampling
+from forejudge.hub import Source
 
 
 class _Record(BaseModel):
@@ -36,10 +38,32 @@ class Settings(_Record):
     seed: int | None
     image_index: int
     sampling: Sampling
+    generator_options: dict[str, Any]
     device: str
     dtype: str
     batch_size: int | None
     warnings: tuple[str, ...]
+
+
+class SourceRecord(_Record):
+    """Where a part came from: a folder or hub id, the revision asked for and the commit it led to.
+
+    `weights` is a digest that tells its weights from any others. `part` is generator, verifier, or transformer where
+    the generator's has a repository of its own.
+    """
+
+    part: str
+    model: str
+    revision: str | None
+    commit: str | None
+    weights: str | None
+
+    @classmethod
+    def of(cls, part: str, source: Source | None, name: str, weights: str | None = None) -> "SourceRecord":
+        """`name` is what it is called where it was not loaded but given."""
+        if source is None:
+            return cls(part=part, model=name, revision=None, commit=None, weights=weights)
+        return cls(part=part, model=source.model, revision=source.revision, commit=source.commit, weights=weights)
 
 
 class SearchRecord(_Record):
@@ -58,6 +82,7 @@ class SearchRecord(_Record):
     unused: int
     timings: dict[str, float]
     settings: Settings
+    sources: tuple[SourceRecord, ...] = ()
     versions: dict[str, str]
 
 

@@ -82,6 +82,7 @@ _SETTINGS = Settings(
     seed=0,
     image_index=0,
     sampling=Sampling(),
+    generator_options={},
     device="cpu",
     dtype="float32",
     batch_size=None,

@@ -54,3 +54,13 @@ def test_ctrl_c_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.M
 
     monkeypatch.setattr(Request, "check", interrupt)
     assert refusal(forejudge("generate", "x"), 130) == "error: interrupted\n"
+
+
+def test_memory_that_runs_out_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def run_out(request: Request) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Request, "check", run_out)
+    assert refusal(forejudge("generate", "x"), 1).startswith("error: out of memory: draw fewer candidates at once")

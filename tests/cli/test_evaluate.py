@@ -37,7 +37,8 @@ def test_all_ways_to_choose_come_out_as_figures_and_tables(evaluate: CommandLine
     assert set(found["costs"]["searches"]) == {"verifier", scorer}
     assert found["settings"]["prompts"] == found["test_cases"] == 6
     assert "Best-of-N, % right of 6 cases" in done.out
-    assert "written to figures.json" in done.out
+    assert "written to out/figures.json and figures.json" in done.out
+    assert json.loads(Path("out/figures.json").read_text()) == found  # for `forejudge report`
 
 
 def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:

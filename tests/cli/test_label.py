@@ -6,6 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from tests.cli.command import CommandLine, refusal
+from tests.evaluation.tiny_clip import save_tiny_clip
+from transformers import CLIPImageProcessorPil
 
 from forejudge.training.row_folder import RowFolder
 
@@ -44,6 +46,16 @@ def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
     assert f"the states of all 9 rows take {size / 1e6:.1f} MB" in outcome.err
 
 
+def test_what_a_clip_sees_is_kept(label: CommandLine) -> None:
+    tower = save_tiny_clip(Path("clip"))
+    CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tower)
+    outcome = label("label", "--record", "clip", "--vision-tower", "clip")
+    assert outcome.status == 0, outcome
+    (states,) = load_file("out/states/00000.safetensors").values()
+    assert len(states) == 9
+    assert states.shape[2] == 32  # the tower's width
+
+
 def test_a_command_of_ones_own_is_the_judge(label: CommandLine) -> None:
     Path("judge.py").write_text(
         "import json, sys\n"
@@ -74,6 +86,7 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
         (["--batch-size", "-1"], "batch-size = -1: it must be at least 1"),
         (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
         (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
+        (["--record", "clip"], "name a folder or a hub id as vision_tower"),
         (["--record", "depth"], "'depth': expected hidden:K"),
         (["--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
         (["--prompts", "none.jsonl"], "none.jsonl cannot be read"),

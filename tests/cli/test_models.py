@@ -15,5 +15,5 @@ def test_known_models_and_pipelines_are_listed(forejudge: CommandLine) -> None:
 def test_json_holds_the_same(forejudge: CommandLine) -> None:
     listed = json.loads(forejudge("models", "--json").out)
     assert [model["name"] for model in listed["models"]] == list(KNOWN_MODELS)
-    assert listed["models"][0]["generator"] == KNOWN_MODELS["miniature"].generator
+    assert listed["models"][0]["pipeline"] == KNOWN_MODELS["miniature"].pipeline
     assert "SanaSprintPipeline" in listed["pipelines"]

@@ -20,7 +20,6 @@ def test_help_quotes_the_library_defaults() -> None:
         options.Seed: call["seed"].default,
         options.TopK: call["top_k"].default,
         options.Steps: Sampling().steps,
-        options.GuidanceScale: Sampling().guidance_scale,
         options.Generator: loading["generator"].default,
         options.Dtype: loading["dtype"].default,
     }

@@ -3,35 +3,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles import ScriptedGenerator
 
 from forejudge.cli.request import ModelOptions, Request, SamplingOptions, SearchOptions, parse_seeds
 from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Sampling
 
 NOTHING = Request(
-    ModelOptions(None, None, None, None, None),
-    SamplingOptions(None, None, None, None),
+    ModelOptions(None, None, None, None, None, None, None),
+    SamplingOptions(None, None, None, None, None),
     SearchOptions(None, None, None, None, None, None, None),
     images_per_prompt=1,
     everything=False,
 )
 
 
+class Listening:
+    """Stands in for `BestOfN`, and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.generator = ScriptedGenerator()
+        self.generator.defaults = Sampling(steps=4, guidance_scale=1.5)
+
+    def __call__(self, prompt: str, **arguments: Any) -> None:
+        self.asked.update(prompt=prompt, **arguments)
+
+
 def arguments_of(request: Request) -> dict[str, Any]:
     """What a request asks of the library for one image."""
-    asked: dict[str, Any] = {}
-    request.run(lambda prompt, **arguments: asked.update(prompt=prompt, **arguments), "x", 3)  # type: ignore[arg-type]
-    return asked
+    best = Listening()
+    request.run(best, "x", 3)  # type: ignore[arg-type]
+    return best.asked
 
 
 def test_options_that_were_not_given_are_left_to_the_library() -> None:
     asked = arguments_of(NOTHING)
     assert asked.keys() == {"prompt", "image_index", "sampling", "on_progress"}
     assert asked["image_index"] == 3
+    assert asked["sampling"] == Sampling(steps=4, guidance_scale=1.5)  # as the generator has it
 
 
 def test_zero_is_given() -> None:
     search = replace(NOTHING.search, seed=0, n=4)
-    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None)))
+    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None, None)))
     assert (asked["seed"], asked["n"], asked["sampling"].steps, asked["sampling"].guidance_scale) == (0, 4, 2, 0.0)
 
 
@@ -54,4 +69,4 @@ def test_seeds_are_read_off_a_list() -> None:
 def test_sampling_is_checked_before_models_are_loaded(tmp_path: Path) -> None:
     models = replace(NOTHING.models, generator=str(tmp_path / "not looked for"))
     with pytest.raises(InvalidRequest, match="steps = 65"):
-        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None)).load()
+        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None, None)).load()

@@ -8,6 +8,14 @@ from tests.cli.test_request import NOTHING
 from forejudge.cli.request import Request, SamplingOptions
 from forejudge.cli.run_settings import RunSettings
 from forejudge.errors import InvalidRequest
+from forejudge.generators import KNOWN_MODELS, GeneratorSpec
+from forejudge.generators.base import Sampling
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one the default dtype is another."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
 def changed(**options: Any) -> Request:
@@ -24,6 +32,14 @@ def test_defaults_are_filled_in() -> None:
     settings = RunSettings.of(NOTHING)
     assert (settings.generator, settings.verifier, settings.dtype) == ("miniature", "miniature", "float32")
     assert (settings.n, settings.seed, settings.sampling.steps) == (8, 0, 1)
+
+
+def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=Sampling(steps=4), description="")
+    monkeypatch.setitem(KNOWN_MODELS, "few-step", spec)
+    for name in ("few-step", "owner/few-step@v1"):
+        assert RunSettings.of(changed(generator=name)).sampling == Sampling(steps=4)
+        assert RunSettings.of(changed(generator=name, steps=2)).sampling == Sampling(steps=2)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +81,6 @@ def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_sampling_is_named_in_full() -> None:
-    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, 4.5, None, None))) == RunSettings.of(NOTHING)
+    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))) == RunSettings.of(
+        NOTHING
+    )

@@ -90,7 +90,7 @@ def test_an_imported_verifier_is_exported_again(forejudge: CommandLine, tmp_path
 
 def test_a_refused_import_leaves_nothing(forejudge: CommandLine, tmp_path: Path) -> None:
     line = refusal(forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", tmp_path / "verifier"), 1)
-    assert "--generator GENERATOR" in line
+    assert "--statistics MEAN VARIANCE" in line
     assert not list(tmp_path.iterdir())
     (tmp_path / "verifier").mkdir()
     (tmp_path / "verifier" / "kept").touch()

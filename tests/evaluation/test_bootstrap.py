@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from forejudge.evaluation.best_of_n import distance_closed
-from forejudge.evaluation.bootstrap import FloatArray, Interval, bootstrap_interval
+from forejudge.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
 
 
 def mean(values: FloatArray) -> FloatArray:
@@ -77,6 +77,15 @@ def test_a_difference_is_paired():
     assert 0 <= gain.low < gain.estimate < gain.high
     assert width(gain) < 0.5 * width(bootstrap_interval(mean, ids, hard, rng=rng()))
     assert bootstrap_interval(np.subtract, ids, hard, hard, rng=rng()) == Interval(0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_resample_without_difference_counts_on_both_sides_however_it_is_rounded(seed: int):
+    """Fifths sum to a little more or less than nothing; the same figures as whole numbers to nothing."""
+    one_C = rng(seed).integers(0, 6, 24)
+    other_C = rng(seed + 100).permutation(one_C)
+    exact = bootstrap_difference(np.arange(24), one_C, other_C, rng=rng())
+    assert bootstrap_difference(np.arange(24), one_C / 5, other_C / 5, rng=rng()).p == exact.p
 
 
 def test_distance_closed_is_a_ratio_of_means():

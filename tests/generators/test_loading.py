@@ -2,16 +2,25 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from tests.doubles import CPU
 from tests.folders import copied
+from tests.hub_cache import COMMIT, cached
+from tests.hub_server import hub_server
+from tests.tiny import save_tiny_generator
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.generators import ARCHITECTURES, KNOWN_MODELS, as_generator, load_generator
+from forejudge.generators import ARCHITECTURES, KNOWN_MODELS, GeneratorSpec, as_generator, load_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.loading import load_spec
 from forejudge.generators.sana_sprint import SanaSprint
+from forejudge.generators.spec import SchedulerSpec
+from forejudge.hub import Source
 
 
 def load(folder: Path | str) -> None:
@@ -32,6 +41,103 @@ def test_a_folder_is_loaded_by_the_class_of_its_pipeline(tiny_generator: Path) -
     assert generator.autoencoder.dtype == generator.pipeline.text_encoder.dtype == torch.bfloat16
 
 
+def test_a_cached_generator_is_loaded_without_a_network(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = cached(tmp_path, "owner/tiny", tiny_generator)
+    for name, revision in (("owner/tiny", None), ("owner/tiny@main", "main"), (f"owner/tiny@{COMMIT}", COMMIT)):
+        generator = load_generator(name, CPU, torch.float32)
+        assert isinstance(generator, SanaSprint)
+        assert generator.name == name
+        assert generator.sources == (Source("owner/tiny", snapshot, revision, COMMIT),)
+        assert generator.options.complex_human_instruction is None  # as the folder's own forejudge.json says
+    with pytest.raises(CheckpointError, match="owner/tiny@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
+        load("owner/tiny@v2")
+
+
+def test_only_what_a_pipeline_names_is_downloaded(
+    folder: Path, tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for needless in ("all-in-one.safetensors", "unused/model.safetensors", "vae/model.fp16.safetensors", "vae/vae.py"):
+        (folder / needless).parent.mkdir(exist_ok=True)
+        (folder / needless).write_text("not asked for")
+    with hub_server(monkeypatch) as hub:
+        hub.models["owner/tiny"] = folder
+        load("owner/tiny")
+        whole = {path.relative_to(tiny_generator).as_posix() for path in tiny_generator.rglob("*.*") if path.is_file()}
+        assert sorted(hub.sent) == sorted(whole)  # each of them once, forejudge.json among them
+
+
+def test_of_two_repositories_each_gives_its_part(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    spec = GeneratorSpec(name="mixed", pipeline="owner/base", transformer="owner/few-step", description="")
+    monkeypatch.setitem(KNOWN_MODELS, "mixed", spec)
+    with hub_server(monkeypatch) as hub:
+        hub.models.update({"owner/base": tiny_generator, "owner/few-step": tiny_generator})
+        generator = load_generator("owner/few-step@main", CPU, torch.float32)
+        assert hub.sent.count(weights) == 1
+    found = [(source.model, source.revision) for source in generator.sources]
+    assert found == [("owner/base", None), ("owner/few-step", "main")]
+
+
+class TestSpec:
+    """What a spec says beyond the folder of a pipeline."""
+
+    def load(self, **spec: object) -> Generator:
+        return load_spec(GeneratorSpec.model_validate({"name": "tiny", "description": "", **spec}), CPU, torch.float32)
+
+    def test_the_transformer_may_come_from_elsewhere(self, tiny_generator: Path, tmp_path: Path) -> None:
+        other = save_tiny_generator(tmp_path / "other", seed=7)
+        whole, base = (
+            load_generator(str(other), CPU, torch.float32),
+            load_generator(str(tiny_generator), CPU, torch.float32),
+        )
+        for place in (other, other / "transformer"):
+            mixed = self.load(pipeline=str(tiny_generator), transformer=str(place))
+            assert mixed.fingerprint == whole.fingerprint != base.fingerprint
+            assert [source.model for source in mixed.sources] == [str(tiny_generator), str(place)]
+
+    def test_a_pipeline_without_a_transformer_takes_another_s(self, folder: Path, tiny_generator: Path) -> None:
+        shutil.rmtree(folder / "transformer")
+        self.load(pipeline=str(folder), transformer=str(tiny_generator))
+        with pytest.raises(CheckpointError, match="transformer is missing"):
+            self.load(pipeline=str(folder))
+
+    def test_the_scheduler_may_be_changed(self, tiny_generator: Path) -> None:
+        changed = SchedulerSpec(class_name="SCMScheduler", config={"sigma_data": 0.25})
+        generator = self.load(pipeline=str(tiny_generator), scheduler=changed)
+        assert isinstance(generator, SanaSprint)
+        assert generator.sigma == 0.25
+
+    def test_its_options_stand_between_those_asked_for_and_the_folder_s(
+        self, tiny_generator: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = {"name": "tiny", "pipeline": str(tiny_generator), "description": "", "options": {"max_timesteps": 1.5}}
+        monkeypatch.setitem(KNOWN_MODELS, "tiny", GeneratorSpec.model_validate(spec))
+        for name, expected in (("tiny", 1.5), ("tiny,max_timesteps=1.25", 1.25)):
+            generator = load_generator(name, CPU, torch.float32)
+            assert isinstance(generator, SanaSprint)
+            assert (generator.name, generator.options.max_timesteps) == (name, expected)
+            assert generator.options.complex_human_instruction is None
+
+    def test_it_says_how_a_picture_is_drawn(self, tiny_generator: Path) -> None:
+        assert self.load(pipeline=str(tiny_generator), sampling=Sampling(steps=2)).defaults == Sampling(steps=2)
+
+
+@pytest.mark.parametrize("library", ["my_blocks", "os"])
+def test_code_that_comes_with_a_pipeline_is_refused(folder: Path, library: str) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "transformer": [library, "Transformer"]}))
+    (folder / "transformer" / "my_blocks.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    assert_named(folder, "asks for code of its own")
+    assert not (folder / "ran").exists()
+
+
 def test_loading_says_nothing(tiny_generator: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load(tiny_generator)
     assert capfd.readouterr() == ("", "")
@@ -50,8 +156,11 @@ def test_a_hub_id_that_cannot_be_had_is_refused() -> None:
 
 
 def test_an_unsupported_pipeline_is_refused(folder: Path) -> None:
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(InvalidRequest, match=f"holds a FluxPipeline; supported are {', '.join(ARCHITECTURES)}"):
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(
+        InvalidRequest,
+        match=f"holds a StableDiffusionPipeline, which is not supported; supported are {', '.join(ARCHITECTURES)}",
+    ):
         load(folder)
     with pytest.raises(InvalidRequest, match=f"object is not supported; supported are {', '.join(ARCHITECTURES)}"):
         as_generator(object())
@@ -102,8 +211,9 @@ def test_a_folder_with_a_truncated_file_is_refused(folder: Path, truncated: str)
     assert_named(folder)
 
 
-def assert_named(folder: Path) -> None:
+def assert_named(folder: Path, said: str = "") -> None:
     """Refused in one line that names the folder."""
     with pytest.raises(CheckpointError, match=re.escape(str(folder))) as caught:
         load(folder)
+    assert said in str(caught.value)
     assert "\n" not in str(caught.value)

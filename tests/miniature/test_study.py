@@ -10,10 +10,11 @@ from tests.miniature.small_build import EVEN
 
 from forejudge.errors import InvalidRequest
 from forejudge.miniature.recipe import shrunken
-from forejudge.miniature.study import Study, study_build, variants_of
-from forejudge.miniature.variants import BASE, STUDIES, Variant
+from forejudge.miniature.study import Study
+from forejudge.miniature.study_builds import StudyBuilds, variants_of
+from forejudge.miniature.variants import BASE, STUDIES, OtherGenerator, Variant
 from forejudge.miniature.verifier_build import VerifierBuild
-from forejudge.progress import report_nothing
+from forejudge.progress import Progress, Report, report_nothing
 
 CPU = torch.device("cpu")
 WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
@@ -21,7 +22,11 @@ WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
 
 def study(built: Path, variants: Mapping[str, Variant]) -> Study:
     build = VerifierBuild.of(shrunken(), built, CPU, EVEN, report_nothing)
-    return Study(build, variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
+    return Study(dict.fromkeys(variants, build), variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
+
+
+def builds(name: str, built: Path, report: Report = report_nothing) -> dict[str, VerifierBuild]:
+    return StudyBuilds(shrunken(), built, CPU, report).of(name)
 
 
 def test_every_variant_is_trained_and_tested(built: Path) -> None:
@@ -62,16 +67,80 @@ def test_fewer_labels_are_the_first_ones(built: Path) -> None:
     assert recipe["training_rows"] == 8
 
 
+@pytest.fixture
+def shrunken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a study draws for itself: few, and judged so that some are right."""
+    monkeypatch.setattr("forejudge.miniature.study_builds._PROMPTS", 12)
+    monkeypatch.setattr("forejudge.miniature.study_builds._CAPTIONED_PROMPTS", 4)
+    monkeypatch.setattr("forejudge.miniature.study_builds.MiniatureEvaluator", lambda: EVEN)
+
+
+@pytest.mark.usefixtures("shrunken_rows")
 def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forejudge.miniature.study._PROMPTS", 12)
-    monkeypatch.setattr("forejudge.miniature.study._CAPTIONED_PROMPTS", 4)
-    monkeypatch.setattr("forejudge.miniature.study.MiniatureEvaluator", lambda: EVEN)
     monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
-    drawn = study_build("layers", shrunken(), built, CPU, report_nothing)
-    figures = Study(drawn, variants_of("layers"), 1, 2, 1, 1).figures()
+    figures = Study(builds("layers", built), variants_of("layers"), 1, 2, 1, 1).figures()
     assert set(figures["variants"]) == {"after 1", "after 4"}
     assert (built / "work" / "layers" / "labels_training").is_dir()
-    assert study_build("loss", shrunken(), built, CPU, report_nothing).work == built / "work"
+    assert {build.work for build in builds("loss", built).values()} == {built / "work"}
+
+
+def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {"own": Variant(), "larger": Variant(language_model={"layers": 2, "width": 64})}
+    monkeypatch.setitem(STUDIES, "llm", variants)
+    told: list[Progress] = []
+    found = builds("llm", built, told.append)
+    assert {progress.part for progress in told} == {"language model"}
+    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
+    parameters = [each["language_model_parameters"] for each in figures.values()]
+    assert parameters[0] < parameters[1]
+    assert len({each["generator_fingerprint"] for each in figures.values()}) == 1
+    work = built / "work"
+    assert (work / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
+    assert (work / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
+    card = (work / "language_model_2x64" / "README.md").read_text()
+    assert '"layers": 2' in card
+    told.clear()
+    assert builds("llm", built, told.append)["larger"].language_model == work / "language_model_2x64"
+    assert not told
+
+
+class Stopped(Exception):
+    """A kill, at a moment that a test chooses."""
+
+
+@pytest.mark.usefixtures("shrunken_rows")
+def test_another_generator_is_trained_and_tested_on_its_own_candidates(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = shrunken().generator.model_copy(update={"shallow_blocks": 1, "blocks": 2, "width": 32})
+    variants = {
+        "own": Variant(),
+        "smaller, of 2 blocks": Variant(changes={"reads": "hidden:1"}, generator=OtherGenerator(smaller)),
+    }
+    monkeypatch.setitem(STUDIES, "generator", variants)
+
+    def stop(progress: Progress) -> None:
+        assert "generator" in progress.part  # what takes longest comes first
+        if progress.part == "generator":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        builds("generator", built, stop)
+    told: list[Progress] = []
+    found = builds("generator", built, told.append)
+    assert "shallow generator" not in [progress.part for progress in told]
+    assert builds("generator", built, told.append).keys() == found.keys()
+    work = built / "work" / "generator"
+    assert {name: build.work for name, build in found.items()} == {
+        "own": work / "own",
+        "smaller, of 2 blocks": work / "smaller-of-2-blocks",
+    }
+    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
+    assert [each["reads"] for each in figures.values()] == ["hidden:2", "hidden:1"]
+    assert len({each["generator_fingerprint"] for each in figures.values()}) == 2
+    for each in figures.values():
+        assert each["best_of_1"]["estimate"] <= each["perfect_judge"]["estimate"] <= 1
+    assert len(list(work.glob("*/studies/tested-*"))) == 2
 
 
 def test_an_unknown_study_is_refused() -> None:

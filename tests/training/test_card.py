@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from tests.training.tiny_run import TinyRun
 
-from forejudge.training import card
 from forejudge.training.card import verifier_card
 from forejudge.training.recipe import TrainingRecipe, published
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -38,7 +37,7 @@ def test_licences_are_those_of_both_models_cards(
     assert "| language model spoken | mit |" in text
     assert "| generator generator | none: see where it came from |" in text
     assert "\nlicense: other\n" in text
-    monkeypatch.setattr(card, "hf_hub_download", lambda hub_id, name: str(tmp_path / "spoken" / name))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda hub_id, name, **_: str(tmp_path / "spoken" / name))
     assert "| language model owner/model | mit |" in written(verified, tiny_run, language_model="owner/model")
 
 

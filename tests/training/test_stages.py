@@ -138,6 +138,7 @@ def test_a_loaded_verifier_says_the_same(
     model.head = nn.Linear(32, 1) if has_head else None
     before = answered(Verification(model, questions.question.answer_tokens()), questions([0, 1]))
     config = LanguageModelVerifier.from_pretrained(tiny_verifier).config
+    assert config.generator is not None
     made_for = config.generator.model_copy(update={"width": 8})
     config = config.model_copy(update={"generator": made_for, "has_head": has_head, "calibration": None})
     LanguageModelVerifier("tiny", config, model, questions.question.tokenizer).save_pretrained(tmp_path)

@@ -14,6 +14,7 @@ from tests.folders import copied
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from forejudge.hub import Source
 from forejudge.types import IMAGE, Candidates, prefix_stage
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.published import import_published
@@ -52,12 +53,11 @@ class Recorded:
 
     def hidden_verifier(self, norm: str = "channel", mode: str = "fp32") -> PublishedSource:
         files = self.statistics(norm, mode)
-        return PublishedSource(self.folder / "vhs-tiny-96", "vhs", files, str(self.folder / "sana-sprint-tiny"))
+        return PublishedSource(Source("vhs", self.folder / "vhs-tiny-96"), files, str(self.folder / "sana-sprint-tiny"))
 
     def clip_verifier(self) -> PublishedSource:
         return PublishedSource(
-            self.folder / "vhs-tiny-clip",
-            "clip",
+            Source("clip", self.folder / "vhs-tiny-clip"),
             generator=str(self.folder / "sana-sprint-tiny"),
             vision_tower=str(self.folder / "openai" / "clip-tiny-vision"),
         )

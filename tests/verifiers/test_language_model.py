@@ -9,17 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from tests.doubles import CPU, PROMPT
 from tests.folders import copied
+from tests.hub_cache import COMMIT, cached
 
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator
+from forejudge.hub import Source
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import Calibration
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.yes_no import YesNoModel
 
 CUT = prefix_stage(2)
 
@@ -167,6 +172,51 @@ def test_other_weights_are_a_warning_with_both_hashes(verifier: LanguageModelVer
     assert generator.fingerprint in warning
 
 
+def test_statistics_of_other_channels_are_refused_with_both_widths(
+    verifier: LanguageModelVerifier, generator: Generator
+) -> None:
+    """A connector of another reading, put into a verifier by hand."""
+    model = YesNoModel(Connector(16, 64), verifier.model.language_model)
+    stranger = LanguageModelVerifier("stranger", verifier.config, model, verifier.tokenizer)
+    with pytest.raises(MismatchError, match=r"standardises 16 channels, but hidden:2 of .* has 64"):
+        stranger.check(generator)
+
+
+def test_a_config_that_reads_behind_the_last_block_is_refused_when_it_is_loaded(folder: Path) -> None:
+    path = folder / "verifier.json"
+    path.write_text(path.read_text().replace('"reads": "hidden:2"', '"reads": "hidden:5"'))
+    assert_refused(folder, "the verifier reads after 5 blocks, but the generator has only 4")
+
+
+class TestCommit:
+    """A verifier knows the commit of the hub that it was trained on, where there was one."""
+
+    @pytest.fixture
+    def from_the_hub(self, tiny_generator: Path) -> Generator:
+        found = load_generator(str(tiny_generator), CPU, torch.float32)
+        found.sources = (Source("owner/tiny", tiny_generator, "v1", COMMIT),)
+        return found
+
+    def test_it_is_kept(self, from_the_hub: Generator, generator: Generator) -> None:
+        assert VerifierConfig.of(from_the_hub, "hidden:2").generator_source == f"owner/tiny@{COMMIT}"
+        assert VerifierConfig.of(generator, "hidden:2").generator_source is None
+
+    @pytest.mark.parametrize("other", ["owner/tiny@" + "f" * 40, f"owner/copy@{COMMIT}"])
+    def test_another_one_is_a_warning_with_both(
+        self, verifier: LanguageModelVerifier, from_the_hub: Generator, other: str
+    ) -> None:
+        (warning,) = changed(verifier, generator_source=other).check(from_the_hub)
+        assert other in warning
+        assert f"owner/tiny@{COMMIT}" in warning
+
+    def test_where_either_is_unknown_there_is_none(
+        self, verifier: LanguageModelVerifier, from_the_hub: Generator, generator: Generator
+    ) -> None:
+        assert changed(verifier, generator_source=f"owner/tiny@{COMMIT}").check(from_the_hub) == []
+        assert changed(verifier, generator_source=f"owner/tiny@{COMMIT}").check(generator) == []
+        assert changed(verifier, generator_source=None).check(from_the_hub) == []
+
+
 def test_candidates_at_another_stage_are_no_use(verifier: LanguageModelVerifier) -> None:
     with pytest.raises(KeyError):
         verifier.judge(PROMPT, Candidates((0,), NOISE, {NOISE: torch.zeros(1, 16, 8, 8)}, None))
@@ -251,7 +301,7 @@ def test_nothing_is_unpickled(folder: Path) -> None:
     path = folder / "language_model" / "model.safetensors"
     torch.save(load_file(path), path.with_name("pytorch_model.bin"))
     path.unlink()
-    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+    assert_refused(folder, f"{folder / 'language_model'} holds no .safetensors file, only pytorch_model.bin")
 
 
 def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +312,7 @@ def test_code_in_a_folder_is_neither_run_nor_asked_about(folder: Path, capfd: py
     }
     path.write_text(json.dumps(config))
     (path.parent / "code.py").write_text("from pathlib import Path\nPath(__file__).with_name('was_run').touch()\n")
-    assert_refused(folder, f"{folder / 'language_model'} cannot be loaded")
+    assert_refused(folder, f"{folder / 'language_model'} asks for code of its own (auto_map in config.json)")
     assert not list(folder.rglob("was_run"))
     assert capfd.readouterr() == ("", "")
 
@@ -288,6 +338,26 @@ def test_its_card_goes_with_it_to_the_hub(folder: Path, tmp_path: Path, monkeypa
     assert load(folder).push_to_hub("me/verifier", private=True, token="secret") == "https://hub/me/verifier/commit/1"
     assert (uploaded / "README.md").read_text() == "the card"
     assert judged(load(uploaded)) == judged(load(folder))
+
+
+def test_a_cached_verifier_is_loaded_without_a_network(
+    folder: Path, verifier: LanguageModelVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = cached(tmp_path / "hub", "owner/verifier", folder)
+    for name, revision in (("owner/verifier", None), (f"owner/verifier@{COMMIT}", COMMIT)):
+        found = load_verifier(name, CPU, torch.float32)
+        assert found.name == name
+        assert found.source == Source("owner/verifier", snapshot, revision, COMMIT)
+        assert found.judge(PROMPT, candidates()) == judged(verifier)
+    with pytest.raises(CheckpointError, match="owner/verifier@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
+        load_verifier("owner/verifier@v2", CPU, torch.float32)
+
+
+def test_the_frequencies_of_positions_are_never_rounded(tiny_verifier: Path) -> None:
+    """A language model that is loaded in full and rounded later has them rounded too, and knows places less well."""
+    buffers = load(tiny_verifier, torch.bfloat16).model.language_model.named_buffers()
+    assert {buffer.dtype for name, buffer in buffers if "inv_freq" in name} == {torch.float32}
 
 
 def test_an_unknown_verifier_is_refused_with_the_known_ones() -> None:

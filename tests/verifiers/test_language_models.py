@@ -22,6 +22,7 @@ from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.question import PUBLISHED_QUESTION
+from forejudge.verifiers.reading import reading_named
 from forejudge.verifiers.yes_no import YesNoModel
 
 CUT = prefix_stage(2)
@@ -47,7 +48,7 @@ def new_verifier(kind: Any) -> LanguageModelVerifier:
     language_model = AutoModelForCausalLM.from_config(kind(**SIZES, vocab_size=len(tokenizer)))
     architecture = ARCHITECTURE.model_copy(update={"width": WIDTH})
     config = VerifierConfig(generator=architecture, generator_fingerprint="0", reads="hidden:2")
-    model = YesNoModel(config.new_connector(WIDTH, 32), language_model)
+    model = YesNoModel(config.new_connector(reading_named(config.reads), 32), language_model)
     return LanguageModelVerifier("any", config, model, tokenizer)
 
 

@@ -30,6 +30,7 @@ from tests.verifiers.official import (
 
 from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
+from forejudge.hub import Source
 from forejudge.types import Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -40,6 +41,7 @@ from forejudge.verifiers.published_source import PublishedSource
 
 TOWER = OFFICIAL / "openai" / "clip-tiny-vision"
 HIDDEN, CLIP, GENERATOR = OFFICIAL / "vhs-tiny-96", OFFICIAL / "vhs-tiny-clip", str(OFFICIAL / "sana-sprint-tiny")
+STATE = RECORDED.states(torch.float32)["act_2"]
 SETTINGS = [(norm, mode) for norm in ("channel", "token", "global") for mode in DTYPES]
 
 
@@ -62,7 +64,7 @@ def test_hidden_states_are_judged_as_recorded_alone_and_in_a_batch(
 ) -> None:
     if norm == "none":
         folder = changed(recorded.folder / "vhs-tiny-96", tmp_path / "vhs", {"mm_vision_normalize": False})
-        source = PublishedSource(folder, "vhs", generator=GENERATOR)
+        source = PublishedSource(Source("vhs", folder), generator=GENERATOR)
     else:
         source = recorded.hidden_verifier(norm, mode)
     verifier, states = loaded(source, DTYPES[mode]), recorded.states(STATES[mode])
@@ -148,7 +150,7 @@ def test_a_tower_is_found_by_the_name_in_the_config(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(OFFICIAL)
     verifier = load_verifier(str(CLIP), CPU, torch.float32)
     assert isinstance(verifier, LanguageModelVerifier)
-    assert verifier.config.generator == SANA_SPRINT_1_6B
+    assert verifier.config.generator is None
     picture = finished([RECORDED.picture("clip_images/img_0.png")])
     assert verifier.judge("a bench", picture) == loaded(RECORDED.clip_verifier()).judge("a bench", picture)
 
@@ -184,6 +186,20 @@ def test_its_generator_is_checked_but_for_the_weights_that_nobody_knows() -> Non
         verifier.check(generator)
 
 
+@pytest.mark.parametrize("norm", ["channel", "token"])
+def test_of_an_unknown_generator_it_reads_any_that_fits(tmp_path: Path, norm: str) -> None:
+    source = PublishedSource(Source("vhs", HIDDEN), RECORDED.statistics(norm, "fp32"))
+    imported = import_published(source)
+    assert any("not known beyond a width of 96" in step for step in imported.steps)
+    imported.verifier.save_pretrained(tmp_path)
+    verifier = LanguageModelVerifier.from_pretrained(tmp_path)
+    known = loaded(RECORDED.hidden_verifier(norm))
+    assert verifier.judge("a star", candidates(STATE)) == known.judge("a star", candidates(STATE))
+    assert verifier.check(load_generator(GENERATOR, CPU, torch.float32)) == []
+    with pytest.raises(MismatchError, match=r"standardises 96 channels, but hidden:8 of .* has 128"):
+        verifier.check(load_generator("miniature", CPU, torch.float32))
+
+
 def sharded(folder: Path) -> Path:
     """The same tensors in two files with an index."""
     tensors = load_file(folder / "model.safetensors")
@@ -196,24 +212,21 @@ def sharded(folder: Path) -> Path:
     return folder
 
 
-STATE = RECORDED.states(torch.float32)["act_2"]
-
-
 def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
     folder = sharded(copied(HIDDEN, tmp_path / "vhs"))
     files = RECORDED.statistics("channel", "fp32")
-    verifier = loaded(PublishedSource(folder, "vhs", files, GENERATOR))
+    verifier = loaded(PublishedSource(Source("vhs", folder), files, GENERATOR))
     whole = loaded(RECORDED.hidden_verifier())
     assert verifier.judge("a star", candidates(STATE)) == whole.judge("a star", candidates(STATE))
     (folder / "model-2-of-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-2-of-2\.safetensors cannot be loaded"):
-        loaded(PublishedSource(folder, "vhs", files, GENERATOR))
+        loaded(PublishedSource(Source("vhs", folder), files, GENERATOR))
 
 
 def test_tied_output_embeddings_are_the_input_s(tmp_path: Path) -> None:
     """Whatever a checkpoint holds for them besides."""
     folder = changed(HIDDEN, tmp_path / "vhs", {"tie_word_embeddings": True})
-    model = loaded(PublishedSource(folder, "vhs", RECORDED.statistics("channel", "fp32"), GENERATOR)).model
+    model = loaded(PublishedSource(Source("vhs", folder), RECORDED.statistics("channel", "fp32"), GENERATOR)).model
     output = model.language_model.get_output_embeddings()
     assert output.weight is model.language_model.get_input_embeddings().weight
     assert torch.equal(output.weight, load_file(HIDDEN / "model.safetensors")["model.embed_tokens.weight"].float())
@@ -228,7 +241,9 @@ def test_a_vocabulary_without_unknown_token_becomes_the_official_one(
     folder = with_tokenizer_config(copied(HIDDEN, tmp_path / "vhs"), unk_token=None)
     (folder / "special_tokens_map.json").unlink()
     files = RECORDED.statistics("channel", "bf16")
-    imported = import_published(PublishedSource(folder, "vhs", files, GENERATOR), dtype=None if converted else dtype)
+    imported = import_published(
+        PublishedSource(Source("vhs", folder), files, GENERATOR), dtype=None if converted else dtype
+    )
     assert any("1152 to 960 rows" in step for step in imported.steps)
     found = imported.verifier
     if converted:
@@ -286,7 +301,7 @@ def test_what_is_no_published_verifier_is_refused_by_name(
     tmp_path: Path, config: dict[str, Any], tensors: Callable[[Tensors], object] | None, said: str
 ) -> None:
     folder = changed(HIDDEN, tmp_path / "vhs", config, tensors)
-    source = PublishedSource(folder, "vhs", RECORDED.statistics("channel", "fp32"), GENERATOR)
+    source = PublishedSource(Source("vhs", folder), RECORDED.statistics("channel", "fp32"), GENERATOR)
     with pytest.raises(ForejudgeError, match=said) as caught:
         import_published(source)
     assert "\n" not in str(caught.value)
@@ -296,29 +311,27 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path: Path) -> None:
     folder = copied(HIDDEN, tmp_path / "vhs")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError, match="without a chat template"):
-        import_published(PublishedSource(folder, "vhs", RECORDED.statistics("channel", "fp32"), GENERATOR))
+        import_published(PublishedSource(Source("vhs", folder), RECORDED.statistics("channel", "fp32"), GENERATOR))
 
 
-def test_what_has_to_be_named_is_asked_for_with_its_command(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"its width is 96.*verifier import \S+ FOLDER --generator GENERATOR"):
-        load_verifier(str(HIDDEN), CPU, torch.float32)
-    command = r"holds no statistics.*verifier import \S+ FOLDER --statistics MEAN VARIANCE"
+def test_what_has_to_be_named_is_asked_for_with_its_command() -> None:
+    command = r"holds no statistics.*verifier import \S+vhs-tiny-96 FOLDER --statistics MEAN VARIANCE"
     with pytest.raises(CheckpointError, match=command):
-        load_verifier(str(wide(tmp_path / "vhs")), CPU, torch.float32)
+        load_verifier(str(HIDDEN), CPU, torch.float32)
 
 
 def test_statistics_beside_the_verifier_are_taken_unless_there_are_several(tmp_path: Path) -> None:
     folder = copied(HIDDEN, tmp_path / "vhs")
     for file in RECORDED.statistics("channel", "bf16"):
         shutil.copy(file, folder)
-    source = PublishedSource(folder, "vhs", generator=GENERATOR)
+    source = PublishedSource(Source("vhs", folder), generator=GENERATOR)
     assert any("block_7_mean_bf16.pt and block_7_variance_bf16.pt" in step for step in import_published(source).steps)
     for file in RECORDED.statistics("token", "bf16"):
         shutil.copy(file, folder)
     with pytest.raises(CheckpointError, match=re.escape("block_7_mean_token_bf16.pt")):
-        import_published(PublishedSource(folder, "vhs", generator=GENERATOR))
+        import_published(PublishedSource(Source("vhs", folder), generator=GENERATOR))
     named = (Path("block_7_mean_token_bf16.pt"), Path("block_7_variance_token_bf16.pt"))  # within the folder
-    verifier = loaded(PublishedSource(folder, "vhs", named, GENERATOR))
+    verifier = loaded(PublishedSource(Source("vhs", folder), named, GENERATOR))
     assert verifier.config.statistics == "token"
 
 
@@ -329,6 +342,6 @@ def test_pictures_of_another_size_than_the_statistics_of_each_token_are_refused(
 
 
 def test_clip_takes_no_statistics() -> None:
-    source = PublishedSource(CLIP, "clip", RECORDED.statistics("channel", "fp32"), vision_tower=str(TOWER))
+    source = PublishedSource(Source("clip", CLIP), RECORDED.statistics("channel", "fp32"), vision_tower=str(TOWER))
     with pytest.raises(InvalidRequest, match="leave them out"):
         source.steps()

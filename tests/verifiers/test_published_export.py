@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from tests.verifiers.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, loaded
 
 from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.hub import Source
 from forejudge.miniature.language_model import new_language_model
 from forejudge.miniature.tokenizers import qwen2_tokenizer
 from forejudge.verifiers.connector import Connector
@@ -44,7 +45,7 @@ def test_there_and_back_every_bit_is_the_same(tmp_path: Path, norm: str, mode: s
     for path in source.statistics_files or ():
         assert torch.equal(torch.load(folder / path.name, weights_only=True), torch.load(path, weights_only=True))
 
-    again = loaded(PublishedSource(folder, "again", generator=GENERATOR), DTYPES[mode])
+    again = loaded(PublishedSource(Source("again", folder), generator=GENERATOR), DTYPES[mode])
     states = candidates(RECORDED.states(STATES[mode])["act_2"])
     assert again.judge("a star", states) == loaded(source, DTYPES[mode]).judge("a star", states)
 
@@ -59,7 +60,7 @@ def test_a_vocabulary_that_import_changed_is_not_changed_again(tmp_path: Path) -
     assert torch.equal(after["model.embed_tokens.weight"][:959], before["model.embed_tokens.weight"][:959])
     described = json.loads((folder / "config.json").read_text())
     assert described == json.loads((source.folder / "config.json").read_text()) | {"vocab_size": 960}
-    again = loaded(PublishedSource(folder, "again", vision_tower=source.vision_tower))
+    again = loaded(PublishedSource(Source("again", folder), vision_tower=source.vision_tower))
     assert torch.equal(again.model.language_model.get_input_embeddings().weight, after["model.embed_tokens.weight"])
 
 
@@ -96,7 +97,7 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
 def test_one_that_was_never_published_judges_alike_when_it_is(tmp_path: Path) -> None:
     verifier = trained()
     folder = exported(verifier, tmp_path)
-    again = loaded(PublishedSource(folder, "again", generator=GENERATOR))
+    again = loaded(PublishedSource(Source("again", folder), generator=GENERATOR))
     states = candidates(torch.randn(2, 64, 96))
     assert again.judge("a star", states) == verifier.judge("a star", states)
     described = json.loads((folder / "config.json").read_text())

@@ -35,18 +35,24 @@ def test_the_shape_says_what_they_are_of(
         assert torch.equal(torch.load(path, weights_only=True), tensor)
 
 
-@pytest.mark.parametrize("shape", [(6,), (1, 16), (16, 1), (1, 1), (1, 16, 6), (), (8,)])
+@pytest.mark.parametrize("shape", [(6,), (1, 16), (16, 1), (1, 1), (1, 16, 6), (), (8,), (0,)])
 def test_another_shape_is_refused_with_those_that_are_known(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    said = r"is none of \(1, 6\) for each channel, \(16,\) for each token and \(1,\) for all values"
+    said = r"expected \(1, 6\) for each channel, \(16,\) for each token or \(1,\) for all values"
     with pytest.raises(CheckpointError, match=said):
         read_statistics(saved(tmp_path, torch.ones(shape), torch.ones(shape)), width=6, tokens=16)
 
 
-def test_a_shape_that_may_be_either_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has shape \(16,\), which may be either"):
-        read_statistics(saved(tmp_path, torch.ones(16), torch.ones(16)), width=16, tokens=16)
+@pytest.mark.parametrize("tokens", [16, None])
+def test_a_shape_that_may_be_either_is_refused(tmp_path: Path, tokens: int | None) -> None:
+    with pytest.raises(CheckpointError, match=r"has shape \(16,\), which may be of channels or tokens"):
+        read_statistics(saved(tmp_path, torch.ones(16), torch.ones(16)), width=16, tokens=tokens)
     found = read_statistics(saved(tmp_path, torch.ones(1, 16), torch.ones(1, 16)), width=16, tokens=16)
     assert found.kind == "channel"
+
+
+def test_of_an_unknown_generator_any_number_of_tokens_will_do(tmp_path: Path) -> None:
+    found = read_statistics(saved(tmp_path, torch.ones(9), torch.ones(9)), width=6)
+    assert (found.kind, found.tokens) == ("token", 9)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from forejudge.cli.caption import caption
 from forejudge.cli.generate import generate
 from forejudge.cli.label import label
 from forejudge.cli.models import models
+from forejudge.cli.profile import profile
 from forejudge.cli.report import report
 from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
@@ -26,6 +27,14 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ForejudgeError as error:
             _fail(str(error), 2 if isinstance(error, InvalidRequest) else 1)
+        except typer.Exit:  # a RuntimeError, too
+            raise
+        except RuntimeError as error:
+            from forejudge.device import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            _fail("out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1)
         except KeyboardInterrupt as error:
             _fail(": ".join(["interrupted", *map(str, error.args)]), 130)
 
@@ -42,6 +51,7 @@ app.command()(label)
 app.command()(caption)
 app.command()(report)
 app.command()(study)
+app.command()(profile)
 app.add_typer(evaluate.group, name="eval")
 app.add_typer(geneval.group, name="geneval")
 app.add_typer(miniature.group, name="miniature")

@@ -20,12 +20,13 @@ def caption(
     seed: drawing.Seed = 0,
     shard: drawing.ShardOf = "1/1",
     record: drawing.Record = None,
+    vision_tower: drawing.VisionTower = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: drawing.BatchSize = 8,
 ) -> None:
     """Draw a picture of each line, and say what it shows, which is not always what was asked for."""
-    how = drawing.DrawingOptions(candidates, seed, shard, record, batch_size)
+    how = drawing.DrawingOptions(candidates, seed, shard, record, vision_tower, batch_size)
     from forejudge.evaluation.prompts_file import read_prompts
     from forejudge.training.captioners import load_captioner
     from forejudge.training.captions import CaptionObserver

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 from forejudge.files import prepare_folder
@@ -28,6 +29,7 @@ Record = Annotated[
     str | None,
     Option(metavar="LIST", help="States to keep, such as hidden:6,latent, or all for every block (default: none)."),
 ]
+VisionTower = Annotated[str | None, Option(help="For --record clip, the CLIP to see with: a folder or a hub id.")]
 BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once.")]
 
 
@@ -39,6 +41,7 @@ class DrawingOptions:
     seed: int
     shard: str
     record: str | None
+    vision_tower: str | None
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -50,7 +53,7 @@ class DrawingOptions:
 
         Shard.parse(self.shard)
         for name in self._names:
-            reading_named(name)
+            reading_named(name, self.vision_tower)
 
     @property
     def _names(self) -> list[str]:
@@ -62,17 +65,21 @@ class DrawingOptions:
         from forejudge.verifiers.reading import reading_named
 
         blocks = range(1, generator.architecture.num_blocks + 1) if self.record == "all" else ()
-        return [reading_named(name) for name in [*self._names, *(f"hidden:{count}" for count in blocks)]]
+        names = [*self._names, *(f"hidden:{count}" for count in blocks)]
+        return [reading_named(name, self.vision_tower) for name in names]
 
 
 def load(name: str, device: str | None, dtype: str | None, out: Path) -> "LoadedGenerator":
     """The generator, once it is known that results can be written."""
     prepare_folder(out)
     with waiting("loading"):
-        from forejudge.device import resolve_device, resolve_dtype
+        from forejudge.device import AUTO, resolve_device, resolve_dtype
         from forejudge.generators import load_generator
 
-        return load_generator(name, resolve_device(device), resolve_dtype(dtype or "float32"))
+        where = resolve_device(device)
+        loaded = load_generator(name, where, resolve_dtype(dtype or AUTO, where))
+    tell_licences(loaded.sources)
+    return loaded
 
 
 def draw(

@@ -49,9 +49,9 @@ def evaluate(
     ] = False,
     shard: Annotated[str, Option(help="This process's part, such as 1/4.")] = "1/1",
     out: Annotated[Path, Option(help="The folder; a stopped evaluation goes on in it.")] = Path("runs/eval"),
-    figures: Annotated[Path | None, Option(help="The JSON file of all figures (default: OUT/figures.json).")] = None,
-    device: Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    dtype: Annotated[str, Option(help="float32, bfloat16 or float16.")] = "float32",
+    figures: Annotated[Path | None, Option(help="All figures once more, beside OUT/figures.json, as JSON.")] = None,
+    device: Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")] = None,
+    dtype: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Draw each image's candidates once, let every verifier choose, and write what each reaches."""
     if context.invoked_subcommand is not None:

@@ -9,8 +9,10 @@ import typer
 
 from forejudge.cli.evaluation_judges import Judge, load_judges
 from forejudge.cli.figure_tables import print_figures
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.cli.stage_progress import StageProgress
+from forejudge.cli.tables import show_warnings
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.benchmarks import Benchmark
@@ -55,7 +57,8 @@ class Asked:
         part, combined = Shard.parse(shard), self.combinations
         prepare_folder(out)
         with StageProgress() as progress:
-            suite = self._suite(out, resolve_device(device), resolve_dtype(dtype), progress.show)
+            where = resolve_device(device)
+            suite = self._suite(out, where, resolve_dtype(dtype, where), progress.show)
             try:
                 suite.run(part)
             except KeyboardInterrupt:
@@ -66,9 +69,11 @@ class Asked:
         finished = FinishedSuite(out, list(suite.plain), provenance(suite.main.generator.device))
         elsewhere = suite.on_sana_sprint() if self.generator == _MINIATURE else None
         found = finished.figures(self.ns, self.budgets_ms, combined, elsewhere)
-        write_json(figures or out / FIGURES_FILE, found)
+        written = [out / FIGURES_FILE, *([figures] if figures else [])]  # the first is what a report reads
+        for path in written:
+            write_json(path, found)
         print_figures(found)
-        typer.echo(f"written to {figures or out / FIGURES_FILE}")
+        typer.echo(f"written to {' and '.join(map(str, written))}")
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -101,11 +106,12 @@ class Asked:
             generator = load_generator(self.generator, device, dtype)
             compared = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
             for verifier in compared.values():
-                verifier.check(generator)
+                show_warnings(verifier.check(generator))
             verifiers = with_controls(compared) if self.controls else compared
             plain = self._plain(generator, benchmark, device, dtype)
+        tell_licences([*generator.sources, *(verifier.source for verifier in compared.values())])
         most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
-        drawn = self._evaluation(generator, verifiers, benchmark, most, Sampling())
+        drawn = self._evaluation(generator, verifiers, benchmark, most, generator.defaults)
         main = replace(drawn, second_evaluators=also)
         return Suite(out, main, compared, plain, report)
 
@@ -118,7 +124,8 @@ class Asked:
             other = BlackBox.from_pretrained(name, device, dtype)
             drawn |= {f"{Path(name).name}, {count} steps": (other, count) for count in self.steps or (1,)}
         return {
-            name: self._evaluation(by, {}, benchmark, 1, Sampling(steps=count)) for name, (by, count) in drawn.items()
+            name: self._evaluation(by, {}, benchmark, 1, by.defaults.model_copy(update={"steps": count}))
+            for name, (by, count) in drawn.items()
         }
 
     def _evaluation(

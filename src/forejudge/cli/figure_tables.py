@@ -21,8 +21,22 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 
 def print_variants(figures: dict[str, Any]) -> None:
-    """A row for each variant of a comparison."""
-    Console().print(_verifiers(figures["variants"]))
+    """A row for each variant of a study; of what was so before training, only that in which they differ."""
+    variants = figures["variants"]
+    hidden = {"generator_fingerprint", *(field for field in _BEFORE if not differ(variants, field))}
+    shown = {
+        name: {field: value for field, value in found.items() if field not in hidden}
+        for name, found in variants.items()
+    }
+    Console().print(_verifiers(shown))
+
+
+def differ(variants: dict[str, Any], field: str) -> bool:
+    """Whether a study's variants have more than one value there."""
+    return any(found[field] != other[field] for found in variants.values() for other in variants.values())
+
+
+_BEFORE = ("reads", "language_model_parameters", "best_of_1", "perfect_judge")
 
 
 def _agreement(name: str, judged: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ def generate(
     guidance_scale: options.GuidanceScale = None,
     height: options.Height = None,
     width: options.Width = None,
+    lora_scale: options.LoraScale = None,
+    judge_step: options.JudgeStep = None,
     out: options.Out = Path("forejudge-out"),
     everything: options.Everything = False,
     as_json: options.AsJson = False,
@@ -30,11 +32,12 @@ def generate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
 ) -> None:
     """Draw candidates of a prompt, judge them early, finish the best and write it to a folder."""
     request = Request(
-        ModelOptions(generator, verifier, device, dtype, batch_size),
-        SamplingOptions(steps, guidance_scale, height, width),
+        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step, offload),
+        SamplingOptions(steps, guidance_scale, height, width, lora_scale),
         SearchOptions(n, budget_ms, until, max_n, seed, parse_seeds(seeds), top_k),
         images_per_prompt,
         everything,

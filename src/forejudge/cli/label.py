@@ -14,6 +14,7 @@ def label(
     seed: drawing.Seed = 0,
     shard: drawing.ShardOf = "1/1",
     record: drawing.Record = None,
+    vision_tower: drawing.VisionTower = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: drawing.BatchSize = 8,
@@ -21,7 +22,7 @@ def label(
     color_model: judge.ColorModel = None,
 ) -> None:
     """Draw all candidates of many prompts, and say of each picture whether it is right."""
-    how = drawing.DrawingOptions(candidates, seed, shard, record, batch_size)
+    how = drawing.DrawingOptions(candidates, seed, shard, record, vision_tower, batch_size)
     from forejudge.evaluation.evaluators import GenEvalModels, load_evaluator
     from forejudge.evaluation.prompts_file import read_prompts
     from forejudge.training.labels import LabelObserver, summarize

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from forejudge.cli.geneval_folder import Sample, lay_out
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import counting, waiting
 from forejudge.cli.request import Request
 from forejudge.cli.tables import show_warnings
@@ -54,6 +55,7 @@ def _load(request: Request, left: list[Sample]) -> "BestOfN":
     """The models, once they are known to take every prompt."""
     with waiting("loading models"):
         best = request.load()
+    tell_licences([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
     _check_prompts(left, request, best)
     return best
@@ -61,7 +63,7 @@ def _load(request: Request, left: list[Sample]) -> "BestOfN":
 
 def _check_prompts(left: list[Sample], request: Request, best: "BestOfN") -> None:
     """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
-    sampling = request.sampling.build()
+    sampling = request.sampling.build(best.generator.defaults)
     with waiting("checking prompts"):
         for line in dict.fromkeys(sample.line for sample in left):
             try:

@@ -1,7 +1,6 @@
 """`forejudge models`: what has a name, and what can be loaded from a folder or the hub."""
 
 import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -12,15 +11,16 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and 
     from forejudge.generators import ARCHITECTURES, KNOWN_MODELS
 
     if as_json:
-        known = [{"name": name, **asdict(model)} for name, model in KNOWN_MODELS.items()]
+        known = [spec.model_dump(mode="json") for spec in KNOWN_MODELS.values()]
         typer.echo(json.dumps({"models": known, "pipelines": list(ARCHITECTURES)}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "what it is", "its verifier")
-    for name, model in KNOWN_MODELS.items():
-        table.add_row(name, model.description, "comes with it" if model.verifier else "none: give --verifier")
+    for spec in KNOWN_MODELS.values():
+        table.add_row(spec.name, spec.description, "comes with it" if spec.verifier else "none: give --verifier")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"Also any folder or hub id of a diffusers pipeline of class {', '.join(ARCHITECTURES)}.")
+    console.print(f"Also any folder of a diffusers pipeline of class {', '.join(ARCHITECTURES)}, or a hub id of one,")
+    console.print("as owner/model or owner/model@revision.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import judging, waiting
 from forejudge.cli.request import Request
 from forejudge.cli.result_folder import write_result
@@ -21,6 +22,7 @@ def generate_one(prompt: str, request: Request, out: Path, as_json: bool) -> Non
     prepare_folder(out)
     with waiting("loading models"):
         best = request.load()
+    tell_licences([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
     several = request.images_per_prompt > 1
     results = [

@@ -58,10 +58,14 @@ ImagesPerPrompt = Annotated[
 
 Steps = Annotated[int | None, Option(help="Denoising steps (default: 1).", rich_help_panel=_DRAWING)]
 GuidanceScale = Annotated[
-    float | None, Option(help="How strictly the prompt is followed (default: 4.5).", rich_help_panel=_DRAWING)
+    float | None,
+    Option(help="How strictly the prompt is followed (default: the generator's own).", rich_help_panel=_DRAWING),
 ]
 Height = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
 Width = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
+LoraScale = Annotated[
+    float | None, Option(help="Weight of the pipeline's LoRA adapters (default: 1).", rich_help_panel=_DRAWING)
+]
 
 Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to.", rich_help_panel=_OUTPUT)]
 Everything = Annotated[
@@ -72,17 +76,39 @@ AsJson = Annotated[bool, Option("--json", help="Print the result as JSON and not
 Generator = Annotated[
     str | None,
     Option(
-        help="A name that `forejudge models` lists, a folder or a hub id (default: miniature).",
+        help="A name that `forejudge models` lists, a folder, or a hub id as owner/model or owner/model@revision "
+        "(default: miniature); options of the generator may follow, as in NAME,max_timesteps=1.5.",
         rich_help_panel=_MODELS,
     ),
 ]
 Verifier = Annotated[
-    str | None, Option(help="A name or a folder (default: the generator's own).", rich_help_panel=_MODELS)
+    str | None, Option(help="A name, a folder or a hub id (default: the generator's own).", rich_help_panel=_MODELS)
+]
+JudgeStep = Annotated[
+    int | None,
+    Option(help="The step in which candidates are judged, counted from 0 (default: 0).", rich_help_panel=_DRAWING),
 ]
 Device = Annotated[
-    str | None, Option(help="cpu, cuda, cuda:1, ... (default: cuda if there is one).", rich_help_panel=_MODELS)
+    str | None,
+    Option(help="cpu, cuda, cuda:1, mps, ... (default: cuda or mps if there is one).", rich_help_panel=_MODELS),
 ]
-Dtype = Annotated[str | None, Option(help="float32, bfloat16 or float16 (default: float32).", rich_help_panel=_MODELS)]
+Dtype = Annotated[
+    str | None,
+    Option(
+        help="auto, float32, bfloat16 or float16 (default: auto). Auto is bfloat16 on NVIDIA GPUs from Ampere on, "
+        "float32 elsewhere.",
+        rich_help_panel=_MODELS,
+    ),
+]
 BatchSize = Annotated[
     int | None, Option(help="The most candidates drawn at once (default: what fits).", rich_help_panel=_MODELS)
+]
+Offload = Annotated[
+    str | None,
+    Option(
+        metavar="text-encoder",
+        help="Keep the generator's text encoders on the CPU but for while they encode: slower, in less memory of the "
+        "device.",
+        rich_help_panel=_MODELS,
+    ),
 ]

@@ -25,6 +25,8 @@ class ModelOptions:
     device: str | None
     dtype: str | None
     batch_size: int | None
+    judge_step: int | None
+    offload: str | None
 
     def load(self) -> "BestOfN":
         """Load both."""
@@ -41,15 +43,16 @@ class SamplingOptions:
     guidance_scale: float | None
     height: int | None
     width: int | None
+    lora_scale: float | None
 
-    def build(self) -> "Sampling":
-        """Raises InvalidRequest naming the option that no image can be drawn with."""
+    def build(self, defaults: "Sampling | None" = None) -> "Sampling":
+        """What was given, the rest as in `defaults`. Raises InvalidRequest naming an option that cannot be."""
         from pydantic import ValidationError
 
         from forejudge import Sampling
 
         try:
-            return Sampling(**given(vars(self)))
+            return Sampling(**((defaults or Sampling()).model_dump() | given(vars(self))))
         except ValidationError as error:
             wrong = error.errors()[0]
             raise InvalidRequest(f"{wrong['loc'][0]} = {wrong['input']}: {wrong['msg']}") from None
@@ -107,7 +110,7 @@ class Request:
             prompt,
             **given(vars(search)),
             image_index=image_index,
-            sampling=self.sampling.build(),
+            sampling=self.sampling.build(best.generator.defaults),
             on_progress=on_progress,
         )
 

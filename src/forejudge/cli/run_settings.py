@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from forejudge.best_of_n import BestOfN
 from forejudge.checkpoint import read_config
 from forejudge.cli.request import Request, given
+from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
+from forejudge.generators import find_spec
 from forejudge.generators.base import Sampling
 
 _FILE = "settings.json"
@@ -25,6 +27,7 @@ class RunSettings(BaseModel):
     generator: str
     verifier: str
     dtype: str
+    judge_step: int
     n: int | None
     budget_ms: float | None
     until: float | None
@@ -39,11 +42,12 @@ class RunSettings(BaseModel):
         """Raises InvalidRequest for limits and sampling that cannot be."""
         models = _with_defaults(BestOfN.from_pretrained, vars(request.models))
         search = _with_defaults(BestOfN.__call__, vars(request.search))
-        limits = request.search.limits()
+        limits, spec = request.search.limits(), find_spec(models["generator"])
         return cls(
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
-            dtype=models["dtype"],
+            dtype=dtype_name(resolve_dtype(models["dtype"], resolve_device(models["device"]))),
+            judge_step=models["judge_step"],
             n=limits.cap if limits.reason_at_cap == "n" else None,
             budget_ms=limits.budget_ms,
             until=limits.until,
@@ -51,7 +55,7 @@ class RunSettings(BaseModel):
             seed=search["seed"],
             seeds=search["seeds"],
             images_per_prompt=request.images_per_prompt,
-            sampling=request.sampling.build(),
+            sampling=request.sampling.build(spec.sampling if spec else None),
         )
 
     def check(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ _RECIPE = "miniature"
 
 
 def study(
-    name: Annotated[str, Argument(help="layers, loss, captions, pooling or data.")],
+    name: Annotated[str, Argument(help="layers, loss, captions, pooling, data, llm or generator.")],
     recipe: Annotated[str, Option(help="Whose verifier is studied: miniature.")] = _RECIPE,
     training_seeds: Annotated[int, Option(min=1, help="Seeds with which each variant is trained.")] = 3,
     steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 700,
@@ -24,7 +24,8 @@ def study(
 ) -> None:
     """Train every variant from recorded states, test them on the same candidates, write a table and a plot.
 
-    A study that was stopped goes on.
+    `llm` pre-trains its language models first, `generator` trains another generator, which is tested on candidates of
+    its own; both leave them in the build's folder. A study that was stopped goes on.
     """
     if recipe != _RECIPE:
         raise InvalidRequest(f"unknown recipe {recipe!r}: expected {_RECIPE}")
@@ -34,12 +35,13 @@ def study(
     from forejudge.device import resolve_device
     from forejudge.files import write_json
     from forejudge.miniature.recipe import miniature
-    from forejudge.miniature.study import Study, study_build, variants_of
+    from forejudge.miniature.study import Study
+    from forejudge.miniature.study_builds import StudyBuilds, variants_of
 
     variants = variants_of(name)
     with StageProgress() as progress:
-        built = study_build(name, miniature(), build, resolve_device(device), progress.show)
-        figures = Study(built, variants, training_seeds, steps, seeds, per_task).figures()
+        builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).of(name)
+        figures = Study(builds, variants, training_seeds, steps, seeds, per_task).figures()
     write_json(out / f"{name}.json", figures)
     write_plot(figures, out / f"{name}.png")
     print_variants(figures)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from forejudge.cli.figure_tables import differ
 from forejudge.errors import MissingExtra
 from forejudge.files import write_bytes
 
@@ -16,7 +17,10 @@ def write_plot(figures: dict[str, Any], path: Path) -> None:
     from io import BytesIO
 
     variants = figures["variants"]
-    figure = Figure(figsize=(7, 0.8 + 0.45 * len(variants)), layout="constrained")
+    labels = _labels(variants)
+    figure = Figure(
+        figsize=(7, 0.8 + sum(0.3 + 0.15 * len(label.splitlines()) for label in labels)), layout="constrained"
+    )
     axes = figure.subplots()
     for place, found in enumerate(variants.values()):
         closed = {end: 100 * found["distance_closed"][end] for end in ("estimate", "low", "high")}
@@ -24,7 +28,7 @@ def write_plot(figures: dict[str, Any], path: Path) -> None:
         axes.plot(closed["estimate"], place, "o", color="tab:blue")
         each = [100 * value for value in found["distance_closed_of_each_seed"]]
         axes.plot(each, [place] * len(each), "|", color="black", markersize=9)
-    axes.set_yticks(range(len(variants)), list(variants))
+    axes.set_yticks(range(len(variants)), labels)
     axes.set_ylim(len(variants) - 0.5, -0.5)  # the first one on top
     axes.set_xlabel("distance to a perfect judge closed by Best-of-8, %")
     axes.set_title(
@@ -35,3 +39,18 @@ def write_plot(figures: dict[str, Any], path: Path) -> None:
     picture = BytesIO()
     figure.savefig(picture, dpi=120)
     write_bytes(path, picture.getvalue())
+
+
+def _labels(variants: dict[str, Any]) -> list[str]:
+    """A variant's name; below it, where these differ, its language model's size and what its generator leaves open."""
+    sizes, rooms = differ(variants, "language_model_parameters"), differ(variants, "generator_fingerprint")
+    return [name + _size(found) * sizes + _room(found) * rooms for name, found in variants.items()]
+
+
+def _size(found: dict[str, Any]) -> str:
+    return f"\n{found['language_model_parameters'] / 1e6:.2f} M parameters"
+
+
+def _room(found: dict[str, Any]) -> str:
+    one, most = (100 * found[key]["estimate"] for key in ("best_of_1", "perfect_judge"))
+    return f"\nright: one {one:.0f} %, perfect judge {most:.0f} %"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from typer import Option
 
+from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 
@@ -29,8 +30,8 @@ Changes = Annotated[
     Option("--set", metavar="NAME=VALUE", help="Change a field of the recipe, such as steps=500; repeatable."),
 ]
 Reads = Annotated[str | None, Option(help="What the verifier reads: hidden:K, latent or clip (default: the recipe's).")]
-Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
-Dtype = Annotated[str, Option(help="Of the generator: float32, bfloat16 or float16.")]
+Device = Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")]
+Dtype = Annotated[str, Option(help="Of the generator: auto, float32, bfloat16 or float16.")]
 
 
 @group.command()
@@ -43,7 +44,7 @@ def align(
     reads: Reads = None,
     changes: Changes = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
 ) -> None:
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
     from forejudge.device import is_first_process
@@ -70,7 +71,7 @@ def verify(
     reads: Reads = None,
     changes: Changes = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
 ) -> None:
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
@@ -99,11 +100,14 @@ def _recipe(known: Mapping[str, AnyRecipe], name: str, reads: str | None, change
 def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[LoadedGenerator, Report]]":
     """The generator, loaded, and who shows progress. Ctrl-C says how to go on."""
     from forejudge.cli.stage_progress import StageProgress
-    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.device import is_first_process, resolve_device, resolve_dtype
     from forejudge.generators import load_generator
 
     with waiting("loading"):
-        loaded = load_generator(generator, resolve_device(device), resolve_dtype(dtype))
+        where = resolve_device(device)
+        loaded = load_generator(generator, where, resolve_dtype(dtype, where))
+    if is_first_process():
+        tell_licences(loaded.sources)
     try:
         with StageProgress() as progress:
             yield loaded, progress.show

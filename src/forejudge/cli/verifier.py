@@ -28,9 +28,12 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     config = read_config(folder / CONFIG_FILE, VerifierConfig)
     table = Table("", "", box=SIMPLE_HEAD, show_header=False)
     table.add_row("reads", config.reads)
-    for name, value in config.generator:
+    unknown = {"architecture": f"not known beyond a width of {config.width}"}
+    for name, value in (config.generator.model_dump() if config.generator else unknown).items():
         table.add_row(f"generator's {name.replace('_', ' ')}", str(value))
     table.add_row("generator's weights", config.generator_fingerprint or "not known")
+    if config.generator_source:
+        table.add_row("generator's commit", config.generator_source)
     table.add_row("question", config.question)
     table.add_row("calibration", "none" if config.calibration is None else _in_words(config.calibration.model_dump()))
     for name, value in _figures(folder / FIGURES_FILE).items():
@@ -56,7 +59,7 @@ def import_(
         str | None,
         Option(
             help="The generator it reads: a folder, a hub id or a known name, of which only configs are read "
-            "(default: SANA-Sprint 1.6B, where the width allows it)."
+            "(default: SANA-Sprint 1.6B where the width is 2240, else not known)."
         ),
     ] = None,
     vision_tower: Annotated[
@@ -64,15 +67,15 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a verifier from its published layout once, and say all that was done and supposed."""
-    from forejudge.checkpoint import local_folder
     from forejudge.files import whole_folder
+    from forejudge.hub import MODEL_FILES, fetch
     from forejudge.verifiers.published import import_published
     from forejudge.verifiers.published_source import PublishedSource
     from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
 
     with whole_folder(out) as folder:
-        found = local_folder(source, STATISTICS_PATTERNS)
-        imported = import_published(PublishedSource(found, source, statistics, generator, vision_tower))
+        origin = fetch(source, (*MODEL_FILES, *STATISTICS_PATTERNS))
+        imported = import_published(PublishedSource(origin, statistics, generator, vision_tower))
         imported.verifier.save_pretrained(folder)
     for step in imported.steps:
         typer.echo(step)
@@ -85,8 +88,8 @@ def export(
     out: Annotated[Path, Argument(help="The folder to write.")],
 ) -> None:
     """Write a verifier in the published layout, for the code that was released with it."""
-    from forejudge.checkpoint import local_folder
     from forejudge.files import whole_folder
+    from forejudge.hub import local_folder
     from forejudge.verifiers.published_export import export_published
 
     with whole_folder(out) as folder:

@@ -10,8 +10,6 @@ from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import candidate_seed
 from forejudge.types import Candidates, Stage
 
-ONE_STEP = Sampling()
-
 
 @dataclass(frozen=True)
 class Group:
@@ -27,10 +25,14 @@ class Group:
         return [{**known, "index": index, "seed": seed} for index, seed in enumerate(self.seeds)]
 
     def draw(
-        self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: Sampling = ONE_STEP
+        self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: Sampling | None = None
     ) -> Iterator[Candidates]:
-        """The candidates drawn to the furthest of `stages`, `batch_size` at a time, the prompt encoded once."""
-        conditioning, wanted = generator.trim(generator.encode(self.line.prompt, sampling)), frozenset(stages)
+        """The candidates drawn to the furthest of `stages`, `batch_size` at a time, the prompt encoded once.
+
+        Without `sampling` they are drawn by the generator's defaults.
+        """
+        encoded = generator.encode(self.line.prompt, sampling or generator.defaults)
+        conditioning, wanted = generator.trim(encoded), frozenset(stages)
         for first in range(0, len(self.seeds), batch_size):
             yield generator.advance(generator.start(conditioning, self.seeds[first : first + batch_size]), wanted)
 

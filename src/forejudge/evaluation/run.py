@@ -11,13 +11,15 @@ from forejudge.device import dtype_name
 from forejudge.evaluation.benchmarks import Benchmark
 from forejudge.evaluation.evaluation_folder import EvaluationFolder, EvaluationSettings
 from forejudge.evaluation.evaluators import Evaluator
-from forejudge.evaluation.groups import ONE_STEP, Group
+from forejudge.evaluation.groups import Group
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator, Sampling
 from forejudge.progress import Report, Stopwatch
 from forejudge.shard import Shard
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.base import Verifier
+
+_ONE_STEP = Sampling()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Evaluation:
     candidates: int
     images_per_prompt: int = 1
     seeds: int = 1
-    sampling: Sampling = ONE_STEP
+    sampling: Sampling = _ONE_STEP
     batch_size: int = 16
     second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from forejudge.checkpoint import local_folder, weights_name
+from forejudge.checkpoint import weights_name
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator, Judgement
 from forejudge.evaluation.image_text_to_text import BATCH_SIZE, ImageTextToText
 from forejudge.evaluation.prompts_file import PromptLine
+from forejudge.hub import local_folder
 
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
 YES = ("yes", "Yes")

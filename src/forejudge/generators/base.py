@@ -1,24 +1,58 @@
-"""What a generator is. Adding one takes a file with a class like this and a line in the table of `generators`."""
+"""What a generator is. Adding one takes a file with a class like this and a line in the table of `loading`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from forejudge.checkpoint import read_config
+from forejudge.errors import InvalidRequest
+from forejudge.hub import Source
 from forejudge.types import Candidates, Stage
+
+OPTIONS_FILE = "forejudge.json"
 
 
 class Sampling(BaseModel):
-    """How an image is drawn. Sizes in pixels; None stands for the generator's own size."""
+    """How an image is drawn. Sizes in pixels; None stands for what the generator was made for.
+
+    `lora_scale` weighs LoRA adapters that the pipeline carries.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=1, ge=1, le=64)
-    guidance_scale: float = Field(default=4.5, ge=0)
+    guidance_scale: float | None = Field(default=None, ge=0)
     height: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
+    lora_scale: float = 1.0
+
+
+class Options(BaseModel):
+    """What else decides how a generator draws, of one architecture; set once, when it is loaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, pipeline: Any, given: Mapping[str, Any]) -> Self:
+        """Those given; for the rest what the pipeline's folder says in OPTIONS_FILE, else the defaults.
+
+        Raises InvalidRequest for an option that there is not or a value that it cannot have.
+        """
+        folder = pipeline.name_or_path  # None where it was put together from parts
+        path = Path(folder) / OPTIONS_FILE if folder else None
+        own = read_config(path, cls) if path is not None and path.is_file() else cls()
+        try:
+            return cls.model_validate({**own.model_dump(), **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise InvalidRequest(
+                f"generator option {name}: {first['msg']}; there are {', '.join(cls.model_fields) or 'none'}"
+            ) from None
 
 
 class Architecture(BaseModel):
@@ -42,6 +76,9 @@ class Generator(ABC):
     device: torch.device
     dtype: torch.dtype
     fingerprint: str  # hash of some of its weights: tells two trainings of one architecture apart
+    sources: tuple[Source, ...] = ()  # what was loaded: the pipeline, then its transformer where that has its own
+    defaults: Sampling = Sampling()  # how a picture is drawn where nothing else is asked for
+    options: Options = Options()
 
     @abstractmethod
     def encode(self, prompt: str, sampling: Sampling) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
 
-_MASKED = -10000.0  # the library's bias on masked text tokens
+from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias, unpatchified
 
 
 @dataclass(frozen=True)
@@ -22,31 +22,8 @@ class SanaInput:
     guidance_N: Tensor
 
 
-@dataclass(frozen=True)
-class SanaHidden:
-    """A forward pass stopped after some blocks, with all that the others need."""
-
-    hidden_NTD: Tensor
-    text_NLD: Tensor  # projected and normalised
-    bias_N1L: Tensor
-    modulation_NE: Tensor  # six shifts, scales and gates in a row
-    time_ND: Tensor
-    grid: tuple[int, int]
-
-    def __getitem__(self, rows: list[int]) -> "SanaHidden":
-        return SanaHidden(
-            self.hidden_NTD[rows],
-            self.text_NLD[rows],
-            self.bias_N1L[rows],
-            self.modulation_NE[rows],
-            self.time_ND[rows],
-            self.grid,
-        )
-
-
-def prefix(transformer: SanaTransformer2DModel, inputs: SanaInput, num_blocks: int) -> SanaHidden:
+def prefix(transformer: SanaTransformer2DModel, inputs: SanaInput, num_blocks: int) -> AdaLNSingleHidden:
     """Run the first `num_blocks` blocks (0 to all)."""
-    mask_bias = (1 - inputs.mask_NL.to(inputs.latents_NCHW.dtype)) * _MASKED
     patch = transformer.config.patch_size
     height, width = inputs.latents_NCHW.shape[-2:]
     hidden_NTD = transformer.patch_embed(inputs.latents_NCHW)
@@ -54,10 +31,10 @@ def prefix(transformer: SanaTransformer2DModel, inputs: SanaInput, num_blocks: i
         inputs.timestep_N, guidance=inputs.guidance_N, hidden_dtype=hidden_NTD.dtype
     )
     text_NLD = transformer.caption_norm(transformer.caption_projection(inputs.text_NLD))
-    start = SanaHidden(
+    start = AdaLNSingleHidden(
         hidden_NTD,
         text_NLD,
-        mask_bias.unsqueeze(1),
+        mask_bias(inputs.mask_NL, inputs.latents_NCHW.dtype),
         modulation_NE,
         time_ND,
         (height // patch, width // patch),
@@ -65,7 +42,9 @@ def prefix(transformer: SanaTransformer2DModel, inputs: SanaInput, num_blocks: i
     return run_blocks(transformer, start, 0, num_blocks)
 
 
-def run_blocks(transformer: SanaTransformer2DModel, state: SanaHidden, first: int, last: int) -> SanaHidden:
+def run_blocks(
+    transformer: SanaTransformer2DModel, state: AdaLNSingleHidden, first: int, last: int
+) -> AdaLNSingleHidden:
     """Run blocks first..last-1 on a state that stands before block `first`."""
     hidden_NTD = state.hidden_NTD
     for block in transformer.transformer_blocks[first:last]:
@@ -73,11 +52,8 @@ def run_blocks(transformer: SanaTransformer2DModel, state: SanaHidden, first: in
     return replace(state, hidden_NTD=hidden_NTD)
 
 
-def suffix(transformer: SanaTransformer2DModel, state: SanaHidden, num_blocks: int) -> Tensor:
+def suffix(transformer: SanaTransformer2DModel, state: AdaLNSingleHidden, num_blocks: int) -> Tensor:
     """Go on from a state after `num_blocks` blocks to the transformer's output (N, C, H, W)."""
     state = run_blocks(transformer, state, num_blocks, len(transformer.transformer_blocks))
     hidden_NTD = transformer.norm_out(state.hidden_NTD, state.time_ND, transformer.scale_shift_table)
-    patch, (rows, columns) = transformer.config.patch_size, state.grid
-    output = transformer.proj_out(hidden_NTD).unflatten(1, (rows, columns))
-    output = output.unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
-    return output.reshape(len(output), -1, rows * patch, columns * patch)
+    return unpatchified(transformer.proj_out(hidden_NTD), state.grid, transformer.config.patch_size)

@@ -3,246 +3,178 @@
 The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
 """
 
-import hashlib
-from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from diffusers import SanaSprintPipeline, SCMScheduler
-from pydantic import BaseModel, ConfigDict
+from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import ASPECT_RATIO_1024_BIN
+from PIL.Image import Image
+from pydantic import Field
 from torch import Tensor
 
-from forejudge.checkpoint import read_config, rounded_bytes
-from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Architecture, Generator, Sampling
-from forejudge.generators.sana_split import SanaHidden, SanaInput, prefix, run_blocks, suffix
+from forejudge.generators.adaln_single import AdaLNSingleHidden
+from forejudge.generators.base import Architecture, Options, Sampling
+from forejudge.generators.forward_context import check_hooks, execution_device
+from forejudge.generators.gemma import without_softcap
+from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.prompts import check_prompt, without_padding
+from forejudge.generators.sana_split import SanaInput, prefix, run_blocks, suffix
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
 from forejudge.noise import noise_batch
-from forejudge.types import NOISE, Candidates, Phase, Stage
-
-if TYPE_CHECKING:
-    from forejudge.types import View
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
-DEFAULTS_FILE = "forejudge.json"
+GUIDANCE_SCALE = 4.5  # its default
 _SIDE_UNIT = 32  # the pipeline refuses sides that are no multiple of it
+_BINNED_SIZE = 32  # latent size of the only models that it has bins for
+_CALL = signature(SanaSprintPipeline.__call__).parameters
 
 
-class CallDefaults(BaseModel):
-    """What a pipeline's folder may say of how it was trained to be called (in DEFAULTS_FILE)."""
+class SanaSprintOptions(Options):
+    """Arguments of the pipeline's call, with its defaults, and one of how its text encoder runs.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `complex_human_instruction` goes before each prompt. `intermediate_timesteps` is where the second of exactly two
+    steps starts; None spaces them evenly. With `use_resolution_binning` a model of 1024 px draws the nearest size
+    that it was trained on, and the picture is resized. Without `gemma_softcap` the attention of a Gemma-2 text
+    encoder is not capped, as transformers 4 ran it (the published verifiers were most likely trained so).
+    """
 
-    complex_human_instruction: list[str] | None
+    complex_human_instruction: tuple[str, ...] | None = tuple(_CALL["complex_human_instruction"].default)
+    max_timesteps: float = Field(default=1.57080, gt=0, le=1.57080)
+    intermediate_timesteps: float | None = Field(default=1.3, gt=0)
+    use_resolution_binning: bool = True
+    gemma_softcap: bool = True
 
 
 @dataclass(frozen=True)
 class SanaConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L), guidance (1,); times are angles, the last one 0."""
+    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L), guidance (1,); times are angles, the last one 0.
 
+    `size` is the height and width asked for, in pixels.
+    """
+
+    sampling: Sampling
     text_NLD: Tensor
     mask_NL: Tensor
     guidance_N: Tensor
     times: Tensor
     latent_shape: tuple[int, int, int]
-
-    @property
-    def last_step(self) -> int:
-        """The step that ends at the picture, counted from 0."""
-        return len(self.times) - 2
+    size: Size
 
 
-@dataclass(frozen=True)
-class SanaState:
-    """Where N candidates stand: in `step`, after `blocks` blocks, or past them with a predicted `clean` latent."""
+class SanaSprint(StepwiseGenerator):
+    """Wraps a `SanaSprintPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut."""
 
-    conditioning: SanaConditioning
-    seeds: tuple[int, ...]
-    step: int
-    noisy_NCHW: Tensor
-    hidden: SanaHidden | None = None
-    blocks: int = 0
-    clean_NCHW: Tensor | None = None
+    transformer: SanaTransformer2DModel
+    options: SanaSprintOptions
+    options_type = SanaSprintOptions
 
-    def __getitem__(self, rows: list[int]) -> "SanaState":
-        return replace(
-            self,
-            seeds=tuple(self.seeds[row] for row in rows),
-            noisy_NCHW=self.noisy_NCHW[rows],
-            hidden=None if self.hidden is None else self.hidden[rows],
-            clean_NCHW=None if self.clean_NCHW is None else self.clean_NCHW[rows],
-        )
-
-    @property
-    def angle(self) -> Tensor:
-        """The time at which the present step starts."""
-        return self.conditioning.times[self.step]
-
-
-class SanaSprint(Generator):
-    """Wraps a `SanaSprintPipeline`, which stays as it is."""
-
-    def __init__(self, pipeline: SanaSprintPipeline, name: str) -> None:
-        self.name, self.instruction = name, _instruction(pipeline)
+    def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
+        check_hooks(pipeline.transformer)
+        self.name, self.options = name, options or SanaSprintOptions.of(pipeline, {})
+        self._given = pipeline
+        parts = pipeline.components
         # Encoding sets the tokenizer's padding side: a pipeline of our own around the same models, with its own one.
-        self.pipeline = SanaSprintPipeline(**pipeline.components | {"tokenizer": copy(pipeline.tokenizer)})
+        own = {"tokenizer": copy(parts["tokenizer"])}
+        if not self.options.gemma_softcap:
+            own["text_encoder"] = without_softcap(parts["text_encoder"])
+        self.pipeline = SanaSprintPipeline(**parts | own)
         self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
         self.sigma = pipeline.scheduler.config.sigma_data
-        self.device, self.dtype = self.transformer.device, self.transformer.dtype
+        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = _architecture(pipeline)
-        self.fingerprint = _fingerprint(pipeline)
+        last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
+        self.fingerprint = weights_fingerprint(*last)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode`. A prompt longer than the text encoder takes is refused, not cut."""
-        self._check_prompt(prompt)
-        shape = self._latent_shape(sampling)
+        instruction = list(self.options.complex_human_instruction or ()) or None
+        self._check_prompt(prompt, "\n".join(instruction or []))
+        size, shape = self._sizes(sampling)
+        times = self._times(sampling.steps)
         text_NLD, mask_NL = self.pipeline.encode_prompt(
             prompt,
             device=self.device,
             max_sequence_length=MAX_TEXT_TOKENS,
-            complex_human_instruction=self.instruction,
+            complex_human_instruction=instruction,
+            lora_scale=sampling.lora_scale,
         )
+        scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
         # Rounded to the text's dtype before it is scaled, as the pipeline does.
-        guidance_N = torch.full([1], sampling.guidance_scale, device=self.device).to(text_NLD.dtype)
-        scheduler = SCMScheduler.from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(sampling.steps, device=self.device, intermediate_timesteps=None)
-        return SanaConditioning(
-            text_NLD.to(self.dtype),
-            mask_NL,
-            guidance_N * self.transformer.config.guidance_embeds_scale,
-            scheduler.timesteps,
-            shape,
-        )
+        guidance_N = torch.full([1], scale, device=self.device).to(text_NLD.dtype)
+        guidance_N = guidance_N * self.transformer.config.guidance_embeds_scale
+        return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, times, shape, size)
 
     def trim(self, conditioning: SanaConditioning) -> SanaConditioning:
-        """See `Generator.trim`. Masked tokens are left out of attention; they are all at the end."""
-        length = int(conditioning.mask_NL.sum())
-        text_NLD, mask_NL = conditioning.text_NLD[:, :length], conditioning.mask_NL[:, :length]
+        """See `Generator.trim`. Masked tokens are left out of attention."""
+        text_NLD, mask_NL = without_padding(conditioning.text_NLD, conditioning.mask_NL)
         return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
 
-    def start(
-        self, conditioning: SanaConditioning, seeds: tuple[int, ...], *, noise_NCHW: Tensor | None = None
-    ) -> Candidates:
-        """See `Generator.start`. Standard normal noise that is given takes the place of what the seeds draw first."""
-        if noise_NCHW is None:
-            noise_NCHW = noise_batch(seeds, 0, conditioning.latent_shape)
-        noisy_NCHW = noise_NCHW.to(self.device) * self.sigma
-        return Candidates(seeds, NOISE, {}, SanaState(conditioning, seeds, 0, noisy_NCHW))
+    def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
+        return self._laid_out(conditioning, noise_batch(seeds, draw, conditioning.latent_shape).to(self.device))
 
-    @torch.no_grad()
-    def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
-        """See `Generator.advance`."""
-        state: SanaState = candidates.state
-        views: dict[Stage, View] = dict(candidates.views)
-        stage = candidates.stage
-        for stage in sorted(stages):
-            assert stage >= candidates.stage, f"{stage} lies behind {candidates.stage}"
-            if stage not in views:
-                state = self._move(state, stage)
-                views[stage] = self._view(state, stage)
-        return Candidates(candidates.seeds, stage, views, state)
+    def _laid_out(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
+        return noise_NCHW * self.sigma
 
-    def _move(self, state: SanaState, stage: Stage) -> SanaState:
-        last_step = state.conditioning.last_step
-        step = last_step if stage.phase is Phase.IMAGE else stage.step
-        if step > last_step:
-            raise InvalidRequest(f"{stage} needs more than the {last_step + 1} steps asked for")
-        while state.step < step:
-            state = self._next_step(self._finish_step(state))
-        if stage.phase is Phase.PREFIX:
-            return self._run_prefix(state, stage.blocks)
-        return self._finish_step(state) if stage.phase is not Phase.NOISE else state
-
-    def _run_prefix(self, state: SanaState, blocks: int) -> SanaState:
-        if state.hidden is None:
-            hidden = prefix(self.transformer, self._input(state), blocks)
-        else:
-            hidden = run_blocks(self.transformer, state.hidden, state.blocks, blocks)
-        return replace(state, hidden=hidden, blocks=blocks)
-
-    def _finish_step(self, state: SanaState) -> SanaState:
-        """Predict the clean latent: the rest of the blocks, then SCM's step."""
-        if state.clean_NCHW is not None:
-            return state
-        if state.hidden is None:
-            state = self._run_prefix(state, 0)
-        assert state.hidden is not None
-        output_NCHW = suffix(self.transformer, state.hidden, state.blocks)
-        clean_NCHW = clean_latents(output_NCHW, state.noisy_NCHW, state.angle, self.sigma)
-        return replace(state, hidden=None, blocks=0, clean_NCHW=clean_NCHW)
-
-    def _next_step(self, state: SanaState) -> SanaState:
-        assert state.clean_NCHW is not None
-        fresh_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
-        following = replace(state, step=state.step + 1, clean_NCHW=None)
-        return replace(following, noisy_NCHW=noised_again(state.clean_NCHW, fresh_NCHW, following.angle))
-
-    def _input(self, state: SanaState) -> SanaInput:
+    def _prefix(self, state: StepState, blocks: int) -> AdaLNSingleHidden:
         count, conditioning = len(state.seeds), state.conditioning
-        share_N = noise_share(state.angle.expand(count))
-        return SanaInput(
-            model_input(state.noisy_NCHW, share_N, self.sigma).to(self.dtype),
+        share_N = noise_share(self._angle(state).expand(count))
+        inputs = SanaInput(
+            model_input(state.noisy, share_N, self.sigma).to(self.dtype),
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
             conditioning.mask_NL.expand(count, -1).contiguous(),
             share_N,
             conditioning.guidance_N.expand(count),
         )
+        return prefix(self.transformer, inputs, blocks)
 
-    def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
-        return noise_batch(seeds, draw, conditioning.latent_shape).to(self.device) * self.sigma
+    def _run_blocks(self, hidden: AdaLNSingleHidden, first: int, last: int) -> AdaLNSingleHidden:
+        return run_blocks(self.transformer, hidden, first, last)
 
-    def _view(self, state: SanaState, stage: Stage) -> "View":
-        if stage.phase is Phase.PREFIX:
-            assert state.hidden is not None
-            return state.hidden.hidden_NTD
-        if stage.phase is Phase.NOISE:
-            return state.noisy_NCHW
-        assert state.clean_NCHW is not None
-        latents_NCHW = (state.clean_NCHW / self.sigma).to(self.autoencoder.dtype)
-        if stage.phase is Phase.LATENT:
-            return latents_NCHW
-        scaled_NCHW = latents_NCHW / self.autoencoder.config.scaling_factor
-        decoded_NCHW = self.autoencoder.decode(scaled_NCHW, return_dict=False)[0]
-        return tuple(self.pipeline.image_processor.postprocess(decoded_NCHW, output_type="pil"))
+    def _suffix(self, hidden: AdaLNSingleHidden, blocks: int) -> Tensor:
+        return suffix(self.transformer, hidden, blocks)
 
-    def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
+    def _latents(self, state: StepState) -> Tensor:
+        return (self._clean(state) / self.sigma).to(self.autoencoder.dtype)
+
+    def _next_noisy(self, state: StepState) -> Tensor:
+        fresh_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
+        return noised_again(self._clean(state), fresh_NCHW, state.conditioning.times[state.step + 1])
+
+    def _pictures(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
+        return decoded(self._given, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+
+    def _clean(self, state: StepState) -> Tensor:
+        return clean_latents(state.finished, state.noisy, self._angle(state), self.sigma)
+
+    def _angle(self, state: StepState) -> Tensor:
+        """The time at which the present step starts."""
+        return state.conditioning.times[state.step]
+
+    def _times(self, steps: int) -> Tensor:
+        scheduler = SCMScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(
+            steps,
+            device=self.device,
+            max_timesteps=self.options.max_timesteps,
+            intermediate_timesteps=self.options.intermediate_timesteps if steps == 2 else None,
+        )
+        return scheduler.timesteps
+
+    def _sizes(self, sampling: Sampling) -> tuple[Size, tuple[int, int, int]]:
+        """The size asked for, in pixels, and the shape of the latents drawn for it."""
         factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
-        height = sampling.height or default * factor
-        width = sampling.width or default * factor
-        unit = max(factor, _SIDE_UNIT)
-        if height % unit or width % unit:
-            raise InvalidRequest(
-                f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {unit}"
-            )
-        return self.architecture.latent_channels, height // factor, width // factor
+        bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None
+        size, (height, width) = picture_sizes(sampling, default * factor, max(factor, _SIDE_UNIT), bins)
+        return size, (self.architecture.latent_channels, height // factor, width // factor)
 
-    def _check_prompt(self, prompt: str) -> None:
-        if not prompt.strip():
-            raise InvalidRequest("the prompt is empty: say what the picture should show")
-        instruction = "\n".join(self.instruction or [])
-        tokens = self.pipeline.tokenizer(instruction + prompt.lower().strip()).input_ids
+    def _check_prompt(self, prompt: str, instruction: str) -> None:
         # The pipeline takes two tokens less where an instruction goes before the prompt.
         before = len(self.pipeline.tokenizer(instruction).input_ids) - 2 if instruction else 0
-        lost = tokens[before + MAX_TEXT_TOKENS :]
-        if lost:
-            raise InvalidRequest(
-                f"the prompt has {len(tokens) - before} tokens and the text encoder takes {MAX_TEXT_TOKENS}; "
-                f"this would be cut: {self.pipeline.tokenizer.decode(lost)[:80]!r}"
-            )
-
-
-def _instruction(pipeline: SanaSprintPipeline) -> list[str] | None:
-    """The text that goes before each prompt: the pipeline's own default, or what its folder says instead."""
-    folder = pipeline.name_or_path  # None where it was put together from parts
-    if folder and (path := Path(folder) / DEFAULTS_FILE).is_file():
-        return read_config(path, CallDefaults).complex_human_instruction
-    default: list[str] = signature(pipeline.__call__).parameters["complex_human_instruction"].default
-    return default
+        check_prompt(prompt, instruction + prompt.lower().strip(), self.pipeline.tokenizer, before, MAX_TEXT_TOKENS)
 
 
 def _architecture(pipeline: SanaSprintPipeline) -> Architecture:
@@ -255,11 +187,3 @@ def _architecture(pipeline: SanaSprintPipeline) -> Architecture:
         latent_size=config.sample_size,
         text_width=config.caption_channels,
     )
-
-
-def _fingerprint(pipeline: SanaSprintPipeline) -> str:
-    """A hash of two small tensors."""
-    digest = hashlib.sha256()
-    for weight in (pipeline.transformer.proj_out.weight, pipeline.transformer.scale_shift_table):
-        digest.update(rounded_bytes(weight))
-    return digest.hexdigest()[:16]

@@ -7,30 +7,23 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
+from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
-from forejudge.files import write_text
-from forejudge.generators.sana_sprint import DEFAULTS_FILE, CallDefaults
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from forejudge.miniature.cards import classifier_card, clip_card, generator_card, language_model_card
+from forejudge.miniature.cards import classifier_card, clip_card, generator_card, made
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.classifier_training import classifier_loss, held_out_accuracy
 from forejudge.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.generator import GeneratorLoss, GeneratorParts, assemble
-from forejudge.miniature.language_model import (
-    held_out_perplexity,
-    language_model_loss,
-    language_model_tokenizer,
-    new_language_model,
-)
-from forejudge.miniature.recipe import Recipe
-from forejudge.miniature.training_loop import TrainingSettings, train
+from forejudge.miniature.generator_build import SANA_SPRINT, autoencoder_in, store_generator
+from forejudge.miniature.generator_training import GeneratorTraining
+from forejudge.miniature.language_model_build import build_language_model
+from forejudge.miniature.recipe import Recipe, keep_recipe
+from forejudge.miniature.training_loop import train
 from forejudge.miniature.verifier_build import VerifierBuild
 from forejudge.miniature.world import write_world
 from forejudge.progress import Report
-from forejudge.provenance import provenance
 
 PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "classifier", "verifier", "baselines")
 _CAPTIONS_TO_FIND, _PICTURES_TO_READ = 200, 1000
@@ -61,16 +54,10 @@ class Build:
             raise InvalidRequest(f"unknown part {only!r}: expected one of {', '.join(PARTS)}")
         # Denormal gradients make a step on a CPU three times slower. Worker threads take this over when they start.
         torch.set_flush_denormal(True)
-        self._keep_recipe()
+        keep_recipe(self.folder, self.recipe)
+        self._work.mkdir(parents=True, exist_ok=True)
         for part in PARTS if only is None else (only,):
             getattr(self, f"_{part.replace('-', '_')}")()
-
-    def _keep_recipe(self) -> None:
-        path = self.folder / "recipe.json"
-        self._work.mkdir(parents=True, exist_ok=True)
-        if path.exists() and read_config(path, Recipe) != self.recipe:
-            raise InvalidRequest(f"{path} holds another recipe: build in another folder")
-        write_text(path, self.recipe.model_dump_json(indent=2) + "\n")
 
     @property
     def _work(self) -> Path:
@@ -90,50 +77,22 @@ class Build:
 
     def _generator(self) -> None:
         recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
-        torch.manual_seed(self.recipe.seed)
-        parts = GeneratorParts(recipe.shallow_blocks, recipe.width, decided_after=recipe.shallow_blocks)
-        shallow, first_seconds = self._train_generator("shallow generator", parts, autoencoder, recipe.shallow, seed=2)
-        parts = shallow.deepened(recipe.blocks)
-        deep, seconds = self._train_generator("generator", parts, autoencoder, recipe.deep, seed=3)
-        folder = self.folder / "generator"
-        with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
-            assemble(deep, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
-        defaults = CallDefaults(complex_human_instruction=None)
-        (folder / DEFAULTS_FILE).write_text(defaults.model_dump_json() + "\n")
-        (folder / "README.md").write_text(generator_card(recipe, self._made(first_seconds + seconds)))
-
-    def _train_generator(
-        self, part: str, parts: GeneratorParts, autoencoder: AutoencoderDC, settings: TrainingSettings, seed: int
-    ) -> tuple[GeneratorParts, float]:
-        parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = GeneratorLoss(parts, autoencoder, self.recipe.generator.compiled)
-        loss_at_step = loss.at(settings.batch_size, self.recipe.seed + seed)
-        checkpoint = self._work / f"{part.replace(' ', '_')}.checkpoint"
-        return train(part, parts, loss_at_step, settings, checkpoint, self.report)
+        seed = self.recipe.seed
+        training = GeneratorTraining(recipe, seed, autoencoder, self._work, self.device, self.report)
+        deep, seconds = training.run(SANA_SPRINT.new_parts)
+        card = generator_card(recipe, self._made(seconds))
+        store_generator(self.folder / "generator", SANA_SPRINT, deep, autoencoder, card)
 
     def _trained_autoencoder(self) -> AutoencoderDC:
         folder = self._work / "autoencoder"
         if not folder.exists():
             raise CheckpointError(f"{folder} is missing: build the autoencoder first")
-        autoencoder = new_autoencoder()  # from_pretrained would note the folder's path in the config
-        load_strictly(autoencoder, folder / "diffusion_pytorch_model.safetensors")
-        return autoencoder.to(self.device, memory_format=torch.channels_last)
+        return autoencoder_in(folder).to(self.device, memory_format=torch.channels_last)
 
     def _language_model(self) -> None:
-        recipe, tokenizer = self.recipe.language_model, language_model_tokenizer()
-        torch.manual_seed(self.recipe.seed)
-        model = new_language_model(tokenizer, recipe.width, recipe.layers).to(self.device)
-        loss = language_model_loss(model, tokenizer, recipe.settings.batch_size, self.recipe.seed + 4)
-        checkpoint = self._work / "language_model.checkpoint"
-        trained, seconds = train("language model", model, loss, recipe.settings, checkpoint, self.report)
-        # Of the weights as they are stored.
-        perplexity = held_out_perplexity(trained.half().float().eval(), tokenizer, self.recipe.seed + 5)
-        folder = self.folder / "language_model"
-        with quiet_libraries():
-            trained.half().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        made = self._made(seconds) | {"held-out perplexity per token": round(perplexity, 3)}
-        (folder / "README.md").write_text(language_model_card(recipe, made))
+        folder, checkpoint = self.folder / "language_model", self._work / "language_model.checkpoint"
+        seed, recipe = self.recipe.seed, self.recipe.language_model
+        build_language_model(folder, checkpoint, recipe, seed, self.device, self.report)
 
     def _clip(self) -> None:
         recipe, tokenizer = self.recipe.clip, caption_tokenizer()
@@ -172,4 +131,4 @@ class Build:
         return VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report)
 
     def _made(self, seconds: float) -> dict[str, Any]:
-        return {"seed": self.recipe.seed, "minutes of training": round(seconds / 60, 1), **provenance(self.device)}
+        return made(self.recipe.seed, seconds, self.device)

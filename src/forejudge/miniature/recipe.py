@@ -1,7 +1,12 @@
 """What the miniature is built from: every size, step count and seed that decides its weights."""
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from forejudge.checkpoint import read_config
+from forejudge.errors import InvalidRequest
+from forejudge.files import write_text
 from forejudge.miniature.training_loop import TrainingSettings
 from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, AlignRecipe, VerifyRecipe
 
@@ -86,9 +91,29 @@ class Recipe(_Recipe):
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
+def keep_recipe(folder: Path, recipe: _Recipe) -> None:
+    """Write down what a folder is built from. Raises InvalidRequest where it was begun with another recipe."""
+    path = folder / "recipe.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists() and read_config(path, type(recipe)) != recipe:
+        raise InvalidRequest(f"{path} holds another recipe: build in another folder")
+    write_text(path, recipe.model_dump_json(indent=2) + "\n")
+
+
 def miniature() -> Recipe:
     """The shipped miniature."""
     return Recipe()
+
+
+def smaller_generator() -> GeneratorRecipe:
+    """Of other width and depth than the shipped one, and trained for a shorter time: for studies."""
+    return GeneratorRecipe(
+        shallow_blocks=8,
+        blocks=16,
+        width=96,
+        shallow=TrainingSettings(steps=2500, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200),
+        deep=TrainingSettings(steps=900, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100),
+    )
 
 
 def shrunken() -> Recipe:

@@ -1,14 +1,16 @@
-"""The miniature's tokenizers: the library's own Gemma, Qwen2 and CLIP classes over the world's few words.
+"""The miniature's tokenizers: the library's own Gemma, T5, Qwen2 and CLIP classes over the world's few words.
 
-Every word of the world is one token; any other text falls back to bytes, so no prompt is unreadable.
+Every word of the world is one token. Any other text falls back to bytes, so no prompt is unreadable; T5's, which knows
+no bytes, falls back to letters.
 """
 
 import json
+import string
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer
+from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 from forejudge.evaluation.description import NUMBER_WORDS, plural
 from forejudge.miniature.scene import COLOUR_NAMES
@@ -33,6 +35,14 @@ def gemma_tokenizer() -> GemmaTokenizer:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + pieces
     return GemmaTokenizer(vocab=_numbered(tokens), merges=merges)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """For PixArt's text encoder: a unigram model, in which a word is likelier than its letters."""
+    special = [(mark, 0.0) for mark in ("<pad>", "</s>", "<unk>")]
+    letters = [(letter, -4.0) for letter in ("▁", *string.ascii_lowercase, *string.digits, *string.punctuation)]
+    words = [(f"▁{word}", -1.0) for word in dict.fromkeys(WORDS)]
+    return T5Tokenizer(vocab=[*special, *words, *letters], extra_ids=0)
 
 
 def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:

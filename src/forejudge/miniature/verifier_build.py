@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from forejudge.checkpoint import local_folder
+from forejudge.checkpoint import load_library_model
 from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
+from forejudge.hub import local_folder
 from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.cards import with_test_figures
 from forejudge.miniature.recipe import Recipe, VerifierPartRecipe
@@ -28,19 +30,21 @@ from forejudge.training.verify import verify
 from forejudge.verifiers.reading import reading_named
 
 Captions = Literal["new", "original"]
+_LANGUAGE_MODEL = "language_model"  # how the names of all folders of language models begin
 
 
 @dataclass(frozen=True)
 class VerifierBuild:
     """Where it is built, and from what. Every step goes on where it was stopped.
 
-    `folder` holds the models, `work` what is drawn and aligned.
+    `folder` holds the models, `work` what is drawn and aligned; `language_model` is the folder of the one that answers.
     """
 
     recipe: VerifierPartRecipe
     seed: int
     folder: Path
     work: Path
+    language_model: Path
     generator: Generator
     evaluator: Evaluator
     report: Report
@@ -51,9 +55,16 @@ class VerifierBuild:
     ) -> "VerifierBuild":
         """Raises CheckpointError where the generator, the language model or CLIP has not been built."""
         generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
-        for part in ("language_model", *(["clip"] if "clip" in recipe.verifier.recorded else [])):
+        for part in (_LANGUAGE_MODEL, *(["clip"] if "clip" in recipe.verifier.recorded else [])):
             local_folder(str(folder / part))
-        return cls(recipe.verifier, recipe.seed, folder, folder / "work", generator, evaluator, report)
+        work, language_model = folder / "work", folder / _LANGUAGE_MODEL
+        return cls(recipe.verifier, recipe.seed, folder, work, language_model, generator, evaluator, report)
+
+    @property
+    def language_model_parameters(self) -> int:
+        """How many weights the language model has; those of its embeddings serve its output, too."""
+        model: Any = load_library_model(AutoModelForCausalLM, self.language_model, "auto")
+        return int(model.num_parameters())
 
     def run(self) -> None:
         """Draw what is trained on, and train the shipped verifier."""
@@ -88,7 +99,8 @@ class VerifierBuild:
         """A connector for what the recipe reads, and how."""
         reads, size = recipe.reads, recipe.spatial_merge_size
         changes = {"reads": reads, "spatial_merge_size": size, "captions": captions, **self._models(reads)}
-        out = self.work / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}"
+        other = self.language_model.name.removeprefix(_LANGUAGE_MODEL)
+        out = self.work / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}{other}"
         align(
             self.recipe.align.model_copy(update=changes),
             self.generator,
@@ -101,7 +113,7 @@ class VerifierBuild:
 
     def _models(self, reads: str) -> dict[str, str | None]:
         tower = str(self.folder / "clip") if reads == "clip" else None
-        return {"language_model": str(self.folder / "language_model"), "vision_tower": tower}
+        return {"language_model": str(self.language_model), "vision_tower": tower}
 
     def _draw(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)

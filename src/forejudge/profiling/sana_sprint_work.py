@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from diffusers import AutoencoderDC, SanaTransformer2DModel
-from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, Gemma2Config, Gemma2Model, Qwen2Config, Qwen2Model
-
-from forejudge.profiling.flops import count_flops
+from forejudge.profiling.sana_sprint_sizes import PUBLISHED
+from forejudge.profiling.stage_costs import (
+    DECODE,
+    ENCODE,
+    PREFIX,
+    SUFFIX,
+    clip_cost,
+    generator_costs,
+    language_model_cost,
+)
 
 BLOCKS = 20
-_TEXT_TOKENS = 520  # of the text encoder: SANA's instruction and a prompt
-_PROMPT_TOKENS = 300  # of which the transformer reads so many
-_QUESTION_TOKENS = 95  # around the picture
 _LATENT_SIDE, _PATCHES = 32, 576
 
 
@@ -70,80 +71,12 @@ class Read:
 
 def sana_sprint_work() -> StageWork:
     """Count it; takes seconds and no memory to speak of."""
-    with torch.device("meta"):
-        language_model = Qwen2Model(_qwen())
-        return StageWork(
-            encode=_flops_of_text(Gemma2Model(_gemma()), _TEXT_TOKENS),
-            block=_transformer_flops() // BLOCKS,
-            decode=_decoder_flops(),
-            clip=_clip_flops(),
-            language_model_on_hidden=_flops_of_text(language_model, _LATENT_SIDE**2 + _QUESTION_TOKENS),
-            language_model_on_patches=_flops_of_text(language_model, _PATCHES + _QUESTION_TOKENS),
-        )
-
-
-def _flops_of_text(model: nn.Module, tokens: int) -> int:
-    ids_NL, mask_NL = torch.zeros(1, tokens, dtype=torch.long), torch.ones(1, tokens, dtype=torch.long)
-    return count_flops(lambda: model(input_ids=ids_NL, attention_mask=mask_NL, use_cache=False))
-
-
-def _transformer_flops() -> int:
-    transformer = SanaTransformer2DModel(guidance_embeds=True, qk_norm="rms_norm_across_heads")  # defaults: 1.6B
-    noisy_NCHW = torch.zeros(1, transformer.config.in_channels, _LATENT_SIDE, _LATENT_SIDE)
-    text_NLD = torch.zeros(1, _PROMPT_TOKENS, transformer.config.caption_channels)
-    return count_flops(lambda: transformer(noisy_NCHW, text_NLD, timestep=torch.zeros(1), guidance=torch.zeros(1)))
-
-
-def _decoder_flops() -> int:
-    blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
-    scales = ((), (), (), (5,), (5,), (5,))
-    autoencoder = AutoencoderDC(
-        encoder_block_types=blocks,
-        decoder_block_types=blocks,
-        encoder_qkv_multiscales=scales,
-        decoder_qkv_multiscales=scales,
-        encoder_layers_per_block=(2, 2, 2, 3, 3, 3),
-        decoder_layers_per_block=(3, 3, 3, 3, 3, 3),
-        upsample_block_type="interpolate",
-        downsample_block_type="Conv",
-    )
-    latents_NCHW = torch.zeros(1, autoencoder.config.latent_channels, _LATENT_SIDE, _LATENT_SIDE)
-    return count_flops(lambda: autoencoder.decode(latents_NCHW))
-
-
-def _clip_flops() -> int:
-    config = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=336,
-        patch_size=14,
-    )
-    tower = CLIPVisionModel(config)
-    return count_flops(lambda: tower(pixel_values=torch.zeros(1, 3, 336, 336)))
-
-
-def _gemma() -> Gemma2Config:
-    return Gemma2Config(
-        vocab_size=256000,
-        hidden_size=2304,
-        intermediate_size=9216,
-        num_hidden_layers=26,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=256,
-        attn_implementation="eager",
-    )
-
-
-def _qwen() -> Qwen2Config:
-    return Qwen2Config(
-        vocab_size=151936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        attn_implementation="eager",
+    drawing, sizes = generator_costs(PUBLISHED.generator, BLOCKS, _LATENT_SIDE), PUBLISHED.verifier
+    return StageWork(
+        encode=drawing[ENCODE].flops,
+        block=(drawing[PREFIX] + drawing[SUFFIX]).flops // BLOCKS,
+        decode=drawing[DECODE].flops,
+        clip=clip_cost(sizes).flops,
+        language_model_on_hidden=language_model_cost(sizes, _LATENT_SIDE**2).flops,
+        language_model_on_patches=language_model_cost(sizes, _PATCHES).flops,
     )

@@ -1,18 +1,17 @@
 """What a search costs with each verifier: milliseconds, FLOPs and memory, encoded prompt to decoded winner."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.best_of_n import BestOfN
 from forejudge.draw import Drawing
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator
 from forejudge.profiling.flops import count_flops
 from forejudge.profiling.memory import peak_memory
+from forejudge.profiling.stage_timing import timed
 from forejudge.progress import Report, Stopwatch
 from forejudge.types import IMAGE, latent_stage
 from forejudge.verifiers.base import Verifier
@@ -44,7 +43,7 @@ def search_costs(
     for done, n in enumerate(ns, start=1):
         milliseconds[n] = median_milliseconds(partial(best, prompt, n), rounds, generator.device)
         report(stopwatch.at(done))
-    drawing = Drawing(generator, verifier, prompt, Sampling())
+    drawing = Drawing(generator, verifier, prompt, generator.defaults)
     judged_at_once = {n: partial(drawing.judge, tuple(range(n))) for n in (1, _JUDGED_AT_ONCE)}
     one, two = (count_flops(partial(best, prompt, n)) for n in (1, 2))
     return SearchCosts(
@@ -60,7 +59,7 @@ def stage_flops(generator: Generator, verifiers: Mapping[str, Verifier], prompt:
 
     What verifiers add goes by their names.
     """
-    sampling, latent = Sampling(), latent_stage()
+    sampling, latent = generator.defaults, latent_stage()
     conditioning = generator.encode(prompt, sampling)
     first = max(next(iter(verifiers.values())).reads)
     noise = generator.start(conditioning, (0,))
@@ -79,7 +78,7 @@ def drawing_milliseconds(generator: Generator, prompt: str, steps: int, rounds: 
     """One picture with so many steps and no verifier."""
 
     def draw() -> None:
-        conditioning = generator.encode(prompt, Sampling(steps=steps))
+        conditioning = generator.encode(prompt, generator.defaults.model_copy(update={"steps": steps}))
         generator.advance(generator.start(conditioning, (0,)), [IMAGE])
 
     return median_milliseconds(draw, rounds, generator.device)
@@ -87,12 +86,4 @@ def drawing_milliseconds(generator: Generator, prompt: str, steps: int, rounds: 
 
 def median_milliseconds(work: Callable[[], object], rounds: int, device: torch.device) -> float:
     """Of `rounds` runs, after one that warms up."""
-    work()
-    took = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        took.append(1000 * (time.perf_counter() - started))
-    return median(took)
+    return timed(work, device, rounds, warm_up=1).median

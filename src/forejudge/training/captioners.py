@@ -11,9 +11,9 @@ from pkgutil import resolve_name
 import torch
 from PIL.Image import Image
 
-from forejudge.checkpoint import local_folder
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.image_text_to_text import BATCH_SIZE, ImageTextToText
+from forejudge.hub import local_folder
 
 INSTRUCTION = (
     "Describe this image in one or two sentences: which objects it shows, how many of each, their colors and where "

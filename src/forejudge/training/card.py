@@ -1,14 +1,12 @@
 """The model card of a trained verifier: what it reads, how good it is, how it was made, and under which licences."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-
-from forejudge.generators import KNOWN_MODELS
+from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
+from forejudge.generators.spelling import split_options
+from forejudge.hub import stated_licence
 from forejudge.provenance import provenance
 from forejudge.training.recipe import AlignRecipe, TrainingRecipe, named_model, published
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -52,10 +50,12 @@ def verifier_card(
 ) -> str:
     """The text of README.md."""
     is_aligned = isinstance(recipe, AlignRecipe)
-    known_generator, known_language_model = KNOWN_MODELS.get(generator.name), KNOWN_MODELS.get(recipe.language_model)
-    generator_licence = _licence(known_generator.generator if known_generator else generator.name)
-    language_model = known_language_model.language_model if known_language_model else None
-    language_model_licence = _licence(language_model or recipe.language_model)
+    spec, spoken = find_spec(generator.name), find_spec(recipe.language_model)
+    generator_licence = (spec and spec.licence) or stated_licence(
+        spec.weights if spec else split_options(generator.name)[0]
+    )
+    language_model = spoken.language_model if spoken else None
+    language_model_licence = stated_licence(language_model or recipe.language_model)
     stated = {generator_licence, language_model_licence}
     return _CARD.format(
         title="An aligned connector" if is_aligned else "A verifier",
@@ -79,19 +79,3 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _licence(model: str) -> str | None:
-    """What the front matter of a model's own card says; None where it has none."""
-    card = Path(model) / "README.md" if Path(model).is_dir() else _downloaded_card(model)
-    if card is None or not card.is_file():
-        return None
-    found = re.search(r"\A---\n(?:.*\n)*?license: *(\S+)\n(?:.*\n)*?---\n", card.read_text(encoding="utf-8"))
-    return found[1] if found else None
-
-
-def _downloaded_card(hub_id: str) -> Path | None:
-    try:
-        return Path(hf_hub_download(hub_id, "README.md"))
-    except (OSError, ValueError):  # no card, or no network
-        return None

@@ -14,7 +14,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.evaluation.groups import Group, groups_of
 from forejudge.evaluation.prompts_file import PromptLine, prompts_digest
 from forejudge.files import held_alone
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator
 from forejudge.progress import Report, Stopwatch
 from forejudge.shard import Shard
 from forejudge.training.disk_space import check_room
@@ -108,7 +108,7 @@ class CandidateDrawing:
         """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
         for line in {line.prompt: line for line in lines}.values():
             try:
-                self.generator.encode(line.prompt, Sampling())
+                self.generator.encode(line.prompt, self.generator.defaults)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{line.where}: {error}") from None
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, local_folder, named_file, renamed_in_transformers
+from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, renamed_in_transformers
 from forejudge.errors import MismatchError, MissingExtra
-from forejudge.generators import KNOWN_MODELS
+from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
+from forejudge.hub import local_folder
 from forejudge.training.recipe import LoraSettings, TrainingRecipe, published, read_recipe
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier
@@ -63,8 +64,8 @@ def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) 
 
     Raises CheckpointError for a language model that cannot be loaded.
     """
-    known = KNOWN_MODELS.get(recipe.language_model)
-    folder = local_folder(known.language_model if known and known.language_model else recipe.language_model)
+    spec = find_spec(recipe.language_model)
+    folder = local_folder(spec.language_model if spec and spec.language_model else recipe.language_model)
     language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(recipe.seed)

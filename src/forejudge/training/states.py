@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from forejudge.errors import CheckpointError
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator
 from forejudge.training.row_folder import RowFolder
 from forejudge.verifiers.reading import Reading
 
@@ -80,7 +80,7 @@ class RecomputedStates(States):
         return half(self.reading.tokens(candidates))
 
     def _encode(self, prompt: str) -> Any:
-        return self.generator.trim(self.generator.encode(prompt, Sampling()))
+        return self.generator.trim(self.generator.encode(prompt, self.generator.defaults))
 
 
 def half(tokens_NTD: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from forejudge.checkpoint import local_folder
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS
+from forejudge.generators import KNOWN_MODELS, find_spec
+from forejudge.hub import MODEL_FILES, fetch, is_hub_id
 from forejudge.verifiers.base import Verifier
 
 _CLIPSCORE = "clipscore:"
@@ -17,18 +17,18 @@ _SCORES = re.compile(rf"{_CLIPSCORE}.+|[A-Za-z_][\w.]*:\w+")
 def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
     """Load the verifier of a known model, a folder or a hub id, also in the published layout; or a scorer of pictures.
 
-    That is "clipscore:" with CLIP's folder or hub id, or a function, spelt "module:function", that takes a prompt and
-    pictures and gives a score for each. Raises InvalidRequest for an unknown name, CheckpointError for a folder that is
-    incomplete.
+    A hub id may be pinned, as `owner/model@REVISION`. A scorer is "clipscore:" with CLIP's folder or hub id, or a
+    function, spelt "module:function", that takes a prompt and pictures and gives a score for each. Raises
+    InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
     """
     if not Path(name).exists() and _SCORES.fullmatch(name):
         return _picture_scores(name, device, dtype)
-    known = KNOWN_MODELS.get(name)
-    source = known.verifier if known and known.verifier else name
-    if not Path(source).is_dir() and source.count("/") != 1:
+    spec = find_spec(name)
+    source = spec.verifier if spec and spec.verifier else name
+    if not Path(source).is_dir() and not is_hub_id(source):
         raise InvalidRequest(
-            f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model, "
-            f"clipscore:FOLDER, module:function, or one of {', '.join(KNOWN_MODELS)}"
+            f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model or "
+            f"owner/model@revision, clipscore:FOLDER, module:function, or one of {', '.join(_known_verifiers())}"
         )
     from forejudge.verifiers.language_model import LanguageModelVerifier
     from forejudge.verifiers.published import import_published
@@ -36,10 +36,14 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
     from forejudge.verifiers.published_source import PublishedSource
     from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
 
-    folder = local_folder(source, STATISTICS_PATTERNS)
-    if is_published(folder):
-        return import_published(PublishedSource(folder, name), device, dtype).verifier
-    return LanguageModelVerifier.from_pretrained(folder, name, device, dtype)
+    origin = fetch(source, (*MODEL_FILES, *STATISTICS_PATTERNS))
+    if is_published(origin.folder):
+        return import_published(PublishedSource(origin), name, device, dtype).verifier
+    return LanguageModelVerifier.from_pretrained(origin, name, device, dtype)
+
+
+def _known_verifiers() -> list[str]:
+    return [name for name, spec in KNOWN_MODELS.items() if spec.verifier]
 
 
 def _picture_scores(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:

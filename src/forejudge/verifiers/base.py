@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from forejudge.generators.base import Generator
+from forejudge.hub import Source
 from forejudge.types import Candidates, Stage, Verdict
 
 
@@ -13,6 +14,7 @@ class Verifier(ABC):
     reads: frozenset[Stage]
     calibrated: bool  # whether its verdicts carry a probability
     digest: str  # tells its weights from any others
+    source: Source | None = None  # where it was loaded from
 
     @abstractmethod
     def check(self, generator: Generator) -> list[str]:
@@ -20,6 +22,10 @@ class Verifier(ABC):
 
         Raises MismatchError, naming both values, for one that it cannot read.
         """
+
+    def in_step(self, step: int) -> "Verifier":
+        """The same verifier, reading in another denoising step, counted from 0; finished pictures have none."""
+        return self
 
     @abstractmethod
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-from forejudge.checkpoint import load_library_model, local_folder, named_file, quiet_libraries
+from forejudge.checkpoint import load_library_model, named_file, quiet_libraries
 from forejudge.generators.base import Architecture
+from forejudge.hub import local_folder
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.reading import VISION_TOWER, Reading
 
@@ -25,10 +26,10 @@ class ClipReading(Reading):
         self.tower, self.processor = tower.eval().requires_grad_(False), processor
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "ClipReading":
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "ClipReading":
         """Load a folder, or a hub id, that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
         folder = local_folder(str(folder))
-        tower: Any = load_library_model(CLIPVisionModel, folder, torch.float32, extra_allowed=True)
+        tower: Any = load_library_model(CLIPVisionModel, folder, dtype, extra_allowed=True)
         return cls(tower, load_picture_processor(folder))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:

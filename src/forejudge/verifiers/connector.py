@@ -35,7 +35,7 @@ class Connector(ExactBuffers):
         tokens: int = 1,
     ) -> None:
         super().__init__()
-        self.merge_size = merge_size
+        self.width, self.merge_size = width, merge_size
         shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}.get(statistics)
         self.register_buffer("mean_D", None if shape is None else torch.zeros(shape))
         self.register_buffer("variance_D", None if shape is None else torch.ones(shape))

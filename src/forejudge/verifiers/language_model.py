@@ -8,6 +8,8 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
+from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +25,12 @@ from forejudge.checkpoint import (
     load_library_model,
     load_strictly,
     load_tokenizer,
-    local_folder,
     quiet_libraries,
     read_config,
 )
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
+from forejudge.hub import Source, fetch
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration
@@ -46,19 +48,25 @@ COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # 
 class VerifierConfig(BaseModel):
     """What a verifier reads (see `reading_named`), of which generator, and how it asks.
 
-    With `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
-    `spatial_merge_size` and `statistics` see `Connector`. On which weights of the generator it was trained is not known
-    of a verifier that was published without them: None. `published_config` is what its config.json said there.
+    `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
+    `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
+    `spatial_merge_size`, and for `statistics` of so many `tokens`, see `Connector`.
+
+    Of a verifier that others published, `published_config` is what its config.json said. It may not be known of which
+    generator it is, then `width` says what it reads, nor on which weights of that it was trained: None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    generator: Architecture
+    generator: Architecture | None
     generator_fingerprint: str | None
+    generator_source: str | None = None
     reads: ReadingName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     spatial_merge_size: PositiveInt = 1
     statistics: StatisticsKind = "channel"
+    tokens: PositiveInt | None = None
+    width: PositiveInt | None = None
     has_head: bool = False
     calibration: Calibration | None = None
     published_config: dict[str, JsonValue] | None = None
@@ -66,13 +74,19 @@ class VerifierConfig(BaseModel):
     @classmethod
     def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
         """For a generator at hand."""
-        described = {"generator": generator.architecture, "generator_fingerprint": generator.fingerprint}
-        return cls(**described, reads=reads, **fields)
+        return cls(
+            generator=generator.architecture,
+            generator_fingerprint=generator.fingerprint,
+            generator_source=_commit_of(generator),
+            reads=reads,
+            **fields,
+        )
 
-    def new_connector(self, width: int, embedding_width: int) -> Connector:
-        """Untrained, for tokens of `width` channels."""
-        tokens = self.generator.latent_size**2
-        return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, tokens)
+    def new_connector(self, reading: Reading, embedding_width: int) -> Connector:
+        """Untrained, for the tokens of a reading. Raises MismatchError where the generator has no such stage."""
+        width = self.width if self.generator is None else reading.width(self.generator)
+        assert width is not None, "a verifier of no known generator says its width"
+        return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, self.tokens or 1)
 
 
 class LanguageModelVerifier(Verifier):
@@ -98,26 +112,28 @@ class LanguageModelVerifier(Verifier):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        folder: str | Path | Source,
         name: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "LanguageModelVerifier":
         """Load a verifier's folder, or a hub id. Raises CheckpointError for a missing, truncated or foreign file."""
-        folder = local_folder(str(folder))
+        source = folder if isinstance(folder, Source) else fetch(str(folder))
+        folder = source.folder
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
-        reading = reading_named(config.reads, folder / VISION_TOWER)
-        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, torch.float32)
-        connector = config.new_connector(reading.width(config.generator), language_model.config.hidden_size)
+        reading = reading_named(config.reads, folder / VISION_TOWER, dtype)
+        language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, dtype, device)
+        connector = config.new_connector(reading, language_model.config.hidden_size)
         load_strictly(connector, folder / CONNECTOR_FILE, keep_dtypes=True)
         head = nn.Linear(language_model.config.hidden_size, 1) if config.has_head else None
         if head is not None:
             load_strictly(head, folder / HEAD_FILE)
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
-        model = YesNoModel(connector, language_model, head).to(device, dtype)
+        # The language model keeps the frequencies of its positions in float32, so it is not moved again.
+        model = YesNoModel(connector.to(device, dtype), language_model, head and head.to(device, dtype))
         reading.to(torch.device(device), dtype)
-        verifier = cls(name or str(folder), config, model, tokenizer, reading)
-        verifier.folder = folder
+        verifier = cls(name or str(source), config, model, tokenizer, reading)
+        verifier.folder, verifier.source = folder, source
         return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -152,20 +168,38 @@ class LanguageModelVerifier(Verifier):
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""
         made_for, found = self.config.generator, generator.architecture
-        for field in Architecture.model_fields:
+        for field in Architecture.model_fields if made_for else ():
             expected, actual = getattr(made_for, field), getattr(found, field)
             if expected != actual:
                 raise MismatchError(
                     f"verifier {self.name} reads a generator with {field} = {expected}, but {generator.name} has "
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
-        self.reading.width(found)
-        if self.config.generator_fingerprint not in (None, generator.fingerprint):
-            return [
-                f"verifier {self.name} was trained on weights {self.config.generator_fingerprint}, "
-                f"{generator.name} has {generator.fingerprint}: its verdicts may not hold"
-            ]
-        return []
+        width, own_width = self.reading.width(found), self.model.connector.width
+        if width != own_width:
+            raise MismatchError(
+                f"verifier {self.name} standardises {own_width} channels, but {self.reading.name} of {generator.name} "
+                f"has {width}: use the verifier that was trained for it"
+            )
+        return list(self._doubts(generator))
+
+    def _doubts(self, generator: Generator) -> Iterator[str]:
+        fingerprint, source = self.config.generator_fingerprint, self.config.generator_source
+        if fingerprint not in (None, generator.fingerprint):
+            yield (
+                f"verifier {self.name} was trained on weights {fingerprint}, {generator.name} has "
+                f"{generator.fingerprint}: its verdicts may not hold"
+            )
+        commit = _commit_of(generator)
+        if source and commit and source != commit:
+            yield f"verifier {self.name} was trained on {source}, this is {commit}: its verdicts may not hold"
+
+    def in_step(self, step: int) -> "LanguageModelVerifier":
+        """See `Verifier.in_step`."""
+        moved = copy(self)
+        moved.reading = self.reading.in_step(step)
+        moved.reads = frozenset({moved.reading.stage})
+        return moved
 
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
@@ -211,3 +245,9 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
+
+
+def _commit_of(generator: Generator) -> str | None:
+    """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
+    weights = generator.sources[-1] if generator.sources else None
+    return str(weights) if weights and weights.commit else None

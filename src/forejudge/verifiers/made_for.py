@@ -1,14 +1,14 @@
 """Which generator a verifier was made for, where it does not say so itself: read off configs, without any weights."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from forejudge.checkpoint import named_file, read_config
-from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS
+from forejudge.checkpoint import read_config
+from forejudge.generators import find_spec
 from forejudge.generators.base import Architecture
+from forejudge.generators.spelling import split_options
+from forejudge.hub import fetch
 
 SANA_SPRINT_1_6B = Architecture(
     transformer="SanaTransformer2DModel",
@@ -34,12 +34,13 @@ class _SanaConfig(BaseModel):
 
 
 def architecture_named(name: str) -> Architecture:
-    """The architecture of a known generator, a pipeline's folder or a hub id.
+    """The architecture of a known generator, a pipeline's folder or a hub id, of which nothing else is fetched.
 
-    Raises InvalidRequest for a name that is none of them, CheckpointError for a pipeline that is not SANA-Sprint.
+    Raises CheckpointError for a name that is none of them, and for a pipeline that is not SANA-Sprint.
     """
-    known = KNOWN_MODELS.get(name)
-    config = read_config(_config_file(known.generator if known else name), _SanaConfig)
+    spec = find_spec(name)
+    folder = fetch(spec.pipeline if spec else split_options(name)[0], [_TRANSFORMER_CONFIG]).folder
+    config = read_config(folder / _TRANSFORMER_CONFIG, _SanaConfig)
     return Architecture(
         transformer=config.transformer,
         width=config.num_attention_heads * config.attention_head_dim,
@@ -48,17 +49,3 @@ def architecture_named(name: str) -> Architecture:
         latent_size=config.sample_size,
         text_width=config.caption_channels,
     )
-
-
-def _config_file(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source) / _TRANSFORMER_CONFIG
-    if source.count("/") != 1 or source.startswith((".", "/")):
-        raise InvalidRequest(
-            f"unknown generator {source!r}: expected a folder, a hub id such as owner/model, or one of "
-            f"{', '.join(KNOWN_MODELS)}"
-        )
-    from huggingface_hub import hf_hub_download
-
-    with named_file(Path(source)):
-        return Path(hf_hub_download(source, _TRANSFORMER_CONFIG))

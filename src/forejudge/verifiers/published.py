@@ -31,7 +31,10 @@ class Imported:
 
 
 def import_published(
-    source: PublishedSource, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    source: PublishedSource,
+    name: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Imported:
     """Read a published verifier; `dtype` None keeps each tensor's own. Raises what `PublishedSource` raises."""
     steps, tokenizer, tensors = source.steps(), source.tokenizer(), load_tensors(source.folder)
@@ -49,8 +52,8 @@ def import_published(
     connector = _connector(source, config, tensors, language_model.config.hidden_size)
     model = YesNoModel(connector if dtype is None else connector.to(dtype), language_model).to(device)
     source.reading.to(torch.device(device), dtype or torch.float32)
-    verifier = LanguageModelVerifier(source.name, config, model, tokenizer, source.reading)
-    verifier.folder = source.folder
+    verifier = LanguageModelVerifier(name or str(source.origin), config, model, tokenizer, source.reading)
+    verifier.folder, verifier.source = source.folder, source.origin
     return Imported(verifier, tuple(steps))
 
 
@@ -60,11 +63,14 @@ def connector_module(connector: Connector) -> nn.Module:
 
 
 def _config(source: PublishedSource) -> VerifierConfig:
+    statistics = source.statistics
     return VerifierConfig(
         generator=source.architecture,
         generator_fingerprint=None,
         reads=source.config.reads,
-        statistics=source.statistics.kind if source.statistics else "none",
+        statistics=statistics.kind if statistics else "none",
+        tokens=statistics.tokens if statistics else None,
+        width=source.config.mm_hidden_size,
         published_config=source.config.described(),
     )
 
@@ -72,7 +78,7 @@ def _config(source: PublishedSource) -> VerifierConfig:
 def _connector(
     source: PublishedSource, config: VerifierConfig, tensors: Mapping[str, Tensor], embedding_width: int
 ) -> Connector:
-    connector = config.new_connector(source.config.mm_hidden_size, embedding_width)
+    connector = config.new_connector(source.reading, embedding_width)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(CONNECTOR_PREFIX)}
     fill_strictly(connector_module(connector), own, source.folder, keep_dtypes=True)
     if source.statistics is not None:

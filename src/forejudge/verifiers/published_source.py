@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from forejudge.checkpoint import load_tokenizer, read_config, renamed_in_transformers
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture
+from forejudge.hub import Source
 from forejudge.verifiers.made_for import SANA_SPRINT_1_6B, architecture_named
 from forejudge.verifiers.published_config import PUBLISHED_CONFIG_FILE, PublishedConfig
 from forejudge.verifiers.published_statistics import Statistics, find_statistics, read_statistics
@@ -17,18 +18,22 @@ from forejudge.verifiers.reading import Reading, reading_named
 
 @dataclass(frozen=True)
 class PublishedSource:
-    """A folder that came under `name`, with the user's files of mean and variance, generator and vision tower.
+    """Where it lies, with the user's files of mean and variance, generator and vision tower.
 
     The files may be named within the folder. Without names: statistics that lie in the folder, SANA-Sprint 1.6B where
-    the width is that one's or CLIP is read, and the tower that the config names. Everything raises CheckpointError for
+    the width is that one's, and the tower that the config names. Everything raises CheckpointError for
     what is missing, truncated or foreign, and tells the command where it has to be named.
     """
 
-    folder: Path
-    name: str
+    origin: Source
     statistics_files: tuple[Path, Path] | None = None
     generator: str | None = None
     vision_tower: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The files."""
+        return self.origin.folder
 
     @cached_property
     def config(self) -> PublishedConfig:
@@ -36,26 +41,24 @@ class PublishedSource:
         return read_config(self.folder / PUBLISHED_CONFIG_FILE, PublishedConfig)
 
     @cached_property
-    def architecture(self) -> Architecture:
-        """Of the generator it reads. Raises MismatchError for one of another width."""
+    def architecture(self) -> Architecture | None:
+        """Of the generator it reads, None where that is not known. Raises MismatchError for one of another width."""
         width = self.config.mm_hidden_size
         if self.generator is None:
-            if self.config.block is not None and width != SANA_SPRINT_1_6B.width:
-                raise CheckpointError(
-                    f"{self.name} does not say which generator it reads, and its width is {width}, not SANA-Sprint "
-                    f"1.6B's {SANA_SPRINT_1_6B.width}: {self._command('--generator GENERATOR')}"
-                )
-            return SANA_SPRINT_1_6B
+            return SANA_SPRINT_1_6B if width == SANA_SPRINT_1_6B.width else None
         found = architecture_named(self.generator)
         if self.config.block is not None and width != found.width:
-            raise MismatchError(f"{self.name} reads states of width {width}, {self.generator} has width {found.width}")
+            raise MismatchError(
+                f"{self.origin.model} reads states of width {width}, {self.generator} has width {found.width}"
+            )
         return found
 
     @cached_property
     def reading(self) -> Reading:
         """What it reads, with its vision tower if it has one. Raises MismatchError for too few blocks."""
         reading = reading_named(self.config.reads, self.tower)
-        reading.width(self.architecture)
+        if self.architecture is not None:
+            reading.width(self.architecture)
         return reading
 
     @property
@@ -68,7 +71,7 @@ class PublishedSource:
         """None where states are read as they are, and of CLIP. Raises InvalidRequest where files are of no use."""
         if self._statistics_files is None:
             return None
-        tokens = self.architecture.latent_size**2
+        tokens = None if self.architecture is None else self.architecture.latent_size**2
         return read_statistics(self._statistics_files, self.config.mm_hidden_size, tokens)
 
     @cached_property
@@ -77,7 +80,7 @@ class PublishedSource:
         if block is None or not self.config.mm_vision_normalize:
             if given is not None:
                 raise InvalidRequest(
-                    f"{self.name} standardises nothing, so statistics would change nothing: leave them out"
+                    f"{self.origin.model} standardises nothing, so statistics would change nothing: leave them out"
                 )
             return None
         if given is not None:
@@ -99,14 +102,18 @@ class PublishedSource:
     def steps(self) -> list[str]:
         """What is read and supposed, in words."""
         reads = self.reading.name
-        made_for = self.generator or "SANA-Sprint 1.6B, for none was named"
         of = f"the vision tower {self.tower}" if self.config.block is None else self.config.mm_vision_select_feature
         files = " and ".join(path.name for path in self._statistics_files or ())
         return [
             f"reads {reads}, from {of}",
-            f"generator: {made_for}; on which weights of it the verifier was trained is not known",
+            f"generator: {self._made_for()}; on which weights of it the verifier was trained is not known",
             f"standardises by {self.statistics}: {files}" if self.statistics else "standardises nothing",
         ]
 
+    def _made_for(self) -> str:
+        if self.generator is None and self.architecture is not None:
+            return f"SANA-Sprint 1.6B, for none was named and the width is {SANA_SPRINT_1_6B.width}"
+        return self.generator or f"not known beyond a width of {self.config.mm_hidden_size}, for none was named"
+
     def _command(self, option: str) -> str:
-        return f"name it once by forejudge verifier import {self.name} FOLDER {option}"
+        return f"name it once by forejudge verifier import {self.origin.model} FOLDER {option}"

@@ -24,8 +24,13 @@ class Statistics:
     mean_D: Tensor
     variance_D: Tensor
 
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens have statistics each."""
+        return len(self.mean_D) if self.kind == "token" else None
+
     def __str__(self) -> str:
-        of = "all values" if self.kind == "global" else f"each {self.kind}"
+        of = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
         return f"statistics of {of} in {dtype_name(self.mean_D.dtype)}"
 
 
@@ -41,8 +46,8 @@ def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
     return means[0], variances[0]
 
 
-def read_statistics(paths: tuple[Path, Path], width: int, tokens: int) -> Statistics:
-    """From files of shape (1, width), (tokens,) or (1,), in their own dtype.
+def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = None) -> Statistics:
+    """From files of shape (1, width), (tokens,) or (1,), in their own dtype; `tokens` None stands for any number.
 
     Raises CheckpointError for another shape, for one that may be either, and for values that are no statistics.
     """
@@ -54,7 +59,7 @@ def read_statistics(paths: tuple[Path, Path], width: int, tokens: int) -> Statis
         )
     if (variance < 0).any():
         raise CheckpointError(f"{paths[1]} holds values below 0: expected variances")
-    shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}[kind]
+    shape = {"channel": (width,), "token": (-1, 1), "global": (1,)}[kind]
     return Statistics(kind, mean.reshape(shape), variance.reshape(shape))
 
 
@@ -74,14 +79,18 @@ def _tensor(path: Path) -> Tensor:
     return found
 
 
-def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int) -> StatisticsKind:
+def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) -> StatisticsKind:
     if shape == (1,):
         return "global"
     if shape == (1, width):
         return "channel"
-    if shape == (tokens,) and tokens != width:
+    if shape == (width,) and tokens in (None, width):
+        raise CheckpointError(
+            f"{path} has shape ({width},), which may be of channels or tokens: save it as (1, {width})"
+        )
+    if len(shape) == 1 and tokens in (None, *shape):
         return "token"
     raise CheckpointError(
-        f"{path} has shape {shape}, which {'may be either' if shape == (tokens,) else 'is none'} of (1, {width}) for "
-        f"each channel, ({tokens},) for each token and (1,) for all values: save it in the shape that is meant"
+        f"{path} has shape {shape}, expected (1, {width}) for each channel, ({tokens or 'T'},) for each token or (1,) "
+        "for all values"
     )

@@ -1,8 +1,10 @@
 """What a verifier reads of a candidate: the stage it waits for, and the tokens it makes of what it sees there."""
 
 from abc import ABC, abstractmethod
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture
-from forejudge.types import Candidates, Stage
+from forejudge.types import IMAGE, Candidates, Stage
 
 ReadingName = Annotated[str, Field(pattern=r"^(hidden:[1-9]\d*|latent|clip)$")]
 """How a reading is spelt: hidden:K (after K blocks), latent or clip."""
@@ -22,6 +24,12 @@ class Reading(ABC):
 
     name: str
     stage: Stage
+
+    def in_step(self, step: int) -> Self:
+        """The same reading in another denoising step, counted from 0; finished pictures have none."""
+        moved = copy(self)
+        moved.stage = self.stage if self.stage == IMAGE else replace(self.stage, step=step)
+        return moved
 
     @abstractmethod
     def width(self, architecture: Architecture) -> int:
@@ -38,8 +46,8 @@ class Reading(ABC):
         """Write weights of its own, if it has any, into a verifier's folder."""
 
 
-def reading_named(name: str, vision_tower: str | Path | None = None) -> Reading:
-    """The reading of a spelling: "hidden:K", "latent", or "clip" with its tower (a folder or hub id).
+def reading_named(name: str, vision_tower: str | Path | None = None, dtype: torch.dtype = torch.float32) -> Reading:
+    """The reading of a spelling: "hidden:K", "latent", or "clip" with its tower (a folder or hub id) in `dtype`.
 
     Raises InvalidRequest for any other spelling, CheckpointError for a tower that cannot be loaded.
     """
@@ -56,5 +64,5 @@ def reading_named(name: str, vision_tower: str | Path | None = None) -> Reading:
 
         if vision_tower is None:
             raise InvalidRequest("reading clip needs a vision tower: name a folder or a hub id as vision_tower")
-        return ClipReading.from_pretrained(vision_tower)
+        return ClipReading.from_pretrained(vision_tower, dtype)
     raise InvalidRequest(f"reads = {name!r}: expected hidden:K (after K blocks), latent or clip")

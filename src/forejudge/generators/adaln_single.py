@@ -1,0 +1,42 @@
+"""What transformers share that are modulated by one embedding of the time (adaLN-single), and are cut."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASKED = -10000.0  # the libraries' bias on masked text tokens
+
+
+@dataclass(frozen=True)
+class AdaLNSingleHidden:
+    """A forward pass stopped after some blocks, with all that the others need."""
+
+    hidden_NTD: Tensor
+    text_NLD: Tensor  # as cross-attention reads it
+    bias_N1L: Tensor
+    modulation_NE: Tensor  # six shifts, scales and gates in a row
+    time_ND: Tensor
+    grid: tuple[int, int]
+
+    def __getitem__(self, rows: list[int]) -> "AdaLNSingleHidden":
+        return AdaLNSingleHidden(
+            self.hidden_NTD[rows],
+            self.text_NLD[rows],
+            self.bias_N1L[rows],
+            self.modulation_NE[rows],
+            self.time_ND[rows],
+            self.grid,
+        )
+
+
+def mask_bias(mask_NL: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask of text tokens as what cross-attention adds to its scores: (N, 1, L)."""
+    return ((1 - mask_NL.to(dtype)) * _MASKED).unsqueeze(1)
+
+
+def unpatchified(patches_NTE: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """A grid of patches, E = patch * patch * C, as (N, C, H, W)."""
+    rows, columns = grid
+    output = patches_NTE.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
+    return output.reshape(len(output), -1, rows * patch, columns * patch)

@@ -1,0 +1,57 @@
+"""Flow matching in Euler steps, as diffusers' `FlowMatchEulerDiscreteScheduler` takes them, in the same order.
+
+A sigma is the share of noise in a latent, from 1 (noise) to 0 (clean); a transformer predicts noise minus clean latent.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
+from torch import Tensor
+
+from forejudge.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """Of S steps: `timesteps_S` are what the pipeline divides by 1000 for the transformer, sigmas (S + 1,) end at 0."""
+
+    timesteps_S: Tensor
+    sigmas: Tensor
+
+    @classmethod
+    def of(cls, config: Any, steps: int, shift: float, device: torch.device) -> "FlowSchedule":
+        """By a scheduler's config; `shift` (the pipeline's mu) matters where that shifts by the size of the picture."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+        sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        timesteps_S, _ = retrieve_timesteps(scheduler, steps, device, sigmas=sigmas, mu=shift)
+        return cls(timesteps_S, scheduler.sigmas)
+
+    def following(self, step: int, noisy: Tensor, output: Tensor) -> Tensor:
+        """What the step after `step` starts with, and after the last step the clean latent."""
+        return _moved(noisy, output, self.sigmas[step], self.sigmas[step + 1])
+
+    def clean(self, step: int, noisy: Tensor, output: Tensor) -> Tensor:
+        """The clean latent that the transformer's output in `step` predicts."""
+        return _moved(noisy, output, self.sigmas[step], self.sigmas[-1])
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raises InvalidRequest for a scheduler whose steps are not plain Euler steps."""
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise InvalidRequest(
+            f"a {type(scheduler).__name__} does not take the steps that are cut here: give the pipeline a "
+            "FlowMatchEulerDiscreteScheduler"
+        )
+    if scheduler.config.stochastic_sampling:
+        raise InvalidRequest(
+            "the scheduler draws fresh noise in each step, which no seed of a candidate decides: "
+            "set its stochastic_sampling to false"
+        )
+
+
+def _moved(noisy: Tensor, output: Tensor, sigma: Tensor, to_sigma: Tensor) -> Tensor:
+    return (noisy.float() + (to_sigma - sigma) * output).to(output.dtype)

@@ -1,0 +1,137 @@
+"""FLUX.2-klein (diffusers `Flux2KleinPipeline`), distilled: one to a few steps of flow matching without guidance.
+
+The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from PIL.Image import Image
+from pydantic import Field
+from torch import Tensor
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Options, Sampling
+from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
+from forejudge.generators.flux2_split import Flux2Hidden, Flux2Input, prefix, run_blocks, suffix
+from forejudge.generators.forward_context import check_hooks, execution_device
+from forejudge.generators.packed_tokens import Grid, packed_architecture, picture_size, token_grid
+from forejudge.generators.pictures import decoded
+from forejudge.generators.prompts import check_prompt
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.noise import noise_batch
+
+
+class Flux2Options(Options):
+    """`max_sequence_length` is how many tokens the text encoder reads, with its chat template around the prompt.
+
+    It is padded where the prompt has fewer, and the padding shows.
+    """
+
+    max_sequence_length: int = Field(default=512, ge=1)
+
+
+@dataclass(frozen=True)
+class Flux2Conditioning:
+    """A prompt, encoded, with N = 1: text (1, L, D)."""
+
+    sampling: Sampling
+    text_NLD: Tensor
+    schedule: FlowSchedule
+    text_ids_L4: Tensor
+    image_ids_T4: Tensor
+    grid: Grid
+
+
+class Flux2Klein(StepwiseGenerator):
+    """Wraps a `Flux2KleinPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+
+    A token is 2 x 2 latents, standardised by the decoder's batch norm. A view at a latent shows them as the decoder
+    takes them, (N, C, H, W) and no longer standardised: what the pipeline returns as output_type="latent".
+    """
+
+    transformer: Flux2Transformer2DModel
+    options: Flux2Options
+    options_type = Flux2Options
+
+    def __init__(self, pipeline: Flux2KleinPipeline, name: str, options: Flux2Options | None = None) -> None:
+        check_hooks(pipeline.transformer)
+        check_scheduler(pipeline.scheduler)
+        if not pipeline.config.is_distilled:
+            raise InvalidRequest(
+                f"{name} is not distilled (is_distilled = false): with guidance its transformer runs twice a step, "
+                "which is not supported; use FLUX.2-klein-4B"
+            )
+        self.name, self.options = name, options or Flux2Options.of(pipeline, {})
+        self.pipeline, self.transformer, self.autoencoder = pipeline, pipeline.transformer, pipeline.vae
+        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
+        self.architecture = packed_architecture(pipeline)
+        self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
+
+    @torch.no_grad()
+    def encode(self, prompt: str, sampling: Sampling) -> Flux2Conditioning:
+        """See `Generator.encode`. Guidance is refused: the pipeline would ignore it."""
+        check_without_guidance(sampling, self.name)
+        self._check_prompt(prompt)
+        grid = rows, columns = token_grid(self.pipeline, sampling)
+        text_NLD, text_ids_NL4 = self.pipeline.encode_prompt(
+            prompt, device=self.device, max_sequence_length=self.options.max_sequence_length
+        )
+        (image_ids_T4,) = self.pipeline._prepare_latent_ids(torch.empty(1, 0, rows, columns))
+        shift = compute_empirical_mu(rows * columns, sampling.steps)
+        return Flux2Conditioning(
+            sampling,
+            text_NLD.to(self.dtype),
+            FlowSchedule.of(self.pipeline.scheduler.config, sampling.steps, shift, self.device),
+            text_ids_NL4[0],
+            image_ids_T4.to(self.device),
+            grid,
+        )
+
+    def _noise(self, conditioning: Flux2Conditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
+        shape = (self.transformer.config.in_channels, *conditioning.grid)
+        return self._laid_out(conditioning, noise_batch(seeds, draw, shape, self.dtype).to(self.device))
+
+    def _laid_out(self, conditioning: Flux2Conditioning, noise_NCHW: Tensor) -> Tensor:
+        return self.pipeline._pack_latents(noise_NCHW.to(self.dtype))
+
+    def _prefix(self, state: StepState, blocks: int) -> Flux2Hidden:
+        count, conditioning = len(state.seeds), state.conditioning
+        inputs = Flux2Input(
+            state.noisy,
+            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
+            conditioning.schedule.timesteps_S[state.step].expand(count).to(self.dtype) / 1000,
+            conditioning.text_ids_L4,
+            conditioning.image_ids_T4,
+        )
+        return prefix(self.transformer, inputs, blocks)
+
+    def _run_blocks(self, hidden: Flux2Hidden, first: int, last: int) -> Flux2Hidden:
+        return run_blocks(self.transformer, hidden, first, last)
+
+    def _suffix(self, hidden: Flux2Hidden, blocks: int) -> Tensor:
+        return suffix(self.transformer, hidden, blocks)
+
+    def _latents(self, state: StepState) -> Tensor:
+        clean_NTC = state.conditioning.schedule.clean(state.step, state.noisy, state.finished)
+        clean_NCHW = clean_NTC.transpose(1, 2).unflatten(2, state.conditioning.grid)
+        norm, epsilon = self.autoencoder.bn, self.autoencoder.config.batch_norm_eps
+        mean = norm.running_mean.view(1, -1, 1, 1).to(clean_NCHW)
+        deviation = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + epsilon).to(clean_NCHW)
+        return self.pipeline._unpatchify_latents(clean_NCHW * deviation + mean)
+
+    def _next_noisy(self, state: StepState) -> Tensor:
+        return state.conditioning.schedule.following(state.step, state.noisy, state.finished)
+
+    def _pictures(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
+        return decoded(self.pipeline, latents_NCHW, picture_size(self.pipeline, conditioning.grid))
+
+    def _check_prompt(self, prompt: str) -> None:
+        tokenizer = self.pipeline.tokenizer
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        around = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
+        check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - around)

@@ -1,0 +1,205 @@
+"""PixArt-alpha in one to a few steps (diffusers `PixArtAlphaPipeline`): DMD in one, latent consistency in one or more.
+
+The same arithmetic, in the same order, as the pipeline's own call without guidance; a step is the scheduler's own.
+"""
+
+from dataclasses import dataclass, replace
+from inspect import signature
+
+import torch
+from diffusers import DDPMScheduler, LCMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import (
+    ASPECT_RATIO_256_BIN,
+    ASPECT_RATIO_512_BIN,
+    ASPECT_RATIO_1024_BIN,
+)
+from PIL.Image import Image
+from pydantic import Field
+from torch import Tensor
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.adaln_single import AdaLNSingleHidden
+from forejudge.generators.base import Architecture, Options, Sampling
+from forejudge.generators.forward_context import check_hooks, execution_device
+from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.pixart_split import PixArtInput, prefix, run_blocks, suffix
+from forejudge.generators.prompts import check_prompt, without_padding
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.noise import noise_batch, noise_source
+
+MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
+_BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
+_TOLD_ITS_SIZE = 128  # the pipeline tells models of this size how large the picture is
+
+
+class PixArtOptions(Options):
+    """`start_timestep` is where the one step of DMD starts, the pipeline's `timesteps`; LCMScheduler spaces its own.
+
+    With `use_resolution_binning` a model of 256, 512 or 1024 px draws the nearest size that it was trained on, and the
+    picture is resized.
+    """
+
+    start_timestep: int = Field(default=400, ge=0, lt=1000)
+    use_resolution_binning: bool = True
+
+
+@dataclass(frozen=True)
+class PixArtConditioning:
+    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L); `timesteps` are where the steps start.
+
+    `size` is the height and width asked for, `drawn_size` those that are drawn, in pixels.
+    """
+
+    sampling: Sampling
+    text_NLD: Tensor
+    mask_NL: Tensor
+    timesteps: Tensor
+    latent_shape: tuple[int, int, int]
+    size: Size
+    drawn_size: Size
+
+
+class PixArt(StepwiseGenerator):
+    """Wraps a `PixArtAlphaPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+
+    A DDPMScheduler stands for DMD: one step from pure noise, taken at `start_timestep` (Yin et al. 2024; PixArt-Sigma,
+    supplement). An LCMScheduler stands for latent consistency: as many steps as asked for, each from fresh noise.
+    """
+
+    transformer: PixArtTransformer2DModel
+    options: PixArtOptions
+    options_type = PixArtOptions
+
+    def __init__(self, pipeline: PixArtAlphaPipeline, name: str, options: PixArtOptions | None = None) -> None:
+        check_hooks(pipeline.transformer)
+        if not isinstance(pipeline.scheduler, DDPMScheduler | LCMScheduler):
+            raise InvalidRequest(
+                f"PixArt with a {type(pipeline.scheduler).__name__} draws in many steps: give the pipeline a "
+                "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
+            )
+        self.name, self.options = name, options or PixArtOptions.of(pipeline, {})
+        self.pipeline, self.transformer, self.autoencoder = pipeline, pipeline.transformer, pipeline.vae
+        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
+        self.architecture = _architecture(pipeline)
+        last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
+        self.fingerprint = weights_fingerprint(*last)
+
+    @torch.no_grad()
+    def encode(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
+        """See `Generator.encode`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
+        _check_sampling(sampling)
+        end_mark = 1
+        check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, end_mark)
+        timesteps = self._scheduler(sampling.steps).timesteps
+        size, drawn_size, shape = self._sizes(sampling)
+        text_NLD, mask_NL, _, _ = self.pipeline.encode_prompt(
+            prompt,
+            do_classifier_free_guidance=False,
+            device=self.device,
+            clean_caption=False,
+            max_sequence_length=MAX_TEXT_TOKENS,
+        )
+        return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, drawn_size)
+
+    def trim(self, conditioning: PixArtConditioning) -> PixArtConditioning:
+        """See `Generator.trim`. Masked tokens are left out of attention."""
+        text_NLD, mask_NL = without_padding(conditioning.text_NLD, conditioning.mask_NL)
+        return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
+
+    def _noise(self, conditioning: PixArtConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
+        return noise_batch(seeds, draw, conditioning.latent_shape, self.dtype).to(self.device)
+
+    def _laid_out(self, conditioning: PixArtConditioning, noise_NCHW: Tensor) -> Tensor:
+        return noise_NCHW.to(self.dtype)
+
+    def _prefix(self, state: StepState, blocks: int) -> AdaLNSingleHidden:
+        count, conditioning = len(state.seeds), state.conditioning
+        inputs = PixArtInput(
+            state.noisy,
+            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
+            conditioning.mask_NL.expand(count, -1).contiguous(),
+            conditioning.timesteps[state.step].expand(count),
+            *self._size_conditions(conditioning, count),
+        )
+        return prefix(self.transformer, inputs, blocks)
+
+    def _run_blocks(self, hidden: AdaLNSingleHidden, first: int, last: int) -> AdaLNSingleHidden:
+        return run_blocks(self.transformer, hidden, first, last)
+
+    def _suffix(self, hidden: AdaLNSingleHidden, blocks: int) -> Tensor:
+        return suffix(self.transformer, hidden, blocks)
+
+    def _latents(self, state: StepState) -> Tensor:
+        _, clean_NCHW = self._step(state)
+        return clean_NCHW.to(self.autoencoder.dtype)
+
+    def _next_noisy(self, state: StepState) -> Tensor:
+        noisy_NCHW, _ = self._step(state)
+        return noisy_NCHW
+
+    def _pictures(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
+        return decoded(self.pipeline, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+
+    def _step(self, state: StepState) -> tuple[Tensor, Tensor]:
+        """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""
+        conditioning, channels = state.conditioning, self.architecture.latent_channels
+        noises = [noise_source(seed, state.step + 1, conditioning.latent_shape, self.dtype) for seed in state.seeds]
+        following_NCHW, clean_NCHW = self._scheduler(conditioning.sampling.steps).step(
+            state.finished[:, :channels],  # what else the transformer predicts is the variance, of no use here
+            conditioning.timesteps[state.step],
+            state.noisy,
+            generator=noises,
+            return_dict=False,
+        )
+        return following_NCHW, clean_NCHW
+
+    def _scheduler(self, steps: int) -> DDPMScheduler | LCMScheduler:
+        """One of our own: schedulers count the steps that they take."""
+        scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        if isinstance(scheduler, LCMScheduler):
+            most = scheduler.config.original_inference_steps
+            if steps > most:
+                raise InvalidRequest(f"PixArt with this LCMScheduler draws in at most {most} steps, not in {steps}")
+            scheduler.set_timesteps(steps, device=self.device)
+            return scheduler
+        if steps != 1:
+            raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) draws in one step, not in {steps}")
+        scheduler.set_timesteps(timesteps=[self.options.start_timestep], device=self.device)
+        return scheduler
+
+    def _sizes(self, sampling: Sampling) -> tuple[Size, Size, tuple[int, int, int]]:
+        """The size asked for and the one drawn, in pixels, and the shape of the latents drawn."""
+        factor, config = self.pipeline.vae_scale_factor, self.transformer.config
+        bins = _BINS.get(config.sample_size) if self.options.use_resolution_binning else None
+        size, drawn = picture_sizes(sampling, config.sample_size * factor, factor * config.patch_size, bins)
+        return size, drawn, (config.in_channels, drawn[0] // factor, drawn[1] // factor)
+
+    def _size_conditions(self, conditioning: PixArtConditioning, count: int) -> tuple[Tensor | None, Tensor | None]:
+        """Resolution (N, 2) and aspect ratio (N, 1), where the transformer is told them."""
+        if self.transformer.config.sample_size != _TOLD_ITS_SIZE:
+            return None, None
+        height, width = conditioning.drawn_size
+        resolution_N2 = torch.tensor([[height, width]] * count, dtype=self.dtype, device=self.device)
+        aspect_ratio_N1 = torch.tensor([[height / width]] * count, dtype=self.dtype, device=self.device)
+        return resolution_N2, aspect_ratio_N1
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    check_without_guidance(sampling, "PixArt in one to a few steps")
+    if sampling.lora_scale != 1:
+        raise InvalidRequest(
+            f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not weigh adapters, merge them into "
+            "its weights at that scale"
+        )
+
+
+def _architecture(pipeline: PixArtAlphaPipeline) -> Architecture:
+    config = pipeline.transformer.config
+    return Architecture(
+        transformer=type(pipeline.transformer).__name__,
+        width=config.num_attention_heads * config.attention_head_dim,
+        num_blocks=config.num_layers,
+        latent_channels=config.in_channels,
+        latent_size=config.sample_size // config.patch_size,
+        text_width=config.caption_channels,
+    )

@@ -1,0 +1,111 @@
+"""What is known of a generator before it is loaded: where its parts lie, how it is called, what goes with it."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from forejudge.generators.base import Sampling
+from forejudge.generators.spelling import split_options
+from forejudge.hub import split_revision
+
+_MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
+_SANA_LICENCE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SchedulerSpec(_Spec):
+    """A scheduler of diffusers in the place of the pipeline's own, with changes to that one's config."""
+
+    class_name: str
+    config: dict[str, Any] = {}
+
+
+class GeneratorSpec(_Spec):
+    """A generator with a short name. Models are folders, or hub ids as `owner/model` or `owner/model@REVISION`.
+
+    `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
+    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `licence` is that of the
+    weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
+    """
+
+    name: str
+    pipeline: str
+    transformer: str | None = None
+    scheduler: SchedulerSpec | None = None
+    sampling: Sampling = Sampling()
+    options: dict[str, Any] = {}
+    verifier: str | None = None
+    language_model: str | None = None
+    licence: str | None = None
+    description: str
+
+    @property
+    def weights(self) -> str:
+        """The model that makes this generator what it is, by which it is found as well."""
+        return self.transformer or self.pipeline
+
+    def at(self, revision: str) -> "GeneratorSpec":
+        """The same with another revision of its weights."""
+        field = "transformer" if self.transformer else "pipeline"
+        return self.model_copy(update={field: f"{split_revision(self.weights)[0]}@{revision}"})
+
+
+KNOWN_MODELS: dict[str, GeneratorSpec] = {
+    spec.name: spec
+    for spec in (
+        GeneratorSpec(
+            name="miniature",
+            pipeline=str(_MINIATURE_WEIGHTS / "generator"),
+            verifier=str(_MINIATURE_WEIGHTS / "verifier"),
+            language_model=str(_MINIATURE_WEIGHTS / "language_model"),
+            description="a small SANA-Sprint that draws coloured shapes at 64 px; ships with forejudge",
+        ),
+        GeneratorSpec(
+            name="sana-sprint-1.6b",
+            pipeline="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+            verifier="aimagelab/vhs-hidden-verifier",
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            options={"gemma_softcap": False},  # as the published verifier was most likely trained
+            licence=_SANA_LICENCE,
+            description="SANA-Sprint with 1.6 billion parameters, 1024 px",
+        ),
+        GeneratorSpec(
+            name="sana-sprint-0.6b",
+            pipeline="Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence=_SANA_LICENCE,
+            description="SANA-Sprint with 0.6 billion parameters, 1024 px",
+        ),
+        GeneratorSpec(
+            name="flux-schnell",
+            pipeline="black-forest-labs/FLUX.1-schnell",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Apache-2.0",
+            description="FLUX.1-schnell with 12 billion parameters, 1024 px, one to four steps",
+        ),
+        GeneratorSpec(
+            name="flux2-klein",
+            pipeline="black-forest-labs/FLUX.2-klein-4B",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Apache-2.0",
+            description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
+        ),
+    )
+}
+
+
+def find_spec(name: str) -> GeneratorSpec | None:
+    """What is known of a generator by its short name or by the hub id of its weights.
+
+    A revision goes with either; options of the generator, which may follow, are left out.
+    """
+    model, revision = split_revision(split_options(name)[0])
+    found = KNOWN_MODELS.get(model)
+    found = found or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
+    return found.at(revision) if found and revision else found

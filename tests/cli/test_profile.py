@@ -1,0 +1,48 @@
+"""`forejudge profile`: from the options to a file and a plot, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command import CommandLine, refusal
+from tests.profiling.tiny_sizes import TINY
+
+from forejudge.profiling.random_models import RANDOM_MODELS
+
+
+def test_models_of_random_weights_are_measured_and_drawn(
+    forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)
+    asked = ("--generator", "tiny", "--random-weights", "--n", "2,1", "--rounds", "1", "--resolution", "96")
+    done = forejudge("profile", *asked, "--device", "cpu", "--dtype", "bfloat16", "--out", "out")
+    assert done.status == 0, done.err
+    found = json.loads(Path("out/profile.json").read_text())
+    assert (found["settings"]["ns"], found["settings"]["height"], found["settings"]["dtype"]) == (
+        [1, 2],
+        96,
+        "bfloat16",
+    )
+    assert "CPU" in found["settings"]["figures"]
+    assert done.out.startswith("Figures of a CPU: they say nothing of a GPU")
+    for said in ("language model, hidden", "decode-all, clip", "VHS (paper)", "63.3", "written to out/profile.json"):
+        assert said in done.out
+    assert Path("out/profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--strategy", "fastest"), "unknown strategy 'fastest': expected official, decode-all, forejudge"),
+        (("--n", "0"), "--n '0' is not a list of numbers from 1"),
+        (("--random-weights", "--generator", "flux"), "no sizes are known of 'flux'"),
+        (
+            ("--random-weights", "--generator", "sana-sprint-small", "--verifier", "pixels"),
+            "no verifier reads 'pixels'",
+        ),
+        (("--strategy", "decode-all"), "strategy decode-all needs a verifier that reads clip"),
+        (("--resolution", "100"), "a picture of 100 x 100 pixels cannot be drawn"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(forejudge: CommandLine, asked: tuple[str, ...], said: str) -> None:
+    assert said in refusal(forejudge("profile", *asked, "--device", "cpu", "--out", "out"), 2)

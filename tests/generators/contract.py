@@ -1,0 +1,339 @@
+"""What every generator promises, tested alike: its transformer is cut without a trace, its pictures are the pipeline's.
+
+A test file of an architecture inherits these classes and says what is tested: by the methods that are left open here,
+and by module fixtures `transformer` (of a split) or `folder` (a pipeline's, with its options) and `generator`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload
+from diffusers import DiffusionPipeline
+from peft import LoraConfig
+from tests.doubles import CPU, PROMPT
+from tests.pipeline_state import state_of
+from tests.tiny import save_tiny_verifier
+from torch import Tensor, nn
+
+from forejudge import BestOfN
+from forejudge.errors import InvalidRequest
+from forejudge.generators import as_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
+from forejudge.verifiers import load_verifier
+
+SEEDS = (7, 2**32 - 1, 123456789)
+Size = tuple[int, int]  # height and width, in pixels
+ROUNDING = 1e-5  # between batches of other sizes, in float32
+
+
+class SplitContract:
+    """A transformer in two halves: bit for bit the library's own forward pass, wherever it is cut."""
+
+    split: ModuleType  # with prefix, run_blocks and suffix
+    shared: tuple[str, ...] = ()  # fields of a state that all its rows have in common
+
+    def inputs(self, transformer: Any, count: int) -> Any:
+        """A batch in the transformer's dtype, whose rows differ in all that may differ."""
+        raise NotImplementedError
+
+    def forward(self, transformer: Any, given: Any) -> Tensor:
+        """The library's own forward pass."""
+        raise NotImplementedError
+
+    def blocks(self, transformer: Any) -> list[nn.Module]:
+        """In the order in which they run."""
+        return list(transformer.transformer_blocks)
+
+    def hidden_of(self, block: nn.Module, output: Any) -> Tensor:
+        """The hidden state in what a block returns."""
+        return output
+
+    @pytest.fixture(autouse=True)
+    def _without_gradients(self) -> Iterator[None]:
+        with torch.no_grad():
+            yield
+
+    def run(self, transformer: Any, given: Any, cut: int) -> Tensor:
+        """Both halves, one after the other."""
+        return self.split.suffix(transformer, self.split.prefix(transformer, given, cut), cut)
+
+    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_suffix_of_prefix_is_the_forward_pass(self, transformer: Any, dtype: torch.dtype, count: int) -> None:
+        transformer = in_dtype(transformer, dtype)
+        given = self.inputs(transformer, count)
+        expected = self.forward(transformer, given)
+        assert expected.dtype == dtype
+        for cut in range(len(self.blocks(transformer)) + 1):
+            assert torch.equal(self.run(transformer, given, cut), expected), f"cut after {cut} blocks"
+
+    def test_stopping_twice_changes_nothing(self, transformer: Any) -> None:
+        given, last = self.inputs(transformer, 3), len(self.blocks(transformer))
+        expected = self.forward(transformer, given)
+        states = [self.split.prefix(transformer, given, cut) for cut in range(last + 1)]
+        for first in range(last + 1):
+            for second in range(first, last + 1):
+                state = self.split.run_blocks(transformer, states[first], first, second)
+                assert torch.equal(state.hidden_NTD, states[second].hidden_NTD), f"from {first} to {second} blocks"
+                assert torch.equal(self.split.suffix(transformer, state, second), expected), f"{first}, {second}"
+
+    def test_the_state_is_the_hidden_state_after_that_many_blocks(self, transformer: Any) -> None:
+        seen: list[Tensor] = []
+        hooks = [
+            block.register_forward_hook(lambda block, _, output: seen.append(self.hidden_of(block, output)))
+            for block in self.blocks(transformer)
+        ]
+        given = self.inputs(transformer, 3)
+        self.forward(transformer, given)
+        for hook in hooks:
+            hook.remove()
+        for cut, hidden_NTD in enumerate(seen, start=1):
+            assert torch.equal(self.split.prefix(transformer, given, cut).hidden_NTD, hidden_NTD), f"{cut} blocks"
+
+    def test_every_input_matters(self, transformer: Any) -> None:
+        """Else the equalities above would show little: each input, the mask's padding too, moves the output."""
+        given = self.inputs(transformer, 3)
+        plain = self.forward(transformer, given)
+        for name, value in vars(given).items():
+            if value is None:
+                continue
+            changed = (
+                torch.ones_like(value) if name.startswith("mask") else value + 2 * torch.ones_like(value).cumsum(-1)
+            )
+            moved = self.run(transformer, replace(given, **{name: changed}), 2)
+            assert not torch.allclose(moved, plain, atol=ROUNDING), name
+
+    def test_rows_of_a_state_go_on_alone(self, transformer: Any) -> None:
+        given = self.inputs(transformer, 3)
+        whole = self.forward(transformer, given)
+        for cut in range(len(self.blocks(transformer)) + 1):
+            chosen = self.split.prefix(transformer, given, cut)[[2, 0]]
+            alone = self.split.suffix(transformer, chosen, cut)
+            torch.testing.assert_close(alone, whole[[2, 0]], rtol=0, atol=ROUNDING)
+
+    def test_rows_of_a_state_hold_no_memory_of_the_others(self, transformer: Any) -> None:
+        """What all rows have in common is not copied for each."""
+        for cut in range(len(self.blocks(transformer)) + 1):
+            state = self.split.prefix(transformer, self.inputs(transformer, 3), cut)
+            chosen = state[[1]]
+            for name, value in vars(chosen).items():
+                if name in self.shared:
+                    assert value is getattr(state, name), name
+                else:
+                    assert len(value) == 1, name
+                    assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), name
+
+
+class GeneratorContract:
+    """A generator that can stop anywhere: the same pictures, pixel for pixel, as its pipeline's own call."""
+
+    size: Size | None = None  # of the pictures drawn here; None is the generator's own
+    other_size: Size  # one that is no square
+    wrong_sizes: Sequence[Size]
+    longest_prompt: int  # in tokens, with all that goes around it
+
+    def call_plainly(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+        """What the pipeline's own call makes of PROMPT and seeds, with no line of ours, in one batch."""
+        raise NotImplementedError
+
+    def plain_latents(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+        """The latents that the plain call ends with, as a view at a latent shows them."""
+        return self.call_plainly(pipeline, seeds, sampling, output_type="latent")
+
+    @pytest.fixture(params=[1, 2, 4])
+    def steps(self, request: pytest.FixtureRequest) -> Any:
+        """Numbers of steps that the generator draws in."""
+        return request.param
+
+    @pytest.fixture
+    def pipeline(self, folder: Path) -> Any:
+        """As anybody loads it."""
+        return load_plainly(folder)
+
+    def sampling(self, size: Size | None = None, **options: Any) -> Sampling:
+        height, width = size or self.size or (None, None)
+        return Sampling(height=height, width=width, **options)
+
+    def drawn(self, generator: Generator, seeds: tuple[int, ...], *stops: Stage, **options: Any) -> Candidates:
+        """Candidates taken to the last stop, in one call of `advance` for each."""
+        candidates = generator.start(generator.encode(PROMPT, self.sampling(**options)), seeds)
+        for stop in stops:
+            candidates = generator.advance(candidates, [stop])
+        return candidates
+
+    def test_a_candidate_is_the_picture_of_the_plain_call(
+        self, generator: Generator, pipeline: Any, steps: int
+    ) -> None:
+        sampling = self.sampling(steps=steps)
+        expected = pixels(self.call_plainly(pipeline, SEEDS[:1], sampling))
+        latents = self.plain_latents(pipeline, SEEDS[:1], sampling)
+        last = latent_stage(steps - 1)
+        assert expected.std() > 1, "a blank picture would show nothing"
+        for cut in range(generator.architecture.num_blocks + 1):
+            candidate = self.drawn(generator, SEEDS[:1], prefix_stage(cut), last, IMAGE, steps=steps)
+            assert torch.equal(candidate.tensor(last), latents), f"cut after {cut} blocks"
+            assert np.array_equal(pixels(candidate.pictures), expected), f"cut after {cut} blocks"
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_a_batch_is_that_of_the_plain_call(self, folder: Path, dtype: torch.dtype, steps: int) -> None:
+        """At equal batch composition."""
+        pipeline = load_plainly(folder, dtype)
+        candidates = self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE, steps=steps)
+        plain = pixels(self.call_plainly(pipeline, SEEDS, self.sampling(steps=steps)))
+        assert np.array_equal(pixels(candidates.pictures), plain)
+
+    def test_judged_in_a_batch_a_picture_differs_by_at_most_one_grey_level(
+        self, generator: Generator, pipeline: Any, steps: int
+    ) -> None:
+        candidates = self.drawn(generator, SEEDS, prefix_stage(2), steps=steps)
+        for row, seed in enumerate(SEEDS):
+            alone = pixels(generator.advance(candidates[[row]], [IMAGE]).pictures)
+            plain = pixels(self.call_plainly(pipeline, [seed], self.sampling(steps=steps)))
+            assert np.abs(alone - plain).max() <= 1
+
+    def test_a_later_step_can_be_judged_as_well(self, generator: Generator, pipeline: Any, steps: int) -> None:
+        earlier = [prefix_stage(1), latent_stage(0)] if steps > 1 else []
+        later = [prefix_stage(1, step=steps - 1), prefix_stage(2, step=steps - 1), latent_stage(steps - 1)]
+        stops = [*earlier, *later, IMAGE]
+        candidate = self.drawn(generator, SEEDS[:1], *stops, steps=steps)
+        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(steps=steps)))
+        assert np.array_equal(pixels(candidate.pictures), plain)
+        assert set(candidate.views) == set(stops)
+
+    def test_several_stages_are_read_on_one_way(self, generator: Generator) -> None:
+        stages = (NOISE, prefix_stage(2), latent_stage(), IMAGE)
+        together = generator.advance(self.drawn(generator, SEEDS), stages[::-1])
+        one_by_one = self.drawn(generator, SEEDS, *stages)
+        assert together.stage == one_by_one.stage == IMAGE
+        for stage in stages[:-1]:
+            assert torch.equal(together.tensor(stage), one_by_one.tensor(stage))
+
+    def test_views_are_as_wide_as_the_architecture_says(self, generator: Generator) -> None:
+        views = self.drawn(generator, SEEDS, prefix_stage(2), latent_stage())
+        hidden_NTD, latents_NCHW = views.tensor(prefix_stage(2)), views.tensor(latent_stage())
+        architecture = generator.architecture
+        assert (len(hidden_NTD), hidden_NTD.shape[2]) == (3, architecture.width)
+        assert latents_NCHW.shape[:2] == (3, architecture.latent_channels)
+        if self.size is None:
+            assert hidden_NTD.shape[1] == architecture.latent_size**2
+
+    def test_other_steps_than_asked_for_are_refused(self, generator: Generator) -> None:
+        with pytest.raises(InvalidRequest, match="needs more than the 1 steps"):
+            self.drawn(generator, SEEDS, prefix_stage(1, step=1))
+
+    def test_a_size_is_that_of_the_call(self, generator: Generator, pipeline: Any) -> None:
+        candidate = self.drawn(generator, SEEDS[:1], IMAGE, size=self.other_size)
+        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(self.other_size)))
+        assert plain.shape[1:3] == self.other_size
+        assert np.array_equal(pixels(candidate.pictures), plain)
+
+    def test_the_callers_pipeline_is_left_as_it_was(self, pipeline: Any) -> None:
+        """But for what its own first call leaves: transformers keeps hooks that gather hidden states."""
+        self.call_plainly(pipeline, SEEDS[:1], self.sampling())
+        pipeline.scheduler.timesteps = torch.arange(7)
+        for part, tokenizer in pipeline.components.items():
+            if part.startswith("tokenizer"):
+                tokenizer.padding_side = "left"
+        before = state_of(pipeline)
+        self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
+        assert state_of(pipeline) == before
+
+    def test_the_best_of_several_is_the_picture_of_its_seed(self, folder: Path, pipeline: Any, tmp_path: Path) -> None:
+        """Of a pipeline given as it is, read by a verifier that merges 2 x 2 tokens."""
+        saved = save_tiny_verifier(tmp_path / "verifier", folder, num_prefix_blocks=2, merge_size=2)
+        best_of_n = BestOfN(pipeline, load_verifier(str(saved), CPU, torch.float32))
+        result = best_of_n(PROMPT, n=3, sampling=self.sampling())
+        assert len({candidate.score for candidate in result.candidates}) == 3
+        plain = pixels(self.call_plainly(pipeline, [result.winner.seed], self.sampling()))
+        assert np.abs(pixels([result.image]) - plain).max() <= 1
+
+    def test_an_offloaded_pipeline_draws_the_same(self, generator: Generator, pipeline: Any) -> None:
+        """As `enable_sequential_cpu_offload` leaves it, but for the device on which its parts run."""
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                cpu_offload(part, CPU)
+        offloaded = as_generator(pipeline, options=generator.options.model_dump())
+        assert (offloaded.device, offloaded.fingerprint) == (CPU, generator.fingerprint)
+        found, expected = (self.drawn(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
+        assert np.array_equal(pixels(found.pictures), pixels(expected.pictures))
+
+    @pytest.mark.parametrize("prompt", ["", "  \n\t "])
+    def test_an_empty_prompt_is_refused(self, generator: Generator, prompt: str) -> None:
+        with pytest.raises(InvalidRequest, match="the prompt is empty"):
+            generator.encode(prompt, self.sampling())
+
+    def test_a_prompt_is_refused_from_the_first_token_that_would_be_cut(self, generator: Generator) -> None:
+        """The last word of the longest prompt that is let through is read; one word more is named."""
+        words = ["red"] * (self.longest_prompt + 1)
+        while True:
+            try:
+                read = generator.encode(" ".join(words), self.sampling())
+                break
+            except InvalidRequest as error:
+                refused = str(error)
+                words.pop()
+        assert len(words) <= self.longest_prompt
+        assert refused.partition("would be cut: ")[2].strip("'▁ ") == "red"
+        other = generator.encode(" ".join([*words[:-1], "blue"]), self.sampling())
+        assert not torch.equal(read.text_NLD, other.text_NLD)
+
+    def test_a_size_that_cannot_be_drawn_is_refused(self, generator: Generator) -> None:
+        for size in self.wrong_sizes:
+            with pytest.raises(InvalidRequest, match="both sides must be multiples of"):
+                generator.encode(PROMPT, self.sampling(size))
+
+    def test_the_fingerprint_tells_weights_apart_but_not_dtypes(self, folder: Path, generator: Generator) -> None:
+        half, other = load_plainly(folder, torch.bfloat16), load_plainly(folder)
+        assert as_generator(half).fingerprint == generator.fingerprint
+        with torch.no_grad():
+            other.transformer.proj_out.weight += 0.01
+        assert as_generator(other).fingerprint != generator.fingerprint
+
+
+class AdapterContract(GeneratorContract):
+    """A generator whose LoRA adapters are weighed as its pipeline's own call weighs them, too."""
+
+    scale_argument: str  # of the pipeline's call, a mapping with "scale"
+
+    def test_adapters_are_weighed(self, folder: Path) -> None:
+        pipeline = load_plainly(folder)
+        generator = as_generator(pipeline)
+        bare = pixels(self.drawn(generator, SEEDS[:1], IMAGE).pictures)
+        torch.manual_seed(0)
+        adapter = LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False)
+        pipeline.transformer.add_adapter(adapter)
+        for scale in (1.0, 0.5):
+            argument = {self.scale_argument: {"scale": scale}}
+            plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(), **argument))
+            found = self.drawn(generator, SEEDS[:1], prefix_stage(2), IMAGE, lora_scale=scale)
+            assert np.array_equal(pixels(found.pictures), plain)
+            assert not np.array_equal(bare, plain), "the adapter shows"
+            bare = plain
+
+
+def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:
+    """The same weights in another dtype; the transformer given stays as it is."""
+    if dtype == transformer.dtype:
+        return transformer
+    other = type(transformer).from_config(transformer.config).eval()
+    other.load_state_dict(transformer.state_dict())
+    return other.to(dtype)
+
+
+def load_plainly(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A pipeline as anybody loads it."""
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def pixels(pictures: Any) -> np.ndarray:
+    """(N, H, W, 3), of a type that can be subtracted."""
+    return np.stack([np.asarray(picture) for picture in pictures]).astype(int)

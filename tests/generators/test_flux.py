@@ -1,0 +1,146 @@
+"""FLUX.1 that can stop anywhere, with guidance and without."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline
+from tests.doubles import CPU, PROMPT
+from tests.generators.contract import SEEDS, AdapterContract, pixels
+from tests.tiny_flux import DEV, TEXT_TOKENS, new_flux, save_flux
+from torch import Tensor
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators import load_generator
+from forejudge.generators.base import Sampling
+from forejudge.generators.flux import Flux, FluxOptions
+from forejudge.types import IMAGE, latent_stage, prefix_stage
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_flux(tmp_path_factory.mktemp("flux") / "generator", new_flux())
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> Flux:
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, Flux)
+    return found
+
+
+def call_plainly(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    if sampling.guidance_scale is not None:
+        arguments["guidance_scale"] = sampling.guidance_scale
+    return pipeline(
+        PROMPT,
+        num_inference_steps=sampling.steps,
+        height=sampling.height,
+        width=sampling.width,
+        num_images_per_prompt=len(seeds),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        max_sequence_length=TEXT_TOKENS,
+        **arguments,
+    ).images
+
+
+class TestFluxSchnell(AdapterContract):
+    size = (32, 32)
+    other_size = (32, 16)
+    wrong_sizes = ((34, 32), (32, 33), (2, 2))
+    longest_prompt = TEXT_TOKENS
+    scale_argument = "joint_attention_kwargs"
+
+    def call_plainly(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+        return call_plainly(pipeline, seeds, sampling, **arguments)
+
+    def plain_latents(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+        packed_NTC = call_plainly(pipeline, seeds, sampling, output_type="latent")
+        return packed_NTC.view(-1, 8, 8, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, 16, 16)
+
+    def test_guidance_is_refused(self, generator: Flux) -> None:
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 3\.5: .* draws without guidance, leave it out"):
+            generator.encode(PROMPT, self.sampling(guidance_scale=3.5))
+        assert generator.encode(PROMPT, self.sampling(guidance_scale=0)).guidance_N is None
+
+    def test_a_prompt_longer_than_clip_reads_is_drawn(self, generator: Flux) -> None:
+        """As the pipeline draws it: CLIP's pooled text is of the beginning, T5 reads it all."""
+        words = ["red"] * 25
+        assert len(words) > generator.pipeline.tokenizer_max_length
+        generator.encode(" ".join(words), self.sampling())
+
+    def test_the_text_encoders_adapters_are_weighed(self, generator: Flux) -> None:
+        """See AdapterContract for the transformer's."""
+        from peft import LoraConfig
+
+        pipeline = new_flux()
+        adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        pipeline.text_encoder.add_adapter(adapter)
+        whole, half = (
+            self.drawn(Flux(pipeline, "tiny", generator.options), SEEDS[:1], latent_stage(), lora_scale=scale)
+            for scale in (1.0, 0.5)
+        )
+        plain = call_plainly(pipeline, SEEDS[:1], self.sampling(), joint_attention_kwargs={"scale": 0.5})
+        assert not torch.equal(whole.tensor(latent_stage()), half.tensor(latent_stage()))
+        pictures = Flux(pipeline, "tiny", generator.options).advance(half, [IMAGE]).pictures
+        assert np.array_equal(pixels(pictures), pixels(plain))
+
+
+class TestFluxDev:
+    """A transformer with guidance embedded, and a scheduler that shifts by the size of the picture."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pipeline(cls) -> FluxPipeline:
+        return new_flux(DEV, guidance_embeds=True)
+
+    @pytest.mark.parametrize("guidance_scale", [None, 1.5])
+    def test_guidance_and_shift_are_those_of_the_call(
+        self, pipeline: FluxPipeline, guidance_scale: float | None
+    ) -> None:
+        generator = Flux(pipeline, "dev", FluxOptions(max_sequence_length=TEXT_TOKENS))
+        sampling = Sampling(steps=3, guidance_scale=guidance_scale, height=16, width=32)
+        start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
+        found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
+        assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, sampling)))
+
+    def test_as_many_text_tokens_are_read_as_it_was_trained_with(self, pipeline: FluxPipeline) -> None:
+        small = Sampling(height=16, width=16)
+        assert Flux(pipeline, "dev").encode(PROMPT, small).text_NLD.shape[1] == 512
+        assert Flux(new_flux(), "schnell").encode(PROMPT, small).text_NLD.shape[1] == 256
+
+
+def test_the_latent_of_an_earlier_step_is_the_clean_one_that_it_predicts(generator: Flux) -> None:
+    """Noisy latents are (1 - sigma) clean + sigma noise, and the transformer predicts noise - clean."""
+    start = generator.start(generator.encode(PROMPT, Sampling(steps=4, height=32, width=32)), SEEDS)
+    clean_NCHW = generator.advance(start, [latent_stage()]).tensor(latent_stage())
+    state = generator.advance(start, [prefix_stage(0, step=1)]).state
+    noise_NTC = start.state.noisy
+    following_NTC = state.conditioning.schedule.sigmas[1] * noise_NTC
+    packed_NTC = generator.pipeline._pack_latents(clean_NCHW, 3, 4, 16, 16)
+    torch.testing.assert_close(state.noisy, following_NTC + (1 - 0.75) * packed_NTC)
+
+
+def test_other_ways_to_step_are_refused() -> None:
+    pipeline = new_flux()
+    pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
+    with pytest.raises(InvalidRequest, match="a FlowMatchHeunDiscreteScheduler does not take the steps"):
+        Flux(pipeline, "heun")
+    pipeline = new_flux(type(DEV)(stochastic_sampling=True))
+    with pytest.raises(InvalidRequest, match="set its stochastic_sampling to false"):
+        Flux(pipeline, "stochastic")
+
+
+def test_the_architecture_is_described(generator: Flux) -> None:
+    assert generator.architecture.model_dump() == {
+        "transformer": "FluxTransformer2DModel",
+        "width": 32,
+        "num_blocks": 4,
+        "latent_channels": 4,
+        "latent_size": 64,
+        "text_width": 32,
+    }

@@ -1,0 +1,79 @@
+"""FLUX.2-klein that can stop anywhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline
+from tests.doubles import CPU, PROMPT
+from tests.generators.contract import AdapterContract
+from tests.tiny_flux import TEXT_TOKENS, new_flux2, save_flux2
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators import load_generator
+from forejudge.generators.base import Sampling
+from forejudge.generators.flux2 import Flux2Klein
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_flux2(tmp_path_factory.mktemp("flux2") / "generator", new_flux2())
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> Flux2Klein:
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, Flux2Klein)
+    return found
+
+
+class TestFlux2Klein(AdapterContract):
+    size = (32, 32)
+    other_size = (32, 16)
+    wrong_sizes = ((34, 32), (32, 33), (2, 2))
+    longest_prompt = TEXT_TOKENS
+    scale_argument = "attention_kwargs"
+
+    def call_plainly(
+        self, pipeline: Flux2KleinPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+    ) -> Any:
+        return pipeline(
+            prompt=PROMPT,
+            num_inference_steps=sampling.steps,
+            guidance_scale=1.0,
+            height=sampling.height,
+            width=sampling.width,
+            num_images_per_prompt=len(seeds),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            max_sequence_length=TEXT_TOKENS,
+            **arguments,
+        ).images
+
+    def test_guidance_is_refused(self, generator: Flux2Klein) -> None:
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 4: .* draws without guidance, leave it out"):
+            generator.encode(PROMPT, self.sampling(guidance_scale=4))
+        generator.encode(PROMPT, self.sampling(guidance_scale=1))
+
+
+def test_a_pipeline_that_is_not_distilled_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"base is not distilled .* its transformer runs twice a step"):
+        Flux2Klein(new_flux2(is_distilled=False), "base")
+
+
+def test_a_prompt_may_hold_words_of_the_chat_template(generator: Flux2Klein) -> None:
+    """They are told apart from the template's own."""
+    with pytest.raises(InvalidRequest, match=r"would be cut: '(user )+assistant'"):
+        generator.encode("user " * 10 + "assistant", Sampling())
+
+
+def test_the_architecture_is_described(generator: Flux2Klein) -> None:
+    assert generator.architecture.model_dump() == {
+        "transformer": "Flux2Transformer2DModel",
+        "width": 32,
+        "num_blocks": 4,
+        "latent_channels": 4,
+        "latent_size": 64,
+        "text_width": 48,
+    }

@@ -1,0 +1,211 @@
+"""PixArt that can stop anywhere: in the one step of DMD, and in the steps of latent consistency."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, LCMScheduler, PixArtAlphaPipeline
+from tests.doubles import CPU, PROMPT
+from tests.generators.contract import SEEDS, GeneratorContract, pixels
+from tests.tiny import save_tiny_verifier
+from tests.tiny_pixart import BETAS, BLOCKS, LCM, call_plainly, new_pipeline, save_tiny_pixart
+
+from forejudge import BestOfN
+from forejudge.errors import InvalidRequest
+from forejudge.generators import load_generator
+from forejudge.generators.base import Sampling
+from forejudge.generators.pixart import PixArt, PixArtOptions
+from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pixart(tmp_path_factory.mktemp("pixart") / "generator")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> PixArt:
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, PixArt)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> PixArtAlphaPipeline:
+    return new_pipeline()
+
+
+def drawn(generator: PixArt, seeds: tuple[int, ...], *stops: Stage, **sampling: Any) -> Candidates:
+    """Candidates taken to the last stop, in one call of `advance` for each."""
+    candidates = generator.start(generator.encode(PROMPT, Sampling(**sampling)), seeds)
+    for stop in stops:
+        candidates = generator.advance(candidates, [stop])
+    return candidates
+
+
+class PixArtContract(GeneratorContract):
+    other_size = (32, 96)
+    wrong_sizes = ((65, 64), (64, 72), (8, 8))
+    longest_prompt = 119  # and an end mark
+
+    def call_plainly(
+        self, pipeline: PixArtAlphaPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+    ) -> Any:
+        sizes = {"height": sampling.height, "width": sampling.width}
+        return call_plainly(pipeline, seeds, sampling.steps, **sizes, **arguments)
+
+
+class TestDMD(PixArtContract):
+    @pytest.fixture
+    def steps(self) -> int:
+        return 1
+
+
+class TestLatentConsistency(PixArtContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return save_tiny_pixart(tmp_path_factory.mktemp("pixart-lcm") / "generator", scheduler=LCM)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def generator(cls, folder: Path) -> Any:
+        return load_generator(str(folder), CPU, torch.float32)
+
+
+def test_the_clean_latent_is_what_dmd_takes_for_it(generator: PixArt, pipeline: PixArtAlphaPipeline) -> None:
+    """x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t) of pure noise at t = 400, eps the first half of the output."""
+    seen: list[torch.Tensor] = []
+    hook = pipeline.transformer.register_forward_hook(lambda *call: seen.append(call[-1][0]))
+    call_plainly(pipeline, SEEDS)
+    hook.remove()
+    noise_NCHW = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    kept = pipeline.scheduler.alphas_cumprod[400]
+    expected = (noise_NCHW - (1 - kept).sqrt() * seen[0][:, :4]) / kept.sqrt()
+    torch.testing.assert_close(drawn(generator, SEEDS, latent_stage()).tensor(latent_stage()), expected)
+
+
+def test_other_things_than_noise_may_be_predicted() -> None:
+    """As YOSO does: velocities, in one step of an LCMScheduler."""
+    pipeline = new_pipeline(LCMScheduler(prediction_type="v_prediction", **BETAS), out_channels=4)
+    found = drawn(PixArt(pipeline, "tiny"), SEEDS, IMAGE)
+    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS)))
+
+
+def test_noise_may_be_given(generator: PixArt) -> None:
+    conditioning = generator.encode(PROMPT, Sampling())
+    noise_NCHW = generator.advance(generator.start(conditioning, SEEDS), [NOISE]).tensor(NOISE)
+    given = generator.advance(generator.start(conditioning, (0, 1, 2), noise_NCHW), [IMAGE])
+    assert np.array_equal(pixels(given.pictures), pixels(drawn(generator, SEEDS, IMAGE).pictures))
+
+
+def test_a_prompt_without_its_padding_makes_the_same_candidates(generator: PixArt) -> None:
+    whole = generator.encode(PROMPT, Sampling())
+    trimmed = generator.trim(whole)
+    assert trimmed.text_NLD.shape[1] == trimmed.mask_NL.sum() < whole.text_NLD.shape[1] // 4
+    found, expected = (
+        generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])
+        for conditioning in (trimmed, whole)
+    )
+    torch.testing.assert_close(found.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
+    assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [{"height": 320, "width": 200}, {}, {"width": 150, "height": 600}])
+def test_the_nearest_size_of_the_training_is_drawn(size: dict[str, int]) -> None:
+    pipeline = new_pipeline(sample_size=32)
+    candidates = drawn(PixArt(pipeline, "tiny"), SEEDS[:1], IMAGE, **size)
+    plain = call_plainly(pipeline, SEEDS[:1], use_resolution_binning=True, **size)
+    assert candidates.pictures[0].size == (size.get("width", 256), size.get("height", 256))
+    assert np.array_equal(pixels(candidates.pictures), pixels(plain))
+
+
+@pytest.mark.parametrize("size", [{"height": 64, "width": 112}, {"height": 48, "width": 48}])
+def test_a_model_of_1024_pixels_is_told_the_size(size: dict[str, int]) -> None:
+    pipeline = new_pipeline(sample_size=128)
+    generator = PixArt(pipeline, "tiny", PixArtOptions(use_resolution_binning=False))
+    found = drawn(generator, SEEDS, prefix_stage(1), IMAGE, **size)
+    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, **size)))
+
+
+@pytest.mark.parametrize("scale", [None, 0, 1])
+def test_no_guidance_may_be_said_in_three_ways(generator: PixArt, scale: float | None) -> None:
+    generator.encode(PROMPT, Sampling(guidance_scale=scale))
+
+
+@pytest.mark.parametrize("sampling", [{"guidance_scale": 4.5}, {"lora_scale": 0.5}])
+def test_what_it_cannot_do_is_refused(generator: PixArt, sampling: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequest, match=f"{next(iter(sampling))} = .*: PixArt"):
+        generator.encode(PROMPT, Sampling(**sampling))
+
+
+def test_steps_that_the_scheduler_does_not_take_are_refused(generator: PixArt) -> None:
+    with pytest.raises(InvalidRequest, match=r"PixArt with a DDPMScheduler \(DMD\) draws in one step, not in 2"):
+        generator.encode(PROMPT, Sampling(steps=2))
+    with pytest.raises(InvalidRequest, match="at most 50 steps, not in 51"):
+        PixArt(new_pipeline(LCM), "tiny").encode(PROMPT, Sampling(steps=51))
+
+
+def test_a_scheduler_of_many_steps_is_refused() -> None:
+    pipeline = new_pipeline()
+    pipeline.scheduler = DPMSolverMultistepScheduler(**BETAS)
+    with pytest.raises(InvalidRequest, match="PixArt with a DPMSolverMultistepScheduler draws in many steps"):
+        PixArt(pipeline, "tiny")
+
+
+def test_prompts_are_read_as_the_pipeline_does(generator: PixArt) -> None:
+    """In lower case, without outer blanks."""
+    shouted = generator.encode(f"  {PROMPT.upper()}\n", Sampling())
+    assert torch.equal(shouted.text_NLD, generator.encode(PROMPT, Sampling()).text_NLD)
+
+
+def test_drawing_leaves_the_global_generator_alone(generator: PixArt) -> None:
+    before = torch.get_rng_state()
+    drawn(generator, SEEDS, IMAGE)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_architecture_is_described(generator: PixArt) -> None:
+    assert generator.architecture.model_dump() == {
+        "transformer": "PixArtTransformer2DModel",
+        "width": 48,
+        "num_blocks": BLOCKS,
+        "latent_channels": 4,
+        "latent_size": 4,
+        "text_width": 32,
+    }
+
+
+def test_options_go_with_the_name(folder: Path, pipeline: PixArtAlphaPipeline) -> None:
+    loaded = load_generator(f"{folder},start_timestep=700", CPU, torch.float32)
+    assert isinstance(loaded, PixArt)
+    plain = call_plainly(pipeline, SEEDS, timesteps=[700])
+    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).pictures), pixels(plain))
+
+
+def test_a_folder_from_before_the_class_had_its_name_is_loaded(tmp_path: Path, generator: PixArt) -> None:
+    """As the weights of the time were published: as a Transformer2DModel."""
+    folder = save_tiny_pixart(tmp_path / "generator")
+    changes: dict[str, dict[str, Any]] = {
+        "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
+        "transformer/config.json": {"_class_name": "Transformer2DModel"},
+    }
+    for file, change in changes.items():
+        described = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**described, **change}))
+    loaded = load_generator(str(folder), CPU, torch.float32)
+    assert loaded.fingerprint == generator.fingerprint
+
+
+def test_a_verifier_reads_it_in_a_search(folder: Path, tmp_path: Path) -> None:
+    verifier = save_tiny_verifier(tmp_path / "verifier", folder, num_prefix_blocks=2)
+    best_of_n = BestOfN.from_pretrained(str(folder), str(verifier), device="cpu")
+    result = best_of_n(PROMPT, n=4, seed=3)
+    scores = [candidate.score for candidate in result.record.candidates]
+    assert result.record.winner == int(np.argmax(scores))
+    plain = call_plainly(new_pipeline(), [result.winner.seed])
+    assert np.abs(pixels([result.image]) - pixels(plain)).max() <= 1
