@@ -21,8 +21,8 @@ class PublishedSource:
     """Where it lies, with the user's files of mean and variance, generator and vision tower.
 
     The files may be named within the folder. Without names: statistics that lie in the folder, SANA-Sprint 1.6B where
-    the width is that one's, and the tower that the config names. Everything raises CheckpointError for
-    what is missing, truncated or foreign, and tells the command where it has to be named.
+    the width is that one's, and the tower that the config names. Everything raises CheckpointError for what is missing,
+    truncated or foreign, and tells the command where it has to be named.
     """
 
     origin: Source
