@@ -4,7 +4,8 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -13,10 +14,10 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
+from forejudge.generators import flux_split
 from forejudge.generators.base import Options, Sampling
 from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
-from forejudge.generators.flux_split import FluxHidden, FluxInput, prefix, run_blocks, suffix
-from forejudge.generators.forward_context import check_hooks, execution_device
+from forejudge.generators.flux_split import FluxInput
 from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
@@ -59,17 +60,14 @@ class Flux(StepwiseGenerator):
 
     transformer: FluxTransformer2DModel
     options: FluxOptions
+    split: ClassVar[ModuleType] = flux_split
     options_type = FluxOptions
 
     def __init__(self, pipeline: FluxPipeline, name: str, options: FluxOptions | None = None) -> None:
-        check_hooks(pipeline.transformer)
+        super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
-        self.name, self.options = name, options or FluxOptions.of(pipeline, {})
-        self._given = pipeline
         # Encoding notes LoRA's scale on the pipeline: one of our own around the same models.
         self.pipeline = FluxPipeline(**pipeline.components)
-        self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
@@ -106,10 +104,10 @@ class Flux(StepwiseGenerator):
     def _laid_out(self, conditioning: FluxConditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype), *noise_NCHW.shape)
 
-    def _prefix(self, state: StepState, blocks: int) -> FluxHidden:
+    def _inputs(self, state: StepState) -> FluxInput:
         count, conditioning = len(state.seeds), state.conditioning
         guidance_N, timestep = conditioning.guidance_N, conditioning.schedule.timesteps_S[state.step]
-        inputs = FluxInput(
+        return FluxInput(
             state.noisy,
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
             conditioning.pooled_NP.expand(count, -1).contiguous(),
@@ -118,13 +116,6 @@ class Flux(StepwiseGenerator):
             conditioning.text_ids_L3,
             conditioning.image_ids_T3,
         )
-        return prefix(self.transformer, inputs, blocks)
-
-    def _run_blocks(self, hidden: FluxHidden, first: int, last: int) -> FluxHidden:
-        return run_blocks(self.transformer, hidden, first, last)
-
-    def _suffix(self, hidden: FluxHidden, blocks: int) -> Tensor:
-        return suffix(self.transformer, hidden, blocks)
 
     def _latents(self, state: StepState) -> Tensor:
         conditioning = state.conditioning

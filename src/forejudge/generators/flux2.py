@@ -4,6 +4,8 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import ClassVar
 
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
@@ -13,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
+from forejudge.generators import flux2_split
 from forejudge.generators.base import Options, Sampling
 from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
-from forejudge.generators.flux2_split import Flux2Hidden, Flux2Input, prefix, run_blocks, suffix
-from forejudge.generators.forward_context import check_hooks, execution_device
+from forejudge.generators.flux2_split import Flux2Input
 from forejudge.generators.packed_tokens import Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
@@ -54,19 +56,17 @@ class Flux2Klein(StepwiseGenerator):
 
     transformer: Flux2Transformer2DModel
     options: Flux2Options
+    split: ClassVar[ModuleType] = flux2_split
     options_type = Flux2Options
 
     def __init__(self, pipeline: Flux2KleinPipeline, name: str, options: Flux2Options | None = None) -> None:
-        check_hooks(pipeline.transformer)
+        super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
         if not pipeline.config.is_distilled:
             raise InvalidRequest(
                 f"{name} is not distilled (is_distilled = false): with guidance its transformer runs twice a step, "
                 "which is not supported; use FLUX.2-klein-4B"
             )
-        self.name, self.options = name, options or Flux2Options.of(pipeline, {})
-        self.pipeline, self.transformer, self.autoencoder = pipeline, pipeline.transformer, pipeline.vae
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
@@ -97,22 +97,15 @@ class Flux2Klein(StepwiseGenerator):
     def _laid_out(self, conditioning: Flux2Conditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype))
 
-    def _prefix(self, state: StepState, blocks: int) -> Flux2Hidden:
+    def _inputs(self, state: StepState) -> Flux2Input:
         count, conditioning = len(state.seeds), state.conditioning
-        inputs = Flux2Input(
+        return Flux2Input(
             state.noisy,
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
             conditioning.schedule.timesteps_S[state.step].expand(count).to(self.dtype) / 1000,
             conditioning.text_ids_L4,
             conditioning.image_ids_T4,
         )
-        return prefix(self.transformer, inputs, blocks)
-
-    def _run_blocks(self, hidden: Flux2Hidden, first: int, last: int) -> Flux2Hidden:
-        return run_blocks(self.transformer, hidden, first, last)
-
-    def _suffix(self, hidden: Flux2Hidden, blocks: int) -> Tensor:
-        return suffix(self.transformer, hidden, blocks)
 
     def _latents(self, state: StepState) -> Tensor:
         clean_NTC = state.conditioning.schedule.clean(state.step, state.noisy, state.finished)

@@ -5,6 +5,8 @@ The same arithmetic, in the same order, as the pipeline's own call without guida
 
 from dataclasses import dataclass, replace
 from inspect import signature
+from types import ModuleType
+from typing import ClassVar
 
 import torch
 from diffusers import DDPMScheduler, LCMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
@@ -18,11 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.adaln_single import AdaLNSingleHidden
+from forejudge.generators import pixart_split
 from forejudge.generators.base import Architecture, Options, Sampling
-from forejudge.generators.forward_context import check_hooks, execution_device
 from forejudge.generators.pictures import Size, decoded, picture_sizes
-from forejudge.generators.pixart_split import PixArtInput, prefix, run_blocks, suffix
+from forejudge.generators.pixart_split import PixArtInput
 from forejudge.generators.prompts import check_prompt, without_padding
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch, noise_source
@@ -68,18 +69,16 @@ class PixArt(StepwiseGenerator):
 
     transformer: PixArtTransformer2DModel
     options: PixArtOptions
+    split: ClassVar[ModuleType] = pixart_split
     options_type = PixArtOptions
 
     def __init__(self, pipeline: PixArtAlphaPipeline, name: str, options: PixArtOptions | None = None) -> None:
-        check_hooks(pipeline.transformer)
+        super().__init__(pipeline, name, options)
         if not isinstance(pipeline.scheduler, DDPMScheduler | LCMScheduler):
             raise InvalidRequest(
                 f"PixArt with a {type(pipeline.scheduler).__name__} draws in many steps: give the pipeline a "
                 "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
             )
-        self.name, self.options = name, options or PixArtOptions.of(pipeline, {})
-        self.pipeline, self.transformer, self.autoencoder = pipeline, pipeline.transformer, pipeline.vae
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = _architecture(pipeline)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
@@ -112,22 +111,15 @@ class PixArt(StepwiseGenerator):
     def _laid_out(self, conditioning: PixArtConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW.to(self.dtype)
 
-    def _prefix(self, state: StepState, blocks: int) -> AdaLNSingleHidden:
+    def _inputs(self, state: StepState) -> PixArtInput:
         count, conditioning = len(state.seeds), state.conditioning
-        inputs = PixArtInput(
+        return PixArtInput(
             state.noisy,
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
             conditioning.mask_NL.expand(count, -1).contiguous(),
             conditioning.timesteps[state.step].expand(count),
             *self._size_conditions(conditioning, count),
         )
-        return prefix(self.transformer, inputs, blocks)
-
-    def _run_blocks(self, hidden: AdaLNSingleHidden, first: int, last: int) -> AdaLNSingleHidden:
-        return run_blocks(self.transformer, hidden, first, last)
-
-    def _suffix(self, hidden: AdaLNSingleHidden, blocks: int) -> Tensor:
-        return suffix(self.transformer, hidden, blocks)
 
     def _latents(self, state: StepState) -> Tensor:
         _, clean_NCHW = self._step(state)

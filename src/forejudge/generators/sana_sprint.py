@@ -6,6 +6,8 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
+from types import ModuleType
+from typing import ClassVar
 
 import torch
 from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -14,13 +16,12 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators.adaln_single import AdaLNSingleHidden
+from forejudge.generators import sana_split
 from forejudge.generators.base import Architecture, Options, Sampling
-from forejudge.generators.forward_context import check_hooks, execution_device
 from forejudge.generators.gemma import without_softcap
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.prompts import check_prompt, without_padding
-from forejudge.generators.sana_split import SanaInput, prefix, run_blocks, suffix
+from forejudge.generators.sana_split import SanaInput
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
 from forejudge.noise import noise_batch
@@ -69,21 +70,18 @@ class SanaSprint(StepwiseGenerator):
 
     transformer: SanaTransformer2DModel
     options: SanaSprintOptions
+    split: ClassVar[ModuleType] = sana_split
     options_type = SanaSprintOptions
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
-        check_hooks(pipeline.transformer)
-        self.name, self.options = name, options or SanaSprintOptions.of(pipeline, {})
-        self._given = pipeline
+        super().__init__(pipeline, name, options)
         parts = pipeline.components
         # Encoding sets the tokenizer's padding side: a pipeline of our own around the same models, with its own one.
         own = {"tokenizer": copy(parts["tokenizer"])}
         if not self.options.gemma_softcap:
             own["text_encoder"] = without_softcap(parts["text_encoder"])
         self.pipeline = SanaSprintPipeline(**parts | own)
-        self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
         self.sigma = pipeline.scheduler.config.sigma_data
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = _architecture(pipeline)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
@@ -119,23 +117,16 @@ class SanaSprint(StepwiseGenerator):
     def _laid_out(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW * self.sigma
 
-    def _prefix(self, state: StepState, blocks: int) -> AdaLNSingleHidden:
+    def _inputs(self, state: StepState) -> SanaInput:
         count, conditioning = len(state.seeds), state.conditioning
         share_N = noise_share(self._angle(state).expand(count))
-        inputs = SanaInput(
+        return SanaInput(
             model_input(state.noisy, share_N, self.sigma).to(self.dtype),
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
             conditioning.mask_NL.expand(count, -1).contiguous(),
             share_N,
             conditioning.guidance_N.expand(count),
         )
-        return prefix(self.transformer, inputs, blocks)
-
-    def _run_blocks(self, hidden: AdaLNSingleHidden, first: int, last: int) -> AdaLNSingleHidden:
-        return run_blocks(self.transformer, hidden, first, last)
-
-    def _suffix(self, hidden: AdaLNSingleHidden, blocks: int) -> Tensor:
-        return suffix(self.transformer, hidden, blocks)
 
     def _latents(self, state: StepState) -> Tensor:
         return (self._clean(state) / self.sigma).to(self.autoencoder.dtype)

@@ -8,6 +8,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from forejudge.checkpoint import rounded_bytes
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Options, Sampling
-from forejudge.generators.forward_context import as_in_forward, stored_weight
+from forejudge.generators.forward_context import as_in_forward, check_hooks, execution_device, stored_weight
 from forejudge.types import NOISE, Candidates, Phase, Stage
 
 if TYPE_CHECKING:
@@ -74,16 +75,20 @@ class StepState:
 class StepwiseGenerator(Generator):
     """A transformer that is run once a step, and can be cut after any block of any step."""
 
-    pipeline: Any  # of diffusers
-    transformer: nn.Module
+    split: ClassVar[ModuleType]  # that cuts its transformer: prefix, run_blocks and suffix
     options_type: ClassVar[type[Options]] = Options
+    transformer: Any
 
-    @abstractmethod
-    def __init__(self, pipeline: Any, name: str, options: Any) -> None:
+    def __init__(self, pipeline: Any, name: str, options: Any = None) -> None:
         """Wrap a pipeline of diffusers, which stays as it is; results call it by `name`.
 
-        Raises InvalidRequest for a pipeline that cannot be cut.
+        Without options they are those of `Options.of`. Raises InvalidRequest for a pipeline that cannot be cut.
         """
+        check_hooks(pipeline.transformer)
+        self.name, self.options = name, options or self.options_type.of(pipeline, {})
+        self.pipeline = self._given = pipeline  # a subclass may call one of its own around the same models
+        self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
+        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
 
     @abstractmethod
     def _noise(self, conditioning: Any, seeds: tuple[int, ...], draw: int) -> Tensor:
@@ -94,16 +99,8 @@ class StepwiseGenerator(Generator):
         """Standard noise, given from outside, as candidates start with it."""
 
     @abstractmethod
-    def _prefix(self, state: StepState, blocks: int) -> Hidden:
-        """The transformer's first `blocks` blocks (0 to all), on what the step starts with."""
-
-    @abstractmethod
-    def _run_blocks(self, hidden: Any, first: int, last: int) -> Hidden:
-        """Blocks first..last-1, on a forward pass that stands before block `first`."""
-
-    @abstractmethod
-    def _suffix(self, hidden: Any, blocks: int) -> Tensor:
-        """The transformer's output, on from a forward pass that stopped after `blocks` blocks."""
+    def _inputs(self, state: StepState) -> Any:
+        """What the transformer takes in a step, as `split.prefix` does."""
 
     @abstractmethod
     def _latents(self, state: StepState) -> Tensor:
@@ -154,17 +151,19 @@ class StepwiseGenerator(Generator):
     def _run_prefix(self, state: StepState, blocks: int) -> StepState:
         with as_in_forward(self.transformer, state.conditioning.sampling.lora_scale):
             if state.hidden is None:
-                hidden = self._prefix(state, blocks)
+                hidden = self.split.prefix(self.transformer, self._inputs(state), blocks)
             else:
-                hidden = self._run_blocks(state.hidden, state.blocks, blocks)
+                hidden = self.split.run_blocks(self.transformer, state.hidden, state.blocks, blocks)
         return replace(state, hidden=hidden, blocks=blocks)
 
     def _finish_step(self, state: StepState) -> StepState:
         if state.output is not None:
             return state
         with as_in_forward(self.transformer, state.conditioning.sampling.lora_scale):
-            hidden = self._prefix(state, 0) if state.hidden is None else state.hidden
-            output = self._suffix(hidden, state.blocks)
+            hidden = state.hidden
+            if hidden is None:
+                hidden = self.split.prefix(self.transformer, self._inputs(state), 0)
+            output = self.split.suffix(self.transformer, hidden, state.blocks)
         return replace(state, hidden=None, blocks=0, output=output)
 
     def _view(self, state: StepState, stage: Stage) -> "View":
