@@ -214,7 +214,7 @@ def _check_whole(path: Path) -> None:
             return
     except Exception as error:  # of many kinds, one of them of its own
         raise CheckpointError(
-            f"{path} cannot be loaded, it is missing, truncated or no safetensors file ({_first_line(error)}): delete "
+            f"{path} cannot be loaded, it is missing, truncated or no safetensors file ({first_line(error)}): delete "
             f"{path.resolve()} and get it again, which for a hub id the same command does"
         ) from None
 
@@ -242,11 +242,12 @@ def named_file(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # of many kinds; tokenizers raises a bare Exception
         raise CheckpointError(
-            f"{path} cannot be loaded, it is missing, truncated or of another kind ({_first_line(error)})"
+            f"{path} cannot be loaded, it is missing, truncated or of another kind ({first_line(error)})"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, short enough to be part of another line; its kind where it says nothing."""
     words = str(error).strip().splitlines() or [type(error).__name__]
     return words[0][:200]
 

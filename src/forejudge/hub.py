@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from forejudge.checkpoint import quiet_libraries
+from forejudge.checkpoint import first_line, quiet_libraries
 from forejudge.errors import CheckpointError, ForejudgeError
 
 # No .bin or .pt, which can run code when they are opened, and no .py, which is code.
@@ -115,5 +115,4 @@ def _said_plainly(name: str) -> Iterator[None]:
 
 
 def _broken_off(error: Exception) -> str:
-    words = str(error).strip().splitlines() or [type(error).__name__]
-    return f"the download broke off ({words[0][:200]}); try again, what came whole is kept"
+    return f"the download broke off ({first_line(error)}); try again, what came whole is kept"

@@ -68,13 +68,13 @@ def import_(
 ) -> None:
     """Convert a verifier from its published layout once, and say all that was done and supposed."""
     from forejudge.files import whole_folder
-    from forejudge.hub import MODEL_FILES, fetch
+    from forejudge.hub import fetch
     from forejudge.verifiers.published import import_published
     from forejudge.verifiers.published_source import PublishedSource
-    from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
+    from forejudge.verifiers.published_statistics import PUBLISHED_FILES
 
     with whole_folder(out) as folder:
-        origin = fetch(source, (*MODEL_FILES, *STATISTICS_PATTERNS))
+        origin = fetch(source, PUBLISHED_FILES)
         imported = import_published(PublishedSource(origin, statistics, generator, vision_tower))
         imported.verifier.save_pretrained(folder)
     for step in imported.steps:

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from inspect import signature
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -82,22 +82,21 @@ class SanaSprint(StepwiseGenerator):
             own["text_encoder"] = without_softcap(parts["text_encoder"])
         self.pipeline = SanaSprintPipeline(**parts | own)
         self.sigma = pipeline.scheduler.config.sigma_data
-        self.architecture = _architecture(pipeline)
+        self.architecture = architecture_of(type(pipeline.transformer).__name__, pipeline.transformer.config)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode`. A prompt longer than the text encoder takes is refused, not cut."""
-        instruction = list(self.options.complex_human_instruction or ()) or None
-        self._check_prompt(prompt, "\n".join(instruction or []))
+        self._check_prompt(prompt)
         size, shape = self._sizes(sampling)
         times = self._times(sampling.steps)
         text_NLD, mask_NL = self.pipeline.encode_prompt(
             prompt,
             device=self.device,
             max_sequence_length=MAX_TEXT_TOKENS,
-            complex_human_instruction=instruction,
+            complex_human_instruction=list(self.options.complex_human_instruction or ()) or None,
             lora_scale=sampling.lora_scale,
         )
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
@@ -162,16 +161,24 @@ class SanaSprint(StepwiseGenerator):
         size, (height, width) = picture_sizes(sampling, default * factor, max(factor, _SIDE_UNIT), bins)
         return size, (self.architecture.latent_channels, height // factor, width // factor)
 
-    def _check_prompt(self, prompt: str, instruction: str) -> None:
-        # The pipeline takes two tokens less where an instruction goes before the prompt.
-        before = len(self.pipeline.tokenizer(instruction).input_ids) - 2 if instruction else 0
-        check_prompt(prompt, instruction + prompt.lower().strip(), self.pipeline.tokenizer, before, MAX_TEXT_TOKENS)
+    @property
+    def instruction_tokens(self) -> int:
+        """Of those that the text encoder reads, how many are not a prompt's: all of the instruction's but two."""
+        return len(self.pipeline.tokenizer(self._instruction).input_ids) - 2 if self._instruction else 0
+
+    @property
+    def _instruction(self) -> str:
+        return "\n".join(self.options.complex_human_instruction or ())
+
+    def _check_prompt(self, prompt: str) -> None:
+        text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
+        check_prompt(prompt, text, tokenizer, self.instruction_tokens, MAX_TEXT_TOKENS)
 
 
-def _architecture(pipeline: SanaSprintPipeline) -> Architecture:
-    config = pipeline.transformer.config
+def architecture_of(transformer: str, config: Any) -> Architecture:
+    """By the transformer's class name and its config in diffusers."""
     return Architecture(
-        transformer=type(pipeline.transformer).__name__,
+        transformer=transformer,
         width=config.num_attention_heads * config.attention_head_dim,
         num_blocks=config.num_layers,
         latent_channels=config.in_channels,

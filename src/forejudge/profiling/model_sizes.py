@@ -24,14 +24,11 @@ class GeneratorSizes:
     @classmethod
     def of(cls, generator: SanaSprint) -> Self:
         """Those of a generator at hand."""
-        instruction = "\n".join(generator.options.complex_human_instruction or ())
-        # The pipeline takes two tokens less where an instruction goes before the prompt.
-        before = len(generator.pipeline.tokenizer.encode(instruction)) - 2 if instruction else 0
         return cls(
             generator.transformer.config,
             generator.pipeline.text_encoder.config,
             generator.autoencoder.config,
-            before + MAX_TEXT_TOKENS,
+            generator.instruction_tokens + MAX_TEXT_TOKENS,
         )
 
     def new_transformer(self) -> SanaTransformer2DModel:

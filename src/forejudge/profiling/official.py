@@ -14,6 +14,7 @@ from forejudge.profiling.stage_runs import StageRun
 from forejudge.profiling.strategies import DRAWING, Picked, Strategy
 from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
 from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.official_score import official_score
 
 _BEAMS, _NEW_TOKENS = 3, 1
 
@@ -101,4 +102,4 @@ class Official(Strategy):
         yes, no = self.verifier.answers
         probability_V = answered.scores[0][0].softmax(-1)
         said = tokenizer.decode(answered.sequences[0], skip_special_tokens=True)
-        return float(probability_V[yes]) if "yes" in said.lower() else -float(probability_V[no])
+        return official_score(float(probability_V[yes]), float(probability_V[no]), said)

@@ -7,7 +7,7 @@ import torch
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, find_spec
-from forejudge.hub import MODEL_FILES, fetch, is_hub_id
+from forejudge.hub import fetch, is_hub_id
 from forejudge.verifiers.base import Verifier
 
 _CLIPSCORE = "clipscore:"
@@ -31,13 +31,14 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
             f"owner/model@revision, clipscore:FOLDER, module:function, or one of {', '.join(_known_verifiers())}"
         )
     from forejudge.verifiers.language_model import LanguageModelVerifier
-    from forejudge.verifiers.published import import_published
     from forejudge.verifiers.published_config import is_published
-    from forejudge.verifiers.published_source import PublishedSource
-    from forejudge.verifiers.published_statistics import STATISTICS_PATTERNS
+    from forejudge.verifiers.published_statistics import PUBLISHED_FILES
 
-    origin = fetch(source, (*MODEL_FILES, *STATISTICS_PATTERNS))
+    origin = fetch(source, PUBLISHED_FILES)
     if is_published(origin.folder):
+        from forejudge.verifiers.published import import_published
+        from forejudge.verifiers.published_source import PublishedSource
+
         return import_published(PublishedSource(origin), name, device, dtype).verifier
     return LanguageModelVerifier.from_pretrained(origin, name, device, dtype)
 

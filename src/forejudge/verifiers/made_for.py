@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from forejudge.checkpoint import read_config
 from forejudge.generators import find_spec
 from forejudge.generators.base import Architecture
+from forejudge.generators.sana_sprint import architecture_of
 from forejudge.generators.spelling import split_options
 from forejudge.hub import fetch
 
@@ -41,11 +42,4 @@ def architecture_named(name: str) -> Architecture:
     spec = find_spec(name)
     folder = fetch(spec.pipeline if spec else split_options(name)[0], [_TRANSFORMER_CONFIG]).folder
     config = read_config(folder / _TRANSFORMER_CONFIG, _SanaConfig)
-    return Architecture(
-        transformer=config.transformer,
-        width=config.num_attention_heads * config.attention_head_dim,
-        num_blocks=config.num_layers,
-        latent_channels=config.in_channels,
-        latent_size=config.sample_size,
-        text_width=config.caption_channels,
-    )
+    return architecture_of(config.transformer, config)

@@ -9,9 +9,11 @@ from torch import Tensor
 from forejudge.checkpoint import named_file
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError
+from forejudge.hub import MODEL_FILES
 from forejudge.verifiers.connector import StatisticsKind
 
-STATISTICS_PATTERNS = ("*block_*_mean*.pt", "*block_*_variance*.pt")
+PUBLISHED_FILES = (*MODEL_FILES, "*block_*_mean*.pt", "*block_*_variance*.pt")
+"""What is fetched of a verifier's repository, statistics too; these files alone are pickled."""
 _KIND_IN_NAME = {"channel": "", "token": "_token", "global": "_global"}
 _DTYPE_IN_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
