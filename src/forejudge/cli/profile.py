@@ -39,10 +39,8 @@ def profile(
     out: Annotated[Path, Option(metavar="DIR", help="The folder for profile.json and profile.png.")] = Path(
         "runs/profile"
     ),
-    device: Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    dtype: Annotated[
-        str | None, Option(help="float32, bfloat16 or float16 (default: bfloat16 on cuda, else float32).")
-    ] = None,
+    device: Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")] = None,
+    dtype: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Measure time, operations and memory of every stage and of whole searches, beside the least there could be."""
     numbers = whole_numbers("--n", n)
@@ -59,7 +57,7 @@ def profile(
 
     check_strategies(strategy or ())
     where = resolve_device(device)
-    precision = resolve_dtype(dtype or ("bfloat16" if where.type == "cuda" else "float32"))
+    precision = resolve_dtype(dtype, where)
     prepare_folder(out)
     make = random_models if random_weights else load_profiled
     named = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
