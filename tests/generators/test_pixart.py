@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, PixArtAlphaPipeline
 from tests.doubles import CPU, PROMPT
-from tests.generators.contract import SEEDS, GeneratorContract, pixels
+from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract, pixels
 from tests.tiny import save_tiny_verifier
 from tests.tiny_pixart import BETAS, BLOCKS, LCM, call_plainly, new_pipeline, save_tiny_pixart
 
@@ -47,7 +47,7 @@ def drawn(generator: PixArt, seeds: tuple[int, ...], *stops: Stage, **sampling: 
     return candidates
 
 
-class PixArtContract(GeneratorContract):
+class PixArtContract(GeneratorContract, PaddingContract):
     other_size = (32, 96)
     wrong_sizes = ((65, 64), (64, 72), (8, 8))
     longest_prompt = 119  # and an end mark
@@ -101,18 +101,6 @@ def test_noise_may_be_given(generator: PixArt) -> None:
     noise_NCHW = generator.advance(generator.start(conditioning, SEEDS), [NOISE]).tensor(NOISE)
     given = generator.advance(generator.start(conditioning, (0, 1, 2), noise_NCHW), [IMAGE])
     assert np.array_equal(pixels(given.pictures), pixels(drawn(generator, SEEDS, IMAGE).pictures))
-
-
-def test_a_prompt_without_its_padding_makes_the_same_candidates(generator: PixArt) -> None:
-    whole = generator.encode(PROMPT, Sampling())
-    trimmed = generator.trim(whole)
-    assert trimmed.text_NLD.shape[1] == trimmed.mask_NL.sum() < whole.text_NLD.shape[1] // 4
-    found, expected = (
-        generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])
-        for conditioning in (trimmed, whole)
-    )
-    torch.testing.assert_close(found.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
-    assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [{"height": 320, "width": 200}, {}, {"width": 150, "height": 600}])

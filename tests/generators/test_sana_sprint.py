@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import SanaSprintPipeline
 from tests.doubles import CPU, PROMPT, call_plainly
-from tests.generators.contract import SEEDS, AdapterContract, load_plainly, pixels
+from tests.generators.contract import SEEDS, AdapterContract, PaddingContract, load_plainly, pixels
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
@@ -31,7 +31,7 @@ def generator(folder: Path) -> SanaSprint:
     return found
 
 
-class TestSanaSprint(AdapterContract):
+class TestSanaSprint(AdapterContract, PaddingContract):
     other_size = (32, 96)
     wrong_sizes = ((65, 64), (64, 72), (8, 8))
     longest_prompt = 300
@@ -47,17 +47,6 @@ class TestSanaSprint(AdapterContract):
         candidate = self.drawn(generator, SEEDS[:1], IMAGE, guidance_scale=1.5)
         plain = call_plainly(pipeline, SEEDS[:1], guidance_scale=1.5)
         assert np.array_equal(pixels(candidate.pictures), pixels(plain))
-
-    def test_a_prompt_without_its_padding_makes_the_same_candidates(self, generator: SanaSprint) -> None:
-        whole = generator.encode(PROMPT, Sampling())
-        trimmed = generator.trim(whole)
-        assert trimmed.text_NLD.shape[1] == trimmed.mask_NL.sum() < whole.text_NLD.shape[1] // 4
-        found, expected = (
-            generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])
-            for conditioning in (trimmed, whole)
-        )
-        torch.testing.assert_close(found.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
-        assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
 
     @pytest.mark.parametrize("halved", [("text_encoder",), ("transformer",)])
     def test_each_part_may_have_its_own_dtype(self, pipeline: SanaSprintPipeline, halved: tuple[str, ...]) -> None:
