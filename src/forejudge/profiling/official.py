@@ -1,6 +1,6 @@
 """What the published release of VHS does at inference (aimagelab/VHS), done with the same models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from forejudge.errors import InvalidRequest
 from forejudge.profiling.profiled import Profiled
-from forejudge.profiling.stage_costs import ENCODE
+from forejudge.profiling.stage_costs import ENCODE, StageCost
 from forejudge.profiling.stage_runs import StageRun
 from forejudge.profiling.strategies import DRAWING, Picked, Strategy
 from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
@@ -57,6 +57,10 @@ class Official(Strategy):
         *seen, judged = self.candidate_stages
         each = [StageRun(stage, 1, n) for stage in (ENCODE, *seen)] + [StageRun(judged, _BEAMS, n)]
         return each + [StageRun(stage, 1) for stage in (ENCODE, *DRAWING)]
+
+    @property
+    def _costs(self) -> Mapping[str, StageCost]:
+        return self.models.padded_costs
 
     def _scores(self, seeds: tuple[int, ...]) -> list[float]:
         return [self._score(seed) for seed in seeds]

@@ -11,7 +11,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.sana_sprint import SanaConditioning, SanaSprint
-from forejudge.profiling.model_sizes import GeneratorSizes, VerifierSizes
+from forejudge.profiling.model_sizes import GeneratorSizes, TextTokens, VerifierSizes
 from forejudge.profiling.stage_costs import CLIP, StageCost, clip_cost, generator_costs, verifier_cost
 from forejudge.types import Phase
 from forejudge.verifiers import load_verifier
@@ -33,7 +33,7 @@ class Profiled:
     @cached_property
     def conditioning(self) -> SanaConditioning:
         """The prompt, encoded. Raises InvalidRequest for a size that the generator cannot draw."""
-        return self.generator.encode(self.prompt, self.sampling)
+        return self.generator.encode_without_padding(self.prompt, self.sampling)
 
     @property
     def blocks(self) -> int:
@@ -43,9 +43,18 @@ class Profiled:
 
     @cached_property
     def costs(self) -> dict[str, StageCost]:
-        """Of every stage."""
+        """Of every stage of a search."""
+        known, left = self.generator.encoder.split(self.prompt.lower().strip())
+        return self._costs(TextTokens(known, len(left), self.conditioning.text_NLD.shape[1]))
+
+    @cached_property
+    def padded_costs(self) -> dict[str, StageCost]:
+        """The same with all that the pipeline's own call reads: the instruction again for each prompt, and padding."""
+        return self._costs(GeneratorSizes.of(self.generator).padded_text)
+
+    def _costs(self, text: TextTokens) -> dict[str, StageCost]:
         side = self.conditioning.latent_shape[-1]
-        found = generator_costs(GeneratorSizes.of(self.generator), self.blocks, side)
+        found = generator_costs(GeneratorSizes.of(self.generator), self.blocks, side, text)
         for kind, verifier in self.verifiers.items():
             sizes = VerifierSizes.of(verifier, self.prompt)
             if sizes.vision_tower is not None:
