@@ -3,8 +3,8 @@
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.training.losses import VerifierLoss
 from forejudge.training.known_recipes import RECIPES
+from forejudge.training.losses import VerifierLoss
 from forejudge.training.recipe import LoraSettings, changed
 
 MINIATURE = RECIPES["miniature"].verify

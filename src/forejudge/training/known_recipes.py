@@ -1,8 +1,8 @@
 """Recipes by name: everything that is decided on the way to a verifier of one generator.
 
 Those of published generators follow the paper: 20 labelled candidates of each prompt, the hidden state after the same
-share of the blocks, Qwen2.5-0.5B, class weights. The paper does not state the sizes of its two stages; they are LLaVA's,
-whose recipe it follows (Liu et al. 2023).
+share of the blocks, Qwen2.5-0.5B, class weights. The sizes of the two stages are those of LLaVA, whose recipe the paper
+follows without stating its own (Liu et al. 2023).
 """
 
 from typing import Any

@@ -113,7 +113,7 @@ class CaptionRecipe(DrawingRecipe):
 
 
 def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, Any]) -> Drawn:
-    """A known recipe with options in the place of its fields; None leaves a field as it is. Their values are not checked.
+    """A known recipe with options in the place of its fields; None leaves a field as it is. No value is checked.
 
     Raises InvalidRequest for a field that neither has.
     """
