@@ -36,7 +36,7 @@ def show_work(work: "Work", out: Path, device: str) -> None:
     disk = ", ".join(f"{what} {in_words(size)}" for what, size in work.stored.items() if size)
     typer.echo(f"work: {work.amount}")
     typer.echo(f"operations: {work.flops:.3g} FLOP")
-    typer.echo(f"disk: {disk}; {in_words(free_bytes(out))} are free")
+    typer.echo(f"disk: {disk or 'nothing'}; {in_words(free_bytes(out))} are free")
     typer.echo(f"time on {device}: about {_time(work.seconds)} (from {work.measured})")
     check_room(out, sum(work.stored.values()), " and ".join(work.stored))
     end()

@@ -114,9 +114,10 @@ class _Trial:
     @torch.no_grad()
     def answer(self, count: int) -> None:
         """Forward, in the recipe's precision."""
-        precision = resolve_dtype(self.run.recipe.precision)
+        precision, batch = resolve_dtype(self.run.recipe.precision), self.read(count)
+        batch.pop("labels")
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
-            self.run.module(**{name: part for name, part in self.read(count).items() if name != "labels"})
+            self.run.module(**batch)
 
     def read(self, count: int) -> dict[str, Tensor]:
         """A batch: its states from the disk, or drawn anew."""
