@@ -120,7 +120,8 @@ def plan(drawing: "CandidateDrawing", options: DrawingOptions, prompts: Path, ou
 
     with waiting("measuring"):
         work = drawing_work(drawing, RowFolder(out), Shard.parse(options.shard))
-    show_plan(options.recipe, {"prompts": prompts, "out": out})
+    how = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
+    show_plan(options.recipe, {**how, "dtype": drawing.settings.dtype, "prompts": prompts, "out": out})
     show_work(work, out, str(drawing.generator.device))
 
 

@@ -22,11 +22,11 @@ DryRun = Annotated[
 _ENDING = "nothing was written; without --dry-run the run begins"
 
 
-def show_plan(recipe: "BaseModel", paths: dict[str, Any]) -> None:
-    """What a run was asked for, its recipe as JSON."""
+def show_plan(recipe: "BaseModel", settings: dict[str, Any]) -> None:
+    """What a run was asked for: its recipe as JSON, and whatever else decides it."""
     typer.echo(recipe.model_dump_json(indent=2))
-    for name, path in paths.items():
-        typer.echo(f"{name}: {path}")
+    for name, value in settings.items():
+        typer.echo(f"{name}: {value}")
 
 
 def show_work(work: "Work", out: Path, device: str) -> None:
