@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, SanaTransformer2DModel
+from diffusers import AutoencoderDC, PixArtTransformer2DModel, SanaTransformer2DModel
 from diffusers.utils import logging as diffusers_logging
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from tests.folders import copied
 from tests.hub_cache import cached
+from tests.tiny_pixart import new_transformer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from forejudge.checkpoint import (
+    PICKLED_WEIGHTS,
     load_library_model,
     load_strictly,
     load_tokenizer,
@@ -202,6 +204,49 @@ def test_a_sentencepiece_model_names_the_extra_that_reads_it(
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="said already"), named_file(tmp_path):
         raise InvalidRequest("said already")
+
+
+class TestPickledWeights:
+    """Diffusers' models whose weights are published as a pickle alone."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        new_transformer().save_pretrained(tmp_path, safe_serialization=False)
+        return tmp_path
+
+    def load(self, folder: Path) -> nn.Module:
+        return load_library_model(PixArtTransformer2DModel, folder, torch.float32)
+
+    def test_tensors_are_read_strictly(self, folder: Path) -> None:
+        weights = torch.load(folder / PICKLED_WEIGHTS, weights_only=True)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in self.load(folder).state_dict().items())
+        weights.pop("proj_out.bias")
+        torch.save(weights, folder / PICKLED_WEIGHTS)
+        assert_refused(lambda: self.load(folder), f"{folder}: tensor proj_out.bias is missing")
+
+    def test_safetensors_beside_it_are_taken(self, folder: Path) -> None:
+        new_transformer().save_pretrained(folder)
+        (folder / PICKLED_WEIGHTS).write_text("not looked at")
+        self.load(folder)
+
+    def test_its_code_is_not_run(self, folder: Path) -> None:
+        class Malicious:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return Path.touch, (folder / "ran",)
+
+        torch.save({"proj_out.bias": Malicious()}, folder / PICKLED_WEIGHTS)
+        assert_refused(lambda: self.load(folder), f"{folder / PICKLED_WEIGHTS} cannot be loaded, it asks for code")
+        assert not (folder / "ran").exists()
+
+    @pytest.mark.parametrize("content", [{"proj_out.bias": 3}, [torch.ones(1)], {"state_dict": {}}])
+    def test_anything_but_tensors_is_refused(self, folder: Path, content: object) -> None:
+        torch.save(content, folder / PICKLED_WEIGHTS)
+        assert_refused(lambda: self.load(folder), str(folder))
+
+    def test_a_truncated_one_is_named(self, folder: Path) -> None:
+        path = folder / PICKLED_WEIGHTS
+        path.write_bytes(path.read_bytes()[:1000])
+        assert_refused(lambda: self.load(folder), str(path))
 
 
 def assert_refused(load: Callable[[], object], said: str) -> None:

@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, TypeVar
 from warnings import catch_warnings, simplefilter
+from zipfile import is_zipfile
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -19,6 +21,7 @@ from forejudge.errors import CheckpointError, ForejudgeError, MissingExtra
 Config = TypeVar("Config", bound=BaseModel)
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
+PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # diffusers'; it is opened as tensors alone
 _OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
 
 
@@ -110,18 +113,19 @@ def load_library_model(
 
     `kind` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
     They are read in `dtype` at once, and what is stored in it is mapped and not copied. Raises CheckpointError naming
-    a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors; and for a
-    model that only code of its own could make.
+    a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors, unless they
+    are diffusers' and nothing but tensors; and for a model that only code of its own could make.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
     _refuse_code(folder)
-    _check_weights(folder)
+    is_safe = any(folder.glob("*.safetensors")) or not (folder / PICKLED_WEIGHTS).is_file()
+    _check_weights(folder) if is_safe else read_pickle(folder / PICKLED_WEIGHTS)
     with named_file(folder), quiet_libraries():
         model, report = kind.from_pretrained(
             folder,
             dtype=dtype,
-            use_safetensors=True,
+            use_safetensors=is_safe,
             trust_remote_code=False,  # nor ask whether to
             local_files_only=True,
             ignore_mismatched_sizes=True,  # refused below, by name
@@ -207,6 +211,15 @@ def _check_weights(folder: Path) -> None:
         _check_whole(path)
 
 
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote: tensors in plain containers, mapped and not copied. No code of it is run.
+
+    Raises CheckpointError, for one that asks for code as well.
+    """
+    with named_file(path):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+
+
 def _check_whole(path: Path) -> None:
     """Raises CheckpointError for a safetensors file that is not as long as its header says, or is none."""
     try:
@@ -240,6 +253,11 @@ def named_file(path: Path) -> Iterator[None]:
         yield
     except ForejudgeError:
         raise
+    except UnpicklingError:
+        raise CheckpointError(
+            f"{path} cannot be loaded, it asks for code to be run or is no such file: where you trust it, save its "
+            "state_dict alone with torch.save, and take that"
+        ) from None
     except Exception as error:  # of many kinds; tokenizers raises a bare Exception
         raise CheckpointError(
             f"{path} cannot be loaded, it is missing, truncated or of another kind ({first_line(error)})"

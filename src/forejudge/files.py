@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,6 +26,26 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+
+
+def existing_part(path: Path) -> Path:
+    """The path itself, or the nearest of the folders above it that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
+@contextmanager
+def trial_folder(folder: Path) -> Iterator[Path]:
+    """A folder on the disk of another, which may be yet to come; gone afterwards. Raises OutputError as that would."""
+    with _named(folder):
+        trial = TemporaryDirectory(prefix=".trial-", dir=existing_part(folder))
+    with trial as place:
+        yield Path(place)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OutputError where a folder, which may be yet to come, cannot be written to; leaves nothing."""
+    with trial_folder(folder):
+        pass
 
 
 def write_text(path: Path, text: str) -> None:

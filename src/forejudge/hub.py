@@ -48,17 +48,24 @@ def is_hub_id(name: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/")) and not model.endswith("/")
 
 
+def check_name(name: str) -> None:
+    """Raises CheckpointError for what is neither a folder nor spelt as a hub id; the hub is not asked."""
+    if Path(name).is_dir():
+        return
+    if Path(split_revision(name)[0]).is_dir():
+        raise CheckpointError(f"{name}: a folder has no revisions, name it without one")
+    if not is_hub_id(name):
+        raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model or owner/model@revision")
+
+
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignored: Sequence[str] = ()) -> Source:
     """A folder as it is; of a hub id the files that match, from the cache where they are there, else downloaded.
 
     Without a network, or with HF_HUB_OFFLINE set, the cache has to do. Raises CheckpointError, which says what would.
     """
+    check_name(name)
     if Path(name).is_dir():
         return Source(name, Path(name))
-    if Path(split_revision(name)[0]).is_dir():
-        raise CheckpointError(f"{name}: a folder has no revisions, name it without one")
-    if not is_hub_id(name):
-        raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model or owner/model@revision")
     model, revision = split_revision(name)
     with _said_plainly(name), quiet_libraries():
         folder = huggingface_hub.snapshot_download(

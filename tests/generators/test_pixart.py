@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, PixArtAlphaPipeline
+from huggingface_hub import constants
 from tests.doubles import CPU, PROMPT
 from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract, pixels
+from tests.hub_server import hub_server
 from tests.tiny import save_tiny_verifier
-from tests.tiny_pixart import BETAS, BLOCKS, LCM, call_plainly, new_pipeline, save_tiny_pixart
+from tests.tiny_pixart import BETAS, BLOCKS, LCM, call_plainly, new_pipeline, new_transformer, save_tiny_pixart
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
-from forejudge.generators import load_generator
+from forejudge.generators import KNOWN_MODELS, load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.pixart import PixArt, PixArtOptions
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
@@ -187,6 +189,26 @@ def test_a_folder_from_before_the_class_had_its_name_is_loaded(tmp_path: Path, g
         (folder / file).write_text(json.dumps({**described, **change}))
     loaded = load_generator(str(folder), CPU, torch.float32)
     assert loaded.fingerprint == generator.fingerprint
+
+
+@pytest.mark.parametrize("place", ["", "transformer"])
+def test_dmd_s_transformer_comes_as_a_pickle_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As it is published, beside the many-step pipeline that has everything else."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    dmd, many_steps = new_pipeline(), new_pipeline()
+    many_steps.transformer = new_transformer()
+    many_steps.scheduler = DPMSolverMultistepScheduler(**BETAS)
+    many_steps.save_pretrained(tmp_path / "base")
+    dmd.transformer.save_pretrained(tmp_path / "dmd" / place, safe_serialization=False)
+    spec = KNOWN_MODELS["pixart-dmd"]
+    with hub_server(monkeypatch) as hub:
+        hub.models.update({spec.pipeline: tmp_path / "base", str(spec.transformer): tmp_path / "dmd"})
+        loaded = load_generator("pixart-dmd,use_resolution_binning=false", CPU, torch.float32)
+    assert isinstance(loaded, PixArt)
+    plain = call_plainly(dmd, SEEDS)
+    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).pictures), pixels(plain))
 
 
 def test_a_verifier_reads_it_in_a_search(folder: Path, tmp_path: Path) -> None:

@@ -1,23 +1,13 @@
-"""Recipes: the known ones, and fields changed from outside."""
+"""Recipes: fields changed from outside."""
 
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS
+from forejudge.training.known_recipes import RECIPES
 from forejudge.training.losses import VerifierLoss
-from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, LoraSettings, VerifyRecipe, changed
+from forejudge.training.recipe import LoraSettings, changed
 
-MINIATURE = VERIFY_RECIPES["miniature"]
-
-
-@pytest.mark.parametrize("known", [ALIGN_RECIPES, VERIFY_RECIPES])
-def test_known_recipes_can_be_run_as_they_are(known: dict[str, VerifyRecipe]) -> None:
-    assert {*known} == {"miniature", "sana-sprint-1.6b"}
-    for recipe in known.values():
-        assert type(recipe).model_validate(recipe.model_dump()) == recipe
-        assert recipe.batch_size % recipe.accumulated_batches == 0
-        assert recipe.warmup_steps < recipe.steps
-        assert recipe.language_model.count("/") == 1 or KNOWN_MODELS[recipe.language_model].language_model
+MINIATURE = RECIPES["miniature"].verify
 
 
 def test_fields_are_changed_one_by_one() -> None:
@@ -89,4 +79,4 @@ def test_a_value_that_cannot_be_is_refused_by_name(change: str, said: str) -> No
 
 def test_stage_1_needs_an_instruction_with_a_picture() -> None:
     with pytest.raises(InvalidRequest, match="must hold <image> once"):
-        changed(ALIGN_RECIPES["miniature"], ["instruction=describe it"])
+        changed(RECIPES["miniature"].align, ["instruction=describe it"])

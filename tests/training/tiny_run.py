@@ -18,7 +18,8 @@ from forejudge.progress import Report, report_nothing
 from forejudge.shard import Shard
 from forejudge.training.align import align
 from forejudge.training.drawing import CandidateDrawing
-from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, AlignRecipe, VerifyRecipe
+from forejudge.training.known_recipes import RECIPES
+from forejudge.training.recipe import AlignRecipe, VerifyRecipe
 from forejudge.training.row_folder import RowFolder
 from forejudge.training.verify import verify
 from forejudge.verifiers.reading import reading_named
@@ -117,12 +118,12 @@ class TinyRun:
 
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
         """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
-        fields = VERIFY_RECIPES["miniature"].model_dump() | SHORT | {"language_model": self.language_model}
+        fields = RECIPES["miniature"].verify.model_dump() | SHORT | {"language_model": self.language_model}
         return VerifyRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
 
     def align_recipe(self, **changes: Any) -> AlignRecipe:
         """The same for stage 1."""
-        fields = ALIGN_RECIPES["miniature"].model_dump() | SHORT | {"language_model": self.language_model}
+        fields = RECIPES["miniature"].align.model_dump() | SHORT | {"language_model": self.language_model}
         return AlignRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
 
     def verify(self, out: Path, report: Report = report_nothing, aligned: Path | None = None, **changes: Any) -> Path:

@@ -6,17 +6,19 @@ import typer
 from typer import Option
 
 from forejudge.cli import drawing, options
+from forejudge.cli.dry_run import DryRun
 
 
 def caption(
-    generator: drawing.Generator,
     prompts: drawing.Prompts,
-    captioner: Annotated[
-        str,
-        Option(help="miniature, or an image-text-to-text model: a folder or a hub id, such as google/gemma-3-4b-it."),
-    ],
     out: drawing.Out,
-    candidates: drawing.CandidatesEach = 1,
+    recipe: drawing.RecipeName = None,
+    generator: drawing.Generator = None,
+    captioner: Annotated[
+        str | None,
+        Option(help="miniature, or an image-text-to-text model: a folder or a hub id, such as google/gemma-3-4b-it."),
+    ] = None,
+    candidates: drawing.CandidatesEach = None,
     seed: drawing.Seed = 0,
     shard: drawing.ShardOf = "1/1",
     record: drawing.Record = None,
@@ -24,15 +26,26 @@ def caption(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: drawing.BatchSize = 8,
+    dry_run: DryRun = False,
 ) -> None:
     """Draw a picture of each line, and say what it shows, which is not always what was asked for."""
-    how = drawing.DrawingOptions(candidates, seed, shard, record, vision_tower, batch_size)
     from forejudge.evaluation.prompts_file import read_prompts
-    from forejudge.training.captioners import load_captioner
+    from forejudge.training.captioners import check_captioner, load_captioner
     from forejudge.training.captions import CaptionObserver
+    from forejudge.training.known_recipes import known_recipe
+    from forejudge.training.recipe import CaptionRecipe, with_options
 
-    lines, drawn_by = read_prompts(prompts), drawing.load(generator, device, dtype, out)
-    told_by = load_captioner(captioner, drawn_by.device, drawn_by.dtype)
-    folder = drawing.draw(drawn_by, lines, CaptionObserver(told_by), how, out)
+    known = known_recipe(recipe).caption if recipe else None
+    given = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
+    chosen = with_options(CaptionRecipe, known, given)
+    how = drawing.DrawingOptions(chosen, seed, shard, vision_tower, batch_size)
+    lines = read_prompts(prompts)
+    check_captioner(chosen.captioner)
+    drawn_by = drawing.load(chosen.generator, device, dtype, out, dry_run)
+    told_by = load_captioner(chosen.captioner, drawn_by.device, drawn_by.dtype)
+    work = drawing.drawing_of(drawn_by, lines, CaptionObserver(told_by), how)
+    if dry_run:
+        return drawing.plan(work, how, prompts, out)
+    folder = drawing.draw(work, how, out)
     if folder is not None:
         typer.echo(f"{folder.settings.rows} captioned candidates are in {out}")

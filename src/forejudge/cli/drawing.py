@@ -7,27 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.dry_run import show_plan, show_work
 from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
-from forejudge.files import prepare_folder
+from forejudge.files import check_writable, prepare_folder
 
 if TYPE_CHECKING:
     from forejudge.evaluation.prompts_file import PromptLine
     from forejudge.generators.base import Generator as LoadedGenerator
-    from forejudge.training.drawing import Observer
+    from forejudge.training.drawing import CandidateDrawing, Observer
+    from forejudge.training.recipe import DrawingRecipe
     from forejudge.training.row_folder import RowFolder
     from forejudge.verifiers.reading import Reading
 
-Generator = Annotated[str, Option(help="A name that `forejudge models` lists, a folder or a hub id.")]
+RecipeName = Annotated[
+    str | None,
+    Option(
+        "--recipe",
+        metavar="NAME",
+        help="A known recipe, such as sana-sprint-1.6b: what it says holds wherever no option says otherwise.",
+    ),
+]
+Generator = Annotated[str | None, Option(help="A name that `forejudge models` lists, a folder or a hub id.")]
 Prompts = Annotated[Path, Option(metavar="FILE", help="A text file with a prompt a line, or .jsonl with metadata.")]
 Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to. A run that was stopped goes on there.")]
-CandidatesEach = Annotated[int, Option(help="Candidates of each prompt.")]
+CandidatesEach = Annotated[
+    int | None, Option(help="Candidates of each prompt (default: the recipe's; without one, label 20 and caption 1).")
+]
 Seed = Annotated[int, Option(help="The run's seed, from which each candidate's follows.")]
 ShardOf = Annotated[str, Option(metavar="I/N", help="The I-th of N parts, for processes that share DIR.")]
 Record = Annotated[
     str | None,
-    Option(metavar="LIST", help="States to keep, such as hidden:6,latent, or all for every block (default: none)."),
+    Option(
+        metavar="LIST",
+        help="States to keep, such as hidden:6,latent, all for every block, or none (default: the recipe's).",
+    ),
 ]
 VisionTower = Annotated[str | None, Option(help="For --record clip, the CLIP to see with: a folder or a hub id.")]
 BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once.")]
@@ -35,19 +50,18 @@ BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once."
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """How much is drawn, which part of it by this process, and what is kept."""
+    """What is drawn, which part of it by this process, and how."""
 
-    candidates: int
+    recipe: "DrawingRecipe"
     seed: int
     shard: str
-    record: str | None
     vision_tower: str | None
     batch_size: int
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidRequest(f"{name.replace('_', '-')} = {getattr(self, name)}: it must be at least 1")
+        for name, value in (("candidates", self.recipe.candidates), ("batch-size", self.batch_size)):
+            if value < 1:
+                raise InvalidRequest(f"{name} = {value}: it must be at least 1")
         from forejudge.shard import Shard
         from forejudge.verifiers.reading import reading_named
 
@@ -58,20 +72,24 @@ class DrawingOptions:
     @property
     def _names(self) -> list[str]:
         """What is to be recorded, but for "all", which only a generator can spell out."""
-        return list(dict.fromkeys(self.record.split(","))) if self.record and self.record != "all" else []
+        record = self.recipe.record
+        return list(dict.fromkeys(record.split(","))) if record not in (None, "none", "all") else []
 
     def readings(self, generator: "LoadedGenerator") -> "list[Reading]":
         """What is recorded. Raises InvalidRequest for a spelling that is none."""
         from forejudge.verifiers.reading import reading_named
 
-        blocks = range(1, generator.architecture.num_blocks + 1) if self.record == "all" else ()
+        blocks = range(1, generator.architecture.num_blocks + 1) if self.recipe.record == "all" else ()
         names = [*self._names, *(f"hidden:{count}" for count in blocks)]
         return [reading_named(name, self.vision_tower) for name in names]
 
 
-def load(name: str, device: str | None, dtype: str | None, out: Path) -> "LoadedGenerator":
-    """The generator, once it is known that results can be written."""
-    prepare_folder(out)
+def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: bool) -> "LoadedGenerator":
+    """The generator, once it is known that results can be written; a dry run leaves nothing."""
+    if dry_run:
+        check_writable(out)
+    else:
+        prepare_folder(out)
     with waiting("loading"):
         from forejudge.device import AUTO, resolve_device, resolve_dtype
         from forejudge.generators import load_generator
@@ -82,21 +100,40 @@ def load(name: str, device: str | None, dtype: str | None, out: Path) -> "Loaded
     return loaded
 
 
-def draw(
-    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: DrawingOptions, out: Path
-) -> "RowFolder | None":
+def drawing_of(
+    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: DrawingOptions
+) -> "CandidateDrawing":
+    """All that there is to draw."""
+    from forejudge.training.drawing import CandidateDrawing
+
+    readings = options.readings(generator)
+    return CandidateDrawing(
+        generator, lines, options.recipe.candidates, options.seed, observer, readings, options.batch_size
+    )
+
+
+def plan(drawing: "CandidateDrawing", options: DrawingOptions, prompts: Path, out: Path) -> None:
+    """What would be drawn, and how much work that is."""
+    from forejudge.shard import Shard
+    from forejudge.training.row_folder import RowFolder
+    from forejudge.training.work import drawing_work
+
+    with waiting("measuring"):
+        work = drawing_work(drawing, RowFolder(out), Shard.parse(options.shard))
+    how = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
+    show_plan(options.recipe, {**how, "dtype": drawing.settings.dtype, "prompts": prompts, "out": out})
+    show_work(work, out, str(drawing.generator.device))
+
+
+def draw(drawing: "CandidateDrawing", options: DrawingOptions, out: Path) -> "RowFolder | None":
     """Draw this process's part, with progress; the folder if it is complete then."""
     from forejudge.cli.stage_progress import StageProgress
     from forejudge.shard import Shard
     from forejudge.training.disk_space import in_words
-    from forejudge.training.drawing import CandidateDrawing
     from forejudge.training.row_folder import RowFolder
 
-    folder, shard, readings = RowFolder(out), Shard.parse(options.shard), options.readings(generator)
-    drawing = CandidateDrawing(
-        generator, lines, options.candidates, options.seed, observer, readings, options.batch_size
-    )
-    if readings:
+    folder, shard = RowFolder(out), Shard.parse(options.shard)
+    if drawing.readings:
         typer.echo(f"the states of all {drawing.settings.rows} rows take {in_words(drawing.recorded_bytes)}", err=True)
     try:
         with StageProgress() as progress:

@@ -11,6 +11,10 @@ _EVALUATOR = (
     "false), and may have reason and detections."
 )
 Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=_EVALUATOR)]
+EvaluatorOfRecipe = Annotated[
+    str | None,
+    Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the recipe's.)"),
+]
 OptionalEvaluator = Annotated[
     str | None,
     Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the benchmark's own.)"),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Option
 
+from forejudge.cli.drawing import RecipeName
+from forejudge.cli.dry_run import DryRun, end
 from forejudge.errors import InvalidRequest
-from forejudge.files import write_text
+from forejudge.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from forejudge.evaluation.metadata import PromptMetadata
@@ -25,22 +27,29 @@ _OPEN_SPLITS: tuple[Literal["training", "validation"], ...] = ("training", "vali
 @group.command()
 def geneval(
     objects: Annotated[Path, Option(metavar="FILE", help="A text file with a class name a line.")],
-    count: Count,
     out: Out,
+    count: Annotated[int | None, Option(help="How many prompts (default: the recipe's).")] = None,
+    recipe: RecipeName = None,
     exclude: Annotated[
         list[Path] | None,
         Option(metavar="FILE", help="Prompts that must not come, as text or .jsonl. May be given several times."),
     ] = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
 ) -> None:
     """Prompts of GenEval's six tasks over your objects, none twice."""
     from forejudge.evaluation.geneval_prompts import sample_prompts
     from forejudge.evaluation.prompts_file import read_lines, read_prompts
+    from forejudge.training.known_recipes import known_recipe
 
+    if count is None:
+        if recipe is None:
+            raise InvalidRequest("--count is missing: name one, or a --recipe that has one")
+        count = known_recipe(recipe).prompts
     _check(count, out)
     names = list(read_lines(objects, "class name").values())
     excluded = [line.prompt for path in exclude or [] for line in read_prompts(path)]
-    _write(sample_prompts(names, count, seed, excluded), out)
+    _write(sample_prompts(names, count, seed, excluded), out, dry_run)
 
 
 @group.command()
@@ -69,9 +78,15 @@ def _known(split: str) -> Literal["training", "validation"]:
     raise InvalidRequest(f"--split {split!r} is unknown: expected {' or '.join(_OPEN_SPLITS)}")
 
 
-def _write(prompts: list["PromptMetadata"], out: Path) -> None:
+def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) -> None:
     from forejudge.evaluation.metadata import TASKS
 
-    write_text(out, "".join(f"{metadata.to_line()}\n" for metadata in prompts))
+    if dry_run:
+        check_writable(out.parent)
+    else:
+        write_text(out, "".join(f"{metadata.to_line()}\n" for metadata in prompts))
     counts = Counter(metadata.tag for metadata in prompts)
-    typer.echo(f"{len(prompts)} prompts written to {out}: {', '.join(f'{counts[tag]} {tag}' for tag in TASKS)}")
+    told = ", ".join(f"{counts[tag]} {tag}" for tag in TASKS)
+    typer.echo(f"{len(prompts)} prompts {'for' if dry_run else 'written to'} {out}: {told}")
+    if dry_run:
+        end()

@@ -1,30 +1,35 @@
 """`forejudge train`: the two stages that make a verifier."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer import Option
 
+from forejudge.cli.dry_run import DryRun, show_plan, show_work
 from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import waiting
-from forejudge.errors import InvalidRequest
+from forejudge.files import check_writable
 
 if TYPE_CHECKING:
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.progress import Report
     from forejudge.training.recipe import TrainingRecipe
+    from forejudge.training.work import Work
 
 AnyRecipe = TypeVar("AnyRecipe", bound="TrainingRecipe")
 
 group = typer.Typer(help="Train a verifier for a generator: align its connector, then teach it yes and no.")
 
-Generator = Annotated[str, Option(help="The generator that drew the candidates: a known one, a folder or a hub id.")]
+Generator = Annotated[
+    str | None,
+    Option(help="What drew the candidates: a known generator, a folder or a hub id (default: the recipe's)."),
+]
 Validation = Annotated[Path, Option(help="The same of held-out prompts: the best checkpoint is chosen by them.")]
 Out = Annotated[Path, Option(help="The folder of the run and its result; a stopped run goes on.")]
-RecipeName = Annotated[str, Option("--recipe", help="A known recipe: miniature or sana-sprint-1.6b.")]
+RecipeName = Annotated[str, Option("--recipe", help="A known recipe, such as sana-sprint-1.6b.")]
 Changes = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Change a field of the recipe, such as steps=500; repeatable."),
@@ -39,20 +44,29 @@ def align(
     captions: Annotated[Path, Option(help="Captioned candidates, a folder of `forejudge caption`.")],
     validation: Validation,
     out: Out,
-    generator: Generator = "miniature",
+    generator: Generator = None,
     recipe: RecipeName = "miniature",
     reads: Reads = None,
     changes: Changes = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    dry_run: DryRun = False,
 ) -> None:
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
     from forejudge.device import is_first_process
     from forejudge.training.align import align as run_alignment
-    from forejudge.training.recipe import ALIGN_RECIPES
+    from forejudge.training.known_recipes import known_recipe
+    from forejudge.training.training_work import alignment_work, check_inputs
 
-    chosen = _recipe(ALIGN_RECIPES, recipe, reads, changes)
-    with _at_work(generator, device, dtype) as (loaded, show):
+    known = known_recipe(recipe)
+    chosen, drawn_by = _changed(known.align, reads, changes), generator or known.generator
+    check_inputs(chosen, [captions, validation])
+    if dry_run:
+        with _measuring(drawn_by, device, dtype, out) as loaded:
+            work = alignment_work(chosen, loaded, captions, validation, out)
+        paths = {"generator": drawn_by, "captions": captions, "validation": validation, "out": out}
+        return _show(chosen, work, paths, loaded)
+    with _at_work(drawn_by, device, dtype) as (loaded, show):
         run_alignment(chosen, loaded, captions, validation, out, show)
     if is_first_process():
         typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
@@ -66,50 +80,79 @@ def verify(
     aligned: Annotated[
         Path | None, Option(help="What stage 1 left (default: a new connector, without alignment).")
     ] = None,
-    generator: Generator = "miniature",
+    generator: Generator = None,
     recipe: RecipeName = "miniature",
     reads: Reads = None,
     changes: Changes = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    dry_run: DryRun = False,
 ) -> None:
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
     from forejudge.device import is_first_process
-    from forejudge.training.recipe import VERIFY_RECIPES
+    from forejudge.training.known_recipes import known_recipe
+    from forejudge.training.training_work import check_inputs, verification_work
     from forejudge.training.verify import verify as run_verification
 
-    chosen = _recipe(VERIFY_RECIPES, recipe, reads, changes)
-    with _at_work(generator, device, dtype) as (loaded, progress):
+    known = known_recipe(recipe)
+    chosen, drawn_by = _changed(known.verify, reads, changes), generator or known.generator
+    check_inputs(chosen, [labels, validation], aligned)
+    if dry_run:
+        with _measuring(drawn_by, device, dtype, out) as loaded:
+            work = verification_work(chosen, loaded, labels, validation, out, aligned)
+        paths = {"generator": drawn_by, "labels": labels, "validation": validation, "aligned": aligned, "out": out}
+        return _show(chosen, work, paths, loaded)
+    with _at_work(drawn_by, device, dtype) as (loaded, progress):
         run_verification(chosen, loaded, labels, validation, out, progress, aligned)
     if is_first_process():
         show(out)
-        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator} --verifier {out}")
+        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {drawn_by} --verifier {out}")
 
 
-def _recipe(known: Mapping[str, AnyRecipe], name: str, reads: str | None, changes: list[str] | None) -> AnyRecipe:
-    """Raises InvalidRequest for an unknown recipe or change."""
+def _changed(known: AnyRecipe, reads: str | None, changes: list[str] | None) -> AnyRecipe:
+    """Raises InvalidRequest for a change that cannot be."""
     from forejudge.training.recipe import changed
 
-    if name not in known:
-        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(known)}")
-    return changed(known[name], [*([f"reads={reads}"] if reads else []), *(changes or [])])
+    return changed(known, [*([f"reads={reads}"] if reads else []), *(changes or [])])
+
+
+@contextmanager
+def _measuring(generator: str, device: str | None, dtype: str, out: Path) -> "Iterator[LoadedGenerator]":
+    """The generator, loaded, once it is known that results can be written."""
+    check_writable(out)
+    with waiting("measuring"):
+        yield _loaded(generator, device, dtype)
+
+
+def _show(recipe: "TrainingRecipe", work: "Work", paths: dict[str, Any], generator: "LoadedGenerator") -> None:
+    from forejudge.device import is_first_process
+
+    if is_first_process():
+        show_plan(recipe, paths)
+        show_work(work, paths["out"], str(generator.device))
 
 
 @contextmanager
 def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[LoadedGenerator, Report]]":
     """The generator, loaded, and who shows progress. Ctrl-C says how to go on."""
     from forejudge.cli.stage_progress import StageProgress
-    from forejudge.device import is_first_process, resolve_device, resolve_dtype
-    from forejudge.generators import load_generator
 
     with waiting("loading"):
-        where = resolve_device(device)
-        loaded = load_generator(generator, where, resolve_dtype(dtype, where))
-    if is_first_process():
-        tell_licences(loaded.sources)
+        loaded = _loaded(generator, device, dtype)
     try:
         with StageProgress() as progress:
             yield loaded, progress.show
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
+
+
+def _loaded(generator: str, device: str | None, dtype: str) -> "LoadedGenerator":
+    from forejudge.device import is_first_process, resolve_device, resolve_dtype
+    from forejudge.generators import load_generator
+
+    where = resolve_device(device)
+    loaded = load_generator(generator, where, resolve_dtype(dtype, where))
+    if is_first_process():
+        tell_licences(loaded.sources)
+    return loaded

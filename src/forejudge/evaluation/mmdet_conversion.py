@@ -4,7 +4,6 @@ All sizes are read off the tensors.
 """
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import Mask2FormerConfig, SwinConfig
 
-from forejudge.checkpoint import load_library_model, named_file, weights_digest
+from forejudge.checkpoint import load_library_model, named_file, read_pickle, weights_digest
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.coco import CLASS_NAMES
 from forejudge.evaluation.mask2former import ORIGIN_FILE, Mask2Former, Origin, check_classes
@@ -52,16 +51,7 @@ def read_state(source: Path) -> dict[str, Tensor]:
     """
     if not source.is_file():
         raise CheckpointError(f"{source} is missing: expected mmdetection's weights, a .pth file")
-    try:
-        with named_file(source):
-            content = torch.load(source, map_location="cpu", weights_only=True)
-    except CheckpointError as error:
-        if not isinstance(error.__cause__, pickle.UnpicklingError):
-            raise
-        raise CheckpointError(
-            f"{source} asks for code to be run, or is no such file: where you trust it, save its state_dict alone "
-            'with torch.save({"state_dict": ...}) and convert that'
-        ) from None
+    content = read_pickle(source)
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {spelled_by_2x(name): value for name, value in state.items() if not is_ignored(name)}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, quiet_libraries
+from forejudge.checkpoint import PICKLED_WEIGHTS, load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError
 from forejudge.generators.offload import is_text_encoder
 from forejudge.generators.spec import GeneratorSpec, SchedulerSpec
@@ -20,7 +20,8 @@ _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
 _SECOND_COPIES = ("*.fp16*", "*.bf16*")  # of the same weights, rounded
 _TRANSFORMER = "transformer"
-_TRANSFORMER_FILES = (f"{_TRANSFORMER}/*.json", f"{_TRANSFORMER}/*.safetensors", "config.json", "diffusion_pytorch_*")
+_WEIGHTS = ("diffusion_pytorch_*.json", "diffusion_pytorch_*.safetensors")
+_TRANSFORMER_FILES = (f"{_TRANSFORMER}/*.json", f"{_TRANSFORMER}/*.safetensors", "config.json", *_WEIGHTS, "README.md")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PipelineIndex:
         folders = {part: folder / part for part in self.parts}
         sources = [self.source]
         if spec.transformer:
-            sources.append(fetch(spec.transformer, (*_TRANSFORMER_FILES, "README.md"), _SECOND_COPIES))
+            sources.append(_fetched_transformer(spec.transformer))
             folders[_TRANSFORMER] = _transformer_in(sources[1].folder)
         devices = {part: _CPU if offload and is_text_encoder(part) else device for part in folders}
         parts = {part: self._load_part(part, folder, devices[part], dtype) for part, folder in folders.items()}
@@ -97,6 +98,14 @@ class PipelineIndex:
             kind: type = getattr(importlib.import_module(library), class_name)
             assert isinstance(kind, type), f"{class_name} is no class"
         return kind
+
+
+def _fetched_transformer(name: str) -> Source:
+    """A transformer's own repository; weights that are pickled only where there are no others."""
+    source = fetch(name, _TRANSFORMER_FILES, _SECOND_COPIES)
+    if not any(_transformer_in(source.folder).glob("*.safetensors")):
+        fetch(str(source), (PICKLED_WEIGHTS, f"{_TRANSFORMER}/{PICKLED_WEIGHTS}"))
+    return source
 
 
 def _transformer_in(folder: Path) -> Path:

@@ -81,6 +81,15 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             description="SANA-Sprint with 0.6 billion parameters, 1024 px",
         ),
         GeneratorSpec(
+            name="pixart-dmd",
+            pipeline="PixArt-alpha/PixArt-XL-2-512x512",
+            transformer="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512",
+            scheduler=SchedulerSpec(class_name="DDPMScheduler", config={"clip_sample": False}),
+            options={"start_timestep": 400},
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            description="PixArt-Alpha-DMD with 0.6 billion parameters, 512 px, one step",
+        ),
+        GeneratorSpec(
             name="flux-schnell",
             pipeline="black-forest-labs/FLUX.1-schnell",
             sampling=Sampling(steps=4),

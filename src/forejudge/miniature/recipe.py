@@ -8,7 +8,8 @@ from forejudge.checkpoint import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 from forejudge.miniature.training_loop import TrainingSettings
-from forejudge.training.recipe import ALIGN_RECIPES, VERIFY_RECIPES, AlignRecipe, VerifyRecipe
+from forejudge.training.known_recipes import RECIPES
+from forejudge.training.recipe import AlignRecipe, VerifyRecipe
 
 
 class _Recipe(BaseModel):
@@ -73,8 +74,8 @@ class VerifierPartRecipe(_Recipe):
     captioned_candidates_each: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
     baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
-    align: AlignRecipe = ALIGN_RECIPES["miniature"]
-    verify: VerifyRecipe = VERIFY_RECIPES["miniature"]
+    align: AlignRecipe = RECIPES["miniature"].align
+    verify: VerifyRecipe = RECIPES["miniature"].verify
 
 
 class Recipe(_Recipe):
@@ -134,7 +135,7 @@ def shrunken() -> Recipe:
             captioned_candidates_each=2,
             recorded=("hidden:2", "clip"),
             baselines={"clip": "clip"},
-            align=ALIGN_RECIPES["miniature"].model_copy(update=few),
-            verify=VERIFY_RECIPES["miniature"].model_copy(update=few),
+            align=RECIPES["miniature"].align.model_copy(update=few),
+            verify=RECIPES["miniature"].verify.model_copy(update=few),
         ),
     )

@@ -1,6 +1,7 @@
 """Stage 1, alignment: the connector learns to make the language model say a picture's caption (paper, "Training")."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -9,15 +10,15 @@ from torch import Tensor
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
 from forejudge.training.batches import IGNORED, CaptionBatches, Rows
-from forejudge.training.data import DrawnRows, check_held_out, state_statistics
-from forejudge.training.models import new_trainee, set_statistics
+from forejudge.training.data import TrainingData, state_statistics
+from forejudge.training.models import Trainee, new_trainee, set_statistics
 from forejudge.training.output import Output
 from forejudge.training.recipe import AlignRecipe
 from forejudge.training.stages import Alignment
 from forejudge.training.trainer import TrainingRun
 from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.question import Question
-from forejudge.verifiers.reading import reading_named
+from forejudge.verifiers.reading import Reading, reading_named
 
 _COLUMN = {"new": "caption", "original": "prompt"}
 
@@ -30,11 +31,28 @@ def align(
     Both folders come from `forejudge caption`. A stopped run goes on; a finished one is left as it is. Raises
     InvalidRequest where `out` holds another recipe's run.
     """
-    training, held_out = DrawnRows.of(captions, generator), DrawnRows.of(validation, generator)
-    output = Output(out, generator)
-    check_held_out(training, held_out)
-    if output.begin(recipe, {"training": training.folder.digest, "validation": held_out.folder.digest}):
+    data, output = TrainingData.of(captions, validation, generator), Output(out, generator)
+    if output.begin(recipe, data.digests):
         return
+    stage = prepared_alignment(recipe, generator, data)
+    if stage.run.train(out, generator.device, report):
+        config = VerifierConfig.of(generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size)
+        trainee = stage.trainee
+        output.write(LanguageModelVerifier(str(out), config, trainee.model, trainee.tokenizer, stage.reading), recipe)
+
+
+@dataclass(frozen=True)
+class PreparedAlignment:
+    """Everything that stands ready before the first step."""
+
+    run: TrainingRun
+    trainee: Trainee
+    reading: Reading
+
+
+def prepared_alignment(recipe: AlignRecipe, generator: Generator, data: TrainingData) -> PreparedAlignment:
+    """Models loaded, statistics taken; nothing is written."""
+    training, held_out = data.training, data.held_out
     reading = reading_named(recipe.reads, recipe.vision_tower)
     reading.to(generator.device, generator.dtype)
     trainee = new_trainee(recipe, reading, generator)
@@ -52,9 +70,7 @@ def align(
         validation=Rows(range(len(held_out)), said_held_out),
         loss=caption_loss,
     )
-    if run.train(out, generator.device, report):
-        config = VerifierConfig.of(generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size)
-        output.write(LanguageModelVerifier(str(out), config, trainee.model, trainee.tokenizer, reading), recipe)
+    return PreparedAlignment(run, trainee, reading)
 
 
 def caption_loss(outputs: Mapping[str, Tensor], labels_NL: Tensor) -> Tensor:

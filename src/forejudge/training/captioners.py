@@ -57,12 +57,17 @@ def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Capti
 
     Raises InvalidRequest for an unknown name, CheckpointError for a model that cannot be loaded.
     """
+    check_captioner(name)
     if name in OWN_CAPTIONERS:
         captioner: Captioner = resolve_name(OWN_CAPTIONERS[name])()
         return captioner
-    if not Path(name).is_dir() and name.count("/") != 1:
+    return ImageTextToTextCaptioner.from_pretrained(name, device, dtype)
+
+
+def check_captioner(name: str) -> None:
+    """Raises InvalidRequest for a name that stands for no captioner; no model is looked for."""
+    if name not in OWN_CAPTIONERS and not Path(name).is_dir() and name.count("/") != 1:
         raise InvalidRequest(
             f"unknown captioner {name!r}: expected a folder, a hub id such as google/gemma-3-4b-it, or one of "
             f"{', '.join(OWN_CAPTIONERS)}"
         )
-    return ImageTextToTextCaptioner.from_pretrained(name, device, dtype)

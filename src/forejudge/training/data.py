@@ -76,6 +76,26 @@ class DrawnRows:
         return self.folder.table()
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a stage learns from, and the held-out rows by which its best checkpoint is chosen."""
+
+    training: DrawnRows
+    held_out: DrawnRows
+
+    @classmethod
+    def of(cls, training: Path, validation: Path, generator: Generator) -> "TrainingData":
+        """Raises as `DrawnRows.of`, and InvalidRequest where a run would be judged by what it is trained on."""
+        data = cls(DrawnRows.of(training, generator), DrawnRows.of(validation, generator))
+        check_held_out(data.training, data.held_out)
+        return data
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """What tells both from any other."""
+        return {"training": self.training.folder.digest, "validation": self.held_out.folder.digest}
+
+
 def state_statistics(states: States, count: int, seed: int, most: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel, over `most` of `count` rows at random: (D,) each."""
     order: Sequence[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -4,17 +4,22 @@ import shutil
 from pathlib import Path
 
 from forejudge.errors import OutputError
+from forejudge.files import existing_part
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int, what: str) -> None:
     """Raises OutputError where fewer than `needed` bytes are free on the disk of a folder, which may be yet to come."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     if needed > free:
         raise OutputError(
-            f"{folder}: the states to be recorded take {in_words(needed)} and {in_words(free)} are free: "
-            "make room, choose another --out, or draw fewer candidates"
+            f"{folder}: {what} take {in_words(needed)} and {in_words(free)} are free: make room, choose another --out, "
+            "or store less of them"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """On the disk of a folder, which may be yet to come."""
+    return shutil.disk_usage(existing_part(folder)).free
 
 
 def in_words(size: int) -> str:

@@ -24,6 +24,8 @@ from forejudge.training.states import half
 from forejudge.types import IMAGE
 from forejudge.verifiers.reading import Reading
 
+RECORDED = "the states to be recorded"
+
 
 class Observer(Protocol):
     """Whoever says something of every picture: an evaluator, a captioner. Called once for each block."""
@@ -82,6 +84,10 @@ class CandidateDrawing:
         (one,) = first.draw(self.generator, [reading.stage for reading in self.readings], batch_size=1)
         return self.settings.rows * sum(half(reading.tokens(one)).nbytes for reading in self.readings)
 
+    def bytes_of(self, rows: int) -> int:
+        """What the states of so many rows take on disk. Raises as `recorded_bytes`."""
+        return self.recorded_bytes * rows // self.settings.rows
+
     def run(self, folder: RowFolder, shard: Shard, report: Report) -> None:
         """Draw the shard's blocks that are not in the folder yet.
 
@@ -92,10 +98,10 @@ class CandidateDrawing:
         """
         folder.refuse_others(self.settings)
         mine = list(shard.of(self.settings.blocks))
-        left = [block for block in mine if not folder.has(block)]
+        left = self._left(folder, shard)
         self._check_prompts([group.line for block in left for group in self._groups_in(block)])
         total, wanted = self._rows_in(mine), self._rows_in(left)
-        check_room(folder.folder, self.recorded_bytes * wanted // self.settings.rows)
+        check_room(folder.folder, self.bytes_of(wanted), RECORDED)
         folder.begin(self.settings)
         stopwatch, drawn = Stopwatch(folder.folder.name, total - wanted, total), 0
         with held_alone(folder.folder / "rows" / f".{shard.number}-of-{shard.count}.lock"):
@@ -103,6 +109,14 @@ class CandidateDrawing:
                 folder.write(block, *self._draw(block))
                 drawn += self._rows_in([block])
                 report(stopwatch.at(total - wanted + drawn, f"{drawn / stopwatch.seconds:.1f} images/s"))
+
+    def rows_left(self, folder: RowFolder, shard: Shard) -> int:
+        """Rows of the shard's blocks that are not in the folder yet. Raises as `run` for a folder of other settings."""
+        folder.refuse_others(self.settings)
+        return self._rows_in(self._left(folder, shard))
+
+    def _left(self, folder: RowFolder, shard: Shard) -> list[int]:
+        return [block for block in shard.of(self.settings.blocks) if not folder.has(block)]
 
     def _check_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""

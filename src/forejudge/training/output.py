@@ -33,24 +33,30 @@ class Output:
 
         Raises InvalidRequest where the folder holds a run of another recipe or on other data, naming both values.
         """
-        self._keep(RECIPE_FILE, published(recipe).model_dump(mode="json"))
-        self._keep(INPUTS_FILE, {"generator": self.generator.fingerprint, **trained_on})
+        self.check(recipe, trained_on)
+        for name, present in self._kept(recipe, trained_on).items():
+            write_shared_text(self.folder / name, json.dumps(present, indent=2) + "\n")
         is_finished = (self.folder / CARD_FILE).exists()
         if is_finished:
             self._drop_checkpoints()  # of a run that was killed just before it did
         return is_finished
 
-    def _keep(self, name: str, present: Mapping[str, Any]) -> None:
-        path = self.folder / name
-        with named_file(path):
-            begun_with = json.loads(path.read_text()) if path.exists() else present
-        for field in [*present, *begun_with]:
-            if begun_with.get(field) != present.get(field):
-                raise InvalidRequest(
-                    f"{self.folder} was begun with {field} = {begun_with.get(field)}, this run has "
-                    f"{present.get(field)}: choose another --out, or the same to go on with it"
-                )
-        write_shared_text(path, json.dumps(present, indent=2) + "\n")
+    def check(self, recipe: TrainingRecipe, trained_on: Mapping[str, str | None]) -> None:
+        """Raises as `begin`, and leaves nothing in the folder."""
+        for name, present in self._kept(recipe, trained_on).items():
+            path = self.folder / name
+            with named_file(path):
+                begun_with = json.loads(path.read_text()) if path.exists() else present
+            for field in [*present, *begun_with]:
+                if begun_with.get(field) != present.get(field):
+                    raise InvalidRequest(
+                        f"{self.folder} was begun with {field} = {begun_with.get(field)}, this run has "
+                        f"{present.get(field)}: choose another --out, or the same to go on with it"
+                    )
+
+    def _kept(self, recipe: TrainingRecipe, trained_on: Mapping[str, str | None]) -> dict[str, Mapping[str, Any]]:
+        inputs = {"generator": self.generator.fingerprint, **trained_on}
+        return {RECIPE_FILE: published(recipe).model_dump(mode="json"), INPUTS_FILE: inputs}
 
     @staticmethod
     def dtype(recipe: TrainingRecipe) -> torch.dtype:

@@ -1,7 +1,7 @@
-"""What a training run is: a typed recipe, some known ones by name, and fields changed from outside."""
+"""What a step of the training is: a typed recipe, and fields changed from outside."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from forejudge.verifiers.reading import ReadingName
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
 Chosen = TypeVar("Chosen", bound="TrainingRecipe")
+Drawn = TypeVar("Drawn", bound="DrawingRecipe")
 
 
 class _Settings(BaseModel):
@@ -89,56 +90,43 @@ class VerifyRecipe(TrainingRecipe):
     training_rows: PositiveInt | None = None
 
 
+class DrawingRecipe(_Settings):
+    """What is drawn of every prompt, and what is kept of it: `record` is spelled as in `--record`."""
+
+    generator: str
+    candidates: PositiveInt
+    record: str | None = None
+
+
+class LabelRecipe(DrawingRecipe):
+    """Candidates that an evaluator judges."""
+
+    candidates: PositiveInt = 20
+    evaluator: str
+
+
+class CaptionRecipe(DrawingRecipe):
+    """Candidates that a captioner describes."""
+
+    candidates: PositiveInt = 1
+    captioner: str
+
+
+def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, Any]) -> Drawn:
+    """A known recipe with options in the place of its fields; None leaves a field as it is. No value is checked.
+
+    Raises InvalidRequest for a field that neither has.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    fields = (known.model_dump() if known else {}) | given
+    for name, field in kind.model_fields.items():
+        if field.is_required() and name not in fields:
+            raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
+    return kind.model_construct(**fields)
+
+
 MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
 MINIATURE_INSTRUCTION = "<image> what does this show?"
-
-_MINIATURE = {
-    "reads": "hidden:12",
-    "language_model": "miniature",
-    "batch_size": 64,
-    "spatial_merge_size": 2,
-    "adam_beta2": 0.99,
-    "precision": "bfloat16",
-    "stored_in": "float16",
-}
-_SANA_SPRINT = {
-    "reads": "hidden:8",
-    "language_model": "Qwen/Qwen2.5-0.5B-Instruct",
-    "precision": "bfloat16",
-    "gradient_checkpointing": True,
-}
-
-# The sizes of SANA-Sprint's stages are LLaVA's, whose recipe the paper follows; it does not state its own.
-ALIGN_RECIPES: dict[str, AlignRecipe] = {
-    "miniature": AlignRecipe(
-        **_MINIATURE,
-        instruction=MINIATURE_INSTRUCTION,
-        steps=400,
-        learning_rate=4e-3,
-        warmup_steps=20,
-        evaluate_every=200,
-    ),
-    "sana-sprint-1.6b": AlignRecipe(
-        **_SANA_SPRINT,
-        instruction="<image> Describe this image.",
-        steps=2200,
-        batch_size=256,
-        accumulated_batches=8,
-        learning_rate=1e-3,
-        warmup_steps=66,
-        evaluate_every=200,
-    ),
-}
-VERIFY_RECIPES: dict[str, VerifyRecipe] = {
-    "miniature": VerifyRecipe(
-        **_MINIATURE, question=MINIATURE_QUESTION, steps=2800, learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.05,
-        evaluate_every=400,
-    ),
-    "sana-sprint-1.6b": VerifyRecipe(
-        **_SANA_SPRINT, steps=920, batch_size=128, accumulated_batches=8, learning_rate=2e-5, warmup_steps=28,
-        evaluate_every=100,
-    ),
-}  # fmt: skip
 
 
 def changed(recipe: Chosen, changes: Sequence[str]) -> Chosen:

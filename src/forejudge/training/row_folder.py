@@ -131,16 +131,20 @@ class RowFolder:
         """Whether every block is there."""
         return not self.missing
 
-    def table(self) -> pa.Table:
-        """All rows, in the order of prompts and candidates.
-
-        Raises CheckpointError while blocks are missing, or for one that cannot be read.
-        """
+    def check_complete(self) -> None:
+        """Raises CheckpointError while blocks are missing."""
         if missing := len(self.missing):
             raise CheckpointError(
                 f"{self.folder} is not complete, {missing} of its {self.settings.blocks} blocks are missing: "
                 "the same command goes on with it"
             )
+
+    def table(self) -> pa.Table:
+        """All rows, in the order of prompts and candidates.
+
+        Raises CheckpointError while blocks are missing, or for one that cannot be read.
+        """
+        self.check_complete()
         blocks = [self._rows(block) for block in range(self.settings.blocks)]
         # Where a column is empty in one block, its type is that of the others.
         return pa.concat_tables(blocks, promote_options="default")

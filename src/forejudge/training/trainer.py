@@ -28,6 +28,7 @@ from forejudge.device import is_first_process
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.files import held_alone
 from forejudge.progress import Report
+from forejudge.training.batch_times import BatchTimes
 from forejudge.training.batches import IGNORED, Rows, collated
 from forejudge.training.checkpoints import best_weights, ended_with, newest_checkpoint
 from forejudge.training.metrics_log import METRICS_FILE, MetricsLog
@@ -64,7 +65,7 @@ class TrainingRun:
         """
         with held_alone(folder / CHECKPOINTS / "lock") if is_first_process() else nullcontext(), quiet_libraries():
             newest = newest_checkpoint(folder / CHECKPOINTS)
-            trainer = self._trainer(folder, device, report)
+            trainer = self._trainer(folder, device, self._callbacks(folder, report))
             if newest is not None and ended_with(newest):  # the trainer would take another step
                 self.module.load_state_dict(load_file(best_weights(newest)))
             else:
@@ -73,13 +74,28 @@ class TrainingRun:
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
         return is_first_process()
 
-    def _trainer(self, folder: Path, device: torch.device, report: Report) -> Trainer:
+    def time_batches(self, folder: Path, device: torch.device, count: int) -> float:
+        """Seconds that one process takes to learn from a batch: of `count` real ones, after one that is not counted.
+
+        Its optimiser takes a step after each. Neither evaluates nor stores; `module` is not as it was.
+        """
+        times = BatchTimes()
+        only: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "no")
+        changes = {"max_steps": count + 1, "gradient_accumulation_steps": 1, "load_best_model_at_end": False, **only}
+        with quiet_libraries():
+            self._trainer(folder, device, [times], **changes, report_to=[]).train()
+        return times.mean
+
+    def _callbacks(self, folder: Path, report: Report) -> list[TrainerCallback]:
         callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.part, report)]
         if self.recipe.patience is not None:
             callbacks.append(EarlyStoppingCallback(self.recipe.patience))
+        return callbacks
+
+    def _trainer(self, folder: Path, device: torch.device, callbacks: list[TrainerCallback], **changes: Any) -> Trainer:
         trainer = Trainer(
             model=self.module,
-            args=self._arguments(folder, device),
+            args=TrainingArguments(**{**self._arguments(folder, device), **changes}),
             train_dataset=self.training,
             eval_dataset=self.validation,
             data_collator=collated,
@@ -90,7 +106,7 @@ class TrainingRun:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def _arguments(self, folder: Path, device: torch.device) -> TrainingArguments:
+    def _arguments(self, folder: Path, device: torch.device) -> dict[str, Any]:
         recipe = self.recipe
         if recipe.precision == "float16" and device.type == "cpu":
             raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
@@ -99,11 +115,11 @@ class TrainingRun:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
         every: dict[str, Any] = {"eval": recipe.evaluate_every, "save": recipe.evaluate_every, "logging": _LOGGED_EVERY}
         schedule = {f"{what}_strategy": "steps" for what in every} | {f"{w}_steps": n for w, n in every.items()}
-        return TrainingArguments(
+        return dict(
             output_dir=str(folder / CHECKPOINTS),
             max_steps=recipe.steps,
-            per_device_train_batch_size=self._share(recipe),
-            per_device_eval_batch_size=self._share(recipe),
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=self.batch_size,
             gradient_accumulation_steps=recipe.accumulated_batches,
             learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
@@ -131,9 +147,10 @@ class TrainingRun:
             **schedule,
         )
 
-    @staticmethod
-    def _share(recipe: TrainingRecipe) -> int:
+    @property
+    def batch_size(self) -> int:
         """Candidates in one batch of one process. Raises InvalidRequest where a step does not divide evenly."""
+        recipe = self.recipe
         parts = _processes() * recipe.accumulated_batches
         if recipe.batch_size % parts:
             raise InvalidRequest(

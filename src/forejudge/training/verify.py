@@ -1,6 +1,7 @@
 """Stage 2: connector and language model learn from labelled candidates to answer yes or no (paper, "Training")."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
-from forejudge.training.data import DrawnRows, check_held_out, share_of_training_prompts, state_statistics
+from forejudge.training.data import TrainingData, share_of_training_prompts, state_statistics
 from forejudge.training.labelled_rows import LabelledRows
 from forejudge.training.models import Trainee, aligned_trainee, digest_of, new_trainee, set_statistics, with_head
 from forejudge.training.output import Output
@@ -36,27 +37,43 @@ def verify(
     Both folders come from `forejudge label`; without `aligned` the connector starts anew. A stopped run goes on; a
     finished one is left as it is. Raises InvalidRequest where `out` holds another recipe's run.
     """
-    rows, rows_held_out = DrawnRows.of(labels, generator), DrawnRows.of(validation, generator)
-    check_held_out(rows, rows_held_out)
-    output = Output(out, generator)
-    trained_on = {"training": rows.folder.digest, "validation": rows_held_out.folder.digest}
-    if output.begin(recipe, {**trained_on, "aligned": digest_of(aligned)}):
+    data, output = TrainingData.of(labels, validation, generator), Output(out, generator)
+    if output.begin(recipe, {**data.digests, "aligned": digest_of(aligned)}):
         return
+    stage = prepared_verification(recipe, generator, data, aligned)
+    if stage.run.train(out, generator.device, report):
+        share = share_of_training_prompts(data.training, data.held_out)
+        _write(recipe, stage, output, {"share of these with a training prompt": share})
+
+
+@dataclass(frozen=True)
+class PreparedVerification:
+    """Everything that stands ready before the first step."""
+
+    run: TrainingRun
+    trainee: Trainee
+    reading: Reading
+    held_out: LabelledRows
+
+
+def prepared_verification(
+    recipe: VerifyRecipe, generator: Generator, data: TrainingData, aligned: Path | None
+) -> PreparedVerification:
+    """Models loaded, statistics taken; nothing is written."""
     reading = reading_named(recipe.reads, recipe.vision_tower)
     reading.to(generator.device, generator.dtype)
     trainee = aligned_trainee(aligned, recipe, generator) if aligned else new_trainee(recipe, reading, generator)
     question = Question(recipe.question, trainee.tokenizer)
-    training = LabelledRows.of(rows, generator, reading, question)
-    held_out = LabelledRows.of(rows_held_out, generator, reading, question)
+    training = LabelledRows.of(data.training, generator, reading, question)
+    held_out = LabelledRows.of(data.held_out, generator, reading, question)
     held_out.check_pairs()
     if aligned is None:
         states = training.batches.states
         statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
         set_statistics(trainee, statistics)
-    stage = _stage(recipe, trainee, question, generator.device)
     run = TrainingRun(
         part="verify",
-        module=stage,
+        module=_stage(recipe, trainee, question, generator.device),
         recipe=recipe,
         training=training.first(recipe.training_rows),
         validation=held_out.first(),
@@ -64,9 +81,7 @@ def verify(
         chosen_by="pair_accuracy",
         metrics=lambda answered: _figures(held_out, answered),
     )
-    if run.train(out, generator.device, report):
-        shared = {"share of these with a training prompt": share_of_training_prompts(rows, rows_held_out)}
-        _write(recipe, trainee.merged(), held_out, output, reading, shared)
+    return PreparedVerification(run, trainee, reading, held_out)
 
 
 def _stage(recipe: VerifyRecipe, trainee: Trainee, question: Question, device: torch.device) -> Verification:
@@ -94,15 +109,9 @@ def _figures(held_out: LabelledRows, answered: NDArray[np.float32]) -> dict[str,
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def _write(
-    recipe: VerifyRecipe,
-    trainee: Trainee,
-    held_out: LabelledRows,
-    output: Output,
-    reading: Reading,
-    shared: dict[str, float],
-) -> None:
+def _write(recipe: VerifyRecipe, prepared: PreparedVerification, output: Output, shared: dict[str, float]) -> None:
     """Calibrate what will be loaded: the weights as they are stored, without the trainer's mixed precision."""
+    trainee, held_out = prepared.trainee.merged(), prepared.held_out
     stage = Verification(trainee.model, held_out.batches.question.answer_tokens())
     stage.to(output.dtype(recipe)).float()
     metrics, calibration = held_out.metrics(held_out.answered(stage, output.generator.device))
@@ -114,5 +123,5 @@ def _write(
         has_head=trainee.model.head is not None,
         calibration=calibration,
     )
-    verifier = LanguageModelVerifier(str(output.folder), config, trainee.model, trainee.tokenizer, reading)
+    verifier = LanguageModelVerifier(str(output.folder), config, trainee.model, trainee.tokenizer, prepared.reading)
     output.write(verifier, recipe, metrics.to_json() | shared)

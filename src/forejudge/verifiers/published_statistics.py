@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from forejudge.checkpoint import named_file
+from forejudge.checkpoint import read_pickle
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError
 from forejudge.hub import MODEL_FILES
@@ -74,8 +74,7 @@ def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
 
 
 def _tensor(path: Path) -> Tensor:
-    with named_file(path):
-        found = torch.load(path, map_location="cpu", weights_only=True)
+    found = read_pickle(path)
     if not isinstance(found, Tensor) or found.dtype not in _DTYPE_IN_NAME or not found.isfinite().all():
         raise CheckpointError(f"{path} is no statistic: expected a tensor of finite floating-point numbers")
     return found
