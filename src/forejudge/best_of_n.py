@@ -129,6 +129,8 @@ class BestOfN:
         pace = self._pace(prompt, sampling, limits, top_k)
         drawing = Drawing(self.generator, self.verifier, prompt, sampling, self._encode)
         found = Search(drawing, pace, top_k).run(chosen, on_progress)
+        finishing = found.timings["suffix"] + found.timings["decode"]
+        self.costs.learn(sampling, pace.observed, finishing / len(found.images))
         settings = self._settings(seed if seeds is None else None, image_index, sampling)
         return Result(self._record(prompt, chosen, found, settings), found.images)
 

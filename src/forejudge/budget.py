@@ -80,6 +80,7 @@ class Pace:
         self.limits = limits
         self._largest, self._top_k, self._costs = largest_chunk, top_k, costs
         self._slower = 1.0  # than measured, by the slowest chunk so far
+        self.observed: list[tuple[int, float]] = []  # sizes of chunks, and the seconds they took
         if costs is not None:
             _check_budget(limits, costs)
 
@@ -98,6 +99,7 @@ class Pace:
 
     def observe(self, size: int, seconds: float) -> None:
         """A chunk took so long: slower than expected makes all that follows be expected slower."""
+        self.observed.append((size, seconds))
         if self._costs is not None and size in self._costs.chunk:
             self._slower = max(self._slower, seconds / self._costs.chunk[size])
 
