@@ -70,6 +70,7 @@ def test_searches_teach_what_they_took(generator: ScriptedGenerator) -> None:
     slower = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
     assert slower.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.5})  # the slowest counts; 3 was never measured
     assert slower.finish == 0.25
+    assert slower.least == pytest.approx(0.033), "a slow moment makes no budget too small"
     for _ in range(8):
         model.learn(Sampling(), [(4, 0.013)], finish=0.02)
     quiet_again = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)

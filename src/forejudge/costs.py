@@ -22,7 +22,7 @@ def _times() -> deque[float]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Seconds that each part of a search took the last times; chunks by their size."""
+    """Seconds that each part of a search took the last times; chunks by their size, of which 1 is always there."""
 
     encode: deque[float] = field(default_factory=_times)
     chunk: dict[int, deque[float]] = field(default_factory=dict)
@@ -30,7 +30,10 @@ class _Seen:
 
     @property
     def costs(self) -> Costs:
-        return Costs(max(self.encode), {size: max(times) for size, times in self.chunk.items()}, max(self.finish))
+        slowest = {size: max(times) for size, times in self.chunk.items()}
+        # One slow moment must not make budgets too small that could be kept before.
+        least = min(self.encode) + min(self.chunk[1]) + min(self.finish)
+        return Costs(slowest, max(self.finish), least)
 
     def add_chunk(self, size: int, seconds: float) -> None:
         self.chunk.setdefault(size, _times()).append(seconds)
