@@ -1,5 +1,6 @@
 """The product, on the miniature's own classes: what it promises of pictures, seeds, budgets and records."""
 
+import gc
 import itertools
 import json
 from collections import Counter
@@ -167,6 +168,24 @@ class TestNothingIsDoneTwice:
             best_of_n(PROMPT, n=10, top_k=3)
         assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10, 10, 3, 3]
         assert rows["decoder"] == 3
+
+
+def bytes_held() -> int:
+    """Of all tensors that somebody still holds."""
+    gc.collect()
+    storages = [found.untyped_storage() for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
+
+
+def test_200_prompts_leave_no_more_behind_than_20(load: Callable[..., BestOfN]) -> None:
+    best_of_n = load(batch_size=2)
+    prompts = [f"a photo of a red circle {number:03}" for number in range(200)]  # of as many tokens each
+    for prompt in prompts[:20]:
+        best_of_n(prompt, n=2)
+    before = bytes_held()
+    for prompt in prompts[20:]:
+        best_of_n(prompt, n=2)
+    assert bytes_held() == before
 
 
 class TestSeeds:
