@@ -19,7 +19,7 @@ LONGEST_FILE = 300  # lines
 LEVELS = (
     ("types", "errors"),
     ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal", "files", "progress", "shard"),
-    ("hub",),
+    ("hub", "compiling"),
     ("generators",),
     ("verifiers",),
     ("draw", "result"),

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
+from forejudge.compiling import compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
@@ -38,8 +39,9 @@ class BestOfN:
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
     None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
     verifier reads. The last `prompts_kept` prompts stay encoded, so that one that comes again is not encoded again:
-    after a change of a pipeline's text encoder make a new one. Raises MismatchError when the verifier cannot read the
-    generator.
+    after a change of a pipeline's text encoder make a new one. With `compiled` the generator's blocks are compiled,
+    where torch.compile works; elsewhere a warning says why not. Raises MismatchError when the verifier cannot read
+    the generator.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class BestOfN:
         batch_size: int | None = None,
         judge_step: int = 0,
         prompts_kept: int = 16,
+        compiled: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
@@ -58,6 +61,7 @@ class BestOfN:
         self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
         self.verifier, self.batch_size = verifier.in_step(judge_step), batch_size
         self.warnings = tuple(verifier.check(self.generator))
+        self.compiled = compiled and self._compile()
         self.costs = CostModel(self.generator, self.verifier)
         self._encode = lru_cache(maxsize=prompts_kept)(self.generator.encode_without_padding)
 
@@ -72,6 +76,7 @@ class BestOfN:
         batch_size: int | None = None,
         judge_step: int = 0,
         offload: str | None = None,
+        compiled: bool = False,
     ) -> "BestOfN":
         """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
 
@@ -92,6 +97,7 @@ class BestOfN:
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
             judge_step=judge_step,
+            compiled=compiled,
         )
 
     def __call__(
@@ -134,6 +140,14 @@ class BestOfN:
         settings = self._settings(seed if seeds is None else None, image_index, sampling)
         return Result(self._record(prompt, chosen, found, settings), found.images)
 
+    def _compile(self) -> bool:
+        """Whether it could be done."""
+        if problem := compiler_problem(self.generator.device):
+            self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
+            return False
+        self.generator = self.generator.compiled()
+        return True
+
     def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
         largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
         if limits.budget_ms is None:
@@ -152,6 +166,7 @@ class BestOfN:
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,
+            compiled=self.compiled,
             warnings=self.warnings,
         )
 

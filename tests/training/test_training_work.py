@@ -1,6 +1,7 @@
 """What training amounts to, measured beforehand, beside what it then leaves."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.training.tiny_run import TinyRun, weights
@@ -31,9 +32,9 @@ def test_both_stages_are_measured_and_leave_nothing(tiny_run: TinyRun, verified:
 
 def test_work_grows_with_what_is_learnt(tiny_run: TinyRun, tmp_path: Path) -> None:
     """Twice the steps, twice the operations, evaluations and all; accumulating in other pieces changes none."""
+    variants: list[dict[str, Any]] = [{}, {"steps": 20}, {"accumulated_batches": 4}]
     ten, twenty, in_pieces = (
-        verification(tiny_run, tmp_path, **changes, evaluate_every=5, statistics_rows=1)
-        for changes in ({}, {"steps": 20}, {"accumulated_batches": 4})
+        verification(tiny_run, tmp_path, **changes, evaluate_every=5, statistics_rows=1) for changes in variants
     )
     assert twenty.flops == pytest.approx(2 * ten.flops, rel=0.01)
     assert in_pieces.flops == ten.flops

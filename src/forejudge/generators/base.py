@@ -94,6 +94,13 @@ class Generator(ABC):
         """
         return self.encode(prompt, sampling)
 
+    def compiled(self) -> Self:
+        """The same with its transformer's blocks compiled, or itself where there is nothing to compile.
+
+        Candidates are equal but for rounding. The first ones of a new batch size wait until it is compiled.
+        """
+        return self
+
     @abstractmethod
     def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
         """Candidates that are noise only, one for each seed."""

@@ -78,7 +78,7 @@ class Official(Strategy):
 
     def _drawn(self, seed: int, stage: Stage) -> tuple[Candidates, Tensor]:
         """A candidate that stands at the stage, and the output of the last block that it went through, on the CPU."""
-        generator = self.models.generator
+        generator = self.models.plain or self.models.generator
         blocks = stage.blocks if stage.phase is Phase.PREFIX else generator.architecture.num_blocks
         candidate = generator.start(generator.encode(self.models.prompt, self.models.sampling), (seed,))
         for after in range(1, blocks + 1):

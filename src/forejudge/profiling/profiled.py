@@ -1,12 +1,14 @@
 """Models that stand ready to be measured, with what each of their stages costs on paper."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import nn
 
+from forejudge.compiling import compiler_problem
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
@@ -29,6 +31,13 @@ class Profiled:
     verifiers: Mapping[str, LanguageModelVerifier]
     prompt: str
     sampling: Sampling
+    plain: SanaSprint | None = None  # what `generator` was before it was compiled
+
+    def compiled(self) -> Self:
+        """The same with a compiled generator. Raises InvalidRequest where torch.compile does not work."""
+        if problem := compiler_problem(self.generator.device):
+            raise InvalidRequest(f"torch.compile does not work here ({problem}): leave out --compile")
+        return replace(self, generator=self.generator.compiled(), plain=self.generator)
 
     @cached_property
     def conditioning(self) -> SanaConditioning:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
@@ -122,7 +122,7 @@ def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, A
     for name, field in kind.model_fields.items():
         if field.is_required() and name not in fields:
             raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
-    return kind.model_construct(**fields)
+    return cast(Drawn, kind.model_construct(**fields))
 
 
 MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
