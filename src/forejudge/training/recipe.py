@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
-from forejudge.checkpoint import named_file
 from forejudge.errors import InvalidRequest
+from forejudge.library_calls import named_file
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.question import PICTURE, PUBLISHED_QUESTION, check_question
 from forejudge.verifiers.reading import ReadingName
