@@ -15,12 +15,13 @@ PUBLISHED = [name for name in RECIPES if name != "miniature"]
 
 
 def blocks_of(name: str) -> int:
-    if name == "sana-sprint-1.6b":
-        return int(SANA_SPRINT.generator.transformer["num_layers"])
-    if name == "flux-schnell":
-        with torch.device("meta"):
+    """As its class counts them; of SANA-Sprint 0.6B only the published number is known here."""
+    with torch.device("meta"):
+        if name == "sana-sprint-1.6b":
+            return int(SANA_SPRINT.generator.new_transformer().config.num_layers)
+        if name == "flux-schnell":
             config = FluxTransformer2DModel().config
-        return int(config.num_layers + config.num_single_layers)
+            return int(config.num_layers + config.num_single_layers)
     return PIXART_512["num_layers"] if name == "pixart-dmd" else 28
 
 

@@ -122,7 +122,8 @@ def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, A
     for name, field in kind.model_fields.items():
         if field.is_required() and name not in fields:
             raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
-    return kind.model_construct(**fields)
+    chosen: Drawn = kind.model_construct(**fields)
+    return chosen
 
 
 MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
