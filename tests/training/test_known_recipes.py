@@ -9,7 +9,7 @@ from forejudge.generators import KNOWN_MODELS
 from forejudge.profiling.pixart_work import PIXART_512
 from forejudge.profiling.sana_sprint_sizes import PUBLISHED as SANA_SPRINT
 from forejudge.training.known_recipes import RECIPES, KnownRecipe, known_recipe
-from forejudge.training.recipe import CaptionRecipe, LabelRecipe, with_options
+from forejudge.training.recipe import CaptionRecipe, LabelRecipe
 
 PUBLISHED = [name for name in RECIPES if name != "miniature"]
 
@@ -69,13 +69,13 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_options_go_before_a_recipe(name: str) -> None:
     known = RECIPES[name].label
-    assert with_options(LabelRecipe, known, {"generator": None, "record": None}) == known
-    changed = with_options(LabelRecipe, known, {"generator": "mine", "record": "none", "candidates": 4})
+    assert LabelRecipe.of(known, {"generator": None, "record": None}) == known
+    changed = LabelRecipe.of(known, {"generator": "mine", "record": "none", "candidates": 4})
     assert changed == LabelRecipe(generator="mine", record="none", candidates=4, evaluator="geneval")
 
 
 def test_without_a_recipe_what_has_no_default_is_asked_for() -> None:
     given = {"generator": "miniature", "captioner": "miniature", "candidates": None}
-    assert with_options(CaptionRecipe, None, given).candidates == 1
+    assert CaptionRecipe.of(None, given).candidates == 1
     with pytest.raises(InvalidRequest, match="--captioner is missing: name one, or a --recipe"):
-        with_options(CaptionRecipe, None, {"generator": "miniature", "captioner": None})
+        CaptionRecipe.of(None, {"generator": "miniature", "captioner": None})

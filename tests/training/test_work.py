@@ -66,6 +66,6 @@ def test_only_what_is_left_counts(drawing: CandidateDrawing, tmp_path: Path) -> 
 
 
 def test_a_folder_of_other_settings_is_refused(drawing: CandidateDrawing, tmp_path: Path) -> None:
-    drawing.run(RowFolder(tmp_path), Shard(), report_nothing)
+    RowFolder(tmp_path).begin(drawing.settings)
     with pytest.raises(InvalidRequest, match="was made with candidates = 30, this run has candidates = 2"):
         drawing_work(replace(drawing, candidates=2), RowFolder(tmp_path), Shard())
