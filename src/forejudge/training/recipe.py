@@ -103,11 +103,11 @@ class DrawingRecipe(_Settings):
         Raises InvalidRequest for a field that neither has.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        fields = (known.model_dump() if known else {}) | given
-        for name, field in cls.model_fields.items():
-            if field.is_required() and name not in fields:
-                raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
-        return cls.model_construct(**fields)
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        if known is None and (missing := [name for name in needed if name not in given]):
+            raise InvalidRequest(f"--{missing[0]} is missing: name one, or a --recipe that has one")
+        base = known or cls.model_validate({name: given[name] for name in needed})
+        return base.model_copy(update=given)
 
 
 class LabelRecipe(DrawingRecipe):
