@@ -15,6 +15,7 @@ DOCUMENTS = (
     ROOT / "docs" / "train-a-verifier.md",
     ROOT / "docs" / "evaluate.md",
     ROOT / "docs" / "what-we-found.md",
+    ROOT / "docs" / "profile.md",
     WEIGHTS / "generator" / "README.md",
     WEIGHTS / "verifier" / "README.md",
 )
@@ -249,6 +250,51 @@ def steps(figures: Figures) -> str:
     return f"{tested(figures)}.\n\n" + table(["steps", "overall (micro)", *TASKS.values()], rows)
 
 
+def searches(profile: Figures) -> str:
+    """From the prompt to the picture by each way to pick, and what one more candidate costs."""
+    (*_, most) = ns = [str(n) for n in profile["settings"]["ns"]]
+    rows = [
+        [
+            f"{way['strategy']}, {way['verifier']}",
+            *(f"{way['at'][n]['milliseconds']['median']:.0f}" for n in ns),
+            f"{way['at'][most]['times_floor']:.1f}",
+            f"{way['one_more']['milliseconds']:.1f}",
+            f"{way['one_more']['flops'] / 1e9:.2f}",
+            f"{way['memory']['judging']['8'] / 1e6:.1f}",
+        ]
+        for way in profile["strategies"]
+    ]
+    of_one_more = ["one more: ms", "one more: GFLOP"]
+    header = ["ms with N =", *ns, f"times the floor at {most}", *of_one_more, "MB while 8 are judged"]
+    return f"{profiled(profile)}.\n\n" + table(header, rows)
+
+
+def savings(profile: Figures) -> str:
+    """Of one more candidate and of all memory, beside what the paper reports."""
+    names = ("milliseconds", "flops", "judging_bytes")
+    rows = [
+        [found["of"], found["against"], *(f"{found[name]:.1f}" for name in names)]
+        for found in profile["savings"]
+        if "hidden" in found["of"]
+    ]
+    paper = ["VHS (paper, on its own GPU)", "MLLM w/ CLIP", "63.3", "62.9", "14.5"]
+    header = [
+        "one more with",
+        "against one more with",
+        "time saved, %",
+        "FLOP saved, %",
+        "memory saved, weights included, %",
+    ]
+    return f"{profiled(profile)}.\n\n" + table(header, [*rows, paper])
+
+
+def profiled(profile: Figures) -> str:
+    """What was measured, and where."""
+    settings, made = profile["settings"], profile["made"]
+    size = f"{settings['width']} x {settings['height']} px, {settings['dtype']}"
+    return f"{settings['generator']}, {size}, on {made['device']}; medians of {settings['rounds']} rounds"
+
+
 # Name of a study -> what its table tells of each variant besides; the table is there once the study's figures are.
 STUDIES: dict[str, Columns] = {
     "layers": {},
@@ -274,6 +320,9 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "equal-work": (equal_work, "miniature.json"),
     "costs": (costs, "miniature.json"),
     "stages": (stages, "miniature.json"),
+    "searches-small": (searches, "profile/sana-sprint-small/profile.json"),
+    "savings-small": (savings, "profile/sana-sprint-small/profile.json"),
+    "searches-miniature": (searches, "profile/miniature/profile.json"),
     **{f"study-{name}": (partial(study, also=also), f"studies/{name}.json") for name, also in STUDIES.items()},
 }
 

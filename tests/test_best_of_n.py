@@ -1,5 +1,6 @@
 """The product, on the miniature's own classes: what it promises of pictures, seeds, budgets and records."""
 
+import gc
 import itertools
 import json
 from collections import Counter
@@ -83,19 +84,12 @@ def untimed(record: SearchRecord) -> dict[str, Any]:
 
 
 class TestPictures:
+    @pytest.mark.parametrize("batch_size", [1, 4])
     @pytest.mark.parametrize("steps", [1, 2, 4])
-    def test_judged_alone_the_winner_is_the_plain_call(
-        self, load: Callable[..., BestOfN], tiny_generator: Path, steps: int
+    def test_every_picture_is_within_one_grey_level_of_the_plain_call(
+        self, load: Callable[..., BestOfN], tiny_generator: Path, steps: int, batch_size: int
     ) -> None:
-        result = load(batch_size=1)(PROMPT, n=3, sampling=Sampling(steps=steps))
-        plain = call_plainly(load_pipeline(tiny_generator), [result.winner.seed], steps)[0]
-        assert distance(result.image, plain) == 0
-
-    @pytest.mark.parametrize("steps", [1, 2, 4])
-    def test_judged_in_a_batch_every_picture_is_within_one_grey_level(
-        self, best_of_n: BestOfN, tiny_generator: Path, steps: int
-    ) -> None:
-        result = best_of_n(PROMPT, n=8, top_k=8, sampling=Sampling(steps=steps))
+        result = load(batch_size=batch_size)(PROMPT, n=8, top_k=8, sampling=Sampling(steps=steps))
         pipeline = load_pipeline(tiny_generator)
         assert len(result.images) == 8
         for index, image in result.images.items():
@@ -144,7 +138,7 @@ def counted(generator: Any) -> Iterator[Counter[str]]:
 class TestNothingIsDoneTwice:
     def test_losers_run_the_first_blocks_and_nothing_else(self, best_of_n: BestOfN) -> None:
         with counted(best_of_n.generator) as rows:
-            best_of_n(PROMPT, n=10)
+            best_of_n("a red circle", n=10)
         assert rows["text encoder"] == rows["text encoder, calls"] == 1
         assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10, 10, 1, 1]
         assert [rows[f"block {index}, calls"] for index in range(BLOCKS)] == [3, 3, 1, 1]
@@ -152,15 +146,46 @@ class TestNothingIsDoneTwice:
 
     def test_further_steps_are_the_winner_s_alone(self, best_of_n: BestOfN) -> None:
         with counted(best_of_n.generator) as rows:
-            best_of_n(PROMPT, n=10, sampling=Sampling(steps=3))
+            best_of_n("a red square", n=10, sampling=Sampling(steps=3))
         assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10 + 2, 10 + 2, 1 + 2, 1 + 2]
         assert (rows["text encoder"], rows["decoder"]) == (1, 1)
+
+    def test_a_prompt_that_comes_again_stays_encoded(self, load: Callable[..., BestOfN]) -> None:
+        loaded = load()
+        best_of_n = BestOfN(loaded.generator, loaded.verifier, prompts_kept=1)
+        with counted(best_of_n.generator) as rows:
+            first, again = best_of_n(PROMPT, n=2), best_of_n(PROMPT, n=2)
+            assert rows["text encoder"] == 1
+            best_of_n(PROMPT, n=2, sampling=Sampling(guidance_scale=2.0))
+            assert rows["text encoder"] == 2, "another conditioning"
+            best_of_n("a star", n=2)
+            best_of_n(PROMPT, n=2)
+            assert rows["text encoder"] == 4, "but the last one alone"
+        assert untimed(first.record) == untimed(again.record)
 
     def test_each_of_several_winners_is_finished_once(self, best_of_n: BestOfN) -> None:
         with counted(best_of_n.generator) as rows:
             best_of_n(PROMPT, n=10, top_k=3)
         assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10, 10, 3, 3]
         assert rows["decoder"] == 3
+
+
+def bytes_held() -> int:
+    """Of all tensors that somebody still holds."""
+    gc.collect()
+    storages = [found.untyped_storage() for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
+
+
+def test_200_prompts_leave_no_more_behind_than_20(load: Callable[..., BestOfN]) -> None:
+    best_of_n = load(batch_size=2)
+    prompts = [f"a photo of a red circle {number:03}" for number in range(200)]  # of as many tokens each
+    for prompt in prompts[:20]:
+        best_of_n(prompt, n=2)
+    before = bytes_held()
+    for prompt in prompts[20:]:
+        best_of_n(prompt, n=2)
+    assert bytes_held() == before
 
 
 class TestSeeds:

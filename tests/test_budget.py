@@ -7,7 +7,8 @@ import pytest
 from forejudge.budget import Costs, EndedBy, Limits, Pace
 from forejudge.errors import InvalidRequest
 
-COSTS = Costs(encode=0.02, chunk={1: 0.01, 2: 0.015, 4: 0.025, 8: 0.045}, finish=0.03)
+ENCODE = 0.02
+COSTS = Costs(chunk={1: 0.01, 2: 0.015, 4: 0.025, 8: 0.045}, finish=0.03, least=0.06)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_chunks_are_halved_once_memory_ran_out() -> None:
 def test_the_winner_is_finished_within_the_budget(budget_ms: float, speed: float) -> None:
     """Chunks that take up to a tenth more than measured break no promise, whatever the budget."""
     pace = Pace(Limits(budget_ms=budget_ms, max_n=10_000), 8, costs=COSTS)
-    elapsed, drawn = COSTS.encode, 0
+    elapsed, drawn = ENCODE, 0
     while size := pace.next(drawn, elapsed):
         pace.observe(size, COSTS.chunk[size] * speed)
         elapsed, drawn = elapsed + COSTS.chunk[size] * speed, drawn + size
@@ -122,11 +123,11 @@ def test_room_is_kept_for_every_winner() -> None:
 
 
 def test_what_did_not_fit_in_memory_is_never_drawn() -> None:
-    costs = Costs(0.02, {1: 0.01, 2: 0.015, 4: math.inf}, 0.03)
+    costs = Costs({1: 0.01, 2: 0.015, 4: math.inf}, 0.03, 0.06)
     assert Pace(Limits(budget_ms=1e6), 8, costs=costs).next(0, elapsed=0.0) == 2
 
 
 def test_a_budget_too_small_for_one_candidate_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"budget_ms = 59\.9 is too small.* takes 60 ms"):
         Pace(Limits(budget_ms=59.9), 8, costs=COSTS)
-    assert Pace(Limits(budget_ms=60.1), 8, costs=COSTS).next(0, COSTS.encode) == 1
+    assert Pace(Limits(budget_ms=60.1), 8, costs=COSTS).next(0, ENCODE) == 1

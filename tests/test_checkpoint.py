@@ -18,17 +18,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import (
-    PICKLED_WEIGHTS,
-    load_library_model,
-    load_strictly,
-    load_tokenizer,
-    named_file,
-    quiet_libraries,
-    read_config,
-    weights_digest,
-)
+from forejudge.checkpoint import load_strictly, read_config, weights_digest
 from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
+from forejudge.library_calls import named_file, quiet_libraries
+from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 
 Change = Callable[[dict[str, Tensor]], object]
 

@@ -39,6 +39,48 @@ def test_a_stage_that_fails_has_taken_its_time_too(fake_time: FakeTime) -> None:
     assert clock.seconds == {"prefix": 3.0}
 
 
+class QueuedWork:
+    """Stands in for a CUDA device: work is asked for at once and done later, at the pace of its own clock."""
+
+    def __init__(self) -> None:
+        self.done_at, self.waited = 0.0, 0
+
+    def current_stream(self, device: torch.device) -> None:
+        assert device.type == "cuda"
+
+    def Event(self, enable_timing: bool) -> "QueuedEvent":  # noqa: N802 - as torch calls it
+        assert enable_timing, "else its time cannot be read"
+        return QueuedEvent(self)
+
+
+class QueuedEvent:
+    def __init__(self, work: QueuedWork) -> None:
+        self.work = work
+
+    def record(self, stream: None) -> None:
+        self.at = self.work.done_at
+
+    def synchronize(self) -> None:
+        self.work.waited += 1
+
+    def elapsed_time(self, other: "QueuedEvent") -> float:
+        return 1000 * (other.at - self.at)
+
+
+def test_on_a_gpu_nobody_waits_for_a_stage_until_its_time_is_asked_for(
+    fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = QueuedWork()
+    monkeypatch.setattr("forejudge.clock.torch.cuda", work)
+    clock = StageClock(torch.device("cuda"))
+    for stage, seconds in (("prefix", 2.0), ("verify", 1.0), ("prefix", 2.0)):
+        with clock.stage(stage):
+            work.done_at += seconds
+    assert (clock.elapsed, work.waited) == (0.0, 0)
+    assert clock.seconds == {"prefix": 4.0, "verify": 1.0}
+    assert work.waited
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_a_stage_ends_when_its_work_has_ended() -> None:
     clock = StageClock(torch.device("cuda"))
@@ -48,4 +90,5 @@ def test_on_a_gpu_a_stage_ends_when_its_work_has_ended() -> None:
             matrix @ matrix
     before = clock.elapsed
     torch.cuda.synchronize()
-    assert clock.elapsed - before < 0.1 * clock.seconds["asked for and done"]
+    waited = clock.elapsed - before
+    assert 0.9 * waited < clock.seconds["asked for and done"] < 2 * waited

@@ -63,6 +63,27 @@ def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> No
     assert chunks(generator)[-3:] == [1, 1, 1]
 
 
+def test_searches_teach_what_they_took(generator: ScriptedGenerator) -> None:
+    model = CostModel(generator, ScriptedVerifier({}))
+    model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    model.learn(Sampling(), [(4, 0.5), (2, 0.001), (3, 7.0)], finish=0.25)
+    slower = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    assert slower.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.5})  # the slowest counts; 3 was never measured
+    assert slower.finish == 0.25
+    assert slower.least == pytest.approx(0.033), "a slow moment makes no budget too small"
+    for _ in range(8):
+        model.learn(Sampling(), [(4, 0.013)], finish=0.02)
+    quiet_again = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    assert quiet_again.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.013})
+    assert quiet_again.finish == 0.02
+
+
+def test_what_was_never_measured_is_not_learnt(generator: ScriptedGenerator) -> None:
+    model = CostModel(generator, ScriptedVerifier({}))
+    model.learn(Sampling(), [(1, 5.0)], finish=5.0)
+    assert model.measure(PROMPT, Sampling(), largest=1, seconds=9.0).chunk == pytest.approx({1: 0.011})
+
+
 def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
     tried: list[int] = []
 

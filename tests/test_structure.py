@@ -18,8 +18,9 @@ LONGEST_FILE = 300  # lines
 # Lowest first. A room imports rooms of lower levels and itself; rooms of one level stay apart.
 LEVELS = (
     ("types", "errors"),
-    ("noise", "selection", "budget", "clock", "checkpoint", "device", "journal", "files", "progress", "shard"),
-    ("hub",),
+    ("noise", "selection", "budget", "clock", "library_calls", "device", "journal", "files", "progress", "shard"),
+    ("checkpoint", "compiling"),
+    ("library_models", "hub"),
     ("generators",),
     ("verifiers",),
     ("draw", "result"),

@@ -1,6 +1,6 @@
 """The product: judge N candidates before they are drawn, and draw the best.
 
-    conditioning = generator.encode(prompt)                        # once per prompt
+    conditioning = generator.encode_without_padding(prompt)        # once per prompt
     candidates   = generator.start(conditioning, seeds)            # noise only
     candidates   = generator.advance(candidates, verifier.reads)   # to the furthest stage it reads
     verdicts     = verifier.judge(prompt, candidates)              # one verdict per candidate
@@ -11,9 +11,11 @@ A budget only decides which seeds are drawn next, chunk by chunk; `search` holds
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
+from forejudge.compiling import compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
@@ -36,11 +38,21 @@ class BestOfN:
 
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
     None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
-    verifier reads. Raises MismatchError when the verifier cannot read the generator.
+    verifier reads. The last `prompts_kept` prompts stay encoded, so that one that comes again is not encoded again:
+    after a change of a pipeline's text encoder make a new one. With `compiled` the generator's blocks are compiled,
+    where torch.compile works; elsewhere a warning says why not. Raises MismatchError when the verifier cannot read
+    the generator.
     """
 
     def __init__(
-        self, generator: Generator | Any, verifier: Verifier, *, batch_size: int | None = None, judge_step: int = 0
+        self,
+        generator: Generator | Any,
+        verifier: Verifier,
+        *,
+        batch_size: int | None = None,
+        judge_step: int = 0,
+        prompts_kept: int = 16,
+        compiled: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
@@ -49,7 +61,9 @@ class BestOfN:
         self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
         self.verifier, self.batch_size = verifier.in_step(judge_step), batch_size
         self.warnings = tuple(verifier.check(self.generator))
-        self.costs = CostModel(self.generator, verifier)
+        self.compiled = compiled and self._compile()
+        self.costs = CostModel(self.generator, self.verifier)
+        self._encode = lru_cache(maxsize=prompts_kept)(self.generator.encode_without_padding)
 
     @classmethod
     def from_pretrained(
@@ -62,6 +76,7 @@ class BestOfN:
         batch_size: int | None = None,
         judge_step: int = 0,
         offload: str | None = None,
+        compiled: bool = False,
     ) -> "BestOfN":
         """Load both. The verifier defaults to the one that goes with the generator, dtype to what suits the device.
 
@@ -82,6 +97,7 @@ class BestOfN:
             load_verifier(verifier or generator, where, kind),
             batch_size=batch_size,
             judge_step=judge_step,
+            compiled=compiled,
         )
 
     def __call__(
@@ -117,9 +133,20 @@ class BestOfN:
         else:
             chosen = tuple(seeds)
         pace = self._pace(prompt, sampling, limits, top_k)
-        found = Search(Drawing(self.generator, self.verifier, prompt, sampling), pace, top_k).run(chosen, on_progress)
+        drawing = Drawing(self.generator, self.verifier, prompt, sampling, self._encode)
+        found = Search(drawing, pace, top_k).run(chosen, on_progress)
+        finishing = found.timings["suffix"] + found.timings["decode"]
+        self.costs.learn(sampling, pace.observed, finishing / len(found.images))
         settings = self._settings(seed if seeds is None else None, image_index, sampling)
         return Result(self._record(prompt, chosen, found, settings), found.images)
+
+    def _compile(self) -> bool:
+        """Whether it could be done."""
+        if problem := compiler_problem(self.generator.device):
+            self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
+            return False
+        self.generator = self.generator.compiled()
+        return True
 
     def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
         largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
@@ -139,6 +166,7 @@ class BestOfN:
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,
+            compiled=self.compiled,
             warnings=self.warnings,
         )
 

@@ -56,16 +56,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured seconds: `chunk` maps a batch size to drawing and judging so many, `finish` completes one winner."""
+    """Seconds: `chunk` maps a batch size to drawing and judging so many, `finish` completes one winner.
 
-    encode: float
+    Both are what to reckon with; `least` is what a search with one candidate takes at best.
+    """
+
     chunk: Mapping[int, float]
     finish: float
-
-    @property
-    def least(self) -> float:
-        """The seconds that a search with one candidate takes."""
-        return self.encode + self.chunk[1] + self.finish
+    least: float
 
 
 class Pace:
@@ -80,6 +78,7 @@ class Pace:
         self.limits = limits
         self._largest, self._top_k, self._costs = largest_chunk, top_k, costs
         self._slower = 1.0  # than measured, by the slowest chunk so far
+        self.observed: list[tuple[int, float]] = []  # sizes of chunks, and the seconds they took
         if costs is not None:
             _check_budget(limits, costs)
 
@@ -98,6 +97,7 @@ class Pace:
 
     def observe(self, size: int, seconds: float) -> None:
         """A chunk took so long: slower than expected makes all that follows be expected slower."""
+        self.observed.append((size, seconds))
         if self._costs is not None and size in self._costs.chunk:
             self._slower = max(self._slower, seconds / self._costs.chunk[size])
 
@@ -118,5 +118,5 @@ def _check_budget(limits: Limits, costs: Costs) -> None:
     if limits.budget_ms < least_ms:
         raise InvalidRequest(
             f"budget_ms = {limits.budget_ms:g} is too small: on this device one candidate, judged and finished, "
-            f"takes {least_ms:.0f} ms"
+            f"takes {least_ms:.0f} ms at best"
         )

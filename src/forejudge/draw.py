@@ -1,5 +1,8 @@
 """One prompt at work: encoded once, candidates drawn and judged chunk by chunk, the best ones finished; all timed."""
 
+from collections.abc import Callable
+from typing import Any
+
 from PIL.Image import Image
 
 from forejudge.clock import StageClock
@@ -9,17 +12,24 @@ from forejudge.verifiers.base import Verifier
 
 
 class Drawing:
-    """Encodes the prompt when it is made; its clock starts then.
+    """Encodes the prompt when it is made; its clock starts then. `encode` may do so from memory.
 
     Raises InvalidRequest for a prompt or for sizes that the generator cannot serve.
     """
 
-    def __init__(self, generator: Generator, verifier: Verifier, prompt: str, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        verifier: Verifier,
+        prompt: str,
+        sampling: Sampling,
+        encode: Callable[[str, Sampling], Any] | None = None,
+    ) -> None:
         self.clock = StageClock(generator.device)
         self._generator, self._verifier, self._prompt = generator, verifier, prompt
         self._last_latent = latent_stage(sampling.steps - 1)
         with self.clock.stage("encode"):
-            self._conditioning = generator.encode(prompt, sampling)
+            self._conditioning = (encode or generator.encode_without_padding)(prompt, sampling)
 
     def judge(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
         """New candidates at the furthest stage that the verifier reads, ready to be kept, and their verdicts."""

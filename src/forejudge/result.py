@@ -42,6 +42,7 @@ class Settings(_Record):
     device: str
     dtype: str
     batch_size: int | None
+    compiled: bool = False
     warnings: tuple[str, ...]
 
 

@@ -63,7 +63,7 @@ def test_a_drawing_is_planned_and_then_as_planned(
         (["--evaluator", "nonesuch"], 2, "unknown evaluator 'nonesuch'"),
         (["--recipe", "nonesuch"], 2, "unknown recipe 'nonesuch'"),
         (["--recipe", "pixart-dmd"], 2, "the evaluator geneval needs its detector"),
-        (["--record", "hidden:5"], 1, "after 5 blocks, but the generator has only 4"),
+        (["--record", "hidden:5"], 1, "reads after 5 blocks, but the generator has only 4"),
         (["--out", "prompts.jsonl"], 1, "prompts.jsonl cannot be written (Not a directory)"),
     ],
 )

@@ -10,7 +10,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Sampling
 
 NOTHING = Request(
-    ModelOptions(None, None, None, None, None, None, None),
+    ModelOptions(None, None, None, None, None, None, None, False),
     SamplingOptions(None, None, None, None, None),
     SearchOptions(None, None, None, None, None, None, None),
     images_per_prompt=1,

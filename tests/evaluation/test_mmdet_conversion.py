@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers.models.mask2former import modeling_mask2former
 from transformers.models.swin.modeling_swin import SwinPatchMerging
 
-from forejudge.checkpoint import load_library_model
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.coco import CLASS_NAMES
 from forejudge.evaluation.mask2former import Mask2Former, read_origin
 from forejudge.evaluation.mmdet_conversion import convert_detector, read_config, reorder_merged
+from forejudge.library_models import load_library_model
 
 State = dict[str, Tensor]
 

@@ -14,7 +14,7 @@ _SIDE, _WIDTH, _CHANNELS, _CLIP_WIDTH = 32, 2240, 32, 1024
 @cache
 def published_costs() -> dict[str, StageCost]:
     """As `Profiled.costs` has them, at 1024 px."""
-    drawing = generator_costs(PUBLISHED.generator, PUBLISHED.prefix_blocks, _SIDE)
+    drawing = generator_costs(PUBLISHED.generator, PUBLISHED.prefix_blocks, _SIDE, PUBLISHED.generator.padded_text)
     sees_pictures, reads_states = PUBLISHED.verifier, replace(PUBLISHED.verifier, vision_tower=None)
     return drawing | {
         CLIP: clip_cost(sees_pictures),

@@ -18,8 +18,11 @@ def test_every_model_reads_as_many_tokens_as_its_sizes_say(monkeypatch: pytest.M
     text_encoder.layers[0].register_forward_pre_hook(lambda module, given: read.append(given[0].shape[1]))
     decoder = language_model.language_model.model.layers[0]
     decoder.register_forward_pre_hook(lambda module, given: read.append(given[0].shape[1]))
+    models.generator.encode(models.prompt, models.sampling)
     BestOfN(models.generator, models.verifiers["hidden"])(models.prompt, 1)
-    assert read == [TINY.generator.text_tokens, 2 * 2 + TINY.verifier.question_tokens]
+    instruction, prompt = TINY.generator.text_tokens - 298, len(models.prompt.replace(" ", "▁").encode())
+    question = 2 * 2 + TINY.verifier.question_tokens
+    assert read == [TINY.generator.text_tokens, instruction, prompt, question]
 
 
 def test_weights_are_made_in_the_dtype_and_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from tests.training.tiny_run import CPU, save_language_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from forejudge.checkpoint import load_library_model
+from forejudge.library_models import load_library_model
 from forejudge.training.batches import CaptionBatches, QuestionBatches
 from forejudge.training.recipe import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
 from forejudge.training.stages import Alignment, Verification, scores

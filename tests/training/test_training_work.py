@@ -11,7 +11,7 @@ from forejudge.training.training_work import alignment_work, check_inputs, verif
 from forejudge.training.work import Work
 
 
-def verification(run: TinyRun, out: Path, aligned: Path | None = None, **changes: Any) -> Work:
+def verification(run: TinyRun, out: Path, aligned: Path | None = None, **changes: object) -> Work:
     recipe = run.verify_recipe(**changes)
     return verification_work(recipe, run.generator, run.training, run.validation, out, aligned)
 
@@ -32,9 +32,9 @@ def test_both_stages_are_measured_and_leave_nothing(tiny_run: TinyRun, verified:
 
 def test_work_grows_with_what_is_learnt(tiny_run: TinyRun, tmp_path: Path) -> None:
     """Twice the steps, twice the operations, evaluations and all; accumulating in other pieces changes none."""
+    variants: list[dict[str, Any]] = [{}, {"steps": 20}, {"accumulated_batches": 4}]
     ten, twenty, in_pieces = (
-        verification(tiny_run, tmp_path, evaluate_every=5, statistics_rows=1, steps=steps, accumulated_batches=batches)
-        for steps, batches in ((10, 1), (20, 1), (10, 4))
+        verification(tiny_run, tmp_path, **changes, evaluate_every=5, statistics_rows=1) for changes in variants
     )
     assert twenty.flops == pytest.approx(2 * ten.flops, rel=0.01)
     assert in_pieces.flops == ten.flops

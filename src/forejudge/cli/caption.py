@@ -33,11 +33,11 @@ def caption(
     from forejudge.training.captioners import check_captioner, load_captioner
     from forejudge.training.captions import CaptionObserver
     from forejudge.training.known_recipes import known_recipe
-    from forejudge.training.recipe import CaptionRecipe
+    from forejudge.training.recipe import CaptionRecipe, with_options
 
     known = known_recipe(recipe).caption if recipe else None
     given = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
-    chosen = CaptionRecipe.of(known, given)
+    chosen = with_options(CaptionRecipe, known, given)
     how = drawing.DrawingOptions(chosen, seed, shard, vision_tower, batch_size)
     lines = read_prompts(prompts)
     check_captioner(chosen.captioner)

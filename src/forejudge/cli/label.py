@@ -29,11 +29,11 @@ def label(
     from forejudge.evaluation.prompts_file import read_prompts
     from forejudge.training.known_recipes import known_recipe
     from forejudge.training.labels import LabelObserver, summarize
-    from forejudge.training.recipe import LabelRecipe
+    from forejudge.training.recipe import LabelRecipe, with_options
 
     known = known_recipe(recipe).label if recipe else None
     given = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
-    chosen = LabelRecipe.of(known, given)
+    chosen = with_options(LabelRecipe, known, given)
     how = drawing.DrawingOptions(chosen, seed, shard, vision_tower, batch_size)
     lines = read_prompts(prompts)
     judged_by = load_evaluator(chosen.evaluator, GenEvalModels(detector, color_model, device))

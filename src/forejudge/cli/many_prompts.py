@@ -67,7 +67,7 @@ def _check_prompts(left: list[Sample], request: Request, best: "BestOfN") -> Non
     with waiting("checking prompts"):
         for line in dict.fromkeys(sample.line for sample in left):
             try:
-                best.generator.encode(line.prompt, sampling)
+                best.generator.encode_without_padding(line.prompt, sampling)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{line.where}: {error}") from None
 

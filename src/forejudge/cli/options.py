@@ -103,6 +103,14 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int | None, Option(help="The most candidates drawn at once (default: what fits).", rich_help_panel=_MODELS)
 ]
+Compile = Annotated[
+    bool,
+    Option(
+        "--compile",
+        help="Compile the generator's blocks: the first candidates take up to a minute longer, all others less time.",
+        rich_help_panel=_MODELS,
+    ),
+]
 Offload = Annotated[
     str | None,
     Option(

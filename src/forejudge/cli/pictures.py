@@ -29,7 +29,7 @@ def flow(best: BestOfN) -> Image.Image:
     result = best(_FLOW_PROMPT, n=_N)
     (cut,) = best.verifier.reads
     seeds = tuple(candidate.seed for candidate in result.candidates)
-    candidates = best.generator.start(best.generator.encode(_FLOW_PROMPT, Sampling()), seeds)
+    candidates = best.generator.start(best.generator.encode_without_padding(_FLOW_PROMPT, Sampling()), seeds)
     candidates = best.generator.advance(candidates, [NOISE, prefix_stage(cut.blocks)])
     sheet = Image.new("RGB", (1180, 400), _PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -40,6 +40,9 @@ def profile(
         "runs/profile"
     ),
     device: Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")] = None,
+    compile_blocks: Annotated[
+        bool, Option("--compile", help="Compile the generator's blocks, for all strategies but official.")
+    ] = False,
     dtype: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Measure time, operations and memory of every stage and of whole searches, beside the least there could be."""
@@ -63,6 +66,7 @@ def profile(
     named = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
     with waiting("making the models" if random_weights else "loading"):
         models = make(generator, named, Sampling(height=resolution, width=resolution), where, precision)
+        models = models.compiled() if compile_blocks else models
     with StageProgress() as progress:
         found = measured(models, numbers, rounds, strategy or (), progress.show)
     write_text(out / "profile.json", found.model_dump_json(indent=1) + "\n")

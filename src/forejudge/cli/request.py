@@ -27,6 +27,7 @@ class ModelOptions:
     batch_size: int | None
     judge_step: int | None
     offload: str | None
+    compiled: bool
 
     def load(self) -> "BestOfN":
         """Load both."""

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, weights_name
+from forejudge.checkpoint import weights_name
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.metadata import COLORS, Color
 from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model, load_tokenizer
 
 OPENAI_CLIP = "openai/clip-vit-large-patch14"
 

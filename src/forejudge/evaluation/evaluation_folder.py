@@ -17,9 +17,10 @@ from typing import Any
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.checkpoint import named_file, read_config
+from forejudge.checkpoint import read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import whole_folder, write_image, write_shared_text, write_text
+from forejudge.library_calls import named_file
 
 SETTINGS_FILE, IMAGES_FILE, METADATA_FILE = "settings.json", "images.jsonl", "metadata.jsonl"
 

@@ -31,8 +31,8 @@ class Group:
 
         Without `sampling` they are drawn by the generator's defaults.
         """
-        encoded = generator.encode(self.line.prompt, sampling or generator.defaults)
-        conditioning, wanted = generator.trim(encoded), frozenset(stages)
+        conditioning = generator.encode_without_padding(self.line.prompt, sampling or generator.defaults)
+        wanted = frozenset(stages)
         for first in range(0, len(self.seeds), batch_size):
             yield generator.advance(generator.start(conditioning, self.seeds[first : first + batch_size]), wanted)
 

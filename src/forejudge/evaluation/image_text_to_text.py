@@ -13,8 +13,9 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError
+from forejudge.library_calls import named_file, quiet_libraries
+from forejudge.library_models import load_library_model, load_tokenizer
 
 BATCH_SIZE = 16
 

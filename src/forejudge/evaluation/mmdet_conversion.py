@@ -13,12 +13,14 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import Mask2FormerConfig, SwinConfig
 
-from forejudge.checkpoint import load_library_model, named_file, read_pickle, weights_digest
+from forejudge.checkpoint import read_pickle, weights_digest
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.coco import CLASS_NAMES
 from forejudge.evaluation.mask2former import ORIGIN_FILE, Mask2Former, Origin, check_classes
 from forejudge.evaluation.mmdet_names import is_ignored, spelled_by_2x, targets
 from forejudge.files import whole_folder, write_bytes, write_text
+from forejudge.library_calls import named_file
+from forejudge.library_models import load_library_model
 
 WEIGHTS_FILE = "model.safetensors"
 _POINTS_PER_HEAD = 3 * 4  # levels and points of the deformable attention, the same in every Mask2Former

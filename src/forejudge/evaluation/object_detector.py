@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from forejudge.checkpoint import load_library_model, weights_digest, weights_name
+from forejudge.checkpoint import weights_digest, weights_name
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.detection import Detection
 from forejudge.evaluation.mask2former import Mask2Former, check_classes, read_origin
 from forejudge.evaluation.mmdet_processing import objects, shown
 from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model
 
 
 class ObjectDetector:

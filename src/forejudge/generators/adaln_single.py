@@ -14,7 +14,7 @@ class AdaLNSingleHidden:
 
     hidden_NTD: Tensor
     text_NLD: Tensor  # as cross-attention reads it
-    bias_N1L: Tensor
+    bias_N1L: Tensor | None
     modulation_NE: Tensor  # six shifts, scales and gates in a row
     time_ND: Tensor
     grid: tuple[int, int]
@@ -23,16 +23,16 @@ class AdaLNSingleHidden:
         return AdaLNSingleHidden(
             self.hidden_NTD[rows],
             self.text_NLD[rows],
-            self.bias_N1L[rows],
+            None if self.bias_N1L is None else self.bias_N1L[rows],
             self.modulation_NE[rows],
             self.time_ND[rows],
             self.grid,
         )
 
 
-def mask_bias(mask_NL: Tensor, dtype: torch.dtype) -> Tensor:
+def mask_bias(mask_NL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A mask of text tokens as what cross-attention adds to its scores: (N, 1, L)."""
-    return ((1 - mask_NL.to(dtype)) * _MASKED).unsqueeze(1)
+    return None if mask_NL is None else ((1 - mask_NL.to(dtype)) * _MASKED).unsqueeze(1)
 
 
 def unpatchified(patches_NTE: Tensor, grid: tuple[int, int], patch: int) -> Tensor:

@@ -87,12 +87,19 @@ class Generator(ABC):
         Raises InvalidRequest for an empty or over-long prompt and for sizes it cannot draw.
         """
 
-    def trim(self, conditioning: Any) -> Any:
-        """The same conditioning without the padding of its text, where padding has no weight.
+    def encode_without_padding(self, prompt: str, sampling: Sampling) -> Any:
+        """The same without the padding of the text, where padding has no weight; raises as `encode` does.
 
-        Candidates are drawn faster, and equal but for rounding.
+        Prompts are encoded and candidates drawn faster, and equal but for rounding.
         """
-        return conditioning
+        return self.encode(prompt, sampling)
+
+    def compiled(self) -> Self:
+        """The same with its transformer's blocks compiled, or itself where there is nothing to compile.
+
+        Candidates are equal but for rounding. The first ones of a new batch size wait until it is compiled.
+        """
+        return self
 
     @abstractmethod
     def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from forejudge.checkpoint import named_file, quiet_libraries, rounded_bytes
+from forejudge.checkpoint import rounded_bytes
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Sampling
+from forejudge.library_calls import named_file, quiet_libraries
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 

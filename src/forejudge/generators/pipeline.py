@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from forejudge.checkpoint import PICKLED_WEIGHTS, load_library_model, load_tokenizer, named_file, quiet_libraries
 from forejudge.errors import CheckpointError
 from forejudge.generators.offload import is_text_encoder
 from forejudge.generators.spec import GeneratorSpec, SchedulerSpec
 from forejudge.hub import MODEL_FILES, Source, fetch
+from forejudge.library_calls import named_file, quiet_libraries
+from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 
 _CPU = torch.device("cpu")
 _INDEX = "model_index.json"

@@ -24,7 +24,7 @@ from forejudge.generators import pixart_split
 from forejudge.generators.base import Architecture, Options, Sampling
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput
-from forejudge.generators.prompts import check_prompt, without_padding
+from forejudge.generators.prompts import check_prompt
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch, noise_source
 
@@ -46,14 +46,14 @@ class PixArtOptions(Options):
 
 @dataclass(frozen=True)
 class PixArtConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L); `timesteps` are where the steps start.
+    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L) or none; `timesteps` are where the steps start.
 
     `size` is the height and width asked for, `drawn_size` those that are drawn, in pixels.
     """
 
     sampling: Sampling
     text_NLD: Tensor
-    mask_NL: Tensor
+    mask_NL: Tensor | None
     timesteps: Tensor
     latent_shape: tuple[int, int, int]
     size: Size
@@ -100,10 +100,11 @@ class PixArt(StepwiseGenerator):
         )
         return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, drawn_size)
 
-    def trim(self, conditioning: PixArtConditioning) -> PixArtConditioning:
-        """See `Generator.trim`. Masked tokens are left out of attention."""
-        text_NLD, mask_NL = without_padding(conditioning.text_NLD, conditioning.mask_NL)
-        return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
+    def encode_without_padding(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
+        """See `Generator.encode_without_padding`. Masked tokens are left out of attention."""
+        whole = self.encode(prompt, sampling)
+        assert whole.mask_NL is not None
+        return replace(whole, text_NLD=whole.text_NLD[:, whole.mask_NL[0].bool()], mask_NL=None)
 
     def _noise(self, conditioning: PixArtConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         return noise_batch(seeds, draw, conditioning.latent_shape, self.dtype).to(self.device)
@@ -116,7 +117,7 @@ class PixArt(StepwiseGenerator):
         return PixArtInput(
             state.noisy,
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            conditioning.mask_NL.expand(count, -1).contiguous(),
+            None if conditioning.mask_NL is None else conditioning.mask_NL.expand(count, -1).contiguous(),
             conditioning.timesteps[state.step].expand(count),
             *self._size_conditions(conditioning, count),
         )

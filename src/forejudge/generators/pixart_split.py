@@ -13,14 +13,14 @@ from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias, unpa
 
 @dataclass(frozen=True)
 class PixArtInput:
-    """What the transformer takes: N latents with their text (N, L, D_text), mask (N, L) and timesteps (N,).
+    """What the transformer takes: N latents with their text (N, L, D_text), mask (N, L) or none, and timesteps (N,).
 
     `resolution_N2` (height, width) and `aspect_ratio_N1` are pixels and their ratio, for models of 1024 px.
     """
 
     latents_NCHW: Tensor
     text_NLD: Tensor
-    mask_NL: Tensor
+    mask_NL: Tensor | None
     timestep_N: Tensor
     resolution_N2: Tensor | None = None
     aspect_ratio_N1: Tensor | None = None

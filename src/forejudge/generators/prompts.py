@@ -1,6 +1,5 @@
 """Prompts that a generator can draw."""
 
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from forejudge.errors import InvalidRequest
@@ -28,9 +27,3 @@ def check_prompt(
             f"the prompt has {len(tokens) - tokens_before} tokens and the text encoder takes {max_tokens}; "
             f"this would be cut: {tokenizer.decode(lost)[:80]!r}"
         )
-
-
-def without_padding(text_NLD: Tensor, mask_NL: Tensor) -> tuple[Tensor, Tensor]:
-    """One prompt's text and mask (N = 1) without the tokens that are masked."""
-    kept_L = mask_NL[0].bool()
-    return text_NLD[:, kept_L], mask_NL[:, kept_L]

@@ -13,11 +13,11 @@ from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias, unpa
 
 @dataclass(frozen=True)
 class SanaInput:
-    """What the transformer takes: N latents with their text (N, L, D_text), mask (N, L), times and guidances (N,)."""
+    """What the transformer takes: N latents, their text (N, L, D_text), mask (N, L) or none, times, guidances (N,)."""
 
     latents_NCHW: Tensor
     text_NLD: Tensor
-    mask_NL: Tensor
+    mask_NL: Tensor | None
     timestep_N: Tensor
     guidance_N: Tensor
 

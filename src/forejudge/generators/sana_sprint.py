@@ -4,7 +4,8 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from types import ModuleType
 from typing import Any, ClassVar
@@ -19,8 +20,9 @@ from torch import Tensor
 from forejudge.generators import sana_split
 from forejudge.generators.base import Architecture, Options, Sampling
 from forejudge.generators.gemma import without_softcap
+from forejudge.generators.instruction import InstructedEncoder
 from forejudge.generators.pictures import Size, decoded, picture_sizes
-from forejudge.generators.prompts import check_prompt, without_padding
+from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sana_split import SanaInput
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
@@ -51,14 +53,14 @@ class SanaSprintOptions(Options):
 
 @dataclass(frozen=True)
 class SanaConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L), guidance (1,); times are angles, the last one 0.
+    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L) or none, guidance (1,).
 
-    `size` is the height and width asked for, in pixels.
+    Times are angles, the last one 0. `size` is the height and width asked for, in pixels.
     """
 
     sampling: Sampling
     text_NLD: Tensor
-    mask_NL: Tensor
+    mask_NL: Tensor | None
     guidance_N: Tensor
     times: Tensor
     latent_shape: tuple[int, int, int]
@@ -81,6 +83,8 @@ class SanaSprint(StepwiseGenerator):
         if not self.options.gemma_softcap:
             own["text_encoder"] = without_softcap(parts["text_encoder"])
         self.pipeline = SanaSprintPipeline(**parts | own)
+        encoder = self.pipeline.text_encoder
+        self.encoder = InstructedEncoder(encoder, self.pipeline.tokenizer, self._instruction, self.device)
         self.sigma = pipeline.scheduler.config.sigma_data
         self.architecture = architecture_of(type(pipeline.transformer).__name__, pipeline.transformer.config)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
@@ -89,9 +93,7 @@ class SanaSprint(StepwiseGenerator):
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode`. A prompt longer than the text encoder takes is refused, not cut."""
-        self._check_prompt(prompt)
-        size, shape = self._sizes(sampling)
-        times = self._times(sampling.steps)
+        self._check(prompt, sampling)
         text_NLD, mask_NL = self.pipeline.encode_prompt(
             prompt,
             device=self.device,
@@ -99,16 +101,24 @@ class SanaSprint(StepwiseGenerator):
             complex_human_instruction=list(self.options.complex_human_instruction or ()) or None,
             lora_scale=sampling.lora_scale,
         )
+        return self._conditioning(sampling, text_NLD, mask_NL)
+
+    @torch.no_grad()
+    def encode_without_padding(self, prompt: str, sampling: Sampling) -> SanaConditioning:
+        """See `Generator.encode_without_padding`. The instruction is read once for all prompts."""
+        self._check(prompt, sampling)
+        states_NLD = self.encoder.states(prompt.lower().strip())
+        kept = [0, *range(self.instruction_tokens + 1, states_NLD.shape[1])]
+        return self._conditioning(sampling, states_NLD[:, kept], None)
+
+    def _conditioning(self, sampling: Sampling, text_NLD: Tensor, mask_NL: Tensor | None) -> SanaConditioning:
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
         # Rounded to the text's dtype before it is scaled, as the pipeline does.
         guidance_N = torch.full([1], scale, device=self.device).to(text_NLD.dtype)
         guidance_N = guidance_N * self.transformer.config.guidance_embeds_scale
+        size, shape = self._sizes(sampling)
+        times = self._times(sampling.steps)
         return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, times, shape, size)
-
-    def trim(self, conditioning: SanaConditioning) -> SanaConditioning:
-        """See `Generator.trim`. Masked tokens are left out of attention."""
-        text_NLD, mask_NL = without_padding(conditioning.text_NLD, conditioning.mask_NL)
-        return replace(conditioning, text_NLD=text_NLD, mask_NL=mask_NL)
 
     def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         return self._laid_out(conditioning, noise_batch(seeds, draw, conditioning.latent_shape).to(self.device))
@@ -122,7 +132,7 @@ class SanaSprint(StepwiseGenerator):
         return SanaInput(
             model_input(state.noisy, share_N, self.sigma).to(self.dtype),
             conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            conditioning.mask_NL.expand(count, -1).contiguous(),
+            None if conditioning.mask_NL is None else conditioning.mask_NL.expand(count, -1).contiguous(),
             share_N,
             conditioning.guidance_N.expand(count),
         )
@@ -161,7 +171,7 @@ class SanaSprint(StepwiseGenerator):
         size, (height, width) = picture_sizes(sampling, default * factor, max(factor, _SIDE_UNIT), bins)
         return size, (self.architecture.latent_channels, height // factor, width // factor)
 
-    @property
+    @cached_property
     def instruction_tokens(self) -> int:
         """Of those that the text encoder reads, how many are not a prompt's: all of the instruction's but two."""
         return len(self.pipeline.tokenizer(self._instruction).input_ids) - 2 if self._instruction else 0
@@ -170,7 +180,9 @@ class SanaSprint(StepwiseGenerator):
     def _instruction(self) -> str:
         return "\n".join(self.options.complex_human_instruction or ())
 
-    def _check_prompt(self, prompt: str) -> None:
+    def _check(self, prompt: str, sampling: Sampling) -> None:
+        """Before the text encoder works in vain."""
+        self._sizes(sampling)
         text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
         check_prompt(prompt, text, tokenizer, self.instruction_tokens, MAX_TEXT_TOKENS)
 

@@ -7,6 +7,7 @@ latents become pictures.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -16,6 +17,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from forejudge.checkpoint import rounded_bytes
+from forejudge.compiling import with_compiled_blocks
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Options, Sampling
 from forejudge.generators.forward_context import as_in_forward, check_hooks, execution_device, stored_weight
@@ -89,6 +91,13 @@ class StepwiseGenerator(Generator):
         self.pipeline = self._given = pipeline  # a subclass may call one of its own around the same models
         self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
         self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
+
+    def compiled(self) -> Self:
+        """See `Generator.compiled`."""
+        found = copy(self)
+        lists = [name for name, _ in self.transformer.named_children() if name.endswith("transformer_blocks")]
+        found.transformer = with_compiled_blocks(self.transformer, *lists)
+        return found
 
     @abstractmethod
     def _noise(self, conditioning: Any, seeds: tuple[int, ...], draw: int) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.evaluators import Evaluator
+from forejudge.library_calls import quiet_libraries
 from forejudge.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from forejudge.miniature.cards import classifier_card, clip_card, generator_card, made
 from forejudge.miniature.classifier import new_classifier

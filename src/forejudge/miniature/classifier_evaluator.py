@@ -8,10 +8,11 @@ import torch
 from PIL.Image import Image
 from transformers import ResNetForImageClassification
 
-from forejudge.checkpoint import load_library_model, weights_name
+from forejudge.checkpoint import weights_name
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.detection import Detection
 from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model
 from forejudge.miniature.classifier import LABELS, classify
 from forejudge.miniature.evaluator import RulesEvaluator
 from forejudge.miniature.scene import IMAGE_SIZE

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC
 
-from forejudge.checkpoint import load_strictly, quiet_libraries
+from forejudge.checkpoint import load_strictly
 from forejudge.files import write_text
 from forejudge.generators.base import OPTIONS_FILE, Options
 from forejudge.generators.sana_sprint import SanaSprintOptions
+from forejudge.library_calls import quiet_libraries
 from forejudge.miniature import generator, pixart_generator
 from forejudge.miniature.autoencoder import new_autoencoder
 from forejudge.miniature.cards import generator_card, made, pixart_card

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from forejudge.checkpoint import quiet_libraries
 from forejudge.files import write_text
+from forejudge.library_calls import quiet_libraries
 from forejudge.miniature.cards import language_model_card, made
 from forejudge.miniature.language_model import (
     held_out_perplexity,

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM
 
-from forejudge.checkpoint import load_library_model
 from forejudge.evaluation.evaluators import Evaluator
 from forejudge.files import write_text
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model
 from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.cards import with_test_figures
 from forejudge.miniature.recipe import Recipe, VerifierPartRecipe

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from forejudge.generators.text_cache import TextCache
 from forejudge.profiling.flops import count_flops
 
 
@@ -41,7 +42,10 @@ def transformer_work(split: Any, transformer: nn.Module, inputs: Any, num_blocks
     )
 
 
-def text_flops(model: nn.Module, tokens: int) -> int:
-    """Of a text model that reads so many tokens once."""
+def text_flops(model: nn.Module, tokens: int, known: int = 0) -> int:
+    """Of a text model that reads so many tokens once, after others that a causal one has read before."""
+    if known:
+        before = TextCache.of(model, [0] * known, torch.device("meta"))
+        return count_flops(partial(before.states_after, model, known, [0] * tokens))
     ids_NL = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     return count_flops(lambda: model(input_ids=ids_NL))

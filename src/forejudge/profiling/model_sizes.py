@@ -13,8 +13,17 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 
 
 @dataclass(frozen=True)
+class TextTokens:
+    """Of a prompt: how many the text encoder knows already, how many it reads, and how many the transformer takes."""
+
+    known: int
+    read: int
+    taken: int
+
+
+@dataclass(frozen=True)
 class GeneratorSizes:
-    """SANA-Sprint's; the text encoder reads `text_tokens`: an instruction and a prompt, padding included."""
+    """SANA-Sprint's; its own call has the text encoder read `text_tokens`: instruction and prompt, padding included."""
 
     transformer: Mapping[str, Any]
     text_encoder: PreTrainedConfig
@@ -30,6 +39,11 @@ class GeneratorSizes:
             generator.autoencoder.config,
             generator.instruction_tokens + MAX_TEXT_TOKENS,
         )
+
+    @property
+    def padded_text(self) -> TextTokens:
+        """What its own call does with any prompt."""
+        return TextTokens(0, self.text_tokens, MAX_TEXT_TOKENS)
 
     def new_transformer(self) -> SanaTransformer2DModel:
         """Untrained, as the others, on torch's default device."""

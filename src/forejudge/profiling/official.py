@@ -1,6 +1,6 @@
 """What the published release of VHS does at inference (aimagelab/VHS), done with the same models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from forejudge.errors import InvalidRequest
 from forejudge.profiling.profiled import Profiled
-from forejudge.profiling.stage_costs import ENCODE
+from forejudge.profiling.stage_costs import ENCODE, StageCost
 from forejudge.profiling.stage_runs import StageRun
 from forejudge.profiling.strategies import DRAWING, Picked, Strategy
 from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
@@ -58,6 +58,10 @@ class Official(Strategy):
         each = [StageRun(stage, 1, n) for stage in (ENCODE, *seen)] + [StageRun(judged, _BEAMS, n)]
         return each + [StageRun(stage, 1) for stage in (ENCODE, *DRAWING)]
 
+    @property
+    def _costs(self) -> Mapping[str, StageCost]:
+        return self.models.padded_costs
+
     def _scores(self, seeds: tuple[int, ...]) -> list[float]:
         return [self._score(seed) for seed in seeds]
 
@@ -74,7 +78,7 @@ class Official(Strategy):
 
     def _drawn(self, seed: int, stage: Stage) -> tuple[Candidates, Tensor]:
         """A candidate that stands at the stage, and the output of the last block that it went through, on the CPU."""
-        generator = self.models.generator
+        generator = self.models.plain or self.models.generator
         blocks = stage.blocks if stage.phase is Phase.PREFIX else generator.architecture.num_blocks
         candidate = generator.start(generator.encode(self.models.prompt, self.models.sampling), (seed,))
         for after in range(1, blocks + 1):

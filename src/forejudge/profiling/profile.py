@@ -37,6 +37,7 @@ def profile(models: Profiled, ns: Sequence[int], rounds: int, strategies: Sequen
         width=conditioning.size[1],
         device=str(generator.device),
         dtype=dtype_name(generator.dtype),
+        compiled=models.plain is not None,
         rounds=rounds,
         warm_up=WARM_UP,
     )

@@ -24,6 +24,7 @@ class Settings(_Figures):
     width: int
     device: str
     dtype: str
+    compiled: bool = False
     rounds: int
     warm_up: int
 

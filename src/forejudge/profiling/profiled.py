@@ -1,17 +1,19 @@
 """Models that stand ready to be measured, with what each of their stages costs on paper."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import nn
 
+from forejudge.compiling import compiler_problem
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.sana_sprint import SanaConditioning, SanaSprint
-from forejudge.profiling.model_sizes import GeneratorSizes, VerifierSizes
+from forejudge.profiling.model_sizes import GeneratorSizes, TextTokens, VerifierSizes
 from forejudge.profiling.stage_costs import CLIP, StageCost, clip_cost, generator_costs, verifier_cost
 from forejudge.types import Phase
 from forejudge.verifiers import load_verifier
@@ -29,11 +31,18 @@ class Profiled:
     verifiers: Mapping[str, LanguageModelVerifier]
     prompt: str
     sampling: Sampling
+    plain: SanaSprint | None = None  # what `generator` was before it was compiled
+
+    def compiled(self) -> Self:
+        """The same with a compiled generator. Raises InvalidRequest where torch.compile does not work."""
+        if problem := compiler_problem(self.generator.device):
+            raise InvalidRequest(f"torch.compile does not work here ({problem}): leave out --compile")
+        return replace(self, generator=self.generator.compiled(), plain=self.generator)
 
     @cached_property
     def conditioning(self) -> SanaConditioning:
         """The prompt, encoded. Raises InvalidRequest for a size that the generator cannot draw."""
-        return self.generator.encode(self.prompt, self.sampling)
+        return self.generator.encode_without_padding(self.prompt, self.sampling)
 
     @property
     def blocks(self) -> int:
@@ -43,9 +52,18 @@ class Profiled:
 
     @cached_property
     def costs(self) -> dict[str, StageCost]:
-        """Of every stage."""
+        """Of every stage of a search."""
+        known, left = self.generator.encoder.split(self.prompt.lower().strip())
+        return self._costs(TextTokens(known, len(left), self.conditioning.text_NLD.shape[1]))
+
+    @cached_property
+    def padded_costs(self) -> dict[str, StageCost]:
+        """The same with all that the pipeline's own call reads: the instruction again for each prompt, and padding."""
+        return self._costs(GeneratorSizes.of(self.generator).padded_text)
+
+    def _costs(self, text: TextTokens) -> dict[str, StageCost]:
         side = self.conditioning.latent_shape[-1]
-        found = generator_costs(GeneratorSizes.of(self.generator), self.blocks, side)
+        found = generator_costs(GeneratorSizes.of(self.generator), self.blocks, side, text)
         for kind, verifier in self.verifiers.items():
             sizes = VerifierSizes.of(verifier, self.prompt)
             if sizes.vision_tower is not None:

@@ -71,7 +71,8 @@ class Read:
 
 def sana_sprint_work() -> StageWork:
     """Count it; takes seconds and no memory to speak of."""
-    drawing, sizes = generator_costs(PUBLISHED.generator, BLOCKS, _LATENT_SIDE), PUBLISHED.verifier
+    generator, sizes = PUBLISHED.generator, PUBLISHED.verifier
+    drawing = generator_costs(generator, BLOCKS, _LATENT_SIDE, generator.padded_text)
     return StageWork(
         encode=drawing[ENCODE].flops,
         block=(drawing[PREFIX] + drawing[SUFFIX]).flops // BLOCKS,

@@ -37,7 +37,7 @@ def search_costs(
     generator: Generator, verifier: Verifier, prompt: str, ns: Sequence[int], rounds: int, report: Report
 ) -> SearchCosts:
     """Measure one verifier, models warm. FLOPs and memory are counted in runs of their own."""
-    best = BestOfN(generator, verifier)
+    best = BestOfN(generator, verifier, prompts_kept=0)  # the same prompt, encoded every time
     stopwatch = Stopwatch(f"timing {verifier.name}", 0, len(ns))
     milliseconds = {}
     for done, n in enumerate(ns, start=1):
@@ -60,10 +60,10 @@ def stage_flops(generator: Generator, verifiers: Mapping[str, Verifier], prompt:
     What verifiers add goes by their names.
     """
     sampling, latent = generator.defaults, latent_stage()
-    conditioning = generator.encode(prompt, sampling)
+    conditioning = generator.encode_without_padding(prompt, sampling)
     first = max(next(iter(verifiers.values())).reads)
     noise = generator.start(conditioning, (0,))
-    stages = {"encode": count_flops(partial(generator.encode, prompt, sampling))}
+    stages = {"encode": count_flops(partial(generator.encode_without_padding, prompt, sampling))}
     done = noise
     for name, stage in (("to the verdict", min(first, latent)), ("to the latent", latent), ("decode", IMAGE)):
         stages[name] = count_flops(partial(generator.advance, done, [stage]))
@@ -78,7 +78,7 @@ def drawing_milliseconds(generator: Generator, prompt: str, steps: int, rounds: 
     """One picture with so many steps and no verifier."""
 
     def draw() -> None:
-        conditioning = generator.encode(prompt, generator.defaults.model_copy(update={"steps": steps}))
+        conditioning = generator.encode_without_padding(prompt, generator.defaults.model_copy(update={"steps": steps}))
         generator.advance(generator.start(conditioning, (0,)), [IMAGE])
 
     return median_milliseconds(draw, rounds, generator.device)

@@ -8,10 +8,9 @@ from torch import nn
 
 from forejudge.generators import sana_split
 from forejudge.generators.sana_split import SanaInput
-from forejudge.generators.sana_sprint import MAX_TEXT_TOKENS
 from forejudge.profiling.flops import count_flops
 from forejudge.profiling.meta_work import text_flops, transformer_work
-from forejudge.profiling.model_sizes import GeneratorSizes, VerifierSizes
+from forejudge.profiling.model_sizes import GeneratorSizes, TextTokens, VerifierSizes
 from forejudge.verifiers.connector import Connector
 
 ENCODE, PREFIX, SUFFIX, DECODE, CLIP = "encode", "prefix", "suffix", "decode", "clip"
@@ -30,7 +29,7 @@ class StageCost:
 
 
 @torch.no_grad()
-def generator_costs(sizes: GeneratorSizes, blocks: int, side: int) -> dict[str, StageCost]:
+def generator_costs(sizes: GeneratorSizes, blocks: int, side: int, text: TextTokens) -> dict[str, StageCost]:
     """Of the prompt, of the first `blocks` blocks, of the rest to the latent, and of the picture; in this order.
 
     `side` is that of the latent grid.
@@ -40,15 +39,15 @@ def generator_costs(sizes: GeneratorSizes, blocks: int, side: int) -> dict[str, 
         transformer = sizes.new_transformer()
         config = transformer.config
         latents_NCHW = torch.zeros(1, config.in_channels, side, side)
-        text_NLD = torch.zeros(1, MAX_TEXT_TOKENS, config.caption_channels)
-        inputs = SanaInput(latents_NCHW, text_NLD, text_NLD[..., 0], torch.zeros(1), torch.zeros(1))
+        text_NLD = torch.zeros(1, text.taken, config.caption_channels)
+        inputs = SanaInput(latents_NCHW, text_NLD, None, torch.zeros(1), torch.zeros(1))
         work = transformer_work(sana_split, transformer, inputs, config.num_layers)
         decoding = count_flops(partial(autoencoder.decode, latents_NCHW))
     first, last = transformer.transformer_blocks[:blocks], transformer.transformer_blocks[blocks:]
     ends = (transformer.norm_out, transformer.proj_out)
     before = _weights(transformer) - _weights(transformer.transformer_blocks) - _weights(*ends)
     return {
-        ENCODE: StageCost(text_flops(text_encoder, sizes.text_tokens), _weights(text_encoder)),
+        ENCODE: StageCost(text_flops(text_encoder, text.read, text.known), _weights(text_encoder)),
         PREFIX: StageCost(work.of_prefix(blocks), before + _weights(first)),
         SUFFIX: StageCost(work.whole - work.of_prefix(blocks), _weights(last, *ends)),
         DECODE: StageCost(decoding, _weights(autoencoder.decoder)),

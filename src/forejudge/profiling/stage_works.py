@@ -24,7 +24,7 @@ class StageWorks:
         """A stage that `Profiled.costs` names. What comes before it is done here; the work itself can be repeated."""
         models = self.models
         if stage == ENCODE:
-            return partial(models.generator.encode, models.prompt, models.sampling)
+            return partial(models.generator.encode_without_padding, models.prompt, models.sampling)
         if stage == PREFIX:
             return partial(self._drawn, batch, self._cut)
         if stage in (SUFFIX, DECODE):

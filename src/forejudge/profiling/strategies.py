@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,7 +14,7 @@ from forejudge.costs import CostModel
 from forejudge.draw import Drawing
 from forejudge.profiling.device_rates import DeviceRates
 from forejudge.profiling.profiled import Profiled, judging_stage
-from forejudge.profiling.stage_costs import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
+from forejudge.profiling.stage_costs import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, StageCost
 from forejudge.profiling.stage_runs import StageRun, total_floor, total_flops
 from forejudge.types import IMAGE
 from forejudge.verifiers.base import Verifier
@@ -63,11 +63,16 @@ class Strategy(ABC):
 
     def flops(self, n: int) -> int:
         """Floating-point operations of a run."""
-        return total_flops(self.stage_runs(n), self.models.costs)
+        return total_flops(self.stage_runs(n), self._costs)
 
     def floor_milliseconds(self, n: int, rates: DeviceRates) -> float:
         """The least time of a run."""
-        return total_floor(self.stage_runs(n), self.models.costs, self.models.generator.dtype.itemsize, rates)
+        return total_floor(self.stage_runs(n), self._costs, self.models.generator.dtype.itemsize, rates)
+
+    @property
+    def _costs(self) -> Mapping[str, StageCost]:
+        """Of each stage."""
+        return self.models.costs
 
     @property
     def candidate_stages(self) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from forejudge.checkpoint import named_file
 from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.evaluation.metadata import TASKS, PromptMetadata
+from forejudge.library_calls import named_file
 from forejudge.report.tables import TASK_NAMES
 from forejudge.selection import PASSES
 

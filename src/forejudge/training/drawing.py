@@ -122,7 +122,7 @@ class CandidateDrawing:
         """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
         for line in {line.prompt: line for line in lines}.values():
             try:
-                self.generator.encode(line.prompt, self.generator.defaults)
+                self.generator.encode_without_padding(line.prompt, self.generator.defaults)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{line.where}: {error}") from None
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer, named_file, renamed_in_transformers
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
+from forejudge.library_calls import named_file, renamed_in_transformers
+from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.training.recipe import LoraSettings, TrainingRecipe, published, read_recipe
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier

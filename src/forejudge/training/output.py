@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from forejudge.checkpoint import named_file
 from forejudge.device import resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json, write_shared_text, write_text
 from forejudge.generators.base import Generator
+from forejudge.library_calls import named_file
 from forejudge.training.card import verifier_card
 from forejudge.training.recipe import RECIPE_FILE, TrainingRecipe, published
 from forejudge.verifiers.language_model import LanguageModelVerifier

@@ -3,19 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as PydanticError
 
-from forejudge.checkpoint import named_file
 from forejudge.errors import InvalidRequest
+from forejudge.library_calls import named_file
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.question import PICTURE, PUBLISHED_QUESTION, check_question
 from forejudge.verifiers.reading import ReadingName
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
 Chosen = TypeVar("Chosen", bound="TrainingRecipe")
+Drawn = TypeVar("Drawn", bound="DrawingRecipe")
 
 
 class _Settings(BaseModel):
@@ -96,19 +97,6 @@ class DrawingRecipe(_Settings):
     candidates: PositiveInt
     record: str | None = None
 
-    @classmethod
-    def of(cls, known: Self | None, options: Mapping[str, Any]) -> Self:
-        """A known recipe with options in the place of its fields, where they are not None. No value is checked.
-
-        Raises InvalidRequest for a field that neither has.
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
-        if known is None and (missing := [name for name in needed if name not in given]):
-            raise InvalidRequest(f"--{missing[0]} is missing: name one, or a --recipe that has one")
-        base = known or cls.model_validate({name: given[name] for name in needed})
-        return base.model_copy(update=given)
-
 
 class LabelRecipe(DrawingRecipe):
     """Candidates that an evaluator judges."""
@@ -122,6 +110,19 @@ class CaptionRecipe(DrawingRecipe):
 
     candidates: PositiveInt = 1
     captioner: str
+
+
+def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, Any]) -> Drawn:
+    """A known recipe with options in the place of its fields; None leaves a field as it is. No value is checked.
+
+    Raises InvalidRequest for a field that neither has.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    fields = (known.model_dump() if known else {}) | given
+    for name, field in kind.model_fields.items():
+        if field.is_required() and name not in fields:
+            raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
+    return cast(Drawn, kind.model_construct(**fields))
 
 
 MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"

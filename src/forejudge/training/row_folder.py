@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from safetensors.torch import save
 from torch import Tensor
 
-from forejudge.checkpoint import named_file, read_config
+from forejudge.checkpoint import read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import prepare_folder, write_bytes, write_shared_text
+from forejudge.library_calls import named_file
 
 SETTINGS_FILE = "settings.json"
 _ROWS_OF_A_BLOCK = 128  # about

@@ -80,7 +80,7 @@ class RecomputedStates(States):
         return half(self.reading.tokens(candidates))
 
     def _encode(self, prompt: str) -> Any:
-        return self.generator.trim(self.generator.encode(prompt, self.generator.defaults))
+        return self.generator.encode_without_padding(prompt, self.generator.defaults)
 
 
 def half(tokens_NTD: Tensor) -> Tensor:

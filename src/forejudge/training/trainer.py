@@ -23,10 +23,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from forejudge.checkpoint import quiet_libraries
 from forejudge.device import is_first_process
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.files import held_alone
+from forejudge.library_calls import quiet_libraries
 from forejudge.progress import Report
 from forejudge.training.batch_times import BatchTimes
 from forejudge.training.batches import IGNORED, Rows, collated

@@ -36,7 +36,7 @@ def drawing_work(drawing: CandidateDrawing, folder: RowFolder, shard: Shard) -> 
     rows, candidates = drawing.rows_left(folder, shard), drawing.candidates
     stored = drawing.bytes_of(rows)
     device, batch = drawing.generator.device, min(candidates, drawing.batch_size)
-    encode = partial(drawing.generator.encode, drawing.lines[0].prompt, drawing.generator.defaults)
+    encode = partial(drawing.generator.encode_without_padding, drawing.lines[0].prompt, drawing.generator.defaults)
     encode_flops = count_flops(encode)
     with trial_folder(folder.folder) as place:
         flops = count_flops(_trial(drawing, 1, place / "counted"))  # and everything is warm

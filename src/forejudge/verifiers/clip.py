@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-from forejudge.checkpoint import load_library_model, named_file, quiet_libraries
 from forejudge.generators.base import Architecture
 from forejudge.hub import local_folder
+from forejudge.library_calls import named_file, quiet_libraries
+from forejudge.library_models import load_library_model
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.reading import VISION_TOWER, Reading
 

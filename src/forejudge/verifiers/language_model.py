@@ -21,16 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import (
-    load_library_model,
-    load_strictly,
-    load_tokenizer,
-    quiet_libraries,
-    read_config,
-)
+from forejudge.checkpoint import load_strictly, read_config
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
 from forejudge.hub import Source, fetch
+from forejudge.library_calls import quiet_libraries
+from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.calibration import Calibration

@@ -11,10 +11,10 @@ import torch
 from PIL.Image import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_library_model, load_tokenizer
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import IMAGE, Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.clip import load_picture_processor

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
-from forejudge.checkpoint import fill_strictly, library_model_of, load_tensors
+from forejudge.checkpoint import fill_strictly, load_tensors
+from forejudge.library_models import library_model_of
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.published_source import PublishedSource

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt
 from transformers import Qwen2Config
 
-from forejudge.checkpoint import named_file, renamed_in_transformers
 from forejudge.errors import CheckpointError
+from forejudge.library_calls import named_file, renamed_in_transformers
 from forejudge.verifiers.language_model import CONFIG_FILE
 
 PUBLISHED_CONFIG_FILE = "config.json"

@@ -7,10 +7,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from forejudge.checkpoint import load_tensors, load_tokenizer, named_file, read_config
+from forejudge.checkpoint import load_tensors, read_config
 from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
+from forejudge.library_calls import named_file
+from forejudge.library_models import load_tokenizer
 from forejudge.verifiers.language_model import CONFIG_FILE, CONNECTOR_FILE, LANGUAGE_MODEL, VerifierConfig
 from forejudge.verifiers.published import CONNECTOR_PREFIX
 from forejudge.verifiers.published_config import HIDDEN, PUBLISHED_CONFIG_FILE, described_language_model

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_tokenizer, read_config, renamed_in_transformers
+from forejudge.checkpoint import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture
 from forejudge.hub import Source
+from forejudge.library_calls import renamed_in_transformers
+from forejudge.library_models import load_tokenizer
 from forejudge.verifiers.made_for import SANA_SPRINT_1_6B, architecture_named
 from forejudge.verifiers.published_config import PUBLISHED_CONFIG_FILE, PublishedConfig
 from forejudge.verifiers.published_statistics import Statistics, find_statistics, read_statistics

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from forejudge.checkpoint import named_file, quiet_libraries
 from forejudge.files import write_json
+from forejudge.library_calls import named_file, quiet_libraries
 
 _CONFIG_FILE = "tokenizer_config.json"
 _OF_TRANSFORMERS_5 = {"backend", "is_local", "local_files_only", "extra_special_tokens"}

@@ -25,16 +25,23 @@ class YesNoModel(ExactBuffers):
         causal: what follows the last real token cannot change it.
         """
         embedded_NSE = self.embed(tokens_NTD, left_NL, right_NL)
-        rows = torch.arange(len(embedded_NSE), device=embedded_NSE.device)
-        length_N = rows.new_full((len(rows),), right_NL.shape[1]) if mask_NL is None else mask_NL.sum(1)
+        padding_N = None if mask_NL is None else (mask_NL == 0).sum(1)
         if self.head is not None:
             states_NSE = self.language_model.get_decoder()(inputs_embeds=embedded_NSE).last_hidden_state
-            return self.head(states_NSE[rows, length_N - right_NL.shape[1] - 1]).float()
-        kept = int(right_NL.shape[1] - length_N.min()) + 1
+            return self.head(_last(states_NSE, padding_N)).float()
+        # Without a mask nothing is asked of the device here: it may still be busy with what comes before.
+        kept = 1 if padding_N is None else int(padding_N.max()) + 1
         logits_NKV = self.language_model(inputs_embeds=embedded_NSE, logits_to_keep=kept).logits
-        return logits_NKV[rows, length_N - right_NL.shape[1] - 1].float().log_softmax(-1)
+        return _last(logits_NKV, padding_N).float().log_softmax(-1)
 
     def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> Tensor:
         """What the language model reads: text, picture, text, each token as its embedding (N, S, E)."""
         embedding = self.language_model.get_input_embeddings()
         return torch.cat([embedding(left_NL), self.connector(tokens_NTD), embedding(right_NL)], dim=1)
+
+
+def _last(values_NSE: Tensor, padding_N: Tensor | None) -> Tensor:
+    """Of each row what stands before its padding: (N, E)."""
+    if padding_N is None:
+        return values_NSE[:, -1]
+    return values_NSE[torch.arange(len(values_NSE), device=values_NSE.device), -1 - padding_N]

@@ -1,0 +1,35 @@
+"""Blocks of models compiled by torch.compile: in copies, so that a model that was given stays as it is."""
+
+from copy import copy
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from forejudge.library_calls import first_line
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def with_compiled_blocks(model: Model, *lists: str) -> Model:
+    """A copy that shares all weights, in which every block of the named lists is compiled when it first runs.
+
+    Blocks of one class share what is compiled, whose sizes become dynamic once they change.
+    """
+    compiled = copy(model)
+    compiled._modules = dict(model._modules)
+    for name in lists:
+        blocks: list[Any] = [torch.compile(block) for block in getattr(model, name)]
+        compiled._modules[name] = nn.ModuleList(blocks)
+    return compiled
+
+
+@cache
+def compiler_problem(device: torch.device) -> str | None:
+    """Why nothing can be compiled for a device, in a line; None where it can. Tried once, which takes seconds."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown device
+        return first_line(error)
+    return None

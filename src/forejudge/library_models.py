@@ -1,0 +1,126 @@
+"""Models and tokenizers of transformers and diffusers, loaded strictly: no code of their own, nothing missing."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from forejudge.checkpoint import check_whole, read_pickle, refuse
+from forejudge.errors import CheckpointError, MissingExtra
+from forejudge.library_calls import named_file, quiet_libraries
+
+PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # diffusers'; it is opened as tensors alone
+_OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
+
+
+def load_library_model(
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"],
+    device: torch.device | str = "cpu",
+    *,
+    extra_allowed: bool = False,
+) -> nn.Module:
+    """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
+
+    `kind` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
+    They are read in `dtype` at once, and what is stored in it is mapped and not copied. Raises CheckpointError naming
+    a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors, unless they
+    are diffusers' and nothing but tensors; and for a model that only code of its own could make.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
+    _refuse_code(folder)
+    is_safe = any(folder.glob("*.safetensors")) or not (folder / PICKLED_WEIGHTS).is_file()
+    _check_weights(folder) if is_safe else read_pickle(folder / PICKLED_WEIGHTS)
+    with named_file(folder), quiet_libraries():
+        model, report = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=is_safe,
+            trust_remote_code=False,  # nor ask whether to
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    extra = [] if extra_allowed else report["unexpected_keys"]
+    refuse(folder, report["missing_keys"], extra, report["mismatched_keys"])
+    return model.to(device)
+
+
+def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Any:
+    """A model of transformers, of class `kind`, from its config and tensors that come from `path`.
+
+    Raises CheckpointError naming a missing, extra or misshapen tensor.
+    """
+    with named_file(path), quiet_libraries():
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=dtype,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    refuse(path, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+    return model
+
+
+def load_tokenizer(kind: Any, folder: Path) -> Any:
+    """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
+
+    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
+    one whose vocabulary is a SentencePiece model that nothing installed can read.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        _require_sentencepiece()
+    with named_file(folder), quiet_libraries():
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    files = sorted(tokenizer.vocab_files_names.values())
+    if not any((folder / name).is_file() for name in files):
+        raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
+    return tokenizer
+
+
+def _require_sentencepiece() -> None:
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    for package, is_there in (("sentencepiece", is_sentencepiece_available), ("protobuf", is_protobuf_available)):
+        if not is_there():
+            raise MissingExtra(package, "sentencepiece")
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raises CheckpointError for a model of a type that only code of its own folder could make."""
+    from transformers import CONFIG_MAPPING
+
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    with named_file(folder):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        asks = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if asks:
+        raise CheckpointError(
+            f"{folder} asks for code of its own (auto_map in config.json), and no code that comes with a model is run: "
+            "use a model whose type transformers knows"
+        )
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises CheckpointError for a folder without safetensors, or with one that is not whole."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = [path.name for path in sorted(folder.iterdir()) if path.suffix in _OTHER_WEIGHTS]
+        raise CheckpointError(
+            f"{folder} holds no .safetensors file{f', only {others[0]}' if others else ''}; other formats can run code "
+            "when they are opened, so they are not read: load it where you trust it, and save it anew with "
+            "save_pretrained, which writes safetensors"
+        )
+    for path in files:
+        check_whole(path)

@@ -1,0 +1,37 @@
+"""What a search leaves out for speed changes no winner: the miniature's whole test, against the plain way."""
+
+import pytest
+import torch
+
+from forejudge.best_of_n import BestOfN
+from forejudge.evaluation.groups import groups_of
+from forejudge.generators.base import Generator
+from forejudge.miniature.benchmark import miniature_benchmark
+from forejudge.verifiers.base import Verifier
+
+N = 8
+ALIKE = 0.995  # of the winners
+PER_TASK = 100
+
+
+def plain_scores(generator: Generator, verifier: Verifier, prompt: str, seeds: tuple[int, ...]) -> torch.Tensor:
+    """The prompt encoded as the pipeline's own call does."""
+    candidates = generator.start(generator.encode(prompt, generator.defaults), seeds)
+    verdicts = verifier.judge(prompt, generator.advance(candidates, verifier.reads))
+    return torch.tensor([verdict.score for verdict in verdicts])
+
+
+@pytest.mark.slow
+def test_searches_choose_as_the_plain_way_does() -> None:
+    best, same, furthest = BestOfN.from_pretrained(device="cpu"), 0, 0.0
+    groups = groups_of(miniature_benchmark(PER_TASK).lines, N, run_seed=0)
+    for group in groups:
+        prompt, seeds = group.line.prompt, group.seeds
+        plain_N = plain_scores(best.generator, best.verifier, prompt, seeds)
+        found = best(prompt, seeds=seeds)
+        found_N = torch.tensor([candidate.score for candidate in found.candidates])
+        furthest = max(furthest, float((found_N - plain_N).abs().max()))
+        same += found.record.winner == int(plain_N.argmax())
+    print(f"{same} of {len(groups)} winners alike, scores within {furthest:.1e}")
+    assert same >= ALIKE * len(groups)
+    assert furthest < 1e-3
