@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 
 from forejudge.errors import InvalidRequest, OutputError
-from forejudge.files import held_alone, prepare_folder, whole_folder, write_bytes, write_shared_text, write_text
+from forejudge.files import (
+    check_writable,
+    held_alone,
+    prepare_folder,
+    trial_folder,
+    whole_folder,
+    write_bytes,
+    write_shared_text,
+    write_text,
+)
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +38,21 @@ def test_a_file_brings_its_folder(tmp_path: Path) -> None:
 def test_preparing_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
     prepare_folder(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_a_trial_lies_beside_a_folder_that_is_yet_to_come(tmp_path: Path) -> None:
+    with trial_folder(tmp_path / "new" / "folder") as trial:
+        write_text(trial / "file", "text")
+        assert trial.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_beforehand(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/folder cannot be written \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "folder")
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_work_is_what_drawing_then_takes(drawing: CandidateDrawing, tmp_path
     flops = count_flops(partial(drawing.run, folder, Shard(), report_nothing))
     seconds = perf_counter() - started
     assert work.flops == pytest.approx(flops, rel=0.05)  # prompts are not all of one length
-    assert seconds / 5 < work.seconds < seconds * 5
+    assert seconds / 7 < work.seconds < seconds * 7  # less than the candidates of a batch
     stored = sum(
         tensor.nbytes for path in (tmp_path / "out" / "states").iterdir() for tensor in load_file(path).values()
     )
@@ -66,6 +66,6 @@ def test_only_what_is_left_counts(drawing: CandidateDrawing, tmp_path: Path) -> 
 
 
 def test_a_folder_of_other_settings_is_refused(drawing: CandidateDrawing, tmp_path: Path) -> None:
-    drawing.run(RowFolder(tmp_path), Shard(), report_nothing)
+    RowFolder(tmp_path).begin(drawing.settings)
     with pytest.raises(InvalidRequest, match="was made with candidates = 30, this run has candidates = 2"):
         drawing_work(replace(drawing, candidates=2), RowFolder(tmp_path), Shard())
