@@ -156,7 +156,7 @@ def equal_work(figures: Figures) -> str:
     return (
         "The same candidates and verdicts, but each way to choose gets the N that its work on SANA-Sprint 1.6B at 1024 "
         "px would allow (counted: encoder, blocks, decoder, CLIP ViT-L/14@336, Qwen2.5-0.5B; read after half of the "
-        "blocks)."
+        "blocks; with the prompt's padding, as the pipeline's own call has it)."
         "\n\n" + equal_cost(figures["equal_work"], "TFLOP")
     )
 

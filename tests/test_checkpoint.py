@@ -1,7 +1,9 @@
 """Model folders are read strictly: what is wrong is refused in one line that names it."""
 
 import json
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,20 @@ class TestPickledWeights:
     def test_anything_but_tensors_is_refused(self, folder: Path, content: object) -> None:
         torch.save(content, folder / PICKLED_WEIGHTS)
         assert_refused(lambda: self.load(folder), str(folder))
+
+    def test_no_index_leads_elsewhere(self, folder: Path) -> None:
+        (folder / f"{PICKLED_WEIGHTS}.index.json").write_text("{}")
+        assert_refused(lambda: self.load(folder), f"{folder} holds no .safetensors file")
+
+    @pytest.mark.parametrize("others", [(), ("pytorch_model.bin",)])
+    def test_it_opens_no_door_to_pickles_of_transformers(
+        self, tiny_verifier: Path, tmp_path: Path, others: tuple[str, ...]
+    ) -> None:
+        shutil.copyfile(tiny_verifier / "language_model" / "config.json", tmp_path / "config.json")
+        for name in (PICKLED_WEIGHTS, *others):
+            torch.save({}, tmp_path / name)
+        load = partial(load_library_model, AutoModelForCausalLM, tmp_path, torch.float32)
+        assert_refused(load, f"{tmp_path} holds no .safetensors file")
 
     def test_a_truncated_one_is_named(self, folder: Path) -> None:
         path = folder / PICKLED_WEIGHTS

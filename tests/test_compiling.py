@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.doubles import CPU, PROMPT
+from tests.doubles import CPU, PROMPT, ScriptedGenerator, ScriptedVerifier
+from torch._dynamo.testing import CompileCounter
 
 from forejudge import BestOfN
 from forejudge.compiling import compiler_problem
@@ -33,11 +34,12 @@ def verifier(tiny_verifier: Path) -> Verifier:
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch.compile without its code generation, which takes a minute."""
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
+    """torch.compile without its code generation, which takes a minute; counts what it would generate code for."""
     torch.compiler.reset()
-    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))
-    yield
+    counter = CompileCounter()
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=counter))
+    yield counter
     torch.compiler.reset()
 
 
@@ -55,7 +57,7 @@ def check_alike(plain: Generator, compiled: Generator) -> None:
             torch.testing.assert_close(found.tensor(stage), expected.tensor(stage), rtol=0, atol=ROUNDING)
 
 
-def test_candidates_are_alike_and_the_models_stay_as_they_are(generator: SanaSprint, traced: None) -> None:
+def test_candidates_are_alike_and_the_models_stay_as_they_are(generator: SanaSprint, traced: CompileCounter) -> None:
     blocks = list(generator.transformer.transformer_blocks)
     compiled = generator.compiled()
     check_alike(generator, compiled)
@@ -66,7 +68,24 @@ def test_candidates_are_alike_and_the_models_stay_as_they_are(generator: SanaSpr
     assert weights == {weight.data_ptr() for weight in generator.transformer.parameters()}
 
 
-def test_a_search_says_that_it_was_compiled(generator: SanaSprint, verifier: Verifier, traced: None) -> None:
+def test_other_prompts_and_batches_are_not_compiled_for(generator: SanaSprint, traced: CompileCounter) -> None:
+    """Else a time budget would be spent on compiling."""
+    compiled = generator.compiled()
+
+    def draw(prompt: str, count: int) -> None:
+        conditioning = compiled.encode_without_padding(prompt, compiled.defaults)
+        compiled.advance(compiled.start(conditioning, tuple(range(count))), [latent_stage()])
+
+    for count in (1, 2):
+        draw(PROMPT, count)
+    warm = traced.frame_count
+    assert warm
+    for prompt, count in (("a star", 1), ("a star", 2), ("two red stars", 8), (PROMPT, 5)):
+        draw(prompt, count)
+    assert traced.frame_count == warm
+
+
+def test_a_search_says_that_it_was_compiled(generator: SanaSprint, verifier: Verifier, traced: CompileCounter) -> None:
     compiler_problem.cache_clear()
     plain, compiled = (BestOfN(generator, verifier, compiled=wanted)(PROMPT, 4).record for wanted in (False, True))
     assert (plain.settings.compiled, compiled.settings.compiled) == (False, True)
@@ -88,6 +107,13 @@ def test_where_nothing_can_be_compiled_the_search_says_so_and_runs_plainly(
     settings = best_of_n(PROMPT, 2).record.settings
     assert not settings.compiled
     assert settings.warnings == ("nothing is compiled, for torch.compile does not work here: no C++ compiler",)
+
+
+def test_a_generator_that_has_nothing_to_compile_says_so(traced: CompileCounter) -> None:
+    compiler_problem.cache_clear()
+    best_of_n = BestOfN(ScriptedGenerator(), ScriptedVerifier({}), compiled=True)
+    assert not best_of_n.compiled
+    assert best_of_n.warnings == ("nothing is compiled, for scripted has nothing that can be",)
 
 
 @pytest.mark.slow

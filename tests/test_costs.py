@@ -33,15 +33,16 @@ def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=13, seconds=9.0)
     assert costs.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
     assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
-    assert costs.least == pytest.approx(0.033)
+    assert costs.least == pytest.approx(0.011 + 0.022)
     assert all(count == 1 for stage, count in generator.advanced if stage == IMAGE)
 
 
-def test_the_first_round_warms_up_and_the_slowest_other_counts(fake_time: FakeTime) -> None:
+def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_time: FakeTime) -> None:
     seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
     generator = ScriptedGenerator(before_advance=lambda count: fake_time.passes(next(seconds)))
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=1, seconds=9.0)
-    assert costs.chunk == pytest.approx({1: 0.2})
+    assert costs.least == pytest.approx(0.1 + 0.2)
+    assert costs.chunk == pytest.approx({1: 0.1 * 2.5})  # finishing took 0.2 and 0.5 seconds
     assert costs.finish == pytest.approx(0.5)
 
 
@@ -63,19 +64,40 @@ def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> No
     assert chunks(generator)[-3:] == [1, 1, 1]
 
 
-def test_searches_teach_what_they_took(generator: ScriptedGenerator) -> None:
+def test_searches_teach_how_slow_it_is_by_now(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
-    model.learn(Sampling(), [(4, 0.5), (2, 0.001), (3, 7.0)], finish=0.25)
+    quiet = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    model.learn(Sampling(), [(4, 0.028), (3, 7.0)], finish=0.033)  # twice as slow; 3 was never measured
     slower = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
-    assert slower.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.5})  # the slowest counts; 3 was never measured
-    assert slower.finish == 0.25
-    assert slower.least == pytest.approx(0.033), "a slow moment makes no budget too small"
-    for _ in range(8):
-        model.learn(Sampling(), [(4, 0.013)], finish=0.02)
-    quiet_again = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
-    assert quiet_again.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.013})
-    assert quiet_again.finish == 0.02
+    assert slower.chunk == pytest.approx({size: 2 * seconds for size, seconds in quiet.chunk.items()})
+    assert slower.finish == pytest.approx(2 * quiet.finish)
+    assert slower.least == pytest.approx(quiet.least), "a slow moment makes no budget too small"
+
+
+def test_after_a_slow_search_quiet_ones_bring_large_chunks_back(generator: ScriptedGenerator) -> None:
+    """Though it is small chunks alone that the searches between draw."""
+    model, limits = CostModel(generator, ScriptedVerifier({})), Limits(budget_ms=60)
+
+    def first_chunk() -> int:
+        costs = model.measure(PROMPT, Sampling(), largest=8, seconds=0.06)
+        size = Pace(limits, 8, costs=costs).next(0, elapsed=0.0)
+        model.learn(Sampling(), [(size, 0.010 + 0.001 * size)], finish=0.022)
+        return size
+
+    assert first_chunk() == 8
+    model.learn(Sampling(), [(8, 4 * 0.018)], finish=0.022)
+    sizes = [first_chunk() for _ in range(9)]
+    assert sizes[0] < 8
+    assert sizes[-1] == 8
+
+
+def test_a_budget_that_seems_too_small_is_measured_once_more(fake_time: FakeTime) -> None:
+    slowness = [10.0]
+    generator = ScriptedGenerator(before_advance=lambda count: fake_time.passes(0.01 * slowness[0]))
+    model = CostModel(generator, ScriptedVerifier({}))
+    assert model.measure(PROMPT, Sampling(), largest=1, seconds=0.1).least == pytest.approx(0.3)
+    slowness[0] = 1.0
+    assert model.measure(PROMPT, Sampling(), largest=1, seconds=0.1).least == pytest.approx(0.03)
 
 
 def test_what_was_never_measured_is_not_learnt(generator: ScriptedGenerator) -> None:

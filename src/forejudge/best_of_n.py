@@ -145,8 +145,10 @@ class BestOfN:
         if problem := compiler_problem(self.generator.device):
             self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
             return False
-        self.generator = self.generator.compiled()
-        return True
+        plain, self.generator = self.generator, self.generator.compiled()
+        if self.generator is plain:
+            self.warnings += (f"nothing is compiled, for {plain.name} has nothing that can be",)
+        return self.generator is not plain
 
     def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
         largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)

@@ -15,14 +15,21 @@ Model = TypeVar("Model", bound=nn.Module)
 def with_compiled_blocks(model: Model, *lists: str) -> Model:
     """A copy that shares all weights, in which every block of the named lists is compiled when it first runs.
 
-    Blocks of one class share what is compiled, whose sizes become dynamic once they change.
+    Blocks of one class share what is compiled, which serves all sizes: one candidate is compiled for, and any more.
     """
     compiled = copy(model)
     compiled._modules = dict(model._modules)
     for name in lists:
-        blocks: list[Any] = [torch.compile(block) for block in getattr(model, name)]
+        blocks: list[Any] = [torch.compile(block, dynamic=True) for block in getattr(model, name)]
         compiled._modules[name] = nn.ModuleList(blocks)
     return compiled
+
+
+def compile_error(error: Exception) -> str | None:
+    """What torch.compile said of a block that it could not compile, in a line; None for any other error."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return first_line(error) if isinstance(error, TorchDynamoException) else None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from forejudge.budget import Costs
@@ -13,30 +13,31 @@ from forejudge.noise import candidate_seed
 from forejudge.verifiers.base import Verifier
 
 _ROUNDS = 3  # the first warms up
-_REMEMBERED = 8  # times of each kind; the slowest of them counts
+_REMEMBERED = 8  # searches
+_FINISH = 0  # as the size of a chunk
 
 
-def _times() -> deque[float]:
-    return deque(maxlen=_REMEMBERED)
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
-    """Seconds that each part of a search took the last times; chunks by their size, of which 1 is always there."""
+    """The least seconds that chunks of each size took, and finishing; how many times slower the last searches were.
 
-    encode: deque[float] = field(default_factory=_times)
-    chunk: dict[int, deque[float]] = field(default_factory=dict)
-    finish: deque[float] = field(default_factory=_times)
+    All sizes share their slowness, so that a quiet search of small chunks tells that large ones fit again.
+    """
+
+    least: dict[int, float] = field(default_factory=dict)
+    slowness: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     @property
     def costs(self) -> Costs:
-        slowest = {size: max(times) for size, times in self.chunk.items()}
-        # One slow moment must not make budgets too small that could be kept before.
-        least = min(self.encode) + min(self.chunk[1]) + min(self.finish)
-        return Costs(slowest, max(self.finish), least)
+        slowest = max(self.slowness)
+        chunk = {size: seconds * slowest for size, seconds in self.least.items() if size != _FINISH}
+        return Costs(chunk, self.least[_FINISH] * slowest, self.least[1] + self.least[_FINISH])
 
-    def add_chunk(self, size: int, seconds: float) -> None:
-        self.chunk.setdefault(size, _times()).append(seconds)
+    def add(self, times: Sequence[tuple[int, float]]) -> None:
+        """What one search took, of sizes that are known or not."""
+        for size, seconds in times:
+            self.least[size] = min(seconds, self.least.get(size, math.inf))
+        self.slowness.append(max(seconds / self.least[size] for size, seconds in times))
 
 
 class CostModel:
@@ -50,18 +51,18 @@ class CostModel:
         """Costs of chunks of 1, 2, 4, ... candidates, up to `largest`, and of finishing one.
 
         Larger chunks than the first one that takes more than `seconds`, or more memory than there is, are left out.
-        What is known is not measured again.
+        What is known is not measured again, unless `seconds` seem too few for one candidate.
         """
-        if sampling not in self._seen:
+        if sampling not in self._seen or seconds < self._seen[sampling].costs.least:
             self._measure(prompt, sampling, 1)
         seen = self._seen[sampling]
-        while (size := 2 * max(seen.chunk)) <= largest and max(seen.costs.chunk.values()) < seconds:
+        while (size := 2 * max(seen.least)) <= largest and max(seen.costs.chunk.values()) < seconds:
             try:
                 self._measure(prompt, sampling, size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                seen.add_chunk(size, math.inf)  # never drawn, and not tried again
+                seen.least[size] = math.inf  # never drawn, and not tried again
         return seen.costs
 
     def learn(self, sampling: Sampling, chunks: Iterable[tuple[int, float]], finish: float) -> None:
@@ -70,26 +71,20 @@ class CostModel:
         A device that others use as well is as slow as they let it be. Nothing is learnt where nothing was measured.
         """
         seen = self._seen.get(sampling)
-        if seen is None:
-            return
-        seen.finish.append(finish)
-        for size, seconds in chunks:
-            if size in seen.chunk:
-                seen.add_chunk(size, seconds)
+        if seen is not None:
+            seen.add([(size, seconds) for size, seconds in chunks if size in seen.least] + [(_FINISH, finish)])
 
     def _measure(self, prompt: str, sampling: Sampling, size: int) -> None:
         rounds = [self._round(prompt, sampling, size, number) for number in range(_ROUNDS)][1:]
         seen = self._seen.setdefault(sampling, _Seen())
-        for encode, chunk, finish in rounds:
-            seen.encode.append(encode)
-            seen.add_chunk(size, chunk)
-            seen.finish.append(finish)
+        for chunk, finish in rounds:
+            seen.add([(size, chunk), (_FINISH, finish)])
 
-    def _round(self, prompt: str, sampling: Sampling, size: int, number: int) -> tuple[float, float, float]:
-        """Seconds to encode, to draw and judge `size` candidates, and to finish one of them."""
+    def _round(self, prompt: str, sampling: Sampling, size: int, number: int) -> tuple[float, float]:
+        """Seconds to draw and judge `size` candidates, and to finish one of them."""
         drawing = Drawing(self._generator, self._verifier, prompt, sampling)
         seeds = tuple(candidate_seed(number, "warm-up", size, index) for index in range(size))
         candidates, _ = drawing.judge(seeds)
         drawing.finish(candidates[[0]])
         spent = drawing.clock.seconds
-        return spent["encode"], spent["prefix"] + spent["verify"], spent["suffix"] + spent["decode"]
+        return spent["prefix"] + spent["verify"], spent["suffix"] + spent["decode"]

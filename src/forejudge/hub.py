@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 from forejudge.errors import CheckpointError, ForejudgeError
 from forejudge.library_calls import first_line, quiet_libraries
 
-# No .bin or .pt, which can run code when they are opened, and no .py, which is code.
+# No .bin or .pt, which can run code when they are opened (`pipeline` has one exception), and no .py, which is code.
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")
 _CARD = "README.md"
 

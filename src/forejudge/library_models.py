@@ -34,7 +34,7 @@ def load_library_model(
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
     _refuse_code(folder)
-    is_safe = any(folder.glob("*.safetensors")) or not (folder / PICKLED_WEIGHTS).is_file()
+    is_safe = not _is_pickled(kind, folder)
     _check_weights(folder) if is_safe else read_pickle(folder / PICKLED_WEIGHTS)
     with named_file(folder), quiet_libraries():
         model, report = kind.from_pretrained(
@@ -110,6 +110,15 @@ def _refuse_code(folder: Path) -> None:
             f"{folder} asks for code of its own (auto_map in config.json), and no code that comes with a model is run: "
             "use a model whose type transformers knows"
         )
+
+
+def _is_pickled(kind: Any, folder: Path) -> bool:
+    """Whether a model of diffusers has its weights in that one file, with no other there that might be opened."""
+    if any(folder.glob("*.safetensors")) or [path.name for path in folder.glob("*.bin*")] != [PICKLED_WEIGHTS]:
+        return False
+    from diffusers import ModelMixin
+
+    return isinstance(kind, type) and issubclass(kind, ModelMixin)
 
 
 def _check_weights(folder: Path) -> None:

@@ -64,3 +64,16 @@ def test_memory_that_runs_out_ends_with_one_line(forejudge: CommandLine, monkeyp
 
     monkeypatch.setattr(Request, "check", run_out)
     assert refusal(forejudge("generate", "x"), 1).startswith("error: out of memory: draw fewer candidates at once")
+
+
+def test_a_block_that_cannot_be_compiled_ends_with_one_line(
+    forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import Unsupported
+
+    def fail(request: Request) -> None:
+        raise Unsupported("a hook that cannot be traced\nand a long report")
+
+    monkeypatch.setattr(Request, "check", fail)
+    said = refusal(forejudge("generate", "x", "--compile"), 1)
+    assert said == "error: torch.compile failed (a hook that cannot be traced): leave out --compile\n"

@@ -8,9 +8,10 @@ from time import perf_counter
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.doubles import load_pipeline
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import load_generator
+from forejudge.generators import as_generator, load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.splits import sample_prompt_lines
 from forejudge.profiling.flops import count_flops
@@ -50,6 +51,17 @@ def test_the_work_is_what_drawing_then_takes(drawing: CandidateDrawing, tmp_path
     assert work.stored[RECORDED] == stored
     rows = sum(path.stat().st_size for path in (tmp_path / "out" / "rows").glob("*.parquet"))
     assert rows < work.stored["the rows"] < 20 * rows
+
+
+def test_an_instruction_counts_once(tiny_generator: Path, tmp_path: Path) -> None:
+    """It is read with the first prompt and never again."""
+    instruction = ["a photo of a red circle left of a blue square"]
+    generator = as_generator(load_pipeline(tiny_generator), options={"complex_human_instruction": instruction})
+    lines = sample_prompt_lines(PROMPTS, "training", 0)
+    drawing = CandidateDrawing(generator, lines, 3, 0, LabelObserver(MiniatureEvaluator()), [])
+    work = drawing_work(drawing, RowFolder(tmp_path), Shard())
+    flops = count_flops(partial(drawing.run, RowFolder(tmp_path), Shard(), report_nothing))
+    assert work.flops == pytest.approx(flops, rel=0.05)
 
 
 def test_only_what_is_left_counts(drawing: CandidateDrawing, tmp_path: Path) -> None:

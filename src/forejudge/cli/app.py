@@ -30,8 +30,11 @@ class Commands(TyperGroup):
         except typer.Exit:  # a RuntimeError, too
             raise
         except RuntimeError as error:
+            from forejudge.compiling import compile_error
             from forejudge.device import is_out_of_memory
 
+            if said := compile_error(error):
+                _fail(f"torch.compile failed ({said}): leave out --compile", 1)
             if not is_out_of_memory(error):
                 raise
             _fail("out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1)

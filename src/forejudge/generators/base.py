@@ -97,7 +97,7 @@ class Generator(ABC):
     def compiled(self) -> Self:
         """The same with its transformer's blocks compiled, or itself where there is nothing to compile.
 
-        Candidates are equal but for rounding. The first ones of a new batch size wait until it is compiled.
+        Candidates are equal but for rounding. The first single one, and the first batch, wait until it is compiled.
         """
         return self
 

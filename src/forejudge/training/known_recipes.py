@@ -41,7 +41,7 @@ class KnownRecipe(BaseModel):
 
 
 def _published(generator: str, blocks: int, spatial_merge_size: int = 1) -> KnownRecipe:
-    """For a generator of so many blocks. Where it has more than 1024 tokens, neighbouring ones are merged.
+    """For a generator of so many blocks; where it has more than 1024 tokens, neighbouring ones are to be merged.
 
     No states are recorded: those of so many candidates take hundreds of GB, and drawing them anew for the one time that
     each is learnt from is less work than learning from it.

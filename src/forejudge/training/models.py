@@ -60,13 +60,18 @@ class Trainee:
         return self
 
 
+def language_model_source(recipe: TrainingRecipe) -> str:
+    """A folder or a hub id; a recipe may name the generator that the language model goes with."""
+    spec = find_spec(recipe.language_model)
+    return spec.language_model if spec and spec.language_model else recipe.language_model
+
+
 def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) -> Trainee:
     """The recipe's language model behind a connector without statistics.
 
     Raises CheckpointError for a language model that cannot be loaded.
     """
-    spec = find_spec(recipe.language_model)
-    folder = local_folder(spec.language_model if spec and spec.language_model else recipe.language_model)
+    folder = local_folder(language_model_source(recipe))
     language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(recipe.seed)

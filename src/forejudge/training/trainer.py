@@ -111,7 +111,7 @@ class TrainingRun:
         if recipe.precision == "float16" and device.type == "cpu":
             raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
         if recipe.tensorboard:
-            _need_tensorboard()
+            need_tensorboard()
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
         every: dict[str, Any] = {"eval": recipe.evaluate_every, "save": recipe.evaluate_every, "logging": _LOGGED_EVERY}
         schedule = {f"{what}_strategy": "steps" for what in every} | {f"{w}_steps": n for w, n in every.items()}
@@ -177,7 +177,8 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _need_tensorboard() -> None:
+def need_tensorboard() -> None:
+    """Raises MissingExtra where it is not installed."""
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:

@@ -1,4 +1,7 @@
-"""What a stage of the training amounts to: batches of it are learnt from and answered, and nothing is kept."""
+"""What a stage of the training amounts to: batches of it are learnt from and answered, and nothing is kept.
+
+It is always the whole of it that is reckoned, also where a part is done already.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +13,6 @@ from torch import Tensor
 
 from forejudge.device import resolve_dtype
 from forejudge.files import trial_folder
-from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.hub import check_name
 from forejudge.profiling.flops import count_flops
@@ -18,11 +20,11 @@ from forejudge.profiling.stage_timing import timed
 from forejudge.training.align import prepared_alignment
 from forejudge.training.batches import collated
 from forejudge.training.data import TrainingData
-from forejudge.training.models import digest_of
+from forejudge.training.models import digest_of, language_model_source
 from forejudge.training.output import Output
 from forejudge.training.recipe import AlignRecipe, Chosen, TrainingRecipe, VerifyRecipe, read_recipe
 from forejudge.training.row_folder import RowFolder
-from forejudge.training.trainer import TrainingRun
+from forejudge.training.trainer import TrainingRun, need_tensorboard
 from forejudge.training.verify import prepared_verification
 from forejudge.training.work import Work
 
@@ -38,12 +40,14 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
     """
     for folder in folders:
         RowFolder(folder).check_complete()
-    if digest_of(aligned) is not None and aligned is not None:
+    if aligned is not None:
+        digest_of(aligned)
         read_recipe(aligned)
-    spec = find_spec(recipe.language_model)
-    for model in ((spec and spec.language_model) or recipe.language_model, recipe.vision_tower):
+    for model in (language_model_source(recipe), recipe.vision_tower):
         if model is not None:
             check_name(model)
+    if recipe.tensorboard:
+        need_tensorboard()
 
 
 def alignment_work(recipe: AlignRecipe, generator: Generator, captions: Path, validation: Path, out: Path) -> Work:
@@ -109,6 +113,7 @@ class _Trial:
         """Forward and backward."""
         batch = self.read(1)
         labels = batch.pop("labels")
+        self.run.module.train()  # as the trainer has it: checkpointing reads everything twice
         self.run.loss(self.run.module(**batch), labels).backward()
 
     @torch.no_grad()

@@ -37,6 +37,7 @@ def drawing_work(drawing: CandidateDrawing, folder: RowFolder, shard: Shard) -> 
     stored = drawing.bytes_of(rows)
     device, batch = drawing.generator.device, min(candidates, drawing.batch_size)
     encode = partial(drawing.generator.encode_without_padding, drawing.lines[0].prompt, drawing.generator.defaults)
+    encode()  # an instruction is read but once
     encode_flops = count_flops(encode)
     with trial_folder(folder.folder) as place:
         flops = count_flops(_trial(drawing, 1, place / "counted"))  # and everything is warm
