@@ -47,8 +47,8 @@ class StableDiffusion3Conditioning:
 class StableDiffusion3(StepwiseGenerator):
     """Wraps a `StableDiffusion3Pipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
 
-    Nothing in it says whether its transformer was distilled to draw without guidance, as that of SD3.5 turbo was. A view
-    at a latent shows it before the decoder's scaling_factor and shift_factor are applied.
+    Nothing in it says whether its transformer was distilled to draw without guidance, as that of SD3.5 turbo was. A
+    view at a latent shows it before the decoder's scaling_factor and shift_factor are applied.
     """
 
     transformer: SD3Transformer2DModel
@@ -85,9 +85,7 @@ class StableDiffusion3(StepwiseGenerator):
             lora_scale=sampling.lora_scale,
         )
         schedule = self._schedule(sampling.steps, size)
-        return StableDiffusion3Conditioning(
-            sampling, text_NLD.to(self.dtype), pooled_NP.to(self.dtype), schedule, size
-        )
+        return StableDiffusion3Conditioning(sampling, text_NLD.to(self.dtype), pooled_NP.to(self.dtype), schedule, size)
 
     def _noise(self, conditioning: StableDiffusion3Conditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         factor, (height, width) = self.pipeline.vae_scale_factor, conditioning.size
