@@ -53,10 +53,10 @@ class FlowSchedule:
         return _moved(noisy, output, self.sigmas[step], self.sigmas[-1])
 
 
-def shift_by_size(config: Any, tokens: int, max_shift: float) -> float:
-    """The shift for a picture of so many tokens; `max_shift` is the pipeline's, for a config that has none."""
-    bounds = ("base_image_seq_len", 256), ("max_image_seq_len", 4096), ("base_shift", 0.5), ("max_shift", max_shift)
-    shift: float = calculate_shift(tokens, *(config.get(name, default) for name, default in bounds))
+def shift_by_size(config: Any, tokens: int) -> float:
+    """The shift for a picture of so many tokens, as the pipelines of FLUX.1 and SD3 tell the scheduler."""
+    bounds = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    shift: float = calculate_shift(tokens, *bounds)
     return shift
 
 

@@ -24,7 +24,6 @@ from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_wi
 from forejudge.noise import noise_batch
 
 GUIDANCE_SCALE = 3.5  # the pipeline's default
-_MAX_SHIFT = 1.15
 _SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512
 
 
@@ -145,4 +144,4 @@ class Flux(StepwiseGenerator):
 
     def _schedule(self, steps: int, tokens: int) -> FlowSchedule:
         config: Any = self.pipeline.scheduler.config
-        return FlowSchedule.of(config, steps, shift_by_size(config, tokens, _MAX_SHIFT), self.device)
+        return FlowSchedule.of(config, steps, shift_by_size(config, tokens), self.device)

@@ -24,8 +24,6 @@ from forejudge.generators.sd3_split import SD3Input
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch
 
-_MAX_SHIFT = 1.16
-
 
 class StableDiffusion3Options(Options):
     """`max_sequence_length` is how many tokens T5 reads, padded where the prompt has fewer: the padding shows."""
@@ -140,4 +138,4 @@ class StableDiffusion3(StepwiseGenerator):
         config: Any = self.pipeline.scheduler.config
         token = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
         tokens = (size[0] // token) * (size[1] // token)
-        return FlowSchedule.of_scheduler(config, steps, shift_by_size(config, tokens, _MAX_SHIFT), self.device)
+        return FlowSchedule.of_scheduler(config, steps, shift_by_size(config, tokens), self.device)
