@@ -16,31 +16,14 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
 )
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    T5Config,
-    T5EncoderModel,
-)
+from tests.tiny_parts import AUTOENCODER, DEV, TEXT_TOKENS, new_clip, new_t5, save_with_options, short_clip_tokenizer
+from transformers import CLIPTextModel, Qwen3Config, Qwen3ForCausalLM
 
-from forejudge.generators.base import OPTIONS_FILE, Options
 from forejudge.generators.flux import FluxOptions
 from forejudge.generators.flux2 import Flux2Options
-from forejudge.miniature.tokenizers import clip_tokenizer, qwen2_tokenizer, t5_tokenizer
+from forejudge.miniature.tokenizers import qwen2_tokenizer, t5_tokenizer
 
-TEXT_TOKENS = 30
 SCHNELL = FlowMatchEulerDiscreteScheduler(shift=1.0, base_shift=0.5, max_shift=1.15)
-DEV = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)  # by the size of the picture
-_AUTOENCODER: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-    "block_out_channels": (8, 8),
-    "latent_channels": 4,
-    "norm_num_groups": 2,
-}
 
 
 def new_flux_transformer(**changes: Any) -> FluxTransformer2DModel:
@@ -63,9 +46,9 @@ def new_flux2_transformer(**changes: Any) -> Flux2Transformer2DModel:
 def new_flux(scheduler: FlowMatchEulerDiscreteScheduler = SCHNELL, **changes: Any) -> FluxPipeline:
     """As FLUX.1-schnell; `changes` are the transformer's."""
     transformer = new_flux_transformer(**changes)
-    tokenizer, tokenizer_2 = _clip_tokenizer(), t5_tokenizer()
-    autoencoder = AutoencoderKL(**_AUTOENCODER, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False).eval()
-    clip, t5 = _clip(tokenizer), _t5(len(tokenizer_2))
+    tokenizer, tokenizer_2 = short_clip_tokenizer(), t5_tokenizer()
+    autoencoder = AutoencoderKL(**AUTOENCODER, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False).eval()
+    clip, t5 = new_clip(CLIPTextModel, tokenizer), new_t5(len(tokenizer_2))
     pipeline = FluxPipeline(scheduler, autoencoder, clip, tokenizer, t5, tokenizer_2, transformer)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -85,7 +68,7 @@ def new_flux2(is_distilled: bool = True) -> Flux2KleinPipeline:
         head_dim=8,
     )
     text_encoder = Qwen3ForCausalLM(text_config).eval()
-    autoencoder = AutoencoderKLFlux2(**_AUTOENCODER).eval()
+    autoencoder = AutoencoderKLFlux2(**AUTOENCODER).eval()
     autoencoder.bn.running_mean.normal_()
     autoencoder.bn.running_var.uniform_(0.5, 2)
     pipeline = Flux2KleinPipeline(DEV, autoencoder, text_encoder, tokenizer, transformer, is_distilled)
@@ -95,40 +78,9 @@ def new_flux2(is_distilled: bool = True) -> Flux2KleinPipeline:
 
 def save_flux(folder: Path, pipeline: FluxPipeline) -> Path:
     """Write its folder and return it."""
-    return _save(folder, pipeline, FluxOptions(max_sequence_length=TEXT_TOKENS))
+    return save_with_options(folder, pipeline, FluxOptions(max_sequence_length=TEXT_TOKENS))
 
 
 def save_flux2(folder: Path, pipeline: Flux2KleinPipeline) -> Path:
     """Write its folder and return it."""
-    return _save(folder, pipeline, Flux2Options(max_sequence_length=TEXT_TOKENS))
-
-
-def _save(folder: Path, pipeline: Any, options: Options) -> Path:
-    pipeline.save_pretrained(folder)
-    (folder / OPTIONS_FILE).write_text(options.model_dump_json())
-    return folder
-
-
-def _clip_tokenizer() -> CLIPTokenizer:
-    tokenizer = clip_tokenizer([])
-    tokenizer.model_max_length = 20  # 77 in the published ones
-    return tokenizer
-
-
-def _clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return CLIPTextModel(config).eval()
-
-
-def _t5(vocabulary: int) -> T5EncoderModel:
-    config = T5Config(vocab_size=vocabulary, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
-    return T5EncoderModel(config).eval()
+    return save_with_options(folder, pipeline, Flux2Options(max_sequence_length=TEXT_TOKENS))

@@ -126,7 +126,7 @@ class SplitContract:
             for name, value in vars(chosen).items():
                 if name in self.shared:
                     assert value is getattr(state, name), name
-                else:
+                elif value is not None:
                     assert len(value) == 1, name
                     assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), name
 
@@ -316,6 +316,24 @@ class AdapterContract(GeneratorContract):
             assert np.array_equal(pixels(found.pictures), plain)
             assert not np.array_equal(bare, plain), "the adapter shows"
             bare = plain
+
+
+class TextAdapterContract(AdapterContract):
+    """A generator whose text encoder's adapters are weighed by the same argument of the call."""
+
+    def test_the_text_encoders_adapters_are_weighed(self, folder: Path) -> None:
+        pipeline = load_plainly(folder)
+        adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        pipeline.text_encoder.add_adapter(adapter)
+        generator = as_generator(pipeline)
+        whole, half = (
+            self.drawn(generator, SEEDS[:1], latent_stage(), lora_scale=scale).tensor(latent_stage())
+            for scale in (1.0, 0.5)
+        )
+        argument = {self.scale_argument: {"scale": 0.5}}
+        assert not torch.equal(whole, half)
+        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(), **argument))
+        assert np.array_equal(pixels(self.drawn(generator, SEEDS[:1], IMAGE, lora_scale=0.5).pictures), plain)
 
 
 def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:

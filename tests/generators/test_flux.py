@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline
 from tests.doubles import CPU, PROMPT
-from tests.generators.contract import SEEDS, AdapterContract, pixels
-from tests.tiny_flux import DEV, TEXT_TOKENS, new_flux, save_flux
+from tests.generators.contract import SEEDS, TextAdapterContract, pixels
+from tests.tiny_flux import new_flux, save_flux
+from tests.tiny_parts import DEV, TEXT_TOKENS
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
@@ -48,7 +49,7 @@ def call_plainly(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Samplin
     ).images
 
 
-class TestFluxSchnell(AdapterContract):
+class TestFluxSchnell(TextAdapterContract):
     size = (32, 32)
     other_size = (32, 16)
     wrong_sizes = ((34, 32), (32, 33), (2, 2))
@@ -72,22 +73,6 @@ class TestFluxSchnell(AdapterContract):
         words = ["red"] * 25
         assert len(words) > generator.pipeline.tokenizer_max_length
         generator.encode(" ".join(words), self.sampling())
-
-    def test_the_text_encoders_adapters_are_weighed(self, generator: Flux) -> None:
-        """See AdapterContract for the transformer's."""
-        from peft import LoraConfig
-
-        pipeline = new_flux()
-        adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        pipeline.text_encoder.add_adapter(adapter)
-        whole, half = (
-            self.drawn(Flux(pipeline, "tiny", generator.options), SEEDS[:1], latent_stage(), lora_scale=scale)
-            for scale in (1.0, 0.5)
-        )
-        plain = call_plainly(pipeline, SEEDS[:1], self.sampling(), joint_attention_kwargs={"scale": 0.5})
-        assert not torch.equal(whole.tensor(latent_stage()), half.tensor(latent_stage()))
-        pictures = Flux(pipeline, "tiny", generator.options).advance(half, [IMAGE]).pictures
-        assert np.array_equal(pixels(pictures), pixels(plain))
 
 
 class TestFluxDev:

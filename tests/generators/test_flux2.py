@@ -9,7 +9,8 @@ import torch
 from diffusers import Flux2KleinPipeline
 from tests.doubles import CPU, PROMPT
 from tests.generators.contract import AdapterContract
-from tests.tiny_flux import TEXT_TOKENS, new_flux2, save_flux2
+from tests.tiny_flux import new_flux2, save_flux2
+from tests.tiny_parts import TEXT_TOKENS
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator

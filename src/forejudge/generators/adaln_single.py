@@ -33,10 +33,3 @@ class AdaLNSingleHidden:
 def mask_bias(mask_NL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A mask of text tokens as what cross-attention adds to its scores: (N, 1, L)."""
     return None if mask_NL is None else ((1 - mask_NL.to(dtype)) * _MASKED).unsqueeze(1)
-
-
-def unpatchified(patches_NTE: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """A grid of patches, E = patch * patch * C, as (N, C, H, W)."""
-    rows, columns = grid
-    output = patches_NTE.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
-    return output.reshape(len(output), -1, rows * patch, columns * patch)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
@@ -24,9 +24,23 @@ class FlowSchedule:
 
     @classmethod
     def of(cls, config: Any, steps: int, shift: float, device: torch.device) -> "FlowSchedule":
-        """By a scheduler's config; `shift` (the pipeline's mu) matters where that shifts by the size of the picture."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+        """By a scheduler's config; `shift` (the pipeline's mu) matters where that shifts by the size of the picture.
+
+        Before they are shifted, sigmas go down to 1 / steps, as FLUX's pipelines ask for.
+        """
         sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        return cls._of(config, steps, shift, device, sigmas)
+
+    @classmethod
+    def of_scheduler(cls, config: Any, steps: int, shift: float, device: torch.device) -> "FlowSchedule":
+        """The same with the scheduler's own sigmas, of which the last is its least, as SD3's pipeline leaves them."""
+        return cls._of(config, steps, shift, device, None)
+
+    @classmethod
+    def _of(
+        cls, config: Any, steps: int, shift: float, device: torch.device, sigmas: np.ndarray | None
+    ) -> "FlowSchedule":
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         timesteps_S, _ = retrieve_timesteps(scheduler, steps, device, sigmas=sigmas, mu=shift)
         return cls(timesteps_S, scheduler.sigmas)
 
@@ -37,6 +51,13 @@ class FlowSchedule:
     def clean(self, step: int, noisy: Tensor, output: Tensor) -> Tensor:
         """The clean latent that the transformer's output in `step` predicts."""
         return _moved(noisy, output, self.sigmas[step], self.sigmas[-1])
+
+
+def shift_by_size(config: Any, tokens: int) -> float:
+    """The shift for a picture of so many tokens, as the pipelines of FLUX.1 and SD3 tell the scheduler."""
+    bounds = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    shift: float = calculate_shift(tokens, *bounds)
+    return shift
 
 
 def check_scheduler(scheduler: Any) -> None:

@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
 from forejudge.generators import flux_split
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
+from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, shift_by_size
 from forejudge.generators.flux_split import FluxInput
 from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.pictures import decoded
@@ -145,6 +144,4 @@ class Flux(StepwiseGenerator):
 
     def _schedule(self, steps: int, tokens: int) -> FlowSchedule:
         config: Any = self.pipeline.scheduler.config
-        bounds = ("base_image_seq_len", 256), ("max_image_seq_len", 4096), ("base_shift", 0.5), ("max_shift", 1.15)
-        shift = calculate_shift(tokens, *(config.get(name, default) for name, default in bounds))
-        return FlowSchedule.of(config, steps, shift, self.device)
+        return FlowSchedule.of(config, steps, shift_by_size(config, tokens), self.device)

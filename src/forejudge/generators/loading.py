@@ -24,6 +24,7 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
     "PixArtAlphaPipeline": ("forejudge.generators.pixart", "PixArt"),
     "FluxPipeline": ("forejudge.generators.flux", "Flux"),
     "Flux2KleinPipeline": ("forejudge.generators.flux2", "Flux2Klein"),
+    "StableDiffusion3Pipeline": ("forejudge.generators.sd3", "StableDiffusion3"),
 }
 _NOT_SUPPORTED = (
     f"is not supported; supported are {', '.join(ARCHITECTURES)}, and docs/add-a-generator.md says how to add another"

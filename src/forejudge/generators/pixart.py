@@ -21,7 +21,8 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import pixart_split
-from forejudge.generators.base import Architecture, Options, Sampling
+from forejudge.generators.base import Options, Sampling
+from forejudge.generators.patches import patched_architecture
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput
 from forejudge.generators.prompts import check_prompt
@@ -79,7 +80,7 @@ class PixArt(StepwiseGenerator):
                 f"PixArt with a {type(pipeline.scheduler).__name__} draws in many steps: give the pipeline a "
                 "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
             )
-        self.architecture = _architecture(pipeline)
+        self.architecture = patched_architecture(self.transformer, self.transformer.config.caption_channels)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
@@ -184,15 +185,3 @@ def _check_sampling(sampling: Sampling) -> None:
             f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not weigh adapters, merge them into "
             "its weights at that scale"
         )
-
-
-def _architecture(pipeline: PixArtAlphaPipeline) -> Architecture:
-    config = pipeline.transformer.config
-    return Architecture(
-        transformer=type(pipeline.transformer).__name__,
-        width=config.num_attention_heads * config.attention_head_dim,
-        num_blocks=config.num_layers,
-        latent_channels=config.in_channels,
-        latent_size=config.sample_size // config.patch_size,
-        text_width=config.caption_channels,
-    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias, unpatchified
+from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
+from forejudge.generators.patches import unpatchified
 
 
 @dataclass(frozen=True)

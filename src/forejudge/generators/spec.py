@@ -105,6 +105,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             licence="Apache-2.0",
             description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
         ),
+        GeneratorSpec(
+            name="sd35-large-turbo",
+            pipeline="stabilityai/stable-diffusion-3.5-large-turbo",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Stability AI Community License",
+            description="Stable Diffusion 3.5 large turbo with 8 billion parameters, 1024 px, four steps",
+        ),
     )
 }
 

@@ -1,0 +1,133 @@
+"""Stable Diffusion 3.5 turbo that can stop anywhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchHeunDiscreteScheduler, StableDiffusion3Pipeline
+from tests.doubles import CPU, PROMPT
+from tests.generators.contract import SEEDS, TextAdapterContract, load_plainly, pixels
+from tests.tiny_parts import DEV, TEXT_TOKENS
+from tests.tiny_sd3 import new_sd3, save_sd3
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators import load_generator
+from forejudge.generators.base import Sampling
+from forejudge.generators.sd3 import StableDiffusion3, StableDiffusion3Options
+from forejudge.types import IMAGE, prefix_stage
+
+OPTIONS = StableDiffusion3Options(max_sequence_length=TEXT_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sd3(tmp_path_factory.mktemp("sd3") / "generator", new_sd3())
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> StableDiffusion3:
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, StableDiffusion3)
+    return found
+
+
+def call_plainly(pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    return pipeline(
+        PROMPT,
+        num_inference_steps=sampling.steps,
+        guidance_scale=0.0,
+        height=sampling.height,
+        width=sampling.width,
+        num_images_per_prompt=len(seeds),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        max_sequence_length=TEXT_TOKENS,
+        **arguments,
+    ).images
+
+
+class TestStableDiffusion3(TextAdapterContract):
+    other_size = (32, 16)
+    wrong_sizes = ((34, 32), (32, 33), (2, 2))
+    longest_prompt = TEXT_TOKENS
+    scale_argument = "joint_attention_kwargs"
+
+    def call_plainly(
+        self, pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+    ) -> Any:
+        return call_plainly(pipeline, seeds, sampling, **arguments)
+
+    def test_guidance_is_refused(self, generator: StableDiffusion3) -> None:
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 7: .* draws without guidance, leave it out"):
+            generator.encode(PROMPT, self.sampling(guidance_scale=7))
+        generator.encode(PROMPT, self.sampling(guidance_scale=1))
+
+    def test_a_prompt_longer_than_clip_reads_is_drawn(self, generator: StableDiffusion3) -> None:
+        """As the pipeline draws it: the two CLIPs read the beginning, T5 reads it all."""
+        words = ["red"] * 25
+        assert len(words) > generator.pipeline.tokenizer_max_length
+        generator.encode(" ".join(words), self.sampling())
+
+    def test_a_size_beyond_the_positions_is_refused(self, generator: StableDiffusion3) -> None:
+        generator.encode(PROMPT, self.sampling((48, 48)))
+        with pytest.raises(InvalidRequest, match=r"52 x 32 pixels cannot be drawn: .* draws at most 48 x 48"):
+            generator.encode(PROMPT, self.sampling((32, 52)))
+
+
+class TestWithoutT5:
+    """A pipeline from which the largest text encoder was left out to save its memory."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pipeline(cls) -> StableDiffusion3Pipeline:
+        pipeline = new_sd3()
+        pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+        return pipeline
+
+    def test_it_draws_as_its_pipeline_does(self, pipeline: StableDiffusion3Pipeline) -> None:
+        generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
+        found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
+        assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, Sampling())))
+
+    def test_a_prompt_that_clip_would_cut_is_refused(self, pipeline: StableDiffusion3Pipeline) -> None:
+        generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
+        with pytest.raises(InvalidRequest, match="27 tokens and the text encoder takes 20; this would be cut: 'red"):
+            generator.encode("red " * 25, Sampling())
+
+
+def test_the_shift_is_that_of_the_call() -> None:
+    """Of a scheduler that shifts by the size of the picture."""
+    pipeline, sampling = new_sd3(DEV), Sampling(steps=3, height=16, width=32)
+    generator = StableDiffusion3(pipeline, "shifted", OPTIONS)
+    start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
+    found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
+    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, sampling)))
+
+
+def test_other_ways_to_step_are_refused() -> None:
+    pipeline = new_sd3()
+    pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
+    with pytest.raises(InvalidRequest, match="a FlowMatchHeunDiscreteScheduler does not take the steps"):
+        StableDiffusion3(pipeline, "heun")
+
+
+def test_in_bfloat16_a_folder_is_loaded_as_diffusers_loads_it(folder: Path) -> None:
+    """Its table of positions is a buffer that lies among the weights."""
+    pipeline = load_plainly(folder, torch.bfloat16)
+    generator = load_generator(str(folder), CPU, torch.bfloat16)
+    found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
+    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, Sampling())))
+
+
+def test_the_architecture_is_described(generator: StableDiffusion3) -> None:
+    assert generator.architecture.model_dump() == {
+        "transformer": "SD3Transformer2DModel",
+        "width": 32,
+        "num_blocks": 3,
+        "latent_channels": 4,
+        "latent_size": 8,
+        "text_width": 32,
+    }
