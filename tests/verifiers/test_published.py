@@ -266,6 +266,19 @@ def test_a_vocabulary_without_unknown_token_becomes_the_official_one(
     )
 
 
+@pytest.mark.parametrize("name", ["VHS-Qwen2.5", "vhs-gemma"])
+def test_a_model_called_qwen_or_gemma_keeps_its_vocabulary(tmp_path: Path, name: str) -> None:
+    """As the official loader has it, which goes by the name alone."""
+    folder = with_tokenizer_config(copied(HIDDEN, tmp_path / name), unk_token=None)
+    (folder / "special_tokens_map.json").unlink()
+    for called in (str(folder), f"owner/{name}"):
+        source = PublishedSource(Source(called, folder), RECORDED.statistics("channel", "fp32"), GENERATOR)
+        imported = import_published(source)
+        assert not any("rows" in step for step in imported.steps)
+        weight = imported.verifier.model.language_model.get_input_embeddings().weight
+        assert torch.equal(weight, load_file(HIDDEN / "model.safetensors")["model.embed_tokens.weight"])
+
+
 REFUSED_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"mm_projector_type": None}, "mm_projector_type: Field required"),
     ({"mm_projector_type": "linear"}, "mm_projector_type: Input should be 'mlp2x_gelu'"),

@@ -16,7 +16,7 @@ from forejudge.library_models import library_model_of
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
 from forejudge.verifiers.published_source import PublishedSource
-from forejudge.verifiers.published_vocabulary import OUTPUT_EMBEDDINGS, add_unknown_token
+from forejudge.verifiers.published_vocabulary import OUTPUT_EMBEDDINGS, add_unknown_token, keeps_its_vocabulary
 from forejudge.verifiers.yes_no import YesNoModel
 
 CONNECTOR_PREFIX = "model.mm_projector."
@@ -40,7 +40,7 @@ def import_published(
     """Read a published verifier; `dtype` None keeps each tensor's own. Raises what `PublishedSource` raises."""
     steps, tokenizer, tensors = source.steps(), source.tokenizer(), load_tensors(source.folder)
     rows = source.config.vocab_size
-    if tokenizer.unk_token is None:
+    if tokenizer.unk_token is None and not keeps_its_vocabulary(source.origin.model):
         rows, tensors = add_unknown_token(tokenizer, tensors)
         steps.append(
             f"the tokenizer has no unknown token: as the published loader does, [UNK] is added and the vocabulary goes "

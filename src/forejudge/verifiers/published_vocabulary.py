@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +11,13 @@ from transformers import PreTrainedTokenizerBase
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", "lm_head.weight"
 _UNKNOWN = "[UNK]"
 _ROWS_UNIT = 64
+_LEFT_ALONE = ("qwen", "gemma")
+
+
+def keeps_its_vocabulary(model: str) -> bool:
+    """Whether that loader leaves a model alone, which it decides by the name: a hub id, or a folder's last part."""
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    return any(word in name.lower() for word in _LEFT_ALONE)
 
 
 def add_unknown_token(
