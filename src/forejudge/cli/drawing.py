@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from forejudge.cli.dry_run import show_plan, show_work
-from forejudge.cli.licences import tell_licences
+from forejudge.cli.loading import load_told
 from forejudge.cli.progress import waiting
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, prepare_folder
@@ -91,13 +91,9 @@ def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: b
     else:
         prepare_folder(out)
     with waiting("loading"):
-        from forejudge.device import AUTO, resolve_device, resolve_dtype
-        from forejudge.generators import load_generator
+        from forejudge.device import AUTO
 
-        where = resolve_device(device)
-        loaded = load_generator(name, where, resolve_dtype(dtype or AUTO, where))
-    tell_licences(loaded.sources)
-    return loaded
+        return load_told(name, device, dtype or AUTO)
 
 
 def drawing_of(

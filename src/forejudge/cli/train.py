@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from forejudge.cli.dry_run import DryRun, show_plan, show_work
-from forejudge.cli.licences import tell_licences
+from forejudge.cli.loading import load_told
 from forejudge.cli.progress import waiting
 from forejudge.files import check_writable
 
@@ -122,7 +122,7 @@ def _measuring(generator: str, device: str | None, dtype: str, out: Path) -> "It
     """The generator, loaded, once it is known that results can be written."""
     check_writable(out)
     with waiting("measuring"):
-        yield _loaded(generator, device, dtype)
+        yield load_told(generator, device, dtype)
 
 
 def _show(recipe: "TrainingRecipe", work: "Work", paths: dict[str, Any], generator: "LoadedGenerator") -> None:
@@ -139,20 +139,9 @@ def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[
     from forejudge.cli.stage_progress import StageProgress
 
     with waiting("loading"):
-        loaded = _loaded(generator, device, dtype)
+        loaded = load_told(generator, device, dtype)
     try:
         with StageProgress() as progress:
             yield loaded, progress.show
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on from the last checkpoint") from None
-
-
-def _loaded(generator: str, device: str | None, dtype: str) -> "LoadedGenerator":
-    from forejudge.device import is_first_process, resolve_device, resolve_dtype
-    from forejudge.generators import load_generator
-
-    where = resolve_device(device)
-    loaded = load_generator(generator, where, resolve_dtype(dtype, where))
-    if is_first_process():
-        tell_licences(loaded.sources)
-    return loaded

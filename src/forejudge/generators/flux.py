@@ -20,7 +20,13 @@ from forejudge.generators.flux_split import FluxInput
 from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
 from forejudge.noise import noise_batch
 
 GUIDANCE_SCALE = 3.5  # the pipeline's default
@@ -108,8 +114,8 @@ class Flux(StepwiseGenerator):
         guidance_N, timestep = conditioning.guidance_N, conditioning.schedule.timesteps_S[state.step]
         return FluxInput(
             state.noisy,
-            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            conditioning.pooled_NP.expand(count, -1).contiguous(),
+            for_each(conditioning.text_NLD, count),
+            for_each(conditioning.pooled_NP, count),
             timestep.expand(count).to(self.dtype) / 1000,
             None if guidance_N is None else guidance_N.expand(count),
             conditioning.text_ids_L3,

@@ -22,7 +22,13 @@ from forejudge.generators.flux2_split import Flux2Input
 from forejudge.generators.packed_tokens import Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
 from forejudge.noise import noise_batch
 
 
@@ -101,7 +107,7 @@ class Flux2Klein(StepwiseGenerator):
         count, conditioning = len(state.seeds), state.conditioning
         return Flux2Input(
             state.noisy,
-            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
+            for_each(conditioning.text_NLD, count),
             conditioning.schedule.timesteps_S[state.step].expand(count).to(self.dtype) / 1000,
             conditioning.text_ids_L4,
             conditioning.image_ids_T4,

@@ -26,7 +26,13 @@ from forejudge.generators.patches import patched_architecture
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput
 from forejudge.generators.prompts import check_prompt
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
 from forejudge.noise import noise_batch, noise_source
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
@@ -117,8 +123,8 @@ class PixArt(StepwiseGenerator):
         count, conditioning = len(state.seeds), state.conditioning
         return PixArtInput(
             state.noisy,
-            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            None if conditioning.mask_NL is None else conditioning.mask_NL.expand(count, -1).contiguous(),
+            for_each(conditioning.text_NLD, count),
+            for_each(conditioning.mask_NL, count),
             conditioning.timesteps[state.step].expand(count),
             *self._size_conditions(conditioning, count),
         )

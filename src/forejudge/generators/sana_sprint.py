@@ -25,7 +25,7 @@ from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sana_split import SanaInput
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, weights_fingerprint
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, for_each, weights_fingerprint
 from forejudge.noise import noise_batch
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
@@ -131,8 +131,8 @@ class SanaSprint(StepwiseGenerator):
         share_N = noise_share(self._angle(state).expand(count))
         return SanaInput(
             model_input(state.noisy, share_N, self.sigma).to(self.dtype),
-            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            None if conditioning.mask_NL is None else conditioning.mask_NL.expand(count, -1).contiguous(),
+            for_each(conditioning.text_NLD, count),
+            for_each(conditioning.mask_NL, count),
             share_N,
             conditioning.guidance_N.expand(count),
         )

@@ -21,7 +21,13 @@ from forejudge.generators.patches import patched_architecture
 from forejudge.generators.pictures import Size, decoded, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sd3_split import SD3Input
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
 from forejudge.noise import noise_batch
 
 
@@ -97,8 +103,8 @@ class StableDiffusion3(StepwiseGenerator):
         count, conditioning = len(state.seeds), state.conditioning
         return SD3Input(
             state.noisy,
-            conditioning.text_NLD.expand(count, -1, -1).contiguous(),
-            conditioning.pooled_NP.expand(count, -1).contiguous(),
+            for_each(conditioning.text_NLD, count),
+            for_each(conditioning.pooled_NP, count),
             conditioning.schedule.timesteps_S[state.step].expand(count),
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -25,6 +25,8 @@ from forejudge.types import NOISE, Candidates, Phase, Stage
 
 if TYPE_CHECKING:
     from forejudge.types import View
+
+Shared = TypeVar("Shared", Tensor, Tensor | None)
 
 
 class Conditioning(Protocol):
@@ -185,6 +187,11 @@ class StepwiseGenerator(Generator):
         if stage.phase is Phase.LATENT:
             return latents_NCHW
         return self._pictures(latents_NCHW, state.conditioning)
+
+
+def for_each(of_one: Shared, count: int) -> Shared:
+    """What belongs to a prompt (1, ...) once for each of `count` candidates; None stays None."""
+    return None if of_one is None else of_one.expand(count, *of_one.shape[1:]).contiguous()
 
 
 def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
