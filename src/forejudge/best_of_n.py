@@ -39,9 +39,8 @@ class BestOfN:
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
     None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
     verifier reads. The last `prompts_kept` prompts stay encoded, so that one that comes again is not encoded again:
-    after a change of a pipeline's text encoder make a new one. With `compiled` the generator's blocks are compiled,
-    where torch.compile works; elsewhere a warning says why not. Raises MismatchError when the verifier cannot read
-    the generator.
+    after a change of a pipeline's text encoder make a new one. With `compiled` both are compiled where torch.compile
+    works; elsewhere a warning says why not. Raises MismatchError when the verifier cannot read the generator.
     """
 
     def __init__(
@@ -145,10 +144,12 @@ class BestOfN:
         if problem := compiler_problem(self.generator.device):
             self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
             return False
-        plain, self.generator = self.generator, self.generator.compiled()
-        if self.generator is plain:
-            self.warnings += (f"nothing is compiled, for {plain.name} has nothing that can be",)
-        return self.generator is not plain
+        generator, verifier = self.generator, self.verifier
+        self.generator, self.verifier = generator.compiled(), verifier.compiled()
+        plain = [f"generator {generator.name}"] if self.generator is generator else []
+        plain += [f"verifier {verifier.name}"] if self.verifier is verifier else []
+        self.warnings += tuple(f"{name} is not compiled, for it has nothing that can be" for name in plain)
+        return len(plain) < 2
 
     def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
         largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)

@@ -107,7 +107,7 @@ Compile = Annotated[
     bool,
     Option(
         "--compile",
-        help="Compile the generator's blocks: the first candidates take up to a minute longer, all others less time.",
+        help="Compile the models: the first candidates take up to a minute longer, all others less time.",
         rich_help_panel=_MODELS,
     ),
 ]

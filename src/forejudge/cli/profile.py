@@ -41,7 +41,7 @@ def profile(
     ),
     device: Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")] = None,
     compile_blocks: Annotated[
-        bool, Option("--compile", help="Compile the generator's blocks, for all strategies but official.")
+        bool, Option("--compile", help="Compile the models, for all strategies but official.")
     ] = False,
     dtype: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:

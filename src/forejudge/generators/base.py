@@ -95,7 +95,7 @@ class Generator(ABC):
         return self.encode(prompt, sampling)
 
     def compiled(self) -> Self:
-        """The same with its transformer's blocks compiled, or itself where there is nothing to compile.
+        """The same with its transformer's blocks and its decoder compiled, or itself where nothing can be.
 
         Candidates are equal but for rounding. The first single one, and the first batch, wait until it is compiled.
         """

@@ -18,7 +18,6 @@ from forejudge.generators.base import Options, Sampling
 from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, shift_by_size
 from forejudge.generators.flux_split import FluxInput
 from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
-from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.stepwise import (
     StepState,
@@ -134,7 +133,7 @@ class Flux(StepwiseGenerator):
     def _pictures(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image, ...]:
         config = self.autoencoder.config
         scaled_NCHW = (latents_NCHW / config.scaling_factor) + config.shift_factor
-        return decoded(self._given, scaled_NCHW, picture_size(self.pipeline, conditioning.grid))
+        return self._decoded(scaled_NCHW, picture_size(self.pipeline, conditioning.grid))
 
     @property
     def _text_tokens(self) -> int:

@@ -20,7 +20,6 @@ from forejudge.generators.base import Options, Sampling
 from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
 from forejudge.generators.flux2_split import Flux2Input
 from forejudge.generators.packed_tokens import Grid, packed_architecture, picture_size, token_grid
-from forejudge.generators.pictures import decoded
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.stepwise import (
     StepState,
@@ -125,7 +124,7 @@ class Flux2Klein(StepwiseGenerator):
         return state.conditioning.schedule.following(state.step, state.noisy, state.finished)
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
-        return decoded(self.pipeline, latents_NCHW, picture_size(self.pipeline, conditioning.grid))
+        return self._decoded(latents_NCHW, picture_size(self.pipeline, conditioning.grid))
 
     def _check_prompt(self, prompt: str) -> None:
         tokenizer = self.pipeline.tokenizer

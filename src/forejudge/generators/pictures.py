@@ -31,9 +31,12 @@ def picture_sizes(
     return asked, (height, width)
 
 
-def decoded(pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
-    """Latents in the autoencoder's own scale as pictures of a size, resized and cropped where drawn in another."""
-    autoencoder, processor, (height, width) = pipeline.vae, pipeline.image_processor, size
+def decoded(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+    """Latents in the autoencoder's own scale as pictures of a size, resized and cropped where drawn in another.
+
+    The rest of the way is the pipeline's.
+    """
+    processor, (height, width) = pipeline.image_processor, size
     scaled_NCHW = scaled_NCHW.to(execution_device(autoencoder), autoencoder.dtype)
     decoded_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
     if decoded_NCHW.shape[-2:] != size:

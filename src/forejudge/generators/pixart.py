@@ -23,7 +23,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import pixart_split
 from forejudge.generators.base import Options, Sampling
 from forejudge.generators.patches import patched_architecture
-from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.pictures import Size, picture_sizes
 from forejudge.generators.pixart_split import PixArtInput
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.stepwise import (
@@ -138,7 +138,7 @@ class PixArt(StepwiseGenerator):
         return noisy_NCHW
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
-        return decoded(self.pipeline, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+        return self._decoded(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _step(self, state: StepState) -> tuple[Tensor, Tensor]:
         """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""

@@ -21,7 +21,7 @@ from forejudge.generators import sana_split
 from forejudge.generators.base import Architecture, Options, Sampling
 from forejudge.generators.gemma import without_softcap
 from forejudge.generators.instruction import InstructedEncoder
-from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.pictures import Size, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sana_split import SanaInput
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
@@ -145,7 +145,7 @@ class SanaSprint(StepwiseGenerator):
         return noised_again(self._clean(state), fresh_NCHW, state.conditioning.times[state.step + 1])
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
-        return decoded(self._given, latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+        return self._decoded(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _clean(self, state: StepState) -> Tensor:
         return clean_latents(state.finished, state.noisy, self._angle(state), self.sigma)

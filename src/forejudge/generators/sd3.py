@@ -18,7 +18,7 @@ from forejudge.generators import sd3_split
 from forejudge.generators.base import Options, Sampling
 from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, shift_by_size
 from forejudge.generators.patches import patched_architecture
-from forejudge.generators.pictures import Size, decoded, picture_sizes
+from forejudge.generators.pictures import Size, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sd3_split import SD3Input
 from forejudge.generators.stepwise import (
@@ -118,7 +118,7 @@ class StableDiffusion3(StepwiseGenerator):
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image, ...]:
         config = self.autoencoder.config
-        return decoded(self._given, (latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
+        return self._decoded((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 
     def _check_prompt(self, prompt: str) -> None:
         pipeline, end_mark = self.pipeline, 1

@@ -17,10 +17,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from forejudge.checkpoint import rounded_bytes
-from forejudge.compiling import with_compiled_blocks
+from forejudge.compiling import with_compiled_parts
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Options, Sampling
 from forejudge.generators.forward_context import as_in_forward, check_hooks, execution_device, stored_weight
+from forejudge.generators.pictures import Size, decoded
 from forejudge.types import NOISE, Candidates, Phase, Stage
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class StepwiseGenerator(Generator):
         """See `Generator.compiled`."""
         found = copy(self)
         lists = [name for name, _ in self.transformer.named_children() if name.endswith("transformer_blocks")]
-        found.transformer = with_compiled_blocks(self.transformer, *lists)
+        found.transformer = with_compiled_parts(self.transformer, *lists)
+        found.autoencoder = with_compiled_parts(self.autoencoder, "decoder")
         return found
 
     @abstractmethod
@@ -124,6 +126,10 @@ class StepwiseGenerator(Generator):
     @abstractmethod
     def _pictures(self, latents_NCHW: Tensor, conditioning: Any) -> tuple[Image, ...]:
         """Latents, decoded."""
+
+    def _decoded(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+        """See `decoded`: by the pipeline that was given, for it may hold hooks."""
+        return decoded(self.autoencoder, self._given, scaled_NCHW, size)
 
     def start(self, conditioning: Conditioning, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None) -> Candidates:
         """See `Generator.start`; standard noise may be given instead of following from the seeds."""

@@ -23,13 +23,14 @@ class Official(Strategy):
     """Candidates one at a time, the prompt encoded for each; the winner is drawn again from its seed.
 
     The output of every block that runs is copied to the CPU. The language model answers by a beam search for one
-    token, whose probability is the score. Raises InvalidRequest for a verifier with a head, which does not answer so.
+    token, whose probability is the score. Nothing is compiled. Raises InvalidRequest for a verifier with a head, which
+    does not answer so.
     """
 
     name, needs = "official", "hidden, latent or clip"
 
     def __init__(self, models: Profiled, kind: str, most: int) -> None:
-        super().__init__(models, kind, most)
+        super().__init__(models.plain or models, kind, most)
         if self.verifier.config.has_head:
             raise InvalidRequest(f"verifier {self.verifier.name} gives no answer in words: official cannot be run")
 
@@ -78,7 +79,7 @@ class Official(Strategy):
 
     def _drawn(self, seed: int, stage: Stage) -> tuple[Candidates, Tensor]:
         """A candidate that stands at the stage, and the output of the last block that it went through, on the CPU."""
-        generator = self.models.plain or self.models.generator
+        generator = self.models.generator
         blocks = stage.blocks if stage.phase is Phase.PREFIX else generator.architecture.num_blocks
         candidate = generator.start(generator.encode(self.models.prompt, self.models.sampling), (seed,))
         for after in range(1, blocks + 1):

@@ -31,13 +31,14 @@ class Profiled:
     verifiers: Mapping[str, LanguageModelVerifier]
     prompt: str
     sampling: Sampling
-    plain: SanaSprint | None = None  # what `generator` was before it was compiled
+    plain: "Profiled | None" = None  # what these were before they were compiled
 
     def compiled(self) -> Self:
-        """The same with a compiled generator. Raises InvalidRequest where torch.compile does not work."""
+        """The same models, compiled. Raises InvalidRequest where torch.compile does not work."""
         if problem := compiler_problem(self.generator.device):
             raise InvalidRequest(f"torch.compile does not work here ({problem}): leave out --compile")
-        return replace(self, generator=self.generator.compiled(), plain=self.generator)
+        verifiers = {kind: verifier.compiled() for kind, verifier in self.verifiers.items()}
+        return replace(self, generator=self.generator.compiled(), verifiers=verifiers, plain=self)
 
     @cached_property
     def conditioning(self) -> SanaConditioning:

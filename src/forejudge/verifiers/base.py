@@ -27,6 +27,10 @@ class Verifier(ABC):
         """The same verifier, reading in another denoising step, counted from 0; finished pictures have none."""
         return self
 
+    def compiled(self) -> "Verifier":
+        """The same verifier compiled, or itself where nothing can be; verdicts are equal but for rounding."""
+        return self
+
     @abstractmethod
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """One verdict for each candidate, in their order; the candidates stand at the stages of `reads`."""

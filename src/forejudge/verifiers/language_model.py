@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from forejudge.checkpoint import load_strictly, read_config
+from forejudge.compiling import with_compiled_parts
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture, Generator
 from forejudge.hub import Source, fetch
@@ -196,6 +197,12 @@ class LanguageModelVerifier(Verifier):
         moved.reading = self.reading.in_step(step)
         moved.reads = frozenset({moved.reading.stage})
         return moved
+
+    def compiled(self) -> "LanguageModelVerifier":
+        """See `Verifier.compiled`."""
+        found = copy(self)
+        found.model = with_compiled_parts(self.model, "connector", *self.model.lists_of_layers)
+        return found
 
     @torch.no_grad()
     def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:

@@ -27,12 +27,20 @@ class YesNoModel(ExactBuffers):
         embedded_NSE = self.embed(tokens_NTD, left_NL, right_NL)
         padding_N = None if mask_NL is None else (mask_NL == 0).sum(1)
         if self.head is not None:
-            states_NSE = self.language_model.get_decoder()(inputs_embeds=embedded_NSE).last_hidden_state
+            decoder = self.language_model.get_decoder()
+            states_NSE = decoder(inputs_embeds=embedded_NSE, use_cache=False).last_hidden_state
             return self.head(_last(states_NSE, padding_N)).float()
         # Without a mask nothing is asked of the device here: it may still be busy with what comes before.
         kept = 1 if padding_N is None else int(padding_N.max()) + 1
-        logits_NKV = self.language_model(inputs_embeds=embedded_NSE, logits_to_keep=kept).logits
+        logits_NKV = self.language_model(inputs_embeds=embedded_NSE, logits_to_keep=kept, use_cache=False).logits
         return _last(logits_NKV, padding_N).float().log_softmax(-1)
+
+    @property
+    def lists_of_layers(self) -> list[str]:
+        """Where the language model's layers are."""
+        count = self.language_model.config.num_hidden_layers
+        lists = [name for name, part in self.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+        return [name for name in lists if name.startswith("language_model.")]
 
     def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> Tensor:
         """What the language model reads: text, picture, text, each token as its embedding (N, S, E)."""
