@@ -112,6 +112,14 @@ class Pace:
         return (self._costs.chunk[size] + self._costs.finish * winners) * self._slower * _SAFETY
 
 
+def expected_n(limits: Limits, largest_chunk: int, costs: Costs, elapsed: float) -> int:
+    """How many a search under a budget judges if every chunk costs what it should, from `elapsed` seconds on."""
+    pace, drawn = Pace(limits, largest_chunk, costs=costs), 0
+    while size := pace.next(drawn, elapsed):
+        drawn, elapsed = drawn + size, elapsed + costs.chunk[size]
+    return drawn
+
+
 def _check_budget(limits: Limits, costs: Costs) -> None:
     assert limits.budget_ms is not None
     least_ms = costs.least * 1000

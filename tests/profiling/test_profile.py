@@ -58,6 +58,19 @@ def test_a_loaded_generator_is_measured_with_its_own_verifier(tiny_generator: Pa
     assert found.settings.prefix_blocks == 2
 
 
+def test_budgets_are_kept_by_a_search_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = tiny_models(monkeypatch, "clip", "hidden")
+    monkeypatch.setattr("forejudge.profiling.profile.SEARCHES", 3)
+    (kept,) = profile(models, [1], 1, ("forejudge",), ignore, budgets_ms=[500]).budgets
+    assert (kept.budget_milliseconds, kept.runs) == (500, 3)
+    assert kept.promised >= 1
+
+
+def test_a_budget_without_a_verifier_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRequest, match="a time budget needs a verifier that reads hidden or latent: name one"):
+        profile(tiny_models(monkeypatch, "clip"), [1], 1, ("decode-all",), ignore, budgets_ms=[1000])
+
+
 def test_a_strategy_without_a_verifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest, match="strategy decode-all needs a verifier that reads clip: name one"):
         profile(tiny_models(monkeypatch, "hidden"), [1], 1, ("decode-all",), ignore)

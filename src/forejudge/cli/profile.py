@@ -36,6 +36,10 @@ def profile(
         int | None, Option(min=1, help="Side of the pictures in pixels (default: the generator's own).")
     ] = None,
     rounds: Annotated[int, Option(min=1, help="Of which the median and the quartiles are shown.")] = 7,
+    budget_ms: Annotated[
+        str | None,
+        Option(metavar="LIST", help="Time budgets, comma separated: how well 100 searches keep each of them."),
+    ] = None,
     out: Annotated[Path, Option(metavar="DIR", help="The folder for profile.json and profile.png.")] = Path(
         "runs/profile"
     ),
@@ -47,6 +51,7 @@ def profile(
 ) -> None:
     """Measure time, operations and memory of every stage and of whole searches, beside the least there could be."""
     numbers = whole_numbers("--n", n)
+    budgets_ms = whole_numbers("--budget-ms", budget_ms) if budget_ms else ()
     from forejudge.cli.profile_tables import print_profile
     from forejudge.cli.progress import waiting
     from forejudge.cli.stage_progress import StageProgress
@@ -68,7 +73,7 @@ def profile(
         models = make(generator, named, Sampling(height=resolution, width=resolution), where, precision)
         models = models.compiled() if compile_blocks else models
     with StageProgress() as progress:
-        found = measured(models, numbers, rounds, strategy or (), progress.show)
+        found = measured(models, numbers, rounds, strategy or (), progress.show, budgets_ms)
     write_text(out / "profile.json", found.model_dump_json(indent=1) + "\n")
     print_profile(found)
     from forejudge.cli.profile_plot import write_plot

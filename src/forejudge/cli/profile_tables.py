@@ -25,6 +25,8 @@ def print_profile(found: "Profile") -> None:
     console.print(memory_table(found))
     if found.savings:
         console.print(savings_table(found))
+    if found.budgets:
+        console.print(budgets_table(found))
 
 
 def stages_table(found: "Profile") -> Table:
@@ -66,6 +68,37 @@ def savings_table(found: "Profile") -> Table:
     table = _table(title, "", "against", "time", "FLOPs", "memory\njudging", "memory\njoint")
     for saving in (*found.savings, PAPER):
         table.add_row(*_saving_cells(saving), style="dim" if saving is PAPER else None)
+    return table
+
+
+def budgets_table(found: "Profile") -> Table:
+    """A row for each budget."""
+    title = "Searches under a time budget"
+    headings = (
+        "ms",
+        "searches",
+        "N promised",
+        "kept, %",
+        "N, median",
+        "N, least",
+        "in time, %",
+        "95 % interval",
+        "slowest, ms",
+    )
+    table = _table(title, *headings)
+    for budget in found.budgets:
+        low, high = budget.in_time_interval
+        table.add_row(
+            f"{budget.budget_milliseconds:g}",
+            str(budget.runs),
+            str(budget.promised),
+            f"{100 * budget.as_promised:.0f}",
+            f"{budget.median_n:g}",
+            str(budget.least_n),
+            f"{100 * budget.in_time:.0f}",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{budget.slowest:.0f}",
+        )
     return table
 
 

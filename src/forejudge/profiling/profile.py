@@ -2,27 +2,41 @@
 
 from collections.abc import Sequence
 
+from forejudge.best_of_n import BestOfN
 from forejudge.device import dtype_name
+from forejudge.errors import InvalidRequest
 from forejudge.profiling.comparison import savings
 from forejudge.profiling.device_rates import device_rates
+from forejudge.profiling.kept_budgets import KeptBudget, kept_budget
 from forejudge.profiling.profile_figures import WARM_UP, Profile, Settings
 from forejudge.profiling.profiled import Profiled
 from forejudge.profiling.stage_profile import stage_figures
+from forejudge.profiling.strategies import Forejudge
 from forejudge.profiling.strategy_profile import new_strategies, strategy_figures
-from forejudge.progress import Report
+from forejudge.progress import Report, Stopwatch
 from forejudge.provenance import provenance
 
+SEARCHES = 100  # with each budget
 _ON_CPU = "of a CPU: they say nothing of a GPU"
 _ON_GPU = "of a GPU, by its own clock"
 
 
-def profile(models: Profiled, ns: Sequence[int], rounds: int, strategies: Sequence[str], report: Report) -> Profile:
+def profile(
+    models: Profiled,
+    ns: Sequence[int],
+    rounds: int,
+    strategies: Sequence[str],
+    report: Report,
+    budgets_ms: Sequence[int] = (),
+) -> Profile:
     """Measure with each of `ns` candidates, in so many rounds; for `strategies` see `new_strategies`.
 
-    Raises InvalidRequest for a strategy that cannot be run and for a size that the generator cannot draw.
+    For each budget 100 searches of ours. Raises InvalidRequest for a strategy that cannot be run, a size that the
+    generator cannot draw, and a budget in which nothing fits.
     """
     generator = models.generator
     conditioning = models.conditioning
+    search = _search(models) if budgets_ms else None
     compared = new_strategies(models, strategies, max(ns))
     rates = device_rates(generator.device, generator.dtype)
     stages = stage_figures(models, ns, rounds, rates, report)
@@ -48,4 +62,21 @@ def profile(models: Profiled, ns: Sequence[int], rounds: int, strategies: Sequen
         stages=stages,
         strategies=found,
         savings=savings(found),
+        budgets=tuple(_kept_budgets(models, search, budgets_ms, report)) if search else (),
     )
+
+
+def _search(models: Profiled) -> BestOfN:
+    """With the first verifier that reads a hidden state or a latent. The prompt is encoded anew each time."""
+    verifiers = [verifier for verifier in models.verifiers.values() if Forejudge.takes(verifier)]
+    if not verifiers:
+        raise InvalidRequest(f"a time budget needs a verifier that reads {Forejudge.needs}: name one")
+    return BestOfN(models.generator, verifiers[0], prompts_kept=0)
+
+
+def _kept_budgets(models: Profiled, search: BestOfN, budgets_ms: Sequence[int], report: Report) -> list[KeptBudget]:
+    stopwatch, found = Stopwatch("keeping budgets", 0, len(budgets_ms)), []
+    for done, budget_ms in enumerate(budgets_ms, start=1):
+        found.append(kept_budget(search, [models.prompt] * SEARCHES, budget_ms, models.sampling))
+        report(stopwatch.at(done))
+    return found

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.profiling.device_rates import DeviceRates
+from forejudge.profiling.kept_budgets import KeptBudget
 from forejudge.profiling.stage_timing import Timing
 
 WARM_UP = 2  # rounds before those that count
@@ -120,6 +121,7 @@ class Profile(_Figures):
     stages: dict[str, StageFigures]
     strategies: tuple[StrategyFigures, ...]
     savings: tuple[Saving, ...]
+    budgets: tuple[KeptBudget, ...] = ()
 
 
 PAPER = Saving(of="VHS", against="MLLM w/ CLIP", milliseconds=63.3, flops=62.9, judging_bytes=14.5, joint_bytes=None)
