@@ -48,6 +48,9 @@ class ScriptedGenerator(Generator):
         self.advanced: list[tuple[Stage, int]] = []
         self.before_advance = before_advance
 
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        pass
+
     def encode(self, prompt: str, sampling: Sampling) -> str:
         self.encoded += 1
         return prompt

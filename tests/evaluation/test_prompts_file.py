@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.prompts_file import read_lines, read_prompts
+from forejudge.evaluation.prompts_file import PromptLine, check_lines, read_lines, read_prompts
 
 
 def file_of(folder: Path, name: str, content: str | bytes) -> Path:
@@ -71,3 +71,17 @@ def test_names_are_lines_too(tmp_path: Path) -> None:
     assert read_lines(file_of(tmp_path, "names.txt", "cat\n\n  hot dog \r\n"), "class name") == {1: "cat", 3: "hot dog"}
     with pytest.raises(InvalidRequest, match=r"empty\.txt holds no class name: expected one a line"):
         read_lines(file_of(tmp_path, "empty.txt", "\n"), "class name")
+
+
+def test_the_first_line_whose_prompt_is_refused_is_named_and_each_prompt_checked_once() -> None:
+    checked: list[str] = []
+
+    def check(prompt: str) -> None:
+        checked.append(prompt)
+        if prompt == "bad":
+            raise InvalidRequest("too long")
+
+    lines = [PromptLine(prompt, "{}", f"line {number}") for number, prompt in enumerate(["a", "a", "bad", "b", "bad"])]
+    with pytest.raises(InvalidRequest, match=r"^line 2: too long$"):
+        check_lines(lines, check)
+    assert checked == ["a", "bad"]

@@ -266,8 +266,9 @@ class GeneratorContract:
 
     @pytest.mark.parametrize("prompt", ["", "  \n\t "])
     def test_an_empty_prompt_is_refused(self, generator: Generator, prompt: str) -> None:
-        with pytest.raises(InvalidRequest, match="the prompt is empty"):
-            generator.encode(prompt, self.sampling())
+        for refuse in (generator.check, generator.encode):
+            with pytest.raises(InvalidRequest, match="the prompt is empty"):
+                refuse(prompt, self.sampling())
 
     def test_a_prompt_is_refused_from_the_first_token_that_would_be_cut(self, generator: Generator) -> None:
         """The last word of the longest prompt that is let through is read; one word more is named."""
@@ -286,8 +287,18 @@ class GeneratorContract:
 
     def test_a_size_that_cannot_be_drawn_is_refused(self, generator: Generator) -> None:
         for size in self.wrong_sizes:
-            with pytest.raises(InvalidRequest, match="both sides must be multiples of"):
-                generator.encode(PROMPT, self.sampling(size))
+            for refuse in (generator.check, generator.encode):
+                with pytest.raises(InvalidRequest, match="both sides must be multiples of"):
+                    refuse(PROMPT, self.sampling(size))
+
+    def test_prompts_are_checked_without_the_text_encoders(self, generator: Generator, pipeline: Any) -> None:
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.register_forward_pre_hook(lambda module, given: pytest.fail(f"{type(module).__name__} ran"))
+        checked = as_generator(pipeline, options=generator.options.model_dump())
+        checked.check(PROMPT, self.sampling())
+        with pytest.raises(InvalidRequest, match="would be cut"):
+            checked.check("red " * (self.longest_prompt + 1), self.sampling())
 
     def test_the_fingerprint_tells_weights_apart_but_not_dtypes(self, folder: Path, generator: Generator) -> None:
         half, other = load_plainly(folder, torch.bfloat16), load_plainly(folder)

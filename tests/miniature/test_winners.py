@@ -22,16 +22,19 @@ def plain_scores(generator: Generator, verifier: Verifier, prompt: str, seeds: t
 
 
 @pytest.mark.slow
-def test_searches_choose_as_the_plain_way_does() -> None:
-    best, same, furthest = BestOfN.from_pretrained(device="cpu"), 0, 0.0
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_searches_choose_as_the_plain_way_does(compiled: bool) -> None:
+    plain, same, furthest = BestOfN.from_pretrained(device="cpu"), 0, 0.0
+    best = BestOfN(plain.generator, plain.verifier, compiled=compiled)
     groups = groups_of(miniature_benchmark(PER_TASK).lines, N, run_seed=0)
     for group in groups:
         prompt, seeds = group.line.prompt, group.seeds
-        plain_N = plain_scores(best.generator, best.verifier, prompt, seeds)
+        plain_N = plain_scores(plain.generator, plain.verifier, prompt, seeds)
         found = best(prompt, seeds=seeds)
         found_N = torch.tensor([candidate.score for candidate in found.candidates])
         furthest = max(furthest, float((found_N - plain_N).abs().max()))
         same += found.record.winner == int(plain_N.argmax())
-    print(f"{same} of {len(groups)} winners alike, scores within {furthest:.1e}")
+    print(f"compiled={compiled}: {same} of {len(groups)} winners alike, scores within {furthest:.1e}")
     assert same >= ALIKE * len(groups)
     assert furthest < 1e-3

@@ -29,9 +29,11 @@ class SeedGenerator(Generator):
         self.name, self.architecture, self.fingerprint = "stand-in", ARCHITECTURE, "f00d"
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
-    def encode(self, prompt: str, sampling: Sampling) -> str:
+    def check(self, prompt: str, sampling: Sampling) -> None:
         if prompt == REFUSED:
             raise InvalidRequest("the prompt has too many words")
+
+    def encode(self, prompt: str, sampling: Sampling) -> str:
         return prompt
 
     def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:

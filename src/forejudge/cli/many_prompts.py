@@ -12,8 +12,7 @@ from forejudge.cli.licences import tell_licences
 from forejudge.cli.progress import counting, waiting
 from forejudge.cli.request import Request
 from forejudge.cli.tables import show_warnings
-from forejudge.errors import InvalidRequest
-from forejudge.evaluation.prompts_file import read_prompts
+from forejudge.evaluation.prompts_file import check_lines, read_prompts
 from forejudge.files import prepare_folder
 
 if TYPE_CHECKING:
@@ -57,19 +56,10 @@ def _load(request: Request, left: list[Sample]) -> "BestOfN":
         best = request.load()
     tell_licences([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
-    _check_prompts(left, request, best)
-    return best
-
-
-def _check_prompts(left: list[Sample], request: Request, best: "BestOfN") -> None:
-    """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
     sampling = request.sampling.build(best.generator.defaults)
     with waiting("checking prompts"):
-        for line in dict.fromkeys(sample.line for sample in left):
-            try:
-                best.generator.encode_without_padding(line.prompt, sampling)
-            except InvalidRequest as error:
-                raise InvalidRequest(f"{line.where}: {error}") from None
+        check_lines((sample.line for sample in left), lambda prompt: best.generator.check(prompt, sampling))
+    return best
 
 
 def _make(left: list[Sample], request: Request, best: "BestOfN") -> None:

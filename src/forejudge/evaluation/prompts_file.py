@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,18 @@ class PromptLine:
             return PromptMetadata.from_line(self.metadata)
         except InvalidRequest as error:
             raise InvalidRequest(f"{self.where}: {error}") from None
+
+
+def check_lines(lines: Iterable[PromptLine], check: Callable[[str], None]) -> None:
+    """Each prompt once. Raises InvalidRequest that names the first line whose prompt `check` refuses."""
+    firsts: dict[str, PromptLine] = {}
+    for line in lines:
+        firsts.setdefault(line.prompt, line)
+    for line in firsts.values():
+        try:
+            check(line.prompt)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{line.where}: {error}") from None
 
 
 def prompts_digest(lines: Iterable[PromptLine]) -> str:

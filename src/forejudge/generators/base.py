@@ -81,11 +81,15 @@ class Generator(ABC):
     options: Options = Options()
 
     @abstractmethod
-    def encode(self, prompt: str, sampling: Sampling) -> Any:
-        """The prompt's conditioning, once for all its candidates.
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """Raises InvalidRequest for what cannot be drawn: an empty or over-long prompt, a size, a number of steps.
 
-        Raises InvalidRequest for an empty or over-long prompt and for sizes it cannot draw.
+        Of the models only tokenizers work, so that thousands of prompts are checked in seconds.
         """
+
+    @abstractmethod
+    def encode(self, prompt: str, sampling: Sampling) -> Any:
+        """The prompt's conditioning, once for all its candidates. Raises as `check` does."""
 
     def encode_without_padding(self, prompt: str, sampling: Sampling) -> Any:
         """The same without the padding of the text, where padding has no weight; raises as `encode` does.

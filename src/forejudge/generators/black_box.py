@@ -11,6 +11,7 @@ import torch
 from forejudge.checkpoint import rounded_bytes
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.prompts import check_not_empty
 from forejudge.library_calls import named_file, quiet_libraries
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
@@ -45,10 +46,13 @@ class BlackBox(Generator):
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
 
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. All but an empty prompt the pipeline refuses when it draws."""
+        check_not_empty(prompt)
+
     def encode(self, prompt: str, sampling: Sampling) -> _Asked:
-        """See `Generator.encode`. What the pipeline refuses, it refuses when it draws."""
-        if not prompt.strip():
-            raise InvalidRequest("the prompt is empty: say what the picture should show")
+        """See `Generator.encode`."""
+        self.check(prompt, sampling)
         return _Asked(prompt, sampling)
 
     def start(self, conditioning: _Asked, seeds: tuple[int, ...]) -> Candidates:

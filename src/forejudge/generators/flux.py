@@ -75,15 +75,18 @@ class Flux(StepwiseGenerator):
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
-    @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> FluxConditioning:
-        """See `Generator.encode`. T5 reads the whole prompt or it is refused; CLIP's pooled text is of its beginning.
-
-        Guidance is refused where the transformer takes none.
-        """
-        guidance_N = self._guidance(sampling)
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. T5 must read it whole. Guidance is refused where the transformer takes none."""
+        if not self.transformer.config.guidance_embeds:
+            check_without_guidance(sampling, self.name)
+        token_grid(self._given, sampling)
         end_mark = 1
         check_prompt(prompt, prompt, self.pipeline.tokenizer_2, 0, self._text_tokens, end_mark)
+
+    @torch.no_grad()
+    def encode(self, prompt: str, sampling: Sampling) -> FluxConditioning:
+        """See `Generator.encode`. CLIP's pooled text is of the prompt's beginning."""
+        self.check(prompt, sampling)
         grid = rows, columns = token_grid(self._given, sampling)
         text_NLD, pooled_NP, text_ids_L3 = self.pipeline.encode_prompt(
             prompt, device=self.device, max_sequence_length=self._text_tokens, lora_scale=sampling.lora_scale
@@ -92,7 +95,7 @@ class Flux(StepwiseGenerator):
             sampling,
             text_NLD.to(self.dtype),
             pooled_NP.to(self.dtype),
-            guidance_N,
+            self._guidance(sampling),
             self._schedule(sampling.steps, rows * columns),
             text_ids_L3,
             self.pipeline._prepare_latent_image_ids(1, rows, columns, self.device, text_NLD.dtype),
@@ -142,7 +145,6 @@ class Flux(StepwiseGenerator):
 
     def _guidance(self, sampling: Sampling) -> Tensor | None:
         if not self.transformer.config.guidance_embeds:
-            check_without_guidance(sampling, self.name)
             return None
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
         return torch.full([1], scale, device=self.device, dtype=torch.float32)

@@ -75,11 +75,21 @@ class Flux2Klein(StepwiseGenerator):
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. Guidance is refused: the pipeline would ignore it."""
+        check_without_guidance(sampling, self.name)
+        token_grid(self.pipeline, sampling)
+        tokenizer = self.pipeline.tokenizer
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        around = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
+        check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - around)
+
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> Flux2Conditioning:
-        """See `Generator.encode`. Guidance is refused: the pipeline would ignore it."""
-        check_without_guidance(sampling, self.name)
-        self._check_prompt(prompt)
+        """See `Generator.encode`."""
+        self.check(prompt, sampling)
         grid = rows, columns = token_grid(self.pipeline, sampling)
         text_NLD, text_ids_NL4 = self.pipeline.encode_prompt(
             prompt, device=self.device, max_sequence_length=self.options.max_sequence_length
@@ -125,11 +135,3 @@ class Flux2Klein(StepwiseGenerator):
 
     def _pictures(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
         return self._decoded(latents_NCHW, picture_size(self.pipeline, conditioning.grid))
-
-    def _check_prompt(self, prompt: str) -> None:
-        tokenizer = self.pipeline.tokenizer
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        around = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
-        check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - around)

@@ -90,12 +90,18 @@ class PixArt(StepwiseGenerator):
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
-    @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
-        """See `Generator.encode`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
         _check_sampling(sampling)
+        self._scheduler(sampling.steps)
+        self._sizes(sampling)
         end_mark = 1
         check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, end_mark)
+
+    @torch.no_grad()
+    def encode(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
+        """See `Generator.encode`."""
+        self.check(prompt, sampling)
         timesteps = self._scheduler(sampling.steps).timesteps
         size, drawn_size, shape = self._sizes(sampling)
         text_NLD, mask_NL, _, _ = self.pipeline.encode_prompt(

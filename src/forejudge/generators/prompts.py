@@ -18,8 +18,7 @@ def check_prompt(
     `tokens_after` of its tokens (an end mark) follow the prompt however much of it is cut. Raises InvalidRequest for
     an empty prompt, and for one of more than `max_tokens` tokens, marks included, whose end would be cut.
     """
-    if not prompt.strip():
-        raise InvalidRequest("the prompt is empty: say what the picture should show")
+    check_not_empty(prompt)
     tokens = tokenizer(text).input_ids
     lost = tokens[tokens_before + max_tokens - tokens_after : len(tokens) - tokens_after]
     if lost:
@@ -27,3 +26,9 @@ def check_prompt(
             f"the prompt has {len(tokens) - tokens_before} tokens and the text encoder takes {max_tokens}; "
             f"this would be cut: {tokenizer.decode(lost)[:80]!r}"
         )
+
+
+def check_not_empty(prompt: str) -> None:
+    """Raises InvalidRequest for a prompt of blanks."""
+    if not prompt.strip():
+        raise InvalidRequest("the prompt is empty: say what the picture should show")

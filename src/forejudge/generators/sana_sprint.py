@@ -90,10 +90,16 @@ class SanaSprint(StepwiseGenerator):
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. A prompt longer than the text encoder takes is refused, not cut."""
+        self._sizes(sampling)
+        text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
+        check_prompt(prompt, text, tokenizer, self.instruction_tokens, MAX_TEXT_TOKENS)
+
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
-        """See `Generator.encode`. A prompt longer than the text encoder takes is refused, not cut."""
-        self._check(prompt, sampling)
+        """See `Generator.encode`."""
+        self.check(prompt, sampling)
         text_NLD, mask_NL = self.pipeline.encode_prompt(
             prompt,
             device=self.device,
@@ -106,7 +112,7 @@ class SanaSprint(StepwiseGenerator):
     @torch.no_grad()
     def encode_without_padding(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode_without_padding`. The instruction is read once for all prompts."""
-        self._check(prompt, sampling)
+        self.check(prompt, sampling)
         states_NLD = self.encoder.states(prompt.lower().strip())
         kept = [0, *range(self.instruction_tokens + 1, states_NLD.shape[1])]
         return self._conditioning(sampling, states_NLD[:, kept], None)
@@ -179,12 +185,6 @@ class SanaSprint(StepwiseGenerator):
     @property
     def _instruction(self) -> str:
         return "\n".join(self.options.complex_human_instruction or ())
-
-    def _check(self, prompt: str, sampling: Sampling) -> None:
-        """Before the text encoder works in vain."""
-        self._sizes(sampling)
-        text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
-        check_prompt(prompt, text, tokenizer, self.instruction_tokens, MAX_TEXT_TOKENS)
 
 
 def architecture_of(transformer: str, config: Any) -> Architecture:

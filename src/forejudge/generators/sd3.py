@@ -70,14 +70,20 @@ class StableDiffusion3(StepwiseGenerator):
         self.architecture = patched_architecture(self.transformer, self.transformer.config.joint_attention_dim)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. T5 must read the whole prompt, without T5 CLIP. Guidance is refused."""
+        check_without_guidance(sampling, self.name)
+        self._size(sampling)
+        pipeline, end_mark = self.pipeline, 1
+        tokenizer, most = pipeline.tokenizer_3, self.options.max_sequence_length
+        if tokenizer is None:
+            tokenizer, most = pipeline.tokenizer, pipeline.tokenizer_max_length
+        check_prompt(prompt, prompt, tokenizer, 0, most, end_mark)
+
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> StableDiffusion3Conditioning:
-        """See `Generator.encode`. T5 reads the whole prompt or it is refused; the two CLIPs read its beginning.
-
-        In a pipeline without T5 it is CLIP that must read it whole. Guidance is refused.
-        """
-        check_without_guidance(sampling, self.name)
-        self._check_prompt(prompt)
+        """See `Generator.encode`. Of a prompt that T5 reads whole, the two CLIPs read the beginning."""
+        self.check(prompt, sampling)
         size = self._size(sampling)
         text_NLD, _, pooled_NP, _ = self.pipeline.encode_prompt(
             prompt,
@@ -119,13 +125,6 @@ class StableDiffusion3(StepwiseGenerator):
     def _pictures(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image, ...]:
         config = self.autoencoder.config
         return self._decoded((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
-
-    def _check_prompt(self, prompt: str) -> None:
-        pipeline, end_mark = self.pipeline, 1
-        tokenizer, most = pipeline.tokenizer_3, self.options.max_sequence_length
-        if tokenizer is None:
-            tokenizer, most = pipeline.tokenizer, pipeline.tokenizer_max_length
-        check_prompt(prompt, prompt, tokenizer, 0, most, end_mark)
 
     def _size(self, sampling: Sampling) -> Size:
         """Of the pictures. Raises InvalidRequest for one that the transformer has no positions for."""

@@ -1,6 +1,6 @@
 """Candidates of many prompts drawn to the end, shown to an observer and kept, block by block."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,9 +10,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from forejudge.device import dtype_name
-from forejudge.errors import InvalidRequest
 from forejudge.evaluation.groups import Group, groups_of
-from forejudge.evaluation.prompts_file import PromptLine, prompts_digest
+from forejudge.evaluation.prompts_file import PromptLine, check_lines, prompts_digest
 from forejudge.files import held_alone
 from forejudge.generators.base import Generator
 from forejudge.progress import Report, Stopwatch
@@ -118,13 +117,9 @@ class CandidateDrawing:
     def _left(self, folder: RowFolder, shard: Shard) -> list[int]:
         return [block for block in shard.of(self.settings.blocks) if not folder.has(block)]
 
-    def _check_prompts(self, lines: Sequence[PromptLine]) -> None:
-        """Find a prompt that the generator refuses now, not hours later. Encoding costs little next to drawing."""
-        for line in {line.prompt: line for line in lines}.values():
-            try:
-                self.generator.encode_without_padding(line.prompt, self.generator.defaults)
-            except InvalidRequest as error:
-                raise InvalidRequest(f"{line.where}: {error}") from None
+    def _check_prompts(self, lines: Iterable[PromptLine]) -> None:
+        """Find a prompt that the generator refuses now, not hours later."""
+        check_lines(lines, lambda prompt: self.generator.check(prompt, self.generator.defaults))
 
     def _rows_in(self, blocks: Sequence[int]) -> int:
         return sum(self.settings.rows_in(block) for block in blocks)
