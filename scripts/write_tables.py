@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -288,11 +288,43 @@ def savings(profile: Figures) -> str:
     return f"{profiled(profile)}.\n\n" + table(header, [*rows, paper])
 
 
+def profile_budgets(profile: Figures) -> str:
+    """Of a profile."""
+    return f"{profiled(profile)}.\n\n" + kept_budgets(profile["budgets"])
+
+
+def miniature_budgets(timing: Figures) -> str:
+    """Of the miniature, on its test prompts."""
+    return f"The miniature, on {timing['provenance']['device']}.\n\n" + kept_budgets(timing["budgets"].values())
+
+
+def kept_budgets(budgets: Iterable[Figures]) -> str:
+    """A row for each budget."""
+    header = ["budget, ms", "searches", "N promised", "kept, %", "N, median", "in time, %", "slowest, ms"]
+    return table(
+        header,
+        [
+            [
+                f"{found['budget_milliseconds']:g}",
+                str(found["runs"]),
+                str(found["promised"]),
+                f"{100 * found['as_promised']:.0f}",
+                f"{found['median_n']:g}",
+                "{:.0f} [{:.1f}, {:.1f}]".format(*(100 * each for each in (found["in_time"], *found["in_time_interval"]))),
+                f"{found['slowest']:.0f}",
+            ]
+            for found in budgets
+        ],
+    )
+
+
 def profiled(profile: Figures) -> str:
     """What was measured, and where."""
     settings, made = profile["settings"], profile["made"]
     size = f"{settings['width']} x {settings['height']} px, {settings['dtype']}"
-    return f"{settings['generator']}, {size}, on {made['device']}; medians of {settings['rounds']} rounds"
+    compiled = ", compiled" if settings["compiled"] else ""
+    where = f"{settings['generator']}, {size}{compiled}, on {made['device']}"
+    return f"{where}; medians of {settings['rounds']} rounds"
 
 
 # Name of a study -> what its table tells of each variant besides; the table is there once the study's figures are.
@@ -322,7 +354,11 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "stages": (stages, "miniature.json"),
     "searches-small": (searches, "profile/sana-sprint-small/profile.json"),
     "savings-small": (savings, "profile/sana-sprint-small/profile.json"),
+    "searches-small-compiled": (searches, "profile/sana-sprint-small-compiled/profile.json"),
     "searches-miniature": (searches, "profile/miniature/profile.json"),
+    "searches-miniature-compiled": (searches, "profile/miniature-compiled/profile.json"),
+    "budgets-small": (profile_budgets, "profile/sana-sprint-small/profile.json"),
+    "budgets-miniature": (miniature_budgets, "miniature-time.json"),
     **{f"study-{name}": (partial(study, also=also), f"studies/{name}.json") for name, also in STUDIES.items()},
 }
 
