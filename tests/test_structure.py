@@ -25,6 +25,7 @@ LEVELS = (
     ("verifiers",),
     ("draw", "result"),
     ("costs", "search", "provenance"),
+    ("search_record",),
     ("best_of_n",),
     ("profiling",),
     ("evaluation",),

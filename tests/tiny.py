@@ -13,7 +13,8 @@ from forejudge.miniature.language_model import language_model_tokenizer, new_lan
 from forejudge.training.recipe import MINIATURE_QUESTION
 from forejudge.verifiers.calibration import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 CPU = torch.device("cpu")

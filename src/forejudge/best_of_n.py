@@ -23,10 +23,9 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import LARGEST_SEED, candidate_seed
-from forejudge.result import CandidateRecord, Result, SearchRecord, Settings, SourceRecord, package_versions
-from forejudge.search import Found, OnProgress, Search
-from forejudge.selection import passed
-from forejudge.types import IMAGE
+from forejudge.result import Result, Settings
+from forejudge.search import OnProgress, Search
+from forejudge.search_record import search_record
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 
@@ -137,7 +136,7 @@ class BestOfN:
         finishing = found.timings["suffix"] + found.timings["decode"]
         self.costs.learn(sampling, pace.observed, finishing / len(found.images))
         settings = self._settings(seed if seeds is None else None, image_index, sampling)
-        return Result(self._record(prompt, chosen, found, settings), found.images)
+        return Result(search_record(prompt, chosen, found, settings, self.generator, self.verifier), found.images)
 
     def _compile(self) -> bool:
         """Whether it could be done."""
@@ -171,41 +170,6 @@ class BestOfN:
             batch_size=self.batch_size,
             compiled=self.compiled,
             warnings=self.warnings,
-        )
-
-    def _sources(self) -> tuple[SourceRecord, ...]:
-        generator, verifier = self.generator, self.verifier
-        pipeline, *transformer = generator.sources or (None,)
-        return (
-            SourceRecord.of("generator", pipeline, generator.name, generator.fingerprint),
-            *(SourceRecord.of("transformer", source, source.model) for source in transformer if source),
-            SourceRecord.of("verifier", verifier.source, verifier.name, verifier.digest),
-        )
-
-    def _record(self, prompt: str, seeds: tuple[int, ...], found: Found, settings: Settings) -> SearchRecord:
-        judged_at = max(self.verifier.reads)
-        records = tuple(
-            CandidateRecord(
-                index=index,
-                seed=seeds[index],
-                stage=str(IMAGE if index in found.images else judged_at),
-                **vars(verdict),
-            )
-            for index, verdict in enumerate(found.verdicts)
-        )
-        winner = found.order[0]
-        return SearchRecord(
-            prompt=prompt,
-            candidates=records,
-            winner=winner,
-            passed=passed(found.verdicts[winner]),
-            ended_by=found.ended_by,
-            n=len(records),
-            unused=found.drawn - len(records),
-            timings=found.timings,
-            settings=settings,
-            sources=self._sources(),
-            versions=package_versions(),
         )
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tests.cli.command import CommandLine, refusal
 from tests.verifiers.official import OFFICIAL, RECORDED
 
-from forejudge.verifiers.language_model import VerifierConfig
+from forejudge.verifiers.verifier_config import VerifierConfig
 
 
 def test_a_trained_verifier_is_described(forejudge: CommandLine, verified: Path) -> None:

@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.boxes import box_iou, relative_position
 from forejudge.evaluation.detection import Box, Detection
-from forejudge.evaluation.geneval import (
-    PromptMetadata,
-    Thresholds,
-    box_iou,
-    judge_image,
-    keep_detections,
-    relative_position,
-)
+from forejudge.evaluation.geneval import Thresholds, judge_image, keep_detections
+from forejudge.evaluation.metadata import PromptMetadata
 
 OFFICIAL_CASES = Path(__file__).parents[3] / "shared/parity/geneval_cases.json"
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tests.miniature.scenes import draw, held_out, noise, single
 
+from forejudge.evaluation.boxes import relative_position
 from forejudge.evaluation.description import Description, Wanted
-from forejudge.evaluation.geneval import judge_image, relative_position
+from forejudge.evaluation.geneval import judge_image
 from forejudge.evaluation.metadata import COLORS, RELATIONS, TASKS, PromptMetadata, Task
 from forejudge.miniature.coupling import BACKGROUND_RANGE, LARGEST_RADIUS, SMALLEST_RADIUS, Asked, couple
 from forejudge.miniature.scene import COLOUR_NAMES, IMAGE_SIZE, SceneBatch, coverage, render

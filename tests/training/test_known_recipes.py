@@ -9,7 +9,8 @@ from forejudge.generators import KNOWN_MODELS
 from forejudge.profiling.pixart_work import PIXART_512
 from forejudge.profiling.sana_sprint_sizes import PUBLISHED as SANA_SPRINT
 from forejudge.training.known_recipes import RECIPES, KnownRecipe, known_recipe
-from forejudge.training.recipe import CaptionRecipe, LabelRecipe, with_options
+from forejudge.training.recipe import CaptionRecipe, LabelRecipe
+from forejudge.training.recipe_changes import with_options
 
 PUBLISHED = [name for name in RECIPES if name != "miniature"]
 

@@ -5,7 +5,8 @@ import pytest
 from forejudge.errors import InvalidRequest
 from forejudge.training.known_recipes import RECIPES
 from forejudge.training.losses import VerifierLoss
-from forejudge.training.recipe import LoraSettings, changed
+from forejudge.training.recipe import LoraSettings
+from forejudge.training.recipe_changes import changed
 
 MINIATURE = RECIPES["miniature"].verify
 

@@ -23,7 +23,8 @@ from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.calibration import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 CUT = prefix_stage(2)

@@ -20,9 +20,10 @@ from transformers import (
 from forejudge.miniature.tokenizers import qwen2_tokenizer
 from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import PUBLISHED_QUESTION
 from forejudge.verifiers.reading import reading_named
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 CUT = prefix_stage(2)

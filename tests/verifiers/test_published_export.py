@@ -13,11 +13,12 @@ from forejudge.hub import Source
 from forejudge.miniature.language_model import new_language_model
 from forejudge.miniature.tokenizers import qwen2_tokenizer
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.made_for import architecture_named
 from forejudge.verifiers.published_export import export_published
 from forejudge.verifiers.published_source import PublishedSource
 from forejudge.verifiers.question import PUBLISHED_QUESTION
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 GENERATOR = str(OFFICIAL / "sana-sprint-tiny")

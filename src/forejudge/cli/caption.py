@@ -33,7 +33,8 @@ def caption(
     from forejudge.training.captioners import check_captioner, load_captioner
     from forejudge.training.captions import CaptionObserver
     from forejudge.training.known_recipes import known_recipe
-    from forejudge.training.recipe import CaptionRecipe, with_options
+    from forejudge.training.recipe import CaptionRecipe
+    from forejudge.training.recipe_changes import with_options
 
     known = known_recipe(recipe).caption if recipe else None
     given = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}

@@ -29,7 +29,8 @@ def label(
     from forejudge.evaluation.prompts_file import read_prompts
     from forejudge.training.known_recipes import known_recipe
     from forejudge.training.labels import LabelObserver, summarize
-    from forejudge.training.recipe import LabelRecipe, with_options
+    from forejudge.training.recipe import LabelRecipe
+    from forejudge.training.recipe_changes import with_options
 
     known = known_recipe(recipe).label if recipe else None
     given = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}

@@ -112,7 +112,7 @@ def verify(
 
 def _changed(known: AnyRecipe, reads: str | None, changes: list[str] | None) -> AnyRecipe:
     """Raises InvalidRequest for a change that cannot be."""
-    from forejudge.training.recipe import changed
+    from forejudge.training.recipe_changes import changed
 
     return changed(known, [*([f"reads={reads}"] if reads else []), *(changes or [])])
 

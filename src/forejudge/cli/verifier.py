@@ -23,7 +23,7 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     """What a verifier reads, how it asks, and how good it was on validation prompts."""
     from forejudge.checkpoint import read_config
     from forejudge.training.output import CARD_FILE, FIGURES_FILE
-    from forejudge.verifiers.language_model import CONFIG_FILE, VerifierConfig
+    from forejudge.verifiers.verifier_config import CONFIG_FILE, VerifierConfig
 
     config = read_config(folder / CONFIG_FILE, VerifierConfig)
     table = Table("", "", box=SIMPLE_HEAD, show_header=False)

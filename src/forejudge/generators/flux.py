@@ -19,13 +19,8 @@ from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, sh
 from forejudge.generators.flux_split import FluxInput
 from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
 from forejudge.generators.prompts import check_prompt
-from forejudge.generators.stepwise import (
-    StepState,
-    StepwiseGenerator,
-    check_without_guidance,
-    for_each,
-    weights_fingerprint,
-)
+from forejudge.generators.step_state import StepState, for_each
+from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch
 
 GUIDANCE_SCALE = 3.5  # the pipeline's default

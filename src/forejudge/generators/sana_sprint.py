@@ -25,7 +25,8 @@ from forejudge.generators.pictures import Size, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sana_split import SanaInput
 from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, for_each, weights_fingerprint
+from forejudge.generators.step_state import StepState, for_each
+from forejudge.generators.stepwise import StepwiseGenerator, weights_fingerprint
 from forejudge.noise import noise_batch
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length

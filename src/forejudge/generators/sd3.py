@@ -21,13 +21,8 @@ from forejudge.generators.patches import patched_architecture
 from forejudge.generators.pictures import Size, picture_sizes
 from forejudge.generators.prompts import check_prompt
 from forejudge.generators.sd3_split import SD3Input
-from forejudge.generators.stepwise import (
-    StepState,
-    StepwiseGenerator,
-    check_without_guidance,
-    for_each,
-    weights_fingerprint,
-)
+from forejudge.generators.step_state import StepState, for_each
+from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
 from forejudge.noise import noise_batch
 
 

@@ -12,9 +12,9 @@ from itertools import permutations
 
 from PIL.Image import Image
 
+from forejudge.evaluation.boxes import relative_position
 from forejudge.evaluation.description import NUMBER_WORDS, plural, with_article
 from forejudge.evaluation.detection import Detection
-from forejudge.evaluation.geneval import relative_position
 from forejudge.miniature.detector import detect
 from forejudge.miniature.scene import IMAGE_SIZE
 from forejudge.training.captioners import Captioner

@@ -20,9 +20,10 @@ from forejudge.profiling.profiled import PROMPT, Profiled
 from forejudge.profiling.sana_sprint_sizes import PUBLISHED, SMALL
 from forejudge.verifiers.clip import ClipReading
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import Question
 from forejudge.verifiers.reading import Reading, reading_named
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 RANDOM_MODELS: dict[str, ModelSizes] = {"sana-sprint-1.6b": PUBLISHED, "sana-sprint-small": SMALL}

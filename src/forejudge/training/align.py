@@ -16,9 +16,10 @@ from forejudge.training.output import Output
 from forejudge.training.recipe import AlignRecipe
 from forejudge.training.stages import Alignment
 from forejudge.training.trainer import TrainingRun
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import Question
 from forejudge.verifiers.reading import Reading, reading_named
+from forejudge.verifiers.verifier_config import VerifierConfig
 
 _COLUMN = {"new": "caption", "original": "prompt"}
 

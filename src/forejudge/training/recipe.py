@@ -1,22 +1,21 @@
-"""What a step of the training is: a typed recipe, and fields changed from outside."""
+"""What a step of the training is: a typed recipe."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import ValidationError as PydanticError
 
-from forejudge.errors import InvalidRequest
 from forejudge.library_calls import named_file
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.question import PICTURE, PUBLISHED_QUESTION, check_question
 from forejudge.verifiers.reading import ReadingName
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
+MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
+MINIATURE_INSTRUCTION = "<image> what does this show?"
+
 Chosen = TypeVar("Chosen", bound="TrainingRecipe")
-Drawn = TypeVar("Drawn", bound="DrawingRecipe")
 
 
 class _Settings(BaseModel):
@@ -110,64 +109,6 @@ class CaptionRecipe(DrawingRecipe):
 
     candidates: PositiveInt = 1
     captioner: str
-
-
-def with_options(kind: type[Drawn], known: Drawn | None, options: Mapping[str, Any]) -> Drawn:
-    """A known recipe with options in the place of its fields; None leaves a field as it is. No value is checked.
-
-    Raises InvalidRequest for a field that neither has.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    fields = (known.model_dump() if known else {}) | given
-    for name, field in kind.model_fields.items():
-        if field.is_required() and name not in fields:
-            raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
-    return cast(Drawn, kind.model_construct(**fields))
-
-
-MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
-MINIATURE_INSTRUCTION = "<image> what does this show?"
-
-
-def changed(recipe: Chosen, changes: Sequence[str]) -> Chosen:
-    """A recipe with fields changed, each written name=value; a nested field as loss.kind=focal, values as in JSON.
-
-    Raises InvalidRequest for a field it does not have, listing those it has, or a value it cannot take.
-    """
-    values = recipe.model_dump()
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise InvalidRequest(f"--set {change!r}: expected name=value, such as steps=500")
-        *parents, field = name.split(".")
-        place: Any = values
-        for parent in parents:
-            place = place.get(parent) if isinstance(place, dict) else None
-        if parents == ["lora"] and place is None:
-            place = values["lora"] = LoraSettings().model_dump()
-        if not isinstance(place, dict) or field not in place:
-            raise InvalidRequest(f"--set {change!r}: unknown field; there are {', '.join(_fields(recipe))}")
-        place[field] = _value(text)
-    try:
-        return type(recipe).model_validate(values)
-    except PydanticError as error:
-        first = error.errors()[0]
-        raise InvalidRequest(f"--set {'.'.join(map(str, first['loc']))} = {first['input']}: {first['msg']}") from None
-
-
-def _fields(recipe: TrainingRecipe) -> list[str]:
-    names = []
-    for name, value in recipe:
-        nested = LoraSettings() if name == "lora" else value
-        names += [f"{name}.{inner}" for inner, _ in nested] if isinstance(nested, BaseModel) else [name]
-    return names
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def published(recipe: Chosen) -> Chosen:

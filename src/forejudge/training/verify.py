@@ -18,9 +18,10 @@ from forejudge.training.output import Output
 from forejudge.training.recipe import VerifyRecipe
 from forejudge.training.stages import Verification
 from forejudge.training.trainer import SummedLoss, TrainingRun
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import Question
 from forejudge.verifiers.reading import Reading, reading_named
+from forejudge.verifiers.verifier_config import VerifierConfig
 
 
 def verify(

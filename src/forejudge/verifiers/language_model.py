@@ -8,15 +8,13 @@ vision_tower/, with a head head.safetensors.
 import hashlib
 import math
 import shutil
-from collections.abc import Iterator
 from copy import copy
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -24,66 +22,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from forejudge.checkpoint import load_strictly, read_config
 from forejudge.compiling import with_compiled_parts
 from forejudge.errors import InvalidRequest, MismatchError
-from forejudge.generators.base import Architecture, Generator
+from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
 from forejudge.library_calls import quiet_libraries
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
-from forejudge.verifiers.calibration import Calibration
-from forejudge.verifiers.connector import Connector, StatisticsKind
-from forejudge.verifiers.question import PUBLISHED_QUESTION, Question, check_question
-from forejudge.verifiers.reading import VISION_TOWER, Reading, ReadingName, reading_named
+from forejudge.verifiers.question import Question
+from forejudge.verifiers.reading import VISION_TOWER, Reading, reading_named
+from forejudge.verifiers.verifier_config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
-CONFIG_FILE = "verifier.json"
 CONNECTOR_FILE, HEAD_FILE = "connector.safetensors", "head.safetensors"
 LANGUAGE_MODEL = "language_model"
 COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # that training leaves beside the weights
-
-
-class VerifierConfig(BaseModel):
-    """What a verifier reads (see `reading_named`), of which generator, and how it asks.
-
-    `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
-    `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
-    `spatial_merge_size`, and for `statistics` of so many `tokens`, see `Connector`.
-
-    Of a verifier that others published, `published_config` is what its config.json said. It may not be known of which
-    generator it is, then `width` says what it reads, nor on which weights of that it was trained: None.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    generator: Architecture | None
-    generator_fingerprint: str | None
-    generator_source: str | None = None
-    reads: ReadingName
-    question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
-    spatial_merge_size: PositiveInt = 1
-    statistics: StatisticsKind = "channel"
-    tokens: PositiveInt | None = None
-    width: PositiveInt | None = None
-    has_head: bool = False
-    calibration: Calibration | None = None
-    published_config: dict[str, JsonValue] | None = None
-
-    @classmethod
-    def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
-        """For a generator at hand."""
-        return cls(
-            generator=generator.architecture,
-            generator_fingerprint=generator.fingerprint,
-            generator_source=_commit_of(generator),
-            reads=reads,
-            **fields,
-        )
-
-    def new_connector(self, reading: Reading, embedding_width: int) -> Connector:
-        """Untrained, for the tokens of a reading. Raises MismatchError where the generator has no such stage."""
-        width = self.width if self.generator is None else reading.width(self.generator)
-        assert width is not None, "a verifier of no known generator says its width"
-        return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, self.tokens or 1)
 
 
 class LanguageModelVerifier(Verifier):
@@ -164,32 +116,14 @@ class LanguageModelVerifier(Verifier):
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""
-        made_for, found = self.config.generator, generator.architecture
-        for field in Architecture.model_fields if made_for else ():
-            expected, actual = getattr(made_for, field), getattr(found, field)
-            if expected != actual:
-                raise MismatchError(
-                    f"verifier {self.name} reads a generator with {field} = {expected}, but {generator.name} has "
-                    f"{field} = {actual}: use the verifier that was trained for it"
-                )
-        width, own_width = self.reading.width(found), self.model.connector.width
+        self.config.check(generator, self.name)
+        width, own_width = self.reading.width(generator.architecture), self.model.connector.width
         if width != own_width:
             raise MismatchError(
                 f"verifier {self.name} standardises {own_width} channels, but {self.reading.name} of {generator.name} "
                 f"has {width}: use the verifier that was trained for it"
             )
-        return list(self._doubts(generator))
-
-    def _doubts(self, generator: Generator) -> Iterator[str]:
-        fingerprint, source = self.config.generator_fingerprint, self.config.generator_source
-        if fingerprint not in (None, generator.fingerprint):
-            yield (
-                f"verifier {self.name} was trained on weights {fingerprint}, {generator.name} has "
-                f"{generator.fingerprint}: its verdicts may not hold"
-            )
-        commit = _commit_of(generator)
-        if source and commit and source != commit:
-            yield f"verifier {self.name} was trained on {source}, this is {commit}: its verdicts may not hold"
+        return list(self.config.doubts(generator, self.name))
 
     def in_step(self, step: int) -> "LanguageModelVerifier":
         """See `Verifier.in_step`."""
@@ -248,9 +182,3 @@ class LanguageModelVerifier(Verifier):
         calibration = self.config.calibration
         probability = None if calibration is None else calibration.probability(score)
         return Verdict(score, log_odds, p_yes, p_no, probability)
-
-
-def _commit_of(generator: Generator) -> str | None:
-    """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
-    weights = generator.sources[-1] if generator.sources else None
-    return str(weights) if weights and weights.commit else None

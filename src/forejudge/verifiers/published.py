@@ -14,9 +14,10 @@ from transformers import Qwen2ForCausalLM
 from forejudge.checkpoint import fill_strictly, load_tensors
 from forejudge.library_models import library_model_of
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.published_source import PublishedSource
 from forejudge.verifiers.published_vocabulary import OUTPUT_EMBEDDINGS, add_unknown_token, keeps_its_vocabulary
+from forejudge.verifiers.verifier_config import VerifierConfig
 from forejudge.verifiers.yes_no import YesNoModel
 
 CONNECTOR_PREFIX = "model.mm_projector."

@@ -9,7 +9,7 @@ from transformers import Qwen2Config
 
 from forejudge.errors import CheckpointError
 from forejudge.library_calls import named_file, renamed_in_transformers
-from forejudge.verifiers.language_model import CONFIG_FILE
+from forejudge.verifiers.verifier_config import CONFIG_FILE
 
 PUBLISHED_CONFIG_FILE = "config.json"
 HIDDEN = "hidden"  # in the place of a vision tower's name

@@ -13,13 +13,14 @@ from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 from forejudge.library_calls import named_file
 from forejudge.library_models import load_tokenizer
-from forejudge.verifiers.language_model import CONFIG_FILE, CONNECTOR_FILE, LANGUAGE_MODEL, VerifierConfig
+from forejudge.verifiers.language_model import CONNECTOR_FILE, LANGUAGE_MODEL
 from forejudge.verifiers.published import CONNECTOR_PREFIX
 from forejudge.verifiers.published_config import HIDDEN, PUBLISHED_CONFIG_FILE, described_language_model
 from forejudge.verifiers.published_statistics import Statistics, write_statistics
 from forejudge.verifiers.published_tokenizer import write_tokenizer
 from forejudge.verifiers.published_vocabulary import INPUT_EMBEDDINGS
 from forejudge.verifiers.question import PUBLISHED_QUESTION
+from forejudge.verifiers.verifier_config import CONFIG_FILE, VerifierConfig
 
 _LAYERS = "layers."
 _FIRST = "layers.0.weight"
