@@ -310,7 +310,9 @@ def kept_budgets(budgets: Iterable[Figures]) -> str:
                 str(found["promised"]),
                 f"{100 * found['as_promised']:.0f}",
                 f"{found['median_n']:g}",
-                "{:.0f} [{:.1f}, {:.1f}]".format(*(100 * each for each in (found["in_time"], *found["in_time_interval"]))),
+                "{:.0f} [{:.1f}, {:.1f}]".format(
+                    *(100 * each for each in (found["in_time"], *found["in_time_interval"]))
+                ),
                 f"{found['slowest']:.0f}",
             ]
             for found in budgets

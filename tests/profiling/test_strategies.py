@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.doubles import FakeTime
 from tests.profiling.published_costs import TERA, published_costs
 from tests.profiling.tiny_sizes import tiny_models
 
+from forejudge.draw import Drawing
 from forejudge.profiling.flops import count_flops
 from forejudge.profiling.official import Official
 from forejudge.profiling.profiled import Profiled, judging_stage
@@ -49,6 +51,20 @@ def test_all_draw_the_same_from_a_seed(models: Profiled) -> None:
 def test_each_does_as_much_as_it_says(models: Profiled, way: type[Strategy], kind: str) -> None:
     strategy = way(models, kind, most=2)
     assert count_flops(lambda: strategy.run(SEEDS)) == pytest.approx(strategy.flops(len(SEEDS)), rel=0.002)
+
+
+def test_as_many_go_together_as_take_the_least_time_each(models: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime()
+    monkeypatch.setattr("forejudge.profiling.stage_timing.perf_counter", time)
+    judge = Drawing.judge
+    took = {1: 10.0, 2: 14.0, 4: 32.0}  # 10, 7 and 8 for each
+
+    def timed_judge(drawing: Drawing, seeds: tuple[int, ...]) -> object:
+        time.passes(took[len(seeds)])
+        return judge(drawing, seeds)
+
+    monkeypatch.setattr(Drawing, "judge", timed_judge)
+    assert DecodeAll(models, "clip", most=4).batch_size == 2
 
 
 def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Profiled) -> None:

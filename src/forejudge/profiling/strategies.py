@@ -16,9 +16,11 @@ from forejudge.profiling.device_rates import DeviceRates
 from forejudge.profiling.profiled import Profiled, judging_stage
 from forejudge.profiling.stage_costs import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, StageCost
 from forejudge.profiling.stage_runs import StageRun, total_floor, total_flops
+from forejudge.profiling.stage_timing import timed_in_turns
 from forejudge.types import IMAGE
 from forejudge.verifiers.base import Verifier
 
+_CHOOSING_ROUNDS = 5  # of a batch size
 DRAWING = (PREFIX, SUFFIX, DECODE)  # the stages between noise and a picture
 
 
@@ -86,10 +88,14 @@ class BatchedSearch(Strategy):
     """This package's own loop."""
 
     def _best_batch_size(self, most: int) -> int:
-        """Measured here, among the powers of 2 for which memory suffices."""
+        """Measured here in turns, among the powers of 2 for which memory suffices."""
         models = self.models
         costs = CostModel(models.generator, self.verifier).measure(models.prompt, models.sampling, most, math.inf)
-        return min(costs.chunk, key=lambda size: costs.chunk[size] / size)
+        drawing = self._drawing()
+        chunks = {size: tuple(range(size)) for size, seconds in costs.chunk.items() if math.isfinite(seconds)}
+        works = {size: partial(drawing.judge, seeds) for size, seeds in chunks.items()}
+        timings = timed_in_turns(works, models.generator.device, _CHOOSING_ROUNDS, warm_up=0)
+        return min(timings, key=lambda size: timings[size].median / size)
 
     def run(self, seeds: tuple[int, ...]) -> Picked:
         """See `Strategy.run`."""
@@ -100,10 +106,8 @@ class BatchedSearch(Strategy):
 
     def judging(self, seeds: tuple[int, ...]) -> Callable[[], object]:
         """See `Strategy.judging`."""
-        models = self.models
-        drawing = Drawing(models.generator, self.verifier, models.prompt, models.sampling)
         chunks = [seeds[first : first + self.batch_size] for first in range(0, len(seeds), self.batch_size)]
-        return partial(_judge_all, drawing, chunks)
+        return partial(_judge_all, self._drawing(), chunks)
 
     def stage_runs(self, n: int) -> list[StageRun]:
         """See `Strategy.stage_runs`: nothing is done twice, and what nobody reads is done for the winner alone."""
@@ -112,6 +116,10 @@ class BatchedSearch(Strategy):
         judged = [StageRun(stage, *chunk) for stage in self.candidate_stages for chunk in chunks]
         finished = [StageRun(stage, 1) for stage in DRAWING if stage not in self.candidate_stages]
         return [StageRun(ENCODE, 1), *judged, *finished]
+
+    def _drawing(self) -> Drawing:
+        models = self.models
+        return Drawing(models.generator, self.verifier, models.prompt, models.sampling)
 
 
 def _judge_all(drawing: Drawing, chunks: Sequence[tuple[int, ...]]) -> None:
