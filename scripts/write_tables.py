@@ -357,6 +357,7 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "searches-small": (searches, "profile/sana-sprint-small/profile.json"),
     "savings-small": (savings, "profile/sana-sprint-small/profile.json"),
     "searches-small-compiled": (searches, "profile/sana-sprint-small-compiled/profile.json"),
+    "savings-small-compiled": (savings, "profile/sana-sprint-small-compiled/profile.json"),
     "searches-miniature": (searches, "profile/miniature/profile.json"),
     "searches-miniature-compiled": (searches, "profile/miniature-compiled/profile.json"),
     "budgets-small": (profile_budgets, "profile/sana-sprint-small/profile.json"),

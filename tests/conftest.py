@@ -1,6 +1,8 @@
 """What all tests share: no network, the repository's root, and fixtures recorded elsewhere."""
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.training.tiny_run import TinyRun
+    from torch._dynamo.testing import CompileCounter
 
 # Read by the hub's client when it is imported, so before any test module imports a model library.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -83,3 +86,19 @@ def verified(tiny_run: "TinyRun") -> Path:
 def aligned(tiny_run: "TinyRun") -> Path:
     """An aligned connector's folder, trained for ten steps without a stop."""
     return tiny_run.align(tiny_run.folder / "aligned")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> "Iterator[CompileCounter]":
+    """torch.compile without its code generation, which takes a minute; counts what it would generate code for."""
+    import torch
+    from torch._dynamo.testing import CompileCounter
+
+    from forejudge.compiling import compiler_problem
+
+    torch.compiler.reset()
+    compiler_problem.cache_clear()
+    counter = CompileCounter()
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=counter))
+    yield counter
+    torch.compiler.reset()

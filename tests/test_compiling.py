@@ -1,15 +1,14 @@
 """Compiled models: the same candidates and verdicts, from copies, and a plain way where nothing can be compiled."""
 
-import os
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.doubles import CPU, PROMPT, ScriptedGenerator, ScriptedVerifier
+from tests.profiling.tiny_sizes import tiny_models
 from torch import nn
+from torch._dynamo.exc import Unsupported
 from torch._dynamo.testing import CompileCounter
 
 from forejudge import BestOfN
@@ -36,19 +35,6 @@ def verifier(tiny_verifier: Path) -> LanguageModelVerifier:
     return LanguageModelVerifier.from_pretrained(tiny_verifier)
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CompileCounter]:
-    """torch.compile without its code generation, which takes a minute; counts what it would generate code for."""
-    torch.compiler.reset()
-    compiler_problem.cache_clear()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    counter = CompileCounter()
-    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=counter))
-    yield counter
-    torch.compiler.reset()
-
-
 def drawn(generator: Generator, prompt: str, count: int) -> Candidates:
     """Cut in the middle, run to the end, and decoded."""
     candidates = generator.start(generator.encode_without_padding(prompt, generator.defaults), tuple(range(count)))
@@ -59,7 +45,7 @@ def compiled_parts(generator: SanaSprint, verifier: LanguageModelVerifier) -> li
     """What compiling replaces, one of each kind."""
     layers = verifier.model.language_model.get_decoder().layers
     blocks, decoder = generator.transformer.transformer_blocks, generator.autoencoder.decoder
-    return [blocks[0], decoder, verifier.model.connector, layers[0]]
+    return [blocks[0], decoder, layers[0]]
 
 
 def check_alike(generator: Generator, verifier: Verifier) -> None:
@@ -84,15 +70,41 @@ def test_all_is_alike_and_the_models_stay_as_they_are(
     assert generator.pipeline.transformer is generator.transformer
 
 
-def test_what_is_compiled_shares_all_weights(
-    generator: SanaSprint, verifier: LanguageModelVerifier, traced: CompileCounter
+def test_what_is_compiled_is_told_apart_and_saved_as_before(
+    generator: SanaSprint, verifier: LanguageModelVerifier, traced: CompileCounter, tmp_path: Path
 ) -> None:
-    fast_parts = compiled_parts(generator.compiled(), verifier.compiled())
+    fast_generator, fast_verifier = generator.compiled(), verifier.compiled()
+    fast_parts = compiled_parts(fast_generator, fast_verifier)
     for plain, fast in zip(compiled_parts(generator, verifier), fast_parts, strict=True):
-        assert type(fast) is not type(plain)
-        assert [weight.data_ptr() for weight in fast.parameters()] == [
-            weight.data_ptr() for weight in plain.parameters()
-        ]
+        assert ("forward" in vars(plain), "forward" in vars(fast)) == (False, True)
+        for name, weight in plain.state_dict().items():
+            assert fast.state_dict()[name].data_ptr() == weight.data_ptr(), "they share all weights"
+    assert (fast_generator.fingerprint, fast_verifier.digest) == (generator.fingerprint, verifier.digest)
+    fast_verifier.save_pretrained(tmp_path / "saved")
+    assert LanguageModelVerifier.from_pretrained(tmp_path / "saved").digest == verifier.digest
+
+
+def test_hooks_that_one_gets_later_do_not_reach_the_other(generator: SanaSprint, traced: CompileCounter) -> None:
+    """Transformers notes on a model that its layers have hooks, and would hang them up twice."""
+    calls: list[int] = []
+    fast = generator.compiled()
+    generator.transformer.transformer_blocks[0].register_forward_hook(lambda *given: calls.append(1))
+    drawn(fast, PROMPT, 1)
+    assert not calls
+    drawn(generator, PROMPT, 1)
+    assert calls == [1]
+
+
+def test_a_picture_is_seen_alike_whoever_looks_first(monkeypatch: pytest.MonkeyPatch, traced: CompileCounter) -> None:
+    """What transformers hangs on a tower's layers to see their output must not hang there twice."""
+    models = tiny_models(monkeypatch, "clip")
+    plain = models.verifiers["clip"].reading
+    candidates = models.generator.advance(models.generator.start(models.conditioning, (0, 1)), [IMAGE])
+    fast = plain.compiled()
+    seen = [reading.tokens(candidates) for reading in (fast, plain, fast)]
+    assert traced.frame_count
+    for tokens_NTD in seen[1:]:
+        torch.testing.assert_close(tokens_NTD, seen[0], rtol=0, atol=ROUNDING)
 
 
 def test_other_prompts_and_batches_are_not_compiled_for(
@@ -140,25 +152,34 @@ def test_a_generator_that_has_nothing_to_compile_says_so(traced: CompileCounter)
     )
 
 
-def test_what_is_compiled_is_kept_for_the_next_start(traced: CompileCounter, tmp_path: Path) -> None:
-    assert compiler_problem(CPU) is None
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(tmp_path)
-
-
-def test_what_is_compiled_goes_where_the_user_says(
-    traced: CompileCounter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_model_that_cannot_be_compiled_is_run_plainly_and_that_is_said(
+    generator: SanaSprint, verifier: LanguageModelVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
-    assert compiler_problem(CPU) is None
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "elsewhere")
+    """Though it is found out only when the first candidates are drawn."""
+
+    def failing(*given: object) -> object:
+        raise Unsupported("a call of C++\nand a long report", "C++")
+
+    expected = BestOfN(generator, verifier)(PROMPT, 3)
+    compiler_problem.cache_clear()
+    monkeypatch.setattr("forejudge.best_of_n.compiler_problem", lambda device: None)
+    monkeypatch.setattr("torch.compile", lambda function, **options: failing)
+    best_of_n = BestOfN(generator, verifier, compiled=True)
+    for _ in range(2):
+        found = best_of_n(PROMPT, 3)
+        assert found.record.candidates == expected.record.candidates
+        assert not found.record.settings.compiled
+        assert found.record.settings.warnings == ("nothing is compiled, for torch.compile failed: a call of C++",)
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(
-    traced: CompileCounter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert compiler_problem(CPU) is None
+def test_other_errors_stay_what_they_are(generator: SanaSprint, verifier: Verifier, traced: CompileCounter) -> None:
+    def failing(*given: object, **options: object) -> object:
+        raise RuntimeError("out of luck")
+
+    best_of_n = BestOfN(generator, verifier, compiled=True)
+    best_of_n.verifier.judge = failing  # type: ignore[assignment, method-assign]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        best_of_n(PROMPT, 3)
 
 
 @pytest.mark.slow

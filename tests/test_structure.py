@@ -23,7 +23,7 @@ LEVELS = (
     ("library_models", "hub"),
     ("generators",),
     ("verifiers",),
-    ("draw", "result"),
+    ("draw", "result", "asked"),
     ("costs", "search", "provenance"),
     ("search_record",),
     ("best_of_n",),

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from forejudge.budget import DEFAULT_MAX_N, Limits, Pace
-from forejudge.compiling import compiler_problem
+from forejudge.asked import Asked
+from forejudge.budget import Pace
+from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
-from forejudge.noise import LARGEST_SEED, candidate_seed
 from forejudge.result import Result, Settings
 from forejudge.search import OnProgress, Search
 from forejudge.search_record import search_record
@@ -38,8 +38,9 @@ class BestOfN:
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
     None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
     verifier reads. The last `prompts_kept` prompts stay encoded, so that one that comes again is not encoded again:
-    after a change of a pipeline's text encoder make a new one. With `compiled` both are compiled where torch.compile
-    works; elsewhere a warning says why not. Raises MismatchError when the verifier cannot read the generator.
+    after a change of a pipeline's text encoder make a new one. With `compiled` both are compiled as they are then
+    (adapters, offloading and tiling come before) where torch.compile works; elsewhere a warning says why not. Raises
+    MismatchError when the verifier cannot read the generator.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class BestOfN:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
         if judge_step < 0:
             raise InvalidRequest(f"judge_step = {judge_step} is no step: the first is 0")
-        self.generator = generator if isinstance(generator, Generator) else as_generator(generator)
-        self.verifier, self.batch_size = verifier.in_step(judge_step), batch_size
-        self.warnings = tuple(verifier.check(self.generator))
-        self.compiled = compiled and self._compile()
-        self.costs = CostModel(self.generator, self.verifier)
-        self._encode = lru_cache(maxsize=prompts_kept)(self.generator.encode_without_padding)
+        generator = generator if isinstance(generator, Generator) else as_generator(generator)
+        self.batch_size, self._prompts_kept = batch_size, prompts_kept
+        self.warnings, self.compiled = tuple(verifier.check(generator)), False
+        self._plain = generator, verifier.in_step(judge_step)
+        self._use(*self._plain)
+        if compiled:
+            self._compile()
 
     @classmethod
     def from_pretrained(
@@ -118,52 +120,83 @@ class BestOfN:
         `seeds` lists candidate seeds outright; otherwise they follow from `seed`, the prompt and `image_index`.
         `top_k` pictures are finished, the best ones. Raises InvalidRequest for what cannot be served.
         """
-        limits = _limits(n, seeds, budget_ms, until, max_n)
-        if top_k < 1:
-            raise InvalidRequest(f"top_k = {top_k} finishes nothing: it must be at least 1")
+        asked = Asked.of(
+            prompt,
+            n,
+            seed=seed,
+            seeds=seeds,
+            image_index=image_index,
+            budget_ms=budget_ms,
+            until=until,
+            max_n=max_n,
+            top_k=top_k,
+            sampling=sampling or self.generator.defaults,
+        )
         if until is not None and not self.verifier.calibrated:
             raise InvalidRequest(
                 f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
             )
-        sampling = sampling or self.generator.defaults
-        if seeds is None:
-            chosen = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
-        else:
-            chosen = tuple(seeds)
-        pace = self._pace(prompt, sampling, limits, top_k)
-        drawing = Drawing(self.generator, self.verifier, prompt, sampling, self._encode)
-        found = Search(drawing, pace, top_k).run(chosen, on_progress)
-        finishing = found.timings["suffix"] + found.timings["decode"]
-        self.costs.learn(sampling, pace.observed, finishing / len(found.images))
-        settings = self._settings(seed if seeds is None else None, image_index, sampling)
-        return Result(search_record(prompt, chosen, found, settings, self.generator, self.verifier), found.images)
+        try:
+            return self._search(asked, on_progress)
+        except RuntimeError as error:
+            self._go_on_plainly(error)
+        return self._search(asked, on_progress)
 
-    def _compile(self) -> bool:
-        """Whether it could be done."""
-        if problem := compiler_problem(self.generator.device):
+    @property
+    def largest_chunk(self) -> int:
+        """The most candidates that are drawn at once."""
+        return self.batch_size or LARGEST_CHUNK
+
+    def _search(self, asked: Asked, on_progress: OnProgress | None) -> Result:
+        pace = self._pace(asked)
+        drawing = Drawing(self.generator, self.verifier, asked.prompt, asked.sampling, self._encode)
+        found = Search(drawing, pace, asked.top_k).run(asked.seeds, on_progress)
+        finishing = found.timings["suffix"] + found.timings["decode"]
+        self.costs.learn(asked.sampling, pace.observed, finishing / len(found.images))
+        record = search_record(asked, found, self._settings(asked), self.generator, self.verifier)
+        return Result(record, found.images)
+
+    def _use(self, generator: Generator, verifier: Verifier) -> None:
+        """From now on; what is known of others is forgotten."""
+        self.generator, self.verifier = generator, verifier
+        self.costs = CostModel(generator, verifier)
+        self._encode = lru_cache(maxsize=self._prompts_kept)(generator.encode_without_padding)
+
+    def _compile(self) -> None:
+        """As far as it can be done."""
+        generator, verifier = self._plain
+        if problem := compiler_problem(generator.device):
             self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
-            return False
-        generator, verifier = self.generator, self.verifier
-        self.generator, self.verifier = generator.compiled(), verifier.compiled()
+            return
+        self._use(generator.compiled(), verifier.compiled())
         plain = [f"generator {generator.name}"] if self.generator is generator else []
         plain += [f"verifier {verifier.name}"] if self.verifier is verifier else []
         self.warnings += tuple(f"{name} is not compiled, for it has nothing that can be" for name in plain)
-        return len(plain) < 2
+        self.compiled = len(plain) < 2
 
-    def _pace(self, prompt: str, sampling: Sampling, limits: Limits, top_k: int) -> Pace:
-        largest = min(self.batch_size or LARGEST_CHUNK, limits.cap)
+    def _go_on_plainly(self, error: RuntimeError) -> None:
+        """After an error of torch.compile; raises any other."""
+        said = compile_error(error)
+        if not self.compiled or said is None:
+            raise error
+        self._use(*self._plain)
+        self.compiled = False
+        self.warnings += (f"nothing is compiled, for torch.compile failed: {said}",)
+
+    def _pace(self, asked: Asked) -> Pace:
+        limits, largest = asked.limits, min(self.largest_chunk, asked.limits.cap)
         if limits.budget_ms is None:
             return Pace(limits, largest)
-        costs = self.costs.measure(prompt, sampling, largest, limits.budget_ms / 1000)
-        return Pace(limits, largest, top_k, costs)
+        costs = self.costs.measure(asked.prompt, asked.sampling, largest, limits.budget_ms / 1000)
+        return Pace(limits, largest, asked.top_k, costs)
 
-    def _settings(self, seed: int | None, image_index: int, sampling: Sampling) -> Settings:
+    def _settings(self, asked: Asked) -> Settings:
         return Settings(
             generator=self.generator.name,
             verifier=self.verifier.name,
-            seed=seed,
-            image_index=image_index,
-            sampling=sampling,
+            seed=asked.seed,
+            image_index=asked.image_index,
+            sampling=asked.sampling,
             generator_options=self.generator.options.model_dump(),
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),
@@ -171,19 +204,3 @@ class BestOfN:
             compiled=self.compiled,
             warnings=self.warnings,
         )
-
-
-def _limits(
-    n: int | None,
-    seeds: Sequence[int] | None,
-    budget_ms: float | None,
-    until: float | None,
-    max_n: int | None,
-) -> Limits:
-    if seeds is not None:
-        if not seeds or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
-            raise InvalidRequest(f"seeds must be one or more numbers from 0 to {LARGEST_SEED}")
-        if n is not None and n != len(seeds):
-            raise InvalidRequest(f"n = {n} contradicts the {len(seeds)} seeds given: leave one out")
-        n = len(seeds)
-    return Limits(n, budget_ms, until, DEFAULT_MAX_N if max_n is None else max_n)

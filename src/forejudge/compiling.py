@@ -1,11 +1,8 @@
 """Models compiled by torch.compile: in copies, so that a model that was given stays as it is."""
 
-import os
-from contextlib import suppress
 from copy import copy
 from functools import cache
-from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,25 +12,41 @@ from forejudge.library_calls import first_line
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def with_compiled_parts(model: Model, *names: str) -> Model:
-    """A copy that shares all weights, in which the modules of these names are compiled when they first run.
+def with_compiled_layers(model: Model) -> Model:
+    """A copy that shares all weights, in which every layer of its lists of layers is compiled when it first runs.
 
-    They are compiled for one candidate, and once more for any number of them. Of a list every block is compiled by
-    itself: blocks of one class share what is compiled. A name may lead inward, with dots.
+    That is once for one candidate, and once for any number of them: layers of one class share what is compiled.
     """
-    found = copy(model)
-    found._modules = dict(model._modules)
-    for name in names:
-        outer, _, inner = name.partition(".")
-        part = found.get_submodule(outer)
-        found._modules[outer] = with_compiled_parts(part, inner) if inner else _compiled(part)
+    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    for name in outermost:
+        layers = nn.ModuleList(_compiled(layer, dynamic=True) for layer in model.get_submodule(name).children())
+        model = _with_part(model, name, layers)
+    return model
+
+
+def with_compiled_part(model: Model, name: str) -> Model:
+    """A copy that shares all weights, in which one module is compiled as a whole, anew for each shape of its input."""
+    return _with_part(model, name, _compiled(model.get_submodule(name), dynamic=False))
+
+
+def _compiled(part: nn.Module, dynamic: bool) -> nn.Module:
+    """A copy of the same class whose weights have the same names, so that it is saved and told apart as before.
+
+    Hooks run outside of what is compiled, and those that are added to either later do not reach the other.
+    """
+    found = copy(part)
+    found._forward_hooks, found._forward_pre_hooks = copy(part._forward_hooks), copy(part._forward_pre_hooks)
+    found.forward = torch.compile(found.forward, dynamic=dynamic)
     return found
 
 
-def _compiled(part: nn.Module) -> nn.Module:
-    if isinstance(part, nn.ModuleList):
-        return nn.ModuleList(map(_compiled, part))
-    return cast(nn.Module, torch.compile(part, dynamic=True))
+def _with_part(model: Model, name: str, part: nn.Module) -> Model:
+    """A copy with another module at a name, which may lead inward with dots."""
+    found, (outer, _, inner) = copy(model), name.partition(".")
+    found._modules = dict(model._modules)
+    found._modules[outer] = _with_part(model.get_submodule(outer), inner, part) if inner else part
+    return found
 
 
 def compile_error(error: Exception) -> str | None:
@@ -46,17 +59,8 @@ def compile_error(error: Exception) -> str | None:
 @cache
 def compiler_problem(device: torch.device) -> str | None:
     """Why nothing can be compiled for a device, in a line; None where it can. Tried once, which takes seconds."""
-    _keep_for_the_next_start()
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown device
         return first_line(error)
     return None
-
-
-def _keep_for_the_next_start() -> None:
-    """PyTorch's own place for what it compiled is a temporary one, unless TORCHINDUCTOR_CACHE_DIR names another."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    with suppress(OSError):  # nothing can be kept there
-        (caches / "forejudge" / "compiled").mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(caches / "forejudge" / "compiled"))

@@ -1,5 +1,6 @@
 """From what a search found to the record of it that `result.json` holds."""
 
+from forejudge.asked import Asked
 from forejudge.generators.base import Generator
 from forejudge.result import CandidateRecord, SearchRecord, Settings, SourceRecord, package_versions
 from forejudge.search import Found
@@ -9,14 +10,14 @@ from forejudge.verifiers.base import Verifier
 
 
 def search_record(
-    prompt: str, seeds: tuple[int, ...], found: Found, settings: Settings, generator: Generator, verifier: Verifier
+    asked: Asked, found: Found, settings: Settings, generator: Generator, verifier: Verifier
 ) -> SearchRecord:
-    """`seeds` are those of the candidates, by index, and maybe of more that were not drawn."""
+    """With all that was asked for, found and used."""
     judged_at = max(verifier.reads)
     records = tuple(
         CandidateRecord(
             index=index,
-            seed=seeds[index],
+            seed=asked.seeds[index],
             stage=str(IMAGE if index in found.images else judged_at),
             **vars(verdict),
         )
@@ -24,7 +25,7 @@ def search_record(
     )
     winner = found.order[0]
     return SearchRecord(
-        prompt=prompt,
+        prompt=asked.prompt,
         candidates=records,
         winner=winner,
         passed=passed(found.verdicts[winner]),

@@ -21,13 +21,16 @@ NOTHING = Request(
 class Listening:
     """Stands in for `BestOfN`, and keeps what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *further_warnings: str) -> None:
+        self.further_warnings = further_warnings
         self.asked: dict[str, Any] = {}
+        self.warnings: tuple[str, ...] = ("told before",)
         self.generator = ScriptedGenerator()
         self.generator.defaults = Sampling(steps=4, guidance_scale=1.5)
 
     def __call__(self, prompt: str, **arguments: Any) -> None:
         self.asked.update(prompt=prompt, **arguments)
+        self.warnings += self.further_warnings
 
 
 def arguments_of(request: Request) -> dict[str, Any]:
@@ -70,3 +73,8 @@ def test_sampling_is_checked_before_models_are_loaded(tmp_path: Path) -> None:
     models = replace(NOTHING.models, generator=str(tmp_path / "not looked for"))
     with pytest.raises(InvalidRequest, match="steps = 65"):
         replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None, None)).load()
+
+
+def test_what_a_search_had_to_do_without_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    NOTHING.run(Listening("nothing is compiled"), "x", 0)  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "warning: nothing is compiled\n"

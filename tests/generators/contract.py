@@ -20,6 +20,7 @@ from tests.doubles import CPU, PROMPT
 from tests.pipeline_state import state_of
 from tests.tiny import save_tiny_verifier
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
@@ -263,6 +264,15 @@ class GeneratorContract:
         assert (offloaded.device, offloaded.fingerprint) == (CPU, generator.fingerprint)
         found, expected = (self.drawn(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
         assert np.array_equal(pixels(found.pictures), pixels(expected.pictures))
+
+    def test_compiled_it_draws_the_same(self, generator: Generator, traced: CompileCounter) -> None:
+        fast = generator.compiled()
+        for seeds in (SEEDS[:1], SEEDS):
+            found, expected = (self.drawn(each, seeds, prefix_stage(2), IMAGE) for each in (fast, generator))
+            hidden = (each.tensor(prefix_stage(2)) for each in (found, expected))
+            torch.testing.assert_close(*hidden, rtol=0, atol=ROUNDING)
+            assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
+        assert traced.frame_count
 
     @pytest.mark.parametrize("prompt", ["", "  \n\t "])
     def test_an_empty_prompt_is_refused(self, generator: Generator, prompt: str) -> None:

@@ -66,6 +66,14 @@ def test_budgets_are_kept_by_a_search_of_ours(monkeypatch: pytest.MonkeyPatch) -
     assert kept.promised >= 1
 
 
+def test_a_budget_in_which_nothing_fits_is_refused_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(progress: Progress) -> None:
+        pytest.fail("something was measured")
+
+    with pytest.raises(InvalidRequest, match="budget_ms = 1 is too small"):
+        profile(tiny_models(monkeypatch, "hidden"), [1], 1, ("forejudge",), told, budgets_ms=[1])
+
+
 def test_a_budget_without_a_verifier_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest, match="a time budget needs a verifier that reads hidden or latent: name one"):
         profile(tiny_models(monkeypatch, "clip"), [1], 1, ("decode-all",), ignore, budgets_ms=[1000])

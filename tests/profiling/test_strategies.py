@@ -5,6 +5,7 @@ import pytest
 from tests.doubles import FakeTime
 from tests.profiling.published_costs import TERA, published_costs
 from tests.profiling.tiny_sizes import tiny_models
+from torch._dynamo.testing import CompileCounter
 
 from forejudge.draw import Drawing
 from forejudge.profiling.flops import count_flops
@@ -38,6 +39,14 @@ def test_each_picks_one_and_finishes_it(models: Profiled, way: type[Strategy], k
     alone = strategy.run((SEEDS[picked.winner],))
     assert picked.picture.size == (64, 64)
     assert np.abs(pixels(picked.picture) - pixels(alone.picture)).max() <= 1, "rounding may differ with the batch"
+
+
+def test_memory_is_counted_on_what_is_not_compiled(models: Profiled, traced: CompileCounter) -> None:
+    compiled = models.compiled()
+    fast = Forejudge(compiled, "hidden", most=1)
+    assert (fast.models, fast.plain.models) == (compiled, models)
+    assert (fast.verifier, fast.plain.verifier) == (compiled.verifiers["hidden"], models.verifiers["hidden"])
+    assert Official(compiled, "hidden", most=1).models == models, "the release compiles nothing"
 
 
 def test_all_draw_the_same_from_a_seed(models: Profiled) -> None:

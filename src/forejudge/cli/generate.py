@@ -33,11 +33,11 @@ def generate(
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
     offload: options.Offload = None,
-    compile_blocks: options.Compile = False,
+    compiled: options.Compile = False,
 ) -> None:
     """Draw candidates of a prompt, judge them early, finish the best and write it to a folder."""
     request = Request(
-        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step, offload, compile_blocks),
+        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step, offload, compiled),
         SamplingOptions(steps, guidance_scale, height, width, lora_scale),
         SearchOptions(n, budget_ms, until, max_n, seed, parse_seeds(seeds), top_k),
         images_per_prompt,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from forejudge.cli.compiled_cache import keep_compiled
 from forejudge.cli.numbers import whole_numbers
 
 _RANDOM_KINDS = "hidden,clip,latent"
@@ -44,12 +45,12 @@ def profile(
         "runs/profile"
     ),
     device: Annotated[str | None, Option(help="cpu, cuda or mps (default: cuda or mps where there is one).")] = None,
-    compile_blocks: Annotated[
-        bool, Option("--compile", help="Compile the models, for all strategies but official.")
-    ] = False,
+    compiled: Annotated[bool, Option("--compile", help="Compile the models, for all strategies but official.")] = False,
     dtype: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Measure time, operations and memory of every stage and of whole searches, beside the least there could be."""
+    if compiled:
+        keep_compiled()
     numbers = whole_numbers("--n", n)
     budgets_ms = whole_numbers("--budget-ms", budget_ms) if budget_ms else ()
     from forejudge.cli.profile_tables import print_profile
@@ -71,7 +72,7 @@ def profile(
     named = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
     with waiting("making the models" if random_weights else "loading"):
         models = make(generator, named, Sampling(height=resolution, width=resolution), where, precision)
-        models = models.compiled() if compile_blocks else models
+        models = models.compiled() if compiled else models
     with StageProgress() as progress:
         found = measured(models, numbers, rounds, strategy or (), progress.show, budgets_ms)
     write_text(out / "profile.json", found.model_dump_json(indent=1) + "\n")

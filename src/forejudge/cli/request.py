@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forejudge.budget import Limits
+from forejudge.cli.compiled_cache import keep_compiled
+from forejudge.cli.tables import show_warnings
 from forejudge.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class ModelOptions:
         """Load both."""
         from forejudge import BestOfN
 
+        if self.compiled:
+            keep_compiled()
         return BestOfN.from_pretrained(**given(vars(self)))
 
 
@@ -105,15 +109,18 @@ class Request:
         return self.models.load()
 
     def run(self, best: "BestOfN", prompt: str, image_index: int, on_progress: "OnProgress | None" = None) -> "Result":
-        """One best of N."""
+        """One best of N; what it had to do without is told once."""
         search = replace(self.search, top_k=self.search.limits().cap) if self.everything else self.search
-        return best(
+        told = len(best.warnings)
+        result = best(
             prompt,
             **given(vars(search)),
             image_index=image_index,
             sampling=self.sampling.build(best.generator.defaults),
             on_progress=on_progress,
         )
+        show_warnings(best.warnings[told:])
+        return result
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

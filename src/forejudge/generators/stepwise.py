@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from forejudge.checkpoint import rounded_bytes
-from forejudge.compiling import with_compiled_parts
+from forejudge.compiling import with_compiled_layers, with_compiled_part
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Options, Sampling
 from forejudge.generators.forward_context import as_in_forward, check_hooks, execution_device, stored_weight
@@ -50,9 +50,10 @@ class StepwiseGenerator(Generator):
     def compiled(self) -> Self:
         """See `Generator.compiled`."""
         found = copy(self)
-        lists = [name for name, _ in self.transformer.named_children() if name.endswith("transformer_blocks")]
-        found.transformer = with_compiled_parts(self.transformer, *lists)
-        found.autoencoder = with_compiled_parts(self.autoencoder, "decoder")
+        found.transformer = with_compiled_layers(self.transformer)
+        # A winner is decoded alone and in one size, mostly: for a fixed shape convolutions are laid out best.
+        if hasattr(self.autoencoder, "decoder"):
+            found.autoencoder = with_compiled_part(self.autoencoder, "decoder")
         return found
 
     @abstractmethod
@@ -80,7 +81,7 @@ class StepwiseGenerator(Generator):
         """Latents, decoded."""
 
     def _decoded(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
-        """See `decoded`: by the pipeline that was given, for it may hold hooks."""
+        """See `decoded`; the pipeline is the one that was given, for it may hold hooks."""
         return decoded(self.autoencoder, self._given, scaled_NCHW, size)
 
     def start(self, conditioning: Conditioning, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None) -> Candidates:

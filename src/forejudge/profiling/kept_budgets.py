@@ -6,13 +6,13 @@ from time import perf_counter
 
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.best_of_n import LARGEST_CHUNK, BestOfN
+from forejudge.best_of_n import BestOfN
 from forejudge.budget import Limits, expected_n
 from forejudge.generators.base import Sampling
 from forejudge.profiling.stage_timing import Timing
 
 MAX_N = 512  # far beyond what budgets are meant for: else it and not the budget would end a search
-_GRACE = 1.1
+_GRACE = 1.1  # a little late, in budgets
 
 
 class KeptBudget(BaseModel):
@@ -45,8 +45,8 @@ def kept_budget(
     sampling = sampling or best.generator.defaults
     encode = best(prompts[0], budget_ms=budget_ms, max_n=MAX_N, sampling=sampling).timings["encode"]
     limits = Limits(budget_ms=budget_ms, max_n=MAX_N)
-    costs = best.costs.measure(prompts[0], sampling, LARGEST_CHUNK, budget_ms / 1000)
-    promised = expected_n(limits, LARGEST_CHUNK, costs, encode)
+    costs = best.costs.measure(prompts[0], sampling, best.largest_chunk, budget_ms / 1000)
+    promised = expected_n(limits, best.largest_chunk, costs, encode)
     took, drawn = [], []
     for prompt in prompts:
         started = perf_counter()

@@ -37,6 +37,8 @@ def profile(
     generator = models.generator
     conditioning = models.conditioning
     search = _search(models) if budgets_ms else None
+    if search:  # a budget in which nothing fits is refused now, not when all else is measured
+        search(models.prompt, budget_ms=min(budgets_ms), sampling=models.sampling)
     compared = new_strategies(models, strategies, max(ns))
     rates = device_rates(generator.device, generator.dtype)
     stages = stage_figures(models, ns, rounds, rates, report)

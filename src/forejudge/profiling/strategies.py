@@ -3,14 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from PIL.Image import Image
 
 from forejudge.best_of_n import BestOfN
 from forejudge.costs import CostModel
+from forejudge.device import free_memory
 from forejudge.draw import Drawing
 from forejudge.profiling.device_rates import DeviceRates
 from forejudge.profiling.profiled import Profiled, judging_stage
@@ -63,6 +65,14 @@ class Strategy(ABC):
     def stage_runs(self, n: int) -> Sequence[StageRun]:
         """All that a run with `n` candidates consists of."""
 
+    @property
+    def plain(self) -> Self:
+        """The same with nothing compiled."""
+        found = copy(self)
+        found.models = self.models.plain or self.models
+        found.verifier = found.models.verifiers[self.kind]
+        return found
+
     def flops(self, n: int) -> int:
         """Floating-point operations of a run."""
         return total_flops(self.stage_runs(n), self._costs)
@@ -91,6 +101,7 @@ class BatchedSearch(Strategy):
         """Measured here in turns, among the powers of 2 for which memory suffices."""
         models = self.models
         costs = CostModel(models.generator, self.verifier).measure(models.prompt, models.sampling, most, math.inf)
+        free_memory()
         drawing = self._drawing()
         chunks = {size: tuple(range(size)) for size, seconds in costs.chunk.items() if math.isfinite(seconds)}
         works = {size: partial(drawing.judge, seeds) for size, seeds in chunks.items()}

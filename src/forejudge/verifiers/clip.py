@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
+from forejudge.compiling import with_compiled_layers
 from forejudge.generators.base import Architecture
 from forejudge.hub import local_folder
 from forejudge.library_calls import named_file, quiet_libraries
@@ -36,6 +37,10 @@ class ClipReading(Reading):
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Reading.to`."""
         self.tower.to(device, dtype)
+
+    def compiled(self) -> "ClipReading":
+        """See `Reading.compiled`."""
+        return ClipReading(with_compiled_layers(self.tower), self.processor)
 
     def save_pretrained(self, folder: Path) -> None:
         """See `Reading.save_pretrained`."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from forejudge.checkpoint import load_strictly, read_config
-from forejudge.compiling import with_compiled_parts
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
@@ -135,7 +134,7 @@ class LanguageModelVerifier(Verifier):
     def compiled(self) -> "LanguageModelVerifier":
         """See `Verifier.compiled`."""
         found = copy(self)
-        found.model = with_compiled_parts(self.model, "connector", *self.model.lists_of_layers)
+        found.model, found.reading = self.model.compiled(), self.reading.compiled()
         return found
 
     @torch.no_grad()

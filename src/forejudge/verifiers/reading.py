@@ -31,6 +31,10 @@ class Reading(ABC):
         moved.stage = self.stage if self.stage == IMAGE else replace(self.stage, step=step)
         return moved
 
+    def compiled(self) -> Self:
+        """The same reading with what weights it has compiled."""
+        return self
+
     @abstractmethod
     def width(self, architecture: Architecture) -> int:
         """Channels of a token. Raises MismatchError where the generator has no such stage."""

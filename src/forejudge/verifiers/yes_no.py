@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from forejudge.compiling import with_compiled_layers
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.exact_buffers import ExactBuffers
 
@@ -35,12 +36,9 @@ class YesNoModel(ExactBuffers):
         logits_NKV = self.language_model(inputs_embeds=embedded_NSE, logits_to_keep=kept, use_cache=False).logits
         return _last(logits_NKV, padding_N).float().log_softmax(-1)
 
-    @property
-    def lists_of_layers(self) -> list[str]:
-        """Where the language model's layers are."""
-        count = self.language_model.config.num_hidden_layers
-        lists = [name for name, part in self.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
-        return [name for name in lists if name.startswith("language_model.")]
+    def compiled(self) -> "YesNoModel":
+        """The same weights, the language model's layers compiled."""
+        return YesNoModel(self.connector, with_compiled_layers(self.language_model), self.head).train(self.training)
 
     def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> Tensor:
         """What the language model reads: text, picture, text, each token as its embedding (N, S, E)."""
