@@ -77,7 +77,7 @@ def budgets_table(found: "Profile") -> Table:
     headings = (
         "ms",
         "searches",
-        "N promised",
+        "N promised, median",
         "kept, %",
         "N, median",
         "N, least",
@@ -91,7 +91,7 @@ def budgets_table(found: "Profile") -> Table:
         table.add_row(
             f"{budget.budget_milliseconds:g}",
             str(budget.runs),
-            str(budget.promised),
+            f"{budget.median_promised:g}",
             f"{100 * budget.as_promised:.0f}",
             f"{budget.median_n:g}",
             str(budget.least_n),
