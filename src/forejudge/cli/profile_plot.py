@@ -38,8 +38,7 @@ def _draw(found: Profile, theme: Theme) -> "Figure":
     lower.minorticks_off()
     lower.set_xlabel("N, candidates")
     figure.suptitle(
-        f"{found.settings.generator}, {found.settings.dtype}; figures {found.settings.figures}\n"
-        "line: median, band: quartiles, dots below: floor",
+        f"{found.settings.models}; figures {found.settings.figures}\nline: median, band: quartiles, dots below: floor",
         fontsize="medium",
     )
     return figure

@@ -17,7 +17,7 @@ def print_profile(found: "Profile") -> None:
     console, settings, rates = Console(highlight=False), found.settings, found.rates
     console.print(f"Figures {settings.figures} ({found.made['device']}).", style="bold")
     console.print(
-        f"{settings.generator}, {settings.width} x {settings.height} px, {settings.dtype}; the device multiplies at "
+        f"{settings.models}, {settings.width} x {settings.height} px; the device multiplies at "
         f"{_scaled(rates.flops_per_second, 'FLOP/s')} and moves {_scaled(rates.bytes_per_second, 'B/s')}."
     )
     console.print(stages_table(found))

@@ -29,6 +29,11 @@ class Settings(_Figures):
     rounds: int
     warm_up: int
 
+    @property
+    def models(self) -> str:
+        """In words: which, in what precision, and whether they are compiled."""
+        return f"{self.generator}, {self.dtype}" + (", compiled" if self.compiled else "")
+
 
 class Measured(_Figures):
     """A time beside the least that it could be; the ratio says how many times the floor was needed."""
