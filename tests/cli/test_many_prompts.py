@@ -60,6 +60,11 @@ def test_layout_is_that_of_geneval(whole_run: Path) -> None:
     assert (record.prompt, record.n) == (PROMPTS[7], 4)
 
 
+def hear_ctrl_c() -> None:
+    """Also where the tests themselves run in the background of a script, which is deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl-c", "kill-9"]
 )
@@ -69,7 +74,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     out = tmp_path / "out"
     arguments = ["generate", "--prompts", str(prompts_file), "--out", str(out), *N]
     command = [sys.executable, "-c", "from forejudge.cli.app import main; main()", *arguments, *generate.options]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     wait_for(out / "00000" / "samples" / "0000.png", run)
     run.send_signal(stop)
     said, errors = run.communicate(timeout=60)
