@@ -25,6 +25,7 @@ from tests.doubles import (
     probabilities,
 )
 from tests.hub_cache import COMMIT, cached
+from torch._subclasses.fake_tensor import FakeTensor
 
 from forejudge import BestOfN, Result, Sampling
 from forejudge.errors import InvalidRequest, MismatchError
@@ -171,9 +172,11 @@ class TestNothingIsDoneTwice:
 
 
 def bytes_held() -> int:
-    """Of all tensors that somebody still holds."""
+    """Of all tensors that somebody still holds, but for those that torch.compile traces with, which hold nothing."""
+    torch.compiler.reset()
     gc.collect()
-    storages = [found.untyped_storage() for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    storages = [found.untyped_storage() for found in tensors if not isinstance(found, FakeTensor)]
     return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
 
@@ -185,7 +188,7 @@ def test_200_prompts_leave_no_more_behind_than_20(load: Callable[..., BestOfN]) 
     before = bytes_held()
     for prompt in prompts[20:]:
         best_of_n(prompt, n=2)
-    assert bytes_held() == before
+    assert bytes_held() <= before, "what other tests left behind may go meanwhile"
 
 
 class TestSeeds:
