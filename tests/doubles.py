@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import SanaSprintPipeline
 from PIL import Image
 
+from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator, Sampling
 from forejudge.noise import candidate_seed
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, Verdict, prefix_stage
@@ -15,6 +16,7 @@ from forejudge.verifiers.base import Verifier
 
 PROMPT = "a photo of a red circle left of a blue square"
 CPU = torch.device("cpu")
+Kind = TypeVar("Kind", bound=Generator)
 ARCHITECTURE = Architecture(
     transformer="Scripted", width=1, num_blocks=4, latent_channels=1, latent_size=1, text_width=1
 )
@@ -82,6 +84,13 @@ class ScriptedVerifier(Verifier):
         assert self.reads <= candidates.views.keys()
         found = [self.script.get(seed, 0.0) for seed in candidates.seeds]
         return [Verdict(score=probability, probability=probability) for probability in found]
+
+
+def load_as(kind: type[Kind], folder: Path) -> Kind:
+    """A generator's folder, loaded as users do, which must be one of that class."""
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, kind)
+    return found
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprintPipeline:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.doubles import CPU, PROMPT, ScriptedGenerator, ScriptedVerifier
+from tests.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, load_as
 from tests.profiling.tiny_sizes import tiny_models
 from torch import nn
 from torch._dynamo.exc import Unsupported
@@ -13,7 +13,6 @@ from torch._dynamo.testing import CompileCounter
 
 from forejudge import BestOfN
 from forejudge.compiling import compiler_problem
-from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, Candidates, latent_stage, prefix_stage
@@ -25,9 +24,7 @@ ROUNDING = 1e-4
 
 @pytest.fixture
 def generator(tiny_generator: Path) -> SanaSprint:
-    found = load_generator(str(tiny_generator), CPU, torch.float32)
-    assert isinstance(found, SanaSprint)
-    return found
+    return load_as(SanaSprint, tiny_generator)
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline
-from tests.doubles import CPU, PROMPT
+from tests.doubles import PROMPT, load_as
 from tests.generators.contract import SEEDS, TextAdapterContract, pixels
 from tests.tiny_flux import new_flux, save_flux
 from tests.tiny_parts import DEV, TEXT_TOKENS
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.flux import Flux, FluxOptions
 from forejudge.types import IMAGE, latent_stage, prefix_stage
@@ -28,9 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Flux:
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, Flux)
-    return found
+    return load_as(Flux, folder)
 
 
 def call_plainly(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
-from tests.doubles import CPU, PROMPT
+from tests.doubles import PROMPT, load_as
 from tests.generators.contract import AdapterContract
 from tests.tiny_flux import new_flux2, save_flux2
 from tests.tiny_parts import TEXT_TOKENS
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.flux2 import Flux2Klein
 
@@ -25,9 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Flux2Klein:
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, Flux2Klein)
-    return found
+    return load_as(Flux2Klein, folder)
 
 
 class TestFlux2Klein(AdapterContract):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, PixArtAlphaPipeline
 from huggingface_hub import constants
-from tests.doubles import CPU, PROMPT
+from tests.doubles import CPU, PROMPT, load_as
 from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract, pixels
 from tests.hub_server import hub_server
 from tests.tiny import save_tiny_verifier
@@ -31,9 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> PixArt:
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, PixArt)
-    return found
+    return load_as(PixArt, folder)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import SanaSprintPipeline
-from tests.doubles import CPU, PROMPT, call_plainly
+from tests.doubles import PROMPT, call_plainly, load_as
 from tests.generators.contract import SEEDS, AdapterContract, PaddingContract, load_plainly, pixels
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import load_generator
 from forejudge.generators.base import OPTIONS_FILE, Sampling
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, prefix_stage
@@ -26,9 +25,7 @@ def folder(tiny_generator: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> SanaSprint:
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, SanaSprint)
-    return found
+    return load_as(SanaSprint, folder)
 
 
 class TestSanaSprint(AdapterContract, PaddingContract):

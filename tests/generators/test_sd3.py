@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, StableDiffusion3Pipeline
-from tests.doubles import CPU, PROMPT
+from tests.doubles import CPU, PROMPT, load_as
 from tests.generators.contract import SEEDS, TextAdapterContract, load_plainly, pixels
 from tests.tiny_parts import DEV, TEXT_TOKENS
 from tests.tiny_sd3 import new_sd3, save_sd3
@@ -29,9 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> StableDiffusion3:
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, StableDiffusion3)
-    return found
+    return load_as(StableDiffusion3, folder)
 
 
 def call_plainly(pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:

@@ -88,7 +88,7 @@ class PixArt(StepwiseGenerator):
     def check(self, prompt: str, sampling: Sampling) -> None:
         """See `Generator.check`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
         _check_sampling(sampling)
-        self._scheduler(sampling.steps)
+        self._check_steps(sampling.steps)
         self._sizes(sampling)
         end_mark = 1
         check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, end_mark)
@@ -158,15 +158,19 @@ class PixArt(StepwiseGenerator):
         """One of our own: schedulers count the steps that they take."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         if isinstance(scheduler, LCMScheduler):
+            scheduler.set_timesteps(steps, device=self.device)
+        else:
+            scheduler.set_timesteps(timesteps=[self.options.start_timestep], device=self.device)
+        return scheduler
+
+    def _check_steps(self, steps: int) -> None:
+        scheduler = self.pipeline.scheduler
+        if isinstance(scheduler, LCMScheduler):
             most = scheduler.config.original_inference_steps
             if steps > most:
                 raise InvalidRequest(f"PixArt with this LCMScheduler draws in at most {most} steps, not in {steps}")
-            scheduler.set_timesteps(steps, device=self.device)
-            return scheduler
-        if steps != 1:
+        elif steps != 1:
             raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) draws in one step, not in {steps}")
-        scheduler.set_timesteps(timesteps=[self.options.start_timestep], device=self.device)
-        return scheduler
 
     def _sizes(self, sampling: Sampling) -> tuple[Size, Size, tuple[int, int, int]]:
         """The size asked for and the one drawn, in pixels, and the shape of the latents drawn."""

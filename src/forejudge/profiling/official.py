@@ -30,7 +30,7 @@ class Official(Strategy):
     name, needs = "official", "hidden, latent or clip"
 
     def __init__(self, models: Profiled, kind: str, most: int) -> None:
-        super().__init__(models.plain or models, kind, most)
+        super().__init__(models.uncompiled, kind, most)
         if self.verifier.config.has_head:
             raise InvalidRequest(f"verifier {self.verifier.name} gives no answer in words: official cannot be run")
 

@@ -33,6 +33,11 @@ class Profiled:
     sampling: Sampling
     plain: "Profiled | None" = None  # what these were before they were compiled
 
+    @property
+    def uncompiled(self) -> "Profiled":
+        """What these were before they were compiled, or themselves."""
+        return self.plain or self
+
     def compiled(self) -> Self:
         """The same models, compiled. Raises InvalidRequest where torch.compile does not work."""
         if problem := compiler_problem(self.generator.device):

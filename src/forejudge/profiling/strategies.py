@@ -69,7 +69,7 @@ class Strategy(ABC):
     def plain(self) -> Self:
         """The same with nothing compiled."""
         found = copy(self)
-        found.models = self.models.plain or self.models
+        found.models = self.models.uncompiled
         found.verifier = found.models.verifiers[self.kind]
         return found
 
