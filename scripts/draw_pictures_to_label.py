@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from forejudge.evaluation.metadata import TASKS
 from forejudge.generators import load_generator
-from forejudge.miniature.splits import TestCase, descriptions
+from forejudge.miniature.prompts import TestCase, descriptions
+from forejudge.prompts.geneval import TASKS
 from forejudge.types import IMAGE
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "by_eye"

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.training.tiny_run import TinyRun
     from torch._dynamo.testing import CompileCounter
+
+    from tests.support.tiny_run import TinyRun
+
 
 # Read by the hub's client when it is imported, so before any test module imports a model library.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,7 +57,7 @@ def geneval_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained SANA-Sprint of 4 blocks, as the miniature's are built."""
-    from tests.tiny import save_tiny_generator
+    from tests.support.tiny import save_tiny_generator
 
     return save_tiny_generator(tmp_path_factory.mktemp("tiny") / "generator", seed=0)
 
@@ -63,7 +65,7 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_verifier(tiny_generator: Path) -> Path:
     """A folder with an untrained verifier that reads `tiny_generator` after 2 of its 4 blocks."""
-    from tests.tiny import save_tiny_verifier
+    from tests.support.tiny import save_tiny_verifier
 
     return save_tiny_verifier(tiny_generator.parent / "verifier", tiny_generator, num_prefix_blocks=2)
 
@@ -71,7 +73,7 @@ def tiny_verifier(tiny_generator: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_generator: Path, tmp_path_factory: pytest.TempPathFactory) -> "TinyRun":
     """A folder with all that a training run needs: see `TinyRun`."""
-    from tests.training.tiny_run import new_tiny_run
+    from tests.support.tiny_run import new_tiny_run
 
     return new_tiny_run(tmp_path_factory.mktemp("training"), tiny_generator)
 

@@ -14,7 +14,15 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL.Image import Image
-from tests.doubles import (
+from torch._subclasses.fake_tensor import FakeTensor
+
+from forejudge import BestOfN, Result, Sampling
+from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.noise import candidate_seed
+from forejudge.result import SearchRecord
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from tests.support.doubles import (
     CPU,
     PROMPT,
     FakeTime,
@@ -24,15 +32,7 @@ from tests.doubles import (
     load_pipeline,
     probabilities,
 )
-from tests.hub_cache import COMMIT, cached
-from torch._subclasses.fake_tensor import FakeTensor
-
-from forejudge import BestOfN, Result, Sampling
-from forejudge.errors import InvalidRequest, MismatchError
-from forejudge.noise import candidate_seed
-from forejudge.result import SearchRecord
-from forejudge.verifiers import load_verifier
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from tests.support.hub_cache import COMMIT, cached
 
 CUT, BLOCKS = 2, 4
 TOLERANCE = 1e-5  # of a score, between batches of other sizes
@@ -282,7 +282,7 @@ class TestBudget:
     ) -> None:
         """On a clock that only work moves, whatever the budget; most of it is used."""
         fake = FakeTime()
-        monkeypatch.setattr("forejudge.clock.perf_counter", fake)
+        monkeypatch.setattr("forejudge.search.perf_counter", fake)
         generator = ScriptedGenerator(before_advance=lambda count: fake.passes(0.010 + 0.001 * count))
         best_of_n = BestOfN(generator, ScriptedVerifier(SURE_AT_4))
         result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000, top_k=top_k)

@@ -13,17 +13,16 @@ from diffusers import AutoencoderDC, PixArtTransformer2DModel, SanaTransformer2D
 from diffusers.utils import logging as diffusers_logging
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
-from tests.folders import copied
-from tests.hub_cache import cached
-from tests.tiny_pixart import new_transformer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import load_strictly, read_config, weights_digest
+from forejudge.checkpoint import load_strictly, named_file, quiet_libraries, read_config, weights_digest
 from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
-from forejudge.library_calls import named_file, quiet_libraries
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
+from tests.support.folders import copied
+from tests.support.hub_cache import cached
+from tests.support.tiny_pixart import new_transformer
 
 Change = Callable[[dict[str, Tensor]], object]
 

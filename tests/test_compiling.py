@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, load_as
-from tests.profiling.tiny_sizes import tiny_models
 from torch import nn
 from torch._dynamo.exc import Unsupported
 from torch._dynamo.testing import CompileCounter
@@ -18,6 +16,8 @@ from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, Candidates, latent_stage, prefix_stage
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
+from tests.support.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, load_as
+from tests.support.tiny_sizes import tiny_models
 
 ROUNDING = 1e-4
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.doubles import PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier
 
-from forejudge.budget import Limits, Pace
 from forejudge.costs import CostModel
 from forejudge.generators.base import Sampling
+from forejudge.policies import Limits, Pace
 from forejudge.types import IMAGE, prefix_stage
+from tests.support.doubles import PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier
 
 CUT = prefix_stage(2)
 
@@ -15,7 +15,7 @@ CUT = prefix_stage(2)
 @pytest.fixture
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr("forejudge.clock.perf_counter", fake)
+    monkeypatch.setattr("forejudge.search.perf_counter", fake)
     return fake
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from forejudge.errors import InvalidRequest, OutputError
 from forejudge.files import (
+    Journal,
     check_writable,
     held_alone,
     prepare_folder,
@@ -14,6 +15,22 @@ from forejudge.files import (
     write_shared_text,
     write_text,
 )
+
+
+def test_entries_are_there_again(tmp_path: Path) -> None:
+    Journal(tmp_path / "deep" / "a.jsonl").add({"x": [1, 2]})
+    journal = Journal(tmp_path / "deep" / "a.jsonl")
+    journal.add(False)
+    assert Journal(journal.path).entries == [{"x": [1, 2]}, False]
+
+
+def test_a_torn_last_line_is_cut_off_and_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2')
+    journal = Journal(path)
+    assert journal.entries == [{"a": 1}]
+    journal.add({"a": 2})
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

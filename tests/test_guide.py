@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.test_readme import find_blocks
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "train-a-verifier.md"

@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 import pytest
 from huggingface_hub import constants
-from tests.hub_cache import COMMIT, cached
-from tests.hub_server import HubServer, hub_server
 
 from forejudge.errors import CheckpointError
 from forejudge.hub import Source, fetch, split_revision, stated_licence
+from tests.support.hub_cache import COMMIT, cached
+from tests.support.hub_server import HubServer, hub_server
 
 OTHER = "f" * 40
 

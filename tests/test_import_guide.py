@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine
-from tests.folders import copied
+
+from tests.support.command import CommandLine
+from tests.support.folders import copied
+from tests.support.official import OFFICIAL
 from tests.test_readme import find_blocks
-from tests.verifiers.official import OFFICIAL
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "import-a-verifier.md"
 BLOCKS = find_blocks(GUIDE.read_text(encoding="utf-8"))

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.hub_cache import cached
-from tests.test_readme import Block, find_blocks
 
 from forejudge.generators import KNOWN_MODELS
+from tests.support.hub_cache import cached
+from tests.test_readme import Block, find_blocks
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "use-it-with-your-model.md").read_text(encoding="utf-8")
 BLOCKS = find_blocks(PAGE)

@@ -4,14 +4,132 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, probabilities
 
-from forejudge.budget import Limits, Pace
-from forejudge.draw import Drawing
 from forejudge.generators.base import Sampling
 from forejudge.noise import candidate_seed
-from forejudge.search import Found, Search
-from forejudge.types import IMAGE, NOISE, Stage, latent_stage, prefix_stage
+from forejudge.policies import Limits, Pace
+from forejudge.search import Drawing, Found, Search, StageClock, first_reaching, order_by_score, passed
+from forejudge.types import IMAGE, NOISE, Stage, Verdict, latent_stage, prefix_stage
+from tests.support.doubles import CPU, PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier, probabilities
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr("forejudge.search.perf_counter", fake)
+    return fake
+
+
+def test_stages_add_up_and_time_between_them_counts_to_none(fake_time: FakeTime) -> None:
+    clock = StageClock(CPU)
+    for seconds in (1.0, 0.5):
+        with clock.stage("prefix"):
+            fake_time.passes(seconds)
+        fake_time.passes(0.25)
+    with clock.stage("decode"):
+        fake_time.passes(2.0)
+    assert clock.seconds == {"prefix": 1.5, "decode": 2.0}
+    assert clock.elapsed == 4.0
+
+
+def test_a_stage_that_fails_has_taken_its_time_too(fake_time: FakeTime) -> None:
+    clock = StageClock(CPU)
+
+    def fail_after_3_seconds() -> None:
+        with clock.stage("prefix"):
+            fake_time.passes(3.0)
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        fail_after_3_seconds()
+    assert clock.seconds == {"prefix": 3.0}
+
+
+class QueuedWork:
+    """Stands in for a CUDA device: work is asked for at once and done later, at the pace of its own clock."""
+
+    def __init__(self) -> None:
+        self.done_at, self.waited = 0.0, 0
+
+    def current_stream(self, device: torch.device) -> None:
+        assert device.type == "cuda"
+
+    def Event(self, enable_timing: bool) -> "QueuedEvent":  # noqa: N802 - as torch calls it
+        assert enable_timing, "else its time cannot be read"
+        return QueuedEvent(self)
+
+
+class QueuedEvent:
+    def __init__(self, work: QueuedWork) -> None:
+        self.work = work
+
+    def record(self, stream: None) -> None:
+        self.at = self.work.done_at
+
+    def synchronize(self) -> None:
+        self.work.waited += 1
+
+    def elapsed_time(self, other: "QueuedEvent") -> float:
+        return 1000 * (other.at - self.at)
+
+
+def test_on_a_gpu_nobody_waits_for_a_stage_until_its_time_is_asked_for(
+    fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = QueuedWork()
+    monkeypatch.setattr("forejudge.search.torch.cuda", work)
+    clock = StageClock(torch.device("cuda"))
+    for stage, seconds in (("prefix", 2.0), ("verify", 1.0), ("prefix", 2.0)):
+        with clock.stage(stage):
+            work.done_at += seconds
+    assert (clock.elapsed, work.waited) == (0.0, 0)
+    assert clock.seconds == {"prefix": 4.0, "verify": 1.0}
+    assert work.waited
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_stage_ends_when_its_work_has_ended() -> None:
+    clock = StageClock(torch.device("cuda"))
+    matrix = torch.randn(8192, 8192, device="cuda")
+    with clock.stage("asked for and done"):
+        for _ in range(20):
+            matrix @ matrix
+    before = clock.elapsed
+    torch.cuda.synchronize()
+    waited = clock.elapsed - before
+    assert 0.9 * waited < clock.seconds["asked for and done"] < 2 * waited
+
+
+def sure_of(*probabilities: float | None) -> list[Verdict]:
+    return [Verdict(score=0.0, probability=probability) for probability in probabilities]
+
+
+def test_the_highest_score_stands_first() -> None:
+    assert order_by_score([Verdict(-3.0), Verdict(2.5), Verdict(0.0)]) == (1, 2, 0)
+
+
+def test_of_equal_scores_the_first_drawn_stands_first() -> None:
+    assert order_by_score([Verdict(1.0), Verdict(2.0), Verdict(1.0), Verdict(2.0)]) == (1, 3, 0, 2)
+
+
+def test_nothing_drawn_has_no_order() -> None:
+    assert order_by_score([]) == ()
+
+
+@pytest.mark.parametrize(("wanted", "index"), [(0.3, 0), (0.4, 2), (0.7, 2), (0.9, 3), (0.95, None)])
+def test_the_first_that_is_sure_enough_is_found(wanted: float, index: int | None) -> None:
+    assert first_reaching(sure_of(0.3, 0.2, 0.7, 0.9), wanted) == index
+
+
+def test_without_a_probability_nothing_is_sure() -> None:
+    assert first_reaching(sure_of(None, None), 0.1) is None
+
+
+@pytest.mark.parametrize(("probability", "verdict"), [(0.5, True), (0.49, False), (1.0, True), (None, None)])
+def test_a_candidate_passes_from_one_half_on(probability: float | None, verdict: bool | None) -> None:
+    (judged,) = sure_of(probability)
+    assert passed(judged) is verdict
+
 
 CUT = prefix_stage(2)
 SCRIPT = probabilities(0.2, 0.6, 0.1, 0.7, 0.95, 0.3, 0.8, 0.96, 0.4)

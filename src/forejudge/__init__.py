@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from forejudge.generators.base import Sampling as Sampling
     from forejudge.result import Result as Result
 
+
 __version__ = version("forejudge")
 _HOMES = {
     "BestOfN": "best_of_n",

@@ -14,18 +14,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from forejudge.asked import Asked
-from forejudge.budget import Pace
 from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
-from forejudge.draw import Drawing
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
-from forejudge.result import Result, Settings
-from forejudge.search import OnProgress, Search
-from forejudge.search_record import search_record
+from forejudge.policies import Pace
+from forejudge.result import Result, Settings, search_record
+from forejudge.search import Asked, Drawing, OnProgress, Search
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from forejudge.library_calls import first_line
+from forejudge.checkpoint import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from forejudge.budget import Costs
 from forejudge.device import is_out_of_memory
-from forejudge.draw import Drawing
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import candidate_seed
+from forejudge.policies import Costs
+from forejudge.search import Drawing
 from forejudge.verifiers.base import Verifier
 
 _ROUNDS = 3  # the first warms up

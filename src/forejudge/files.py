@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -17,6 +17,28 @@ from forejudge.errors import InvalidRequest, OutputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+# FOLDED: A file of JSON lines that survives a kill: a line counts once it is whole.
+
+
+class Journal:
+    """Entries appended one by one; opening it again cuts off a last line that was torn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole)
+        self.entries: list[Any] = [json.loads(line) for line in whole.splitlines()]
+
+    def add(self, entry: Any) -> None:
+        """Append an entry, which JSON must be able to hold."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.entries.append(entry)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -144,3 +166,26 @@ def _named(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror}): choose another --out or make room; "
             "what was written before is kept"
         ) from None
+
+
+# FOLDED: Whether there is room for what a long work will store, told before it begins.
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Raises OutputError where fewer than `needed` bytes are free on the disk of a folder, which may be yet to come."""
+    free = free_bytes(folder)
+    if needed > free:
+        raise OutputError(
+            f"{folder}: {what} take {in_words(needed)} and {in_words(free)} are free: make room, choose another --out, "
+            "or store less of them"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """On the disk of a folder, which may be yet to come."""
+    return shutil.disk_usage(existing_part(folder)).free
+
+
+def in_words(size: int) -> str:
+    """So many bytes, for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

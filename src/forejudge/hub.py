@@ -15,8 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from forejudge.checkpoint import first_line, quiet_libraries
 from forejudge.errors import CheckpointError, ForejudgeError
-from forejudge.library_calls import first_line, quiet_libraries
 
 # No .bin or .pt, which can run code when they are opened (`pipeline` has one exception), and no .py, which is code.
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from forejudge.checkpoint import check_whole, read_pickle, refuse
+from forejudge.checkpoint import check_whole, named_file, quiet_libraries, read_pickle, refuse
 from forejudge.errors import CheckpointError, MissingExtra
-from forejudge.library_calls import named_file, quiet_libraries
 
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # diffusers'; it is opened as tensors alone
 _OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}

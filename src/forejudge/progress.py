@@ -1,8 +1,35 @@
 """Where long work stands, told to whoever shows it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from forejudge.errors import InvalidRequest
+
+# FOLDED: One of several equal parts of a long work, each for a process or a machine of its own.
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, counted from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard of a spelling such as "1/4". Raises InvalidRequest for any other."""
+        number, slash, count = text.partition("/")
+        if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise InvalidRequest(f"shard {text!r}: expected NUMBER/COUNT, from 1/4 to 4/4 for four of them")
+
+    def of(self, total: int) -> Iterator[int]:
+        """Which of `total` things, counted from 0, are this shard's."""
+        return iter(range(self.number - 1, total, self.count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 @dataclass(frozen=True)

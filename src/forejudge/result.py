@@ -1,16 +1,25 @@
 """What a search gives back: the images, and the record of it that `result.json` holds."""
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.budget import EndedBy
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import Generator, Sampling
 from forejudge.hub import Source
+from forejudge.policies import EndedBy
+from forejudge.search import Asked, Found, passed
+from forejudge.types import IMAGE
+from forejudge.verifiers.base import Verifier
 
 
 class _Record(BaseModel):
@@ -118,3 +127,81 @@ class Result:
 def package_versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {name: version(name) for name in ("forejudge", "torch", "diffusers", "transformers")}
+
+
+# FOLDED: Where and with what a figure or a weight was made.
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Command, commit, device and versions, as plain text. Absolute paths are named by their last part."""
+    program = Path(sys.argv[0]).name.replace("__main__.py", "forejudge")  # as `python -m forejudge.cli` has it
+    command = " ".join([program, *map(_without_parents, sys.argv[1:])])
+    return {"command": command, "commit": _commit(), "device": _describe(device)} | package_versions()
+
+
+def _without_parents(argument: str) -> str:
+    """Where a file lay on the machine is nobody's affair; also of the value in --name=value."""
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+
+
+def _commit() -> str:
+    """The commit of the sources, marked where they were changed since; "unknown" outside a repository."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} with changes" if changed.stdout.strip() else commit
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{platform.machine()} GPU through MPS"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+# FOLDED: From what a search found to the record of it that `result.json` holds.
+
+
+def search_record(
+    asked: Asked, found: Found, settings: Settings, generator: Generator, verifier: Verifier
+) -> SearchRecord:
+    """With all that was asked for, found and used."""
+    judged_at = max(verifier.reads)
+    records = tuple(
+        CandidateRecord(
+            index=index,
+            seed=asked.seeds[index],
+            stage=str(IMAGE if index in found.images else judged_at),
+            **vars(verdict),
+        )
+        for index, verdict in enumerate(found.verdicts)
+    )
+    winner = found.order[0]
+    return SearchRecord(
+        prompt=asked.prompt,
+        candidates=records,
+        winner=winner,
+        passed=passed(found.verdicts[winner]),
+        ended_by=found.ended_by,
+        n=len(records),
+        unused=found.drawn - len(records),
+        timings=found.timings,
+        settings=settings,
+        sources=_sources(generator, verifier),
+        versions=package_versions(),
+    )
+
+
+def _sources(generator: Generator, verifier: Verifier) -> tuple[SourceRecord, ...]:
+    pipeline, *transformer = generator.sources or (None,)
+    return (
+        SourceRecord.of("generator", pipeline, generator.name, generator.fingerprint),
+        *(SourceRecord.of("transformer", source, source.model) for source in transformer if source),
+        SourceRecord.of("verifier", verifier.source, verifier.name, verifier.digest),
+    )

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine
+
+from tests.support.command import CommandLine
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine, refusal
 
 from forejudge import __version__
-from forejudge.cli.request import Request
+from forejudge.cli.generate import Request
+from tests.support.command import CommandLine, refusal
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from tests.cli.command import CommandLine, refusal
-from tests.hub_cache import cached
-from tests.hub_server import HubServer, hub_server
+
+from tests.support.command import CommandLine, refusal
+from tests.support.hub_cache import cached
+from tests.support.hub_server import HubServer, hub_server
 
 
 @pytest.fixture

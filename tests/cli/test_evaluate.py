@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine, refusal
 
 from forejudge.evaluation import suite
-from forejudge.miniature.benchmark import miniature_benchmark
+from forejudge.miniature.plugin import miniature_benchmark
+from tests.support.command import CommandLine, refusal
 
 
 @pytest.fixture

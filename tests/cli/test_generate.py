@@ -1,12 +1,474 @@
 """What `forejudge generate` refuses, each with one line that says why."""
 
 import json
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.cli.command import CommandLine, refusal
-from tests.tiny import save_tiny_generator
+from PIL import Image
+
+from forejudge.cli.app import main
+from forejudge.cli.generate import ModelOptions, Request, RunSettings, SamplingOptions, SearchOptions, parse_seeds
+from forejudge.errors import InvalidRequest
+from forejudge.generators import KNOWN_MODELS, GeneratorSpec
+from forejudge.generators.base import Sampling
+from forejudge.result import SearchRecord
+from tests.support.command import CommandLine, refusal
+from tests.support.doubles import ScriptedGenerator
+from tests.support.tiny import save_tiny_generator
+
+PROMPTS = [f"a photo of {number} red circles" for number in range(40)]
+N = ("--n", "4")
+SECONDS_TO_FIRST = 120
+
+
+@pytest.fixture(scope="module")
+def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join(PROMPTS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, prompts_file: Path, tiny_models: tuple[str, ...]) -> Path:
+    """The folder of a run that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "--prompts", str(prompts_file), "--out", str(out), *N, *tiny_models])
+    assert ended.value.code == 0
+    return out
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/samples/*.png")}
+
+
+def judged(out: Path) -> dict[str, object]:
+    """All that records say but for times."""
+    records = {path.parent.parent.name: json.loads(path.read_text()) for path in out.glob("*/results/*.json")}
+    return {name: {**record, "timings": None} for name, record in records.items()}
+
+
+def written_at(out: Path) -> dict[str, int]:
+    return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in out.glob("*/*/*")}
+
+
+def test_layout_is_that_of_geneval(whole_run: Path) -> None:
+    folders = sorted(path.name for path in whole_run.iterdir() if path.is_dir())
+    assert folders == [f"{number:05}" for number in range(40)]
+    files = sorted(path.relative_to(whole_run / "00007").as_posix() for path in (whole_run / "00007").glob("**/*.*"))
+    assert files == ["metadata.jsonl", "results/0000.json", "samples/0000.png"]
+    assert json.loads((whole_run / "00007" / "metadata.jsonl").read_text()) == {"prompt": PROMPTS[7]}
+    record = SearchRecord.model_validate_json((whole_run / "00007" / "results" / "0000.json").read_text())
+    assert (record.prompt, record.n) == (PROMPTS[7], 4)
+
+
+def hear_ctrl_c() -> None:
+    """Also where the tests themselves run in the background of a script, which is deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl-c", "kill-9"]
+)
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+    generate: CommandLine, prompts_file: Path, whole_run: Path, tmp_path: Path, stop: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["generate", "--prompts", str(prompts_file), "--out", str(out), *N]
+    command = [sys.executable, "-c", "from forejudge.cli.app import main; main()", *arguments, *generate.options]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
+    wait_for(out / "00000" / "samples" / "0000.png", run)
+    run.send_signal(stop)
+    said, errors = run.communicate(timeout=60)
+    made = written_at(out)
+    done = len(pictures(out))
+    assert (run.returncode, said) == (status, ""), errors
+    assert 0 < done < len(PROMPTS)
+    if stop == signal.SIGINT:
+        assert errors == f"error: interrupted: {len(PROMPTS) - done} images are left, the same command makes them\n"
+
+    outcome = generate(*arguments)
+    assert outcome.status == 0
+    assert f"{len(PROMPTS) - done} were made now" in outcome.out
+    kept = {name for name in pictures(out) if name in made}
+    assert len(kept) == done
+    assert {name: written_at(out)[name] for name in kept} == {name: made[name] for name in kept}, "made again"
+    assert pictures(out) == pictures(whole_run)
+    assert judged(out) == judged(whole_run)
+
+
+def wait_for(path: Path, run: subprocess.Popen[str]) -> None:
+    """Until a file is there, as long as the process runs."""
+    end = time.monotonic() + SECONDS_TO_FIRST
+    while not path.exists():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end, "no picture was made in time"
+        time.sleep(0.002)
+
+
+def test_what_is_complete_is_not_made_again(
+    generate: CommandLine, prompts_file: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forejudge.cli.generate.Request.load", None)
+    before = written_at(whole_run)
+    outcome = generate("generate", "--prompts", prompts_file, "--out", whole_run, *N)
+    assert outcome.status == 0
+    assert "40 images of 40 prompts" in outcome.out
+    assert "0 were made now" in outcome.out
+    assert written_at(whole_run) == before
+
+
+def test_a_picture_without_its_record_is_made_again(generate: CommandLine, whole_run: Path, tmp_path: Path) -> None:
+    Path("two.txt").write_text("\n".join(PROMPTS[:2]))
+    generate("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
+    (tmp_path / "out/00000/results/0000.json").unlink()
+    (tmp_path / "out/00001/samples/0000.png").unlink()
+    outcome = generate("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
+    assert "2 were made now" in outcome.out
+    assert pictures(tmp_path / "out").items() <= pictures(whole_run).items()
+
+
+def test_other_settings_are_refused(generate: CommandLine, prompts_file: Path, whole_run: Path) -> None:
+    line = refusal(generate("generate", "--prompts", prompts_file, "--out", whole_run, "--n", "2"), 2)
+    assert "was made with n = 4, this run has n = 2" in line
+
+
+def test_other_prompts_are_refused(generate: CommandLine, whole_run: Path) -> None:
+    Path("other.txt").write_text("\n".join([PROMPTS[0], "a photo of a star"]))
+    line = refusal(generate("generate", "--prompts", "other.txt", "--out", whole_run, *N), 2)
+    assert PROMPTS[1] in line
+    assert "other.txt, line 2" in line
+
+
+def test_json_lists_every_record(generate: CommandLine) -> None:
+    metadata = '{"tag": "colors", "include": [], "prompt": "a photo of a red circle"}'
+    Path("prompts.jsonl").write_text(f'{metadata}\n{{"prompt": "a photo of a star"}}\n')
+    arguments = ("generate", "--prompts", "prompts.jsonl", "--images-per-prompt", "2", "--n", "1", "--json")
+    outcome = generate(*arguments)
+    assert outcome.err == ""
+    records = [SearchRecord.model_validate(record) for record in json.loads(outcome.out)]
+    found = [(record.prompt, record.settings.image_index) for record in records]
+    assert found == [(prompt, image) for prompt in ("a photo of a red circle", "a photo of a star") for image in (0, 1)]
+    assert Path("forejudge-out/00000/metadata.jsonl").read_text() == metadata + "\n"
+    assert sorted(pictures(Path("forejudge-out"))) == [
+        f"{prompt:05}/samples/{image:04}.png" for prompt in (0, 1) for image in (0, 1)
+    ]
+    assert generate(*arguments).out == outcome.out
+
+
+def test_a_prompt_that_is_too_long_is_found_before_the_work_begins(generate: CommandLine) -> None:
+    Path("prompts.txt").write_text("a red circle\n\n" + "a blue square " * 110 + "\na star\n")
+    line = refusal(generate("generate", "--prompts", "prompts.txt"), 2)
+    assert "prompts.txt, line 3: the prompt has" in line
+    assert "would be cut" in line
+    assert list(Path("forejudge-out").iterdir()) == []
+
+
+def test_a_disk_that_is_full_loses_nothing_made_before(generate: CommandLine, whole_run: Path, tmp_path: Path) -> None:
+    Path("two.txt").write_text("\n".join(PROMPTS[:2]))
+    arguments = ("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
+    record = (whole_run / "00000/results/0000.json").stat().st_size
+    picture = (whole_run / "00000/samples/0000.png").stat().st_size
+    assert record < picture
+    with largest_file(picture - 1):
+        line = refusal(generate(*arguments), 1)
+    assert "samples/0000.png cannot be written (File too large)" in line
+    assert list((tmp_path / "out/00000/samples").iterdir()) == []
+    assert generate(*arguments).status == 0
+    assert pictures(tmp_path / "out").items() <= pictures(whole_run).items()
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file may grow larger: the nearest thing to a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+PROMPT = "a photo of a red circle left of a blue square"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def record_in(folder: Path) -> SearchRecord:
+    return SearchRecord.model_validate_json((folder / "result.json").read_text())
+
+
+def picture_in(folder: Path) -> Image.Image:
+    with Image.open(folder / "best.png") as picture:
+        return picture.copy()
+
+
+def test_table_and_files(generate: CommandLine) -> None:
+    outcome = generate("generate", PROMPT, "--n", "4")
+    assert (outcome.status, outcome.err) == (0, "")
+    out = Path("forejudge-out")
+    assert names(out) == ["best.png", "result.json"]
+    assert picture_in(out).size == (64, 64)
+    record = record_in(out)
+    assert (record.prompt, record.n, record.ended_by) == (PROMPT, 4, "n")
+    assert all(str(candidate.seed) in outcome.out for candidate in record.candidates)
+    assert all(stage in outcome.out for stage in record.timings)
+    assert f"Winner: candidate {record.winner}" in outcome.out
+
+
+def test_all_shows_every_candidate(generate: CommandLine) -> None:
+    generate("generate", PROMPT, "--n", "3", "--all", "--out", "demo")
+    demo = Path("demo")
+    candidates = ["candidates/0000.png", "candidates/0001.png", "candidates/0002.png"]
+    assert names(demo) == ["best.png", *candidates, "contact_sheet.png", "result.json"]
+    record = record_in(demo)
+    assert [candidate.stage for candidate in record.candidates] == ["image"] * 3
+    assert (demo / "best.png").read_bytes() == (demo / candidates[record.winner]).read_bytes()
+    assert len({(demo / name).read_bytes() for name in candidates}) == 3
+
+
+def test_pictures_of_an_earlier_search_do_not_stay(generate: CommandLine) -> None:
+    out = Path("forejudge-out")
+    generate("generate", PROMPT, "--n", "3", "--all")
+    (out / "notes.txt").write_text("mine")
+    generate("generate", "a photo of a blue star", "--n", "3", "--top-k", "2")
+    assert names(out) == ["best.png", "notes.txt", "result.json", "top_2.png"]
+
+
+def test_pictures_of_a_stranger_stay(generate: CommandLine) -> None:
+    Path("mine").mkdir()
+    Path("mine/top_1.png").write_bytes(b"not ours")
+    generate("generate", PROMPT, "--n", "1", "--out", "mine")
+    assert Path("mine/top_1.png").read_bytes() == b"not ours"
+
+
+def test_top_k_are_numbered_by_rank(generate: CommandLine) -> None:
+    generate("generate", PROMPT, "--n", "4", "--all", "--out", "all")
+    generate("generate", PROMPT, "--n", "4", "--top-k", "3", "--out", "top")
+    assert names(Path("top")) == ["best.png", "result.json", "top_2.png", "top_3.png"]
+    ranked = sorted(record_in(Path("top")).candidates, key=lambda candidate: -candidate.score)
+    for rank, candidate in enumerate(ranked[:3], start=1):
+        name = "best.png" if rank == 1 else f"top_{rank}.png"
+        assert Path("top", name).read_bytes() == Path(f"all/candidates/{candidate.index:04}.png").read_bytes()
+
+
+def test_json_is_all_that_stdout_holds(generate: CommandLine) -> None:
+    outcome = generate("generate", PROMPT, "--n", "2", "--json")
+    assert outcome.out == Path("forejudge-out/result.json").read_text()
+    assert outcome.err == ""
+    assert set(json.loads(outcome.out)["timings"]) == {"encode", "prefix", "verify", "suffix", "decode", "total"}
+
+
+def test_each_image_of_a_prompt_is_a_search_of_its_own(generate: CommandLine) -> None:
+    outcome = generate("generate", PROMPT, "--n", "2", "--images-per-prompt", "2", "--json")
+    out = Path("forejudge-out")
+    assert names(out) == ["image_0/best.png", "image_0/result.json", "image_1/best.png", "image_1/result.json"]
+    first, second = (SearchRecord.model_validate(record) for record in json.loads(outcome.out))
+    assert (first.settings.image_index, second.settings.image_index) == (0, 1)
+    assert not {candidate.seed for candidate in first.candidates} & {candidate.seed for candidate in second.candidates}
+
+
+def test_a_candidate_is_made_again_from_its_seed(generate: CommandLine) -> None:
+    generate("generate", PROMPT, "--n", "3", "--out", "first")
+    record = record_in(Path("first"))
+    seed = record.candidates[record.winner].seed
+    generate("generate", PROMPT, "--seeds", str(seed), "--out", "again")
+    again = record_in(Path("again"))
+    assert (again.settings.seed, [candidate.seed for candidate in again.candidates]) == (None, [seed])
+    one, other = (picture_in(folder).tobytes() for folder in (Path("first"), Path("again")))
+    assert max(abs(left - right) for left, right in zip(one, other, strict=True)) <= 1
+
+
+def test_none_passed_is_said_and_the_best_returned(
+    forejudge: CommandLine, tiny_generator: Path, tiny_verifier: Path
+) -> None:
+    shutil.copytree(tiny_verifier, "doubtful")
+    config = json.loads(Path("doubtful/verifier.json").read_text())
+    config["calibration"] = {"temperature": 1.0, "bias": -9.0}
+    Path("doubtful/verifier.json").write_text(json.dumps(config))
+    outcome = forejudge(
+        "generate", PROMPT, "--until", "0.9", "--max-n", "2", "--generator", tiny_generator, "--verifier", "doubtful"
+    )
+    assert outcome.status == 0
+    assert "No candidate passed" in outcome.out
+    assert "Ended by max-n after 2 candidates" in outcome.out
+    assert Path("forejudge-out/best.png").is_file()
+
+
+def test_warnings_are_shown_beside_the_json(forejudge: CommandLine, tiny_verifier: Path, tmp_path: Path) -> None:
+    retrained = save_tiny_generator(tmp_path / "retrained", seed=5)
+    outcome = forejudge("generate", PROMPT, "--n", "1", "--json", "--generator", retrained, "--verifier", tiny_verifier)
+    (warning,) = json.loads(outcome.out)["settings"]["warnings"]
+    assert outcome.err == f"warning: {warning}\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (("--until", "0.000001"), "Ended by until at candidate 0"),
+        (("--budget-ms", "60000", "--max-n", "3"), "Ended by max-n after 3 candidates"),
+    ],
+)
+def test_the_limit_that_ended_the_search_is_named(generate: CommandLine, limit: tuple[str, ...], said: str) -> None:
+    assert said in generate("generate", PROMPT, *limit).out
+
+
+NOTHING = Request(
+    ModelOptions(None, None, None, None, None, None, None, False),
+    SamplingOptions(None, None, None, None, None),
+    SearchOptions(None, None, None, None, None, None, None),
+    images_per_prompt=1,
+    everything=False,
+)
+
+
+class Listening:
+    """Stands in for `BestOfN`, and keeps what it is asked."""
+
+    def __init__(self, *further_warnings: str) -> None:
+        self.further_warnings = further_warnings
+        self.asked: dict[str, Any] = {}
+        self.warnings: tuple[str, ...] = ("told before",)
+        self.generator = ScriptedGenerator()
+        self.generator.defaults = Sampling(steps=4, guidance_scale=1.5)
+
+    def __call__(self, prompt: str, **arguments: Any) -> None:
+        self.asked.update(prompt=prompt, **arguments)
+        self.warnings += self.further_warnings
+
+
+def arguments_of(request: Request) -> dict[str, Any]:
+    """What a request asks of the library for one image."""
+    best = Listening()
+    request.run(best, "x", 3)  # type: ignore[arg-type]
+    return best.asked
+
+
+def test_options_that_were_not_given_are_left_to_the_library() -> None:
+    asked = arguments_of(NOTHING)
+    assert asked.keys() == {"prompt", "image_index", "sampling", "on_progress"}
+    assert asked["image_index"] == 3
+    assert asked["sampling"] == Sampling(steps=4, guidance_scale=1.5)  # as the generator has it
+
+
+def test_zero_is_given() -> None:
+    search = replace(NOTHING.search, seed=0, n=4)
+    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None, None)))
+    assert (asked["seed"], asked["n"], asked["sampling"].steps, asked["sampling"].guidance_scale) == (0, 4, 2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({}, 8), ({"n": 5}, 5), ({"seeds": (4, 2, 7)}, 3), ({"until": 0.9}, 64), ({"budget_ms": 9.0, "max_n": 16}, 16)],
+)
+def test_all_finishes_as_many_as_there_can_be(options: dict[str, Any], most: int) -> None:
+    search = replace(NOTHING.search, **options)
+    assert arguments_of(replace(NOTHING, search=search, everything=True))["top_k"] == most
+
+
+def test_seeds_are_read_off_a_list() -> None:
+    assert parse_seeds("3, 14,15") == (3, 14, 15)
+    assert parse_seeds(None) is None
+    with pytest.raises(InvalidRequest, match="expected numbers"):
+        parse_seeds("3,,4")
+
+
+def test_sampling_is_checked_before_models_are_loaded(tmp_path: Path) -> None:
+    models = replace(NOTHING.models, generator=str(tmp_path / "not looked for"))
+    with pytest.raises(InvalidRequest, match="steps = 65"):
+        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None, None)).load()
+
+
+def test_what_a_search_had_to_do_without_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    NOTHING.run(Listening("nothing is compiled"), "x", 0)  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "warning: nothing is compiled\n"
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one the default dtype is another."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def changed(**options: Any) -> Request:
+    """A request with some options; each belongs to one of its groups."""
+    request = NOTHING
+    for name, value in options.items():
+        group = next((group for group in ("models", "sampling", "search") if name in vars(getattr(request, group))), "")
+        change = {group: replace(getattr(request, group), **{name: value})} if group else {name: value}
+        request = replace(request, **change)
+    return request
+
+
+def test_defaults_are_filled_in() -> None:
+    settings = RunSettings.of(NOTHING)
+    assert (settings.generator, settings.verifier, settings.dtype) == ("miniature", "miniature", "float32")
+    assert (settings.n, settings.seed, settings.sampling.steps) == (8, 0, 1)
+
+
+def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=Sampling(steps=4), description="")
+    monkeypatch.setitem(KNOWN_MODELS, "few-step", spec)
+    for name in ("few-step", "owner/few-step@v1"):
+        assert RunSettings.of(changed(generator=name)).sampling == Sampling(steps=4)
+        assert RunSettings.of(changed(generator=name, steps=2)).sampling == Sampling(steps=2)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"n": 8, "seed": 0, "verifier": "miniature"},
+        {"device": "cpu", "batch_size": 2},
+    ],
+)
+def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, Any]) -> None:
+    RunSettings.of(NOTHING).store(tmp_path)
+    RunSettings.of(changed(**same)).check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"n": 4}, "n = 8, this run has n = 4"),
+        ({"seed": 1}, "seed = 0, this run has seed = 1"),
+        ({"seeds": (1, 2)}, "n = 8, this run has n = 2"),
+        ({"until": 0.9}, "n = 8, this run has n = None"),
+        ({"images_per_prompt": 2}, "images_per_prompt = 1, this run has images_per_prompt = 2"),
+        ({"generator": "owner/model"}, "generator = miniature, this run has generator = owner/model"),
+        ({"verifier": "mine"}, "verifier = miniature, this run has verifier = mine"),
+        ({"dtype": "bfloat16"}, "dtype = float32, this run has dtype = bfloat16"),
+        ({"steps": 2}, "sampling = steps=1 .*, this run has sampling = steps=2"),
+    ],
+)
+def test_other_settings_are_refused_with_both_values(tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    RunSettings.of(NOTHING).store(tmp_path)
+    with pytest.raises(InvalidRequest, match=f"was made with {said}"):
+        RunSettings.of(changed(**other)).check(tmp_path)
+
+
+def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert RunSettings.of(changed(generator="model")) == RunSettings.of(changed(generator=str(tmp_path / "model")))
+
+
+def test_sampling_is_named_in_full() -> None:
+    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))) == RunSettings.of(
+        NOTHING
+    )
+
 
 LONG_PROMPT = "a red circle " * 110
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.cli.command import CommandLine, refusal
-from tests.evaluation.geneval_layout import metadata_of, plain, put_prompt
-from tests.evaluation.tiny_clip import save_tiny_clip
-from tests.evaluation.tiny_detector import as_mmdetection_writes_it, tiny_mask2former
-from tests.miniature.scenes import as_bytes, single
+
+from tests.support.command import CommandLine, refusal
+from tests.support.geneval_layout import metadata_of, plain, put_prompt
+from tests.support.scenes import as_bytes, single
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_detector import as_mmdetection_writes_it, tiny_mask2former
 
 MINIATURE = ("--evaluator", "geneval-miniature")
 

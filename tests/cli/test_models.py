@@ -1,8 +1,7 @@
 import json
 
-from tests.cli.command import CommandLine
-
 from forejudge.generators import KNOWN_MODELS
+from tests.support.command import CommandLine
 
 
 def test_known_models_and_pipelines_are_listed(forejudge: CommandLine) -> None:

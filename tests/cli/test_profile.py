@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine, refusal
-from tests.profiling.tiny_sizes import TINY
 
-from forejudge.profiling.random_models import RANDOM_MODELS
+from forejudge.profiling.models import RANDOM_MODELS
+from tests.support.command import CommandLine, refusal
+from tests.support.tiny_sizes import TINY
 
 
 def test_models_of_random_weights_are_measured_and_drawn(

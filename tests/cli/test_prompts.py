@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine, refusal
 
-from forejudge.evaluation.geneval_prompts import normalised_text
-from forejudge.evaluation.metadata import TASKS, PromptMetadata
-from forejudge.evaluation.prompts_file import read_prompts
-from forejudge.miniature.splits import TASKS_SHARING_PROMPTS, cases
+from forejudge.miniature.prompts import TASKS_SHARING_PROMPTS, cases
+from forejudge.prompts.geneval import TASKS, PromptMetadata, normalised_text
+from forejudge.prompts.prompt_file import read_prompts
+from tests.support.command import CommandLine, refusal
 
 NAMES = "cat\nhot dog\n\norange\n"
 

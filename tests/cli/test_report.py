@@ -2,11 +2,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.command import CommandLine, refusal
-from tests.folders import copied
-from tests.report.made_up_evaluation import made_up_evaluation
 
 from forejudge.report import page
+from tests.support.command import CommandLine, refusal
+from tests.support.folders import copied
+from tests.support.made_up_evaluation import made_up_evaluation
 
 
 @pytest.fixture(scope="module")

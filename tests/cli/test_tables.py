@@ -1,9 +1,55 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.cli.command import made_up
 
-from forejudge.cli.tables import show_result, show_warnings
+from forejudge.cli.tables import answer, chance, ending, outcome, print_variants, show_result, show_warnings
+from research.tests.study_figures import estimated, study_figures
+from tests.support.command import made_up
+
+
+@pytest.fixture
+def heading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The first line of a study's table on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def printed(**variants: dict[str, Any]) -> str:
+        print_variants(study_figures(**variants))
+        return next(line for line in capsys.readouterr().out.splitlines() if "verifier" in line)
+
+    return printed
+
+
+def test_what_a_study_varies_is_told_with_each_variant(heading: Any) -> None:
+    assert "language model parameters" in heading(small={}, large={"language_model_parameters": 1_234_567})
+    assert "best of 1" in heading(own={}, other={"best_of_1": estimated(0.4)})
+
+
+def test_what_all_variants_have_in_common_takes_no_column(heading: Any) -> None:
+    columns = heading(one={"best_of_8": estimated(0.7)}, other={})
+    assert "best of 8" in columns
+    assert "auroc" in columns  # alike, but by chance
+    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "perfect judge"):
+        assert common not in columns
+
+
+def test_answer_follows_the_calibrated_probability() -> None:
+    candidates = made_up([0.5, 0.49, None], finished=[0]).candidates
+    assert [answer(candidate) for candidate in candidates] == ["yes", "no", ""]
+    assert [chance(candidate) for candidate in candidates] == ["p(yes) 0.50", "p(yes) 0.49", "score -1.00"]
+
+
+def test_outcome_says_when_no_candidate_passed() -> None:
+    assert "No candidate passed" in outcome(made_up([0.1, 0.4], finished=[1]).record)
+    assert "No candidate passed" not in outcome(made_up([0.1, 0.6], finished=[1]).record)
+    assert "No candidate passed" not in outcome(made_up([None], finished=[0]).record)
+
+
+@pytest.mark.parametrize(("ended_by", "said"), [("n", "asked for"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
+def test_ending_says_who_ended_the_search(ended_by: str, said: str) -> None:
+    record = made_up([0.1, 0.2, 0.9], finished=[2]).record.model_copy(update={"ended_by": ended_by, "unused": 5})
+    assert said in ending(record)
+    assert "5 drawn beside the last one" in ending(record)
 
 
 def shown(capsys: pytest.CaptureFixture[str], probabilities: list[float | None]) -> list[str]:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from safetensors.torch import load_file
-from tests.cli.command import CommandLine, refusal
-from tests.verifiers.official import OFFICIAL, RECORDED
 
-from forejudge.verifiers.verifier_config import VerifierConfig
+from forejudge.verifiers.config import VerifierConfig
+from tests.support.command import CommandLine, refusal
+from tests.support.official import OFFICIAL, RECORDED
 
 
 def test_a_trained_verifier_is_described(forejudge: CommandLine, verified: Path) -> None:

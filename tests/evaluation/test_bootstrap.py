@@ -2,8 +2,33 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from forejudge.evaluation.best_of_n import distance_closed
-from forejudge.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from forejudge.evaluation.bootstrap import FloatArray, Interval, averages, bootstrap_difference, bootstrap_interval
+from forejudge.evaluation.metrics import distance_closed
+
+PROMPTS = ["a", "a", "b", "c", "d", "e"]
+TASKS = ["colors"] * 4 + ["single_object"] * 2
+
+
+def test_micro_is_over_pictures_and_macro_over_tasks() -> None:
+    figures = averages(PROMPTS, TASKS, [1, 1, 1, 0, 0, 0])
+    estimates = {name: found["estimate"] for name, found in figures.items()}
+    assert estimates == {"micro": 0.5, "macro": 0.375, "single_object": 0.0, "colors": 0.75}
+
+
+def test_every_figure_lies_in_its_interval() -> None:
+    for found in averages(PROMPTS, TASKS, [1, 1, 1, 0, 1, 0]).values():
+        assert 0 <= found["low"] <= found["estimate"] <= found["high"] <= 1
+
+
+def test_figures_are_the_same_each_time() -> None:
+    outcome = [1, 0, 1, 0, 1, 0]
+    assert averages(PROMPTS, TASKS, outcome) == averages(PROMPTS, TASKS, outcome)
+
+
+def test_a_task_without_cases_has_no_figure() -> None:
+    figures = averages(["a"], ["position"], [1.0])
+    assert set(figures) == {"micro", "macro", "position"}
+    assert figures["position"] == pytest.approx({"estimate": 1, "low": 1, "high": 1})
 
 
 def mean(values: FloatArray) -> FloatArray:

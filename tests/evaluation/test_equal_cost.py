@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.evaluation.stand_in_outcomes import outcomes
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.choosers import at_random, choosing_by, perfect, verifier_scores
 from forejudge.evaluation.equal_cost import Contender, CostCurve, budgets_of, equal_cost_table
+from forejudge.evaluation.strategies import at_random, choosing_by, perfect, verifier_scores
+from tests.support.stand_in_outcomes import outcomes
 
 DRAWN = outcomes()
 KNOWS = Contender("knows", choosing_by(verifier_scores("knows")), CostCurve.linear(10, 5))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.best_of_n import BoolArray, FloatArray
-from forejudge.evaluation.verifier_metrics import VerifierMetrics, balanced_accuracy, verifier_metrics
+from forejudge.evaluation.metrics import BoolArray, FloatArray, VerifierMetrics, balanced_accuracy, verifier_metrics
 
 Group = tuple[str, int]  # a prompt and its image
 

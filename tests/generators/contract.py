@@ -7,7 +7,6 @@ and by module fixtures `transformer` (of a split) or `folder` (a pipeline's, wit
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,6 @@ import torch
 from accelerate import cpu_offload
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
-from tests.doubles import CPU, PROMPT
-from tests.pipeline_state import state_of
-from tests.tiny import save_tiny_verifier
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -26,8 +22,12 @@ from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator
 from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.split import SplitTransformer
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 from forejudge.verifiers import load_verifier
+from tests.support.doubles import CPU, PROMPT
+from tests.support.pipeline_state import state_of
+from tests.support.tiny import save_tiny_verifier
 
 SEEDS = (7, 2**32 - 1, 123456789)
 Size = tuple[int, int]  # height and width, in pixels
@@ -37,7 +37,7 @@ ROUNDING = 1e-5  # between batches of other sizes, in float32
 class SplitContract:
     """A transformer in two halves: bit for bit the library's own forward pass, wherever it is cut."""
 
-    split: ModuleType  # with prefix, run_blocks and suffix
+    split: SplitTransformer[Any, Any, Any]
     shared: tuple[str, ...] = ()  # fields of a state that all its rows have in common
 
     def inputs(self, transformer: Any, count: int) -> Any:

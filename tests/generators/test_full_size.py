@@ -7,7 +7,7 @@ import torch
 from diffusers import SanaTransformer2DModel
 from torch import Tensor
 
-from forejudge.generators.sana_split import SanaInput, prefix, suffix
+from forejudge.generators.sana_sprint import SanaInput, SanaSplit
 
 BLOCKS, SIDE, TEXT_TOKENS = 20, 32, 300  # of 1.6B at 1024 px
 
@@ -37,7 +37,7 @@ def halves_and_whole(device: str, dtype: torch.dtype, count: int) -> Callable[[i
             guidance=given.guidance_N,
             return_dict=False,
         )[0]
-        return suffix(transformer, prefix(transformer, given, cut), cut), whole
+        return SanaSplit().suffix(transformer, SanaSplit().prefix(transformer, given, cut), cut), whole
 
     return both
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel
-from tests.doubles import CPU, PROMPT, call_plainly, load_pipeline
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator, load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.stepwise import StepwiseGenerator
 from forejudge.types import IMAGE, NOISE, prefix_stage
+from tests.support.doubles import CPU, PROMPT, call_plainly, load_pipeline
 
 SEED = 11
 

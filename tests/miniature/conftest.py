@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.miniature.small_build import build
 
 from forejudge.progress import Progress
+from research.tests.small_build import build
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
-from tests.miniature.scenes import as_bytes, held_out, single
 
-from forejudge.evaluation.description import plural
-from forejudge.evaluation.detection import Box, Detection
+from forejudge.evaluators.geneval_rules import Box, Detection
 from forejudge.miniature.captioner import CAPTION_WORDS, MiniatureCaptioner, caption_of
 from forejudge.miniature.detector import detect
-from forejudge.miniature.scene import COLOUR_NAMES
-from forejudge.miniature.shapes import KINDS
-from forejudge.miniature.tokenizers import WORDS
+from forejudge.miniature.scenes import COLOUR_NAMES, KINDS
+from forejudge.prompts.geneval import plural
+from research.miniature.language_model import WORDS
+from tests.support.scenes import as_bytes, held_out, single
 
 Named = tuple[str, str | None, bool]  # kind, colour, whether it is clear
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tests.miniature.scenes import Drawn, Pictures, as_bytes, held_out, single
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.detection import Box, Detection
-from forejudge.evaluation.geneval import judge_image
+from forejudge.evaluators.geneval_rules import Box, Detection, judge_image
 from forejudge.miniature.detector import detect
-from forejudge.miniature.shapes import KINDS
+from forejudge.miniature.scenes import KINDS
+from tests.support.scenes import Drawn, Pictures, as_bytes, held_out, single
 
 SEEN, PLAIN = 0.3, 0.9  # GenEval's thresholds: seen at all, and certain enough to be counted
 

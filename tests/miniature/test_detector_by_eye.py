@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from forejudge.evaluation.geneval import Thresholds
+from forejudge.evaluators.geneval_rules import Thresholds
 from forejudge.miniature.detector import detect
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "by_eye"

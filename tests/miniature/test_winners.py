@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from forejudge.best_of_n import BestOfN
-from forejudge.evaluation.groups import groups_of
 from forejudge.generators.base import Generator
-from forejudge.miniature.benchmark import miniature_benchmark
+from forejudge.miniature.plugin import miniature_benchmark
+from forejudge.prompts.prompt_file import groups_of
 from forejudge.verifiers.base import Verifier
 
 N = 8

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from forejudge.generators import load_generator
-from forejudge.profiling.flops import count_flops
-from forejudge.profiling.memory import peak_memory
-from forejudge.profiling.sana_sprint_work import BLOCKS, Read, sana_sprint_work
-from forejudge.profiling.search_costs import drawing_milliseconds, search_costs, stage_flops
+from forejudge.profiling.measure import count_flops, peak_memory
+from forejudge.profiling.searches import drawing_milliseconds, search_costs, stage_flops
 from forejudge.progress import Progress
 from forejudge.verifiers import load_verifier
+from research.figures.projected_costs import BLOCKS, Read, sana_sprint_work
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of a star"

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from tests.report.made_up_evaluation import made_up_evaluation
 
-from forejudge.report.contents import Contents
+from forejudge.evaluation.figures import Contents
+from tests.support.made_up_evaluation import made_up_evaluation
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from tests.folders import copied
 
+from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import CheckpointError
-from forejudge.evaluation.evaluation_folder import EvaluationFolder
 from forejudge.report.gallery import gallery
+from tests.support.folders import copied
 
 
 def rows_of_first_seed(folder: EvaluationFolder, prompt: int) -> list[dict]:

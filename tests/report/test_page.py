@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.report.contents import Contents
+from forejudge.evaluation.figures import Contents
 from forejudge.report.page import render, write_report
-from forejudge.report.plot_style import Drawn
+from forejudge.report.plots import Drawn
 
 MICRO = {"estimate": 0.5, "low": 0.4, "high": 0.6}
 

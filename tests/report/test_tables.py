@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.report.made_up_evaluation import COSTS, SETTINGS
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.report.contents import Contents
+from forejudge.evaluation.figures import Contents
 from forejudge.report.tables import Cell, best_of_n, costs, equal_cost, percent, picture_reader, ranking
+from tests.support.made_up_evaluation import COSTS, SETTINGS
 
 
 def test_the_equal_time_table_says_what_the_figures_say(evaluation: Path, contents: Contents):

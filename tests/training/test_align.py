@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.tiny_run import TinyRun, save_language_model, weights
 
+from forejudge.candidates.features import States
+from forejudge.candidates.store import RowFolder
 from forejudge.training.align import align, caption_loss
-from forejudge.training.batches import IGNORED, CaptionBatches
-from forejudge.training.row_folder import RowFolder
-from forejudge.training.stages import Alignment
-from forejudge.training.states import States
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.training.dataset import IGNORED, CaptionBatches
+from forejudge.training.model import Alignment
+from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
-from forejudge.verifiers.yes_no import YesNoModel
+from tests.support.tiny_run import TinyRun, save_language_model, weights
 
 LONGER: dict[str, Any] = {"steps": 40, "batch_size": 32, "learning_rate": 1e-2, "evaluate_every": 20}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.killed_training import IN_AN_EPOCH, MOMENTS, STOPS_EARLY
-from tests.training.tiny_run import TinyRun, assert_same, weights
 
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.progress import Progress
+from tests.support.killed_training import IN_AN_EPOCH, MOMENTS, STOPS_EARLY
+from tests.support.tiny_run import TinyRun, assert_same, weights
 
 DONE_AGAIN = {
     "at-a-step": [5, 6, 7, 8, 9, 10],

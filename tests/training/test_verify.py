@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.tiny_run import CPU, TinyRun, assert_same, relabelled, weights
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
-from forejudge.training.data import DrawnRows
-from forejudge.training.labelled_rows import LabelledRows
-from forejudge.training.models import Trainee
-from forejudge.training.recipe import LoraSettings
+from forejudge.training.config import LoraSettings
+from forejudge.training.dataset import DrawnRows, LabelledRows
+from forejudge.training.model import Trainee
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.calibration import fit_calibration
+from forejudge.verifiers.config import fit_calibration
 from forejudge.verifiers.language_model import LanguageModelVerifier
+from tests.support.tiny_run import CPU, TinyRun, assert_same, relabelled, weights
 
 QUICK: dict[str, Any] = {"steps": 6, "evaluate_every": 6}
 ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "evaluate_every": 10}

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from forejudge.candidates.features import channel_statistics
 from forejudge.errors import InvalidRequest
-from forejudge.training.statistics import channel_statistics
 from forejudge.verifiers.connector import Connector, StatisticsKind
 
 DRAW = torch.Generator().manual_seed(0)

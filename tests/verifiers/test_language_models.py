@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.doubles import ARCHITECTURE, CPU
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -17,14 +16,14 @@ from transformers import (
     SmolLM3Config,
 )
 
-from forejudge.miniature.tokenizers import qwen2_tokenizer
 from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.config import VerifierConfig
+from forejudge.verifiers.inputs import reading_named
+from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import PUBLISHED_QUESTION
-from forejudge.verifiers.reading import reading_named
-from forejudge.verifiers.verifier_config import VerifierConfig
-from forejudge.verifiers.yes_no import YesNoModel
+from research.miniature.language_model import qwen2_tokenizer
+from tests.support.doubles import ARCHITECTURE, CPU
 
 CUT = prefix_stage(2)
 WIDTH = 8

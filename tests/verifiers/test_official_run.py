@@ -8,17 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.doubles import CPU
-from tests.verifiers.official import DTYPES, OFFICIAL
 
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.hub import Source
 from forejudge.types import IMAGE, latent_stage, prefix_stage
-from forejudge.verifiers.official_score import official_scores
-from forejudge.verifiers.published import import_published
-from forejudge.verifiers.published_source import PublishedSource
+from forejudge.verifiers.published_import import PublishedSource, import_published, official_scores
+from tests.support.doubles import CPU
+from tests.support.official import DTYPES, OFFICIAL
 
 GENERATOR = str(OFFICIAL / "sana-sprint-tiny")  # whose text encoder ran without the soft cap that its config names
 CANDIDATES = range(3)

@@ -6,20 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.verifiers.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, loaded
 
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.hub import Source
-from forejudge.miniature.language_model import new_language_model
-from forejudge.miniature.tokenizers import qwen2_tokenizer
+from forejudge.verifiers.config import VerifierConfig, architecture_named
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier
-from forejudge.verifiers.made_for import architecture_named
+from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.published_export import export_published
-from forejudge.verifiers.published_source import PublishedSource
+from forejudge.verifiers.published_import import PublishedSource
 from forejudge.verifiers.question import PUBLISHED_QUESTION
-from forejudge.verifiers.verifier_config import VerifierConfig
-from forejudge.verifiers.yes_no import YesNoModel
+from research.miniature.language_model import new_language_model, qwen2_tokenizer
+from tests.support.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, loaded
 
 GENERATOR = str(OFFICIAL / "sana-sprint-tiny")
 

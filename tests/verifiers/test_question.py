@@ -7,9 +7,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from forejudge.errors import CheckpointError
-from forejudge.miniature.tokenizers import qwen2_tokenizer
-from forejudge.training.recipe import MINIATURE_QUESTION as QUESTION
+from forejudge.training.config import MINIATURE_QUESTION as QUESTION
 from forejudge.verifiers.question import PICTURE, PROMPT, PUBLISHED_QUESTION, Question, check_question
+from research.miniature.language_model import qwen2_tokenizer
 
 PROMPTS = [
     "a photo of a red circle",

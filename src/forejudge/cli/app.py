@@ -7,14 +7,12 @@ import typer
 from typer.core import TyperGroup
 
 from forejudge import __version__
-from forejudge.cli import evaluate, geneval, miniature, prompts, train, verifier
-from forejudge.cli.caption import caption
+from forejudge.cli import evaluate, geneval, prompts, train, verifier
+from forejudge.cli.collect import caption, label
 from forejudge.cli.generate import generate
-from forejudge.cli.label import label
 from forejudge.cli.models import models
 from forejudge.cli.profile import profile
 from forejudge.cli.report import report
-from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
 
 
@@ -53,11 +51,9 @@ app.command()(models)
 app.command()(label)
 app.command()(caption)
 app.command()(report)
-app.command()(study)
 app.command()(profile)
 app.add_typer(evaluate.group, name="eval")
 app.add_typer(geneval.group, name="geneval")
-app.add_typer(miniature.group, name="miniature")
 app.add_typer(prompts.group, name="prompts")
 app.add_typer(train.group, name="train")
 app.add_typer(verifier.group, name="verifier")

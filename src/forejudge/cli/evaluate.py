@@ -1,13 +1,176 @@
 """`forejudge eval`: verifiers on a benchmark, at equal N and at equal cost."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from typer import Option
 
-from forejudge.cli import judge
-from forejudge.cli.numbers import whole_numbers
+from forejudge.candidates.collect import Evaluation
+from forejudge.cli import options
+from forejudge.cli.common import tell_licences
+from forejudge.cli.options import whole_numbers
+from forejudge.cli.progress import StageProgress, waiting
+from forejudge.cli.tables import print_figures, show_warnings
+from forejudge.device import resolve_device, resolve_dtype
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.equal_cost import BUDGET_NS
+from forejudge.evaluation.figures import FIGURES_FILE, Weights
+from forejudge.evaluation.suite import FinishedSuite, Suite, with_controls
+from forejudge.evaluators.base import GENEVAL, Evaluator, GenEvalModels, load_evaluator
+from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
+from forejudge.files import prepare_folder, write_json
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.diffusers_pipeline import BlackBox
+from forejudge.progress import Report, Shard
+from forejudge.result import provenance
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.base import Verifier
+
+# FOLDED: Who judges the pictures of `forejudge eval`: the benchmark with its evaluator, and those beside it.
+
+
+Judge = tuple[str | None, str | None, str | None]
+"""--evaluator (None: the benchmark's own), --detector, --color-model."""
+
+
+def load_judges(
+    benchmark: str, judge: Judge, second_evaluators: Sequence[str], device: torch.device
+) -> tuple[Benchmark, dict[str, Evaluator]]:
+    """The benchmark, and second evaluators by name.
+
+    Where `geneval` is among the evaluators, detector and color model are for it alone. Raises InvalidRequest and
+    CheckpointError, see `load_benchmark`, `load_evaluator` and `second_evaluators_of`.
+    """
+    first, detector, color_model = judge
+
+    def load(name: str) -> Evaluator:
+        if name != GENEVAL and GENEVAL in (first, *second_evaluators):
+            return load_evaluator(name, GenEvalModels(device=str(device)))
+        return load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
+
+    judged = load_benchmark(benchmark, None if first is None else load(first))
+    return judged, second_evaluators_of(judged, [load(name) for name in second_evaluators])
+
+
+# FOLDED: What was asked of `forejudge eval`, and how it is carried out.
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options, read; see the command for what they mean."""
+
+    generator: str
+    verifiers: tuple[str, ...]
+    benchmark: str
+    judge: Judge
+    ns: tuple[int, ...]
+    budgets_ms: tuple[int, ...] | None
+    images_per_prompt: int
+    seeds: int
+    steps: tuple[int, ...]
+    baselines: tuple[str, ...]
+    combined: tuple[str, ...]
+    controls: bool
+    second_evaluators: tuple[str, ...] = ()
+
+    def run(self, out: Path, shard: str, figures: Path | None, device: str | None, dtype: str) -> None:
+        """Draw what is missing; once nothing is, write and show the figures."""
+        part, combined = Shard.parse(shard), self.combinations
+        prepare_folder(out)
+        with StageProgress() as progress:
+            where = resolve_device(device)
+            suite = self._suite(out, where, resolve_dtype(dtype, where), progress.show)
+            try:
+                suite.run(part)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("the same command goes on with what is missing") from None
+        if missing := suite.missing:
+            typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
+            return
+        finished = FinishedSuite(out, list(suite.plain), provenance(suite.main.generator.device))
+        found = finished.figures(self.ns, self.budgets_ms, combined)
+        written = [out / FIGURES_FILE, *([figures] if figures else [])]  # the first is what a report reads
+        for path in written:
+            write_json(path, found)
+        print_figures(found)
+        typer.echo(f"written to {' and '.join(map(str, written))}")
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The verifiers' names in tables -> how they were given. Raises InvalidRequest for two of one name."""
+        named = {_name(given): given for given in self.verifiers}
+        if len(named) < len(self.verifiers):
+            raise InvalidRequest(f"two of the verifiers {', '.join(self.verifiers)} have one name: rename a folder")
+        return named
+
+    @property
+    def combinations(self) -> list[Weights]:
+        """Raises InvalidRequest for a verifier that is not there, or a weight that is no number."""
+        return [self._combination(text) for text in self.combined]
+
+    def _combination(self, text: str) -> Weights:
+        weights: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, weight = part.partition("=")
+            try:
+                weights[name] = float(weight or 1)
+            except ValueError:
+                raise InvalidRequest(f"--combine {text!r}: {weight!r} is no weight") from None
+        if len(weights) < 2 or not weights.keys() <= self.names.keys():
+            raise InvalidRequest(f"--combine {text!r}: expected two or more of {', '.join(self.names)}")
+        return weights
+
+    def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
+        with waiting("loading"):
+            benchmark, also = load_judges(self.benchmark, self.judge, self.second_evaluators, device)
+            generator = load_generator(self.generator, device, dtype)
+            compared = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
+            for verifier in compared.values():
+                show_warnings(verifier.check(generator))
+            verifiers = with_controls(compared) if self.controls else compared
+            plain = self._plain(generator, benchmark, device, dtype)
+        tell_licences([*generator.sources, *(verifier.source for verifier in compared.values())])
+        most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
+        drawn = self._evaluation(generator, verifiers, benchmark, most, generator.defaults)
+        main = replace(drawn, second_evaluators=also)
+        return Suite(out, main, compared, plain, report)
+
+    def _plain(
+        self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Evaluation]:
+        """One picture each: by the generator itself with one and more steps, and by other pipelines."""
+        drawn = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *self.steps)}
+        for name in self.baselines:
+            other = BlackBox.from_pretrained(name, device, dtype)
+            drawn |= {f"{Path(name).name}, {count} steps": (other, count) for count in self.steps or (1,)}
+        return {
+            name: self._evaluation(by, {}, benchmark, 1, by.defaults.model_copy(update={"steps": count}))
+            for name, (by, count) in drawn.items()
+        }
+
+    def _evaluation(
+        self,
+        generator: Generator,
+        verifiers: dict[str, Verifier],
+        benchmark: Benchmark,
+        candidates: int,
+        sampling: Sampling,
+    ) -> Evaluation:
+        return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
+
+
+def _name(given: str) -> str:
+    """A folder's last part, or what scores pictures; hub ids and known models as they are."""
+    if Path(given).is_dir():
+        return Path(given).absolute().name
+    return "clipscore" if given.startswith("clipscore:") else given
+
 
 group = typer.Typer(help="Test verifiers on a benchmark, at equal N and at equal time.", invoke_without_command=True)
 
@@ -26,10 +189,10 @@ def evaluate(
     benchmark: Annotated[
         str, Option(help="geneval-miniature, or a file of prompts with GenEval's metadata.")
     ] = "geneval-miniature",
-    evaluator: judge.OptionalEvaluator = None,
-    second_evaluator: judge.SecondEvaluators = None,
-    detector: judge.Detector = None,
-    color_model: judge.ColorModel = None,
+    evaluator: options.OptionalEvaluator = None,
+    second_evaluator: options.SecondEvaluators = None,
+    detector: options.Detector = None,
+    color_model: options.ColorModel = None,
     n: Annotated[str, Option("--n", help="The N of the tables, comma separated.")] = "1,2,4,8,16",
     budget_ms: Annotated[
         str | None,
@@ -56,7 +219,6 @@ def evaluate(
     """Draw each image's candidates once, let every verifier choose, and write what each reaches."""
     if context.invoked_subcommand is not None:
         return
-    from forejudge.cli.evaluation import Asked
 
     asked = Asked(
         generator=generator,
@@ -82,7 +244,7 @@ def merge(
     parts: Annotated[list[Path], typer.Argument(help="The folders of the others, drawn with other --shard.")],
 ) -> None:
     """Bring the parts of an evaluation that were drawn on several machines together in the first folder."""
-    from forejudge.evaluation.evaluation_folder import EvaluationFolder
+    from forejudge.candidates.store import EvaluationFolder
     from forejudge.evaluation.suite import take_over
 
     for part in parts:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from forejudge.cli import judge, options
+from forejudge.cli import options
 from forejudge.cli.progress import waiting
 
 if TYPE_CHECKING:
-    from forejudge.evaluation.evaluators import Evaluator
-    from forejudge.evaluation.scoring import FolderScore
+    from forejudge.evaluators.base import Evaluator
+    from forejudge.evaluators.score_folder import FolderScore
+
 
 group = typer.Typer(help="GenEval: make its detector, score pictures.")
 
@@ -24,7 +25,7 @@ def convert(
 ) -> None:
     """Make GenEval's detector from mmdetection's weights, once. mmdetection itself is not needed."""
     with waiting("converting"):
-        from forejudge.evaluation.mmdet_conversion import convert_detector
+        from forejudge.evaluators.mmdet_conversion import convert_detector
 
         origin = convert_detector(weights, folder)
     typer.echo(f"written to {folder}")
@@ -35,9 +36,9 @@ def convert(
 @group.command()
 def score(
     folder: Annotated[Path, Argument(help="Pictures in GenEval's layout, as `forejudge generate --prompts` writes.")],
-    evaluator: judge.Evaluator = "geneval",
-    detector: judge.Detector = None,
-    color_model: judge.ColorModel = None,
+    evaluator: options.Evaluator = "geneval",
+    detector: options.Detector = None,
+    color_model: options.ColorModel = None,
     device: options.Device = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -46,7 +47,7 @@ def score(
     A run that was stopped goes on. What cannot be judged is named, the rest is scored, and the status is 1.
     """
     with waiting("loading"):
-        from forejudge.evaluation.evaluators import GenEvalModels, load_evaluator
+        from forejudge.evaluators.base import GenEvalModels, load_evaluator
 
         judged_by = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
     scored = _score(folder, judged_by)
@@ -58,8 +59,8 @@ def score(
 
 
 def _score(folder: Path, judged_by: "Evaluator") -> "FolderScore":
-    from forejudge.cli.stage_progress import StageProgress
-    from forejudge.evaluation.scoring import score_folder
+    from forejudge.cli.progress import StageProgress
+    from forejudge.evaluators.score_folder import score_folder
 
     try:
         with StageProgress() as progress:
@@ -69,8 +70,8 @@ def _score(folder: Path, judged_by: "Evaluator") -> "FolderScore":
 
 
 def _show(scored: "FolderScore", folder: Path, as_json: bool) -> None:
-    from forejudge.cli.figure_tables import print_scores
-    from forejudge.evaluation.picture_results import RESULTS_FILE
+    from forejudge.cli.tables import print_scores
+    from forejudge.evaluators.score_folder import RESULTS_FILE
 
     summary = scored.summary()
     if as_json:

@@ -1,13 +1,80 @@
 """`forejudge profile`: what picking the best of N costs, stage by stage and beside other ways to do it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
-from forejudge.cli.compiled_cache import keep_compiled
-from forejudge.cli.numbers import whole_numbers
+from forejudge.cli.common import keep_compiled
+from forejudge.cli.options import whole_numbers
+from forejudge.files import write_bytes
+from forejudge.profiling.figures import Measured, Profile
+from forejudge.profiling.stages import ENCODE
+from forejudge.report.plots import Plot, Style, Theme, styles_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# FOLDED: A profile as a plot: time by N of every stage and of every way to pick, each with its floor below.
+
+
+_ALT = "Milliseconds by number of candidates, with floors: stages above, whole searches below"
+
+
+def write_plot(found: Profile, path: Path) -> None:
+    """As PNG. Raises OutputError where it cannot be written."""
+    write_bytes(path, Plot(path.stem, _ALT, lambda theme: _draw(found, theme)).drawn().png)
+
+
+def _draw(found: Profile, theme: Theme) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 7.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    batched = {name: stage.at for name, stage in found.stages.items() if name != ENCODE}
+    _curve(upper, ENCODE, found.stages[ENCODE].at, {"color": theme.ink, "marker": "X", "linestyle": ""})
+    _curves(upper, batched, theme)
+    _curves(lower, {figures.name: figures.at for figures in found.strategies}, theme)
+    upper.set_title("Stages by themselves", fontsize="medium")
+    lower.set_title("From the prompt to the picture", fontsize="medium")
+    ns = found.settings.ns
+    lower.set_xscale("log", base=2)
+    lower.set_xticks(ns, [str(n) for n in ns])
+    lower.minorticks_off()
+    lower.set_xlabel("N, candidates")
+    figure.suptitle(
+        f"{found.settings.models}; figures {found.settings.figures}\nline: median, band: quartiles, dots below: floor",
+        fontsize="medium",
+    )
+    return figure
+
+
+def _curves(axes: "Axes", curves: Mapping[str, Mapping[int, Measured]], theme: Theme) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+    styles = styles_of(curves, theme)
+    for name, at in curves.items():
+        _curve(axes, name, at, styles[name])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("Milliseconds")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _curve(axes: "Axes", name: str, at: Mapping[int, Measured], style: Style) -> None:
+    ns, timings = list(at), [measured.milliseconds for measured in at.values()]
+    axes.plot(ns, [timing.median for timing in timings], label=name, **style)
+    low, high = [timing.lower_quartile for timing in timings], [timing.upper_quartile for timing in timings]
+    axes.fill_between(ns, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    floors = [measured.floor_milliseconds for measured in at.values()]
+    axes.plot(ns, floors, color=style["color"], linewidth=0.9, linestyle=":", marker=".", markersize=3)
+
 
 _RANDOM_KINDS = "hidden,clip,latent"
 
@@ -53,16 +120,14 @@ def profile(
         keep_compiled()
     numbers = whole_numbers("--n", n)
     budgets_ms = whole_numbers("--budget-ms", budget_ms) if budget_ms else ()
-    from forejudge.cli.profile_tables import print_profile
-    from forejudge.cli.progress import waiting
-    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.cli.progress import StageProgress, waiting
+    from forejudge.cli.tables import print_profile
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.files import prepare_folder, write_text
     from forejudge.generators.base import Sampling
+    from forejudge.profiling.models import load_profiled, random_models
+    from forejudge.profiling.profile import check_strategies
     from forejudge.profiling.profile import profile as measured
-    from forejudge.profiling.profiled import load_profiled
-    from forejudge.profiling.random_models import random_models
-    from forejudge.profiling.strategy_profile import check_strategies
 
     check_strategies(strategy or ())
     where = resolve_device(device)
@@ -77,7 +142,6 @@ def profile(
         found = measured(models, numbers, rounds, strategy or (), progress.show, budgets_ms)
     write_text(out / "profile.json", found.model_dump_json(indent=1) + "\n")
     print_profile(found)
-    from forejudge.cli.profile_plot import write_plot
 
     write_plot(found, out / "profile.png")
     typer.echo(f"written to {out / 'profile.json'} and .png")

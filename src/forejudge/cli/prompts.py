@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Option
 
-from forejudge.cli.drawing import RecipeName
-from forejudge.cli.dry_run import DryRun, end
+from forejudge.cli.collect import RecipeName
+from forejudge.cli.train import DryRun, end
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
 
 if TYPE_CHECKING:
-    from forejudge.evaluation.metadata import PromptMetadata
+    from forejudge.prompts.geneval import PromptMetadata
+
 
 group = typer.Typer(help="Files of prompts, each with what its pictures are judged by.")
 
@@ -38,9 +39,9 @@ def geneval(
     dry_run: DryRun = False,
 ) -> None:
     """Prompts of GenEval's six tasks over your objects, none twice."""
-    from forejudge.evaluation.geneval_prompts import sample_prompts
-    from forejudge.evaluation.prompts_file import read_lines, read_prompts
-    from forejudge.training.known_recipes import known_recipe
+    from forejudge.prompts.geneval import sample_prompts
+    from forejudge.prompts.prompt_file import read_lines, read_prompts
+    from forejudge.training.presets import known_recipe
 
     if count is None:
         if recipe is None:
@@ -59,7 +60,7 @@ def miniature(
     """Prompts of the miniature's world. One that comes again stands for its next image."""
     _check(count, out)
     known = _known(split)
-    from forejudge.miniature.splits import sample_prompt_lines
+    from forejudge.miniature.prompts import sample_prompt_lines
 
     _write([line.geneval_metadata() for line in sample_prompt_lines(count, known, seed)], out)
 
@@ -79,7 +80,7 @@ def _known(split: str) -> Literal["training", "validation"]:
 
 
 def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) -> None:
-    from forejudge.evaluation.metadata import TASKS
+    from forejudge.prompts.geneval import TASKS
 
     if dry_run:
         check_writable(out.parent)

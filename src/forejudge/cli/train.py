@@ -8,16 +8,64 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Option
 
-from forejudge.cli.dry_run import DryRun, show_plan, show_work
-from forejudge.cli.loading import load_told
+from forejudge.cli.common import load_told
 from forejudge.cli.progress import waiting
 from forejudge.files import check_writable
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.progress import Report
-    from forejudge.training.recipe import TrainingRecipe
-    from forejudge.training.work import Work
+    from forejudge.training.config import TrainingRecipe
+    from forejudge.training.estimate import Work
+
+
+# FOLDED: `--dry-run`: what was resolved and how much work it is, shown in the place of the work.
+
+
+DryRun = Annotated[
+    bool,
+    Option(
+        "--dry-run",
+        help="Check everything, measure a little, and print the recipe with its operations, disk and time; --out stays "
+        "as it is.",
+    ),
+]
+_ENDING = "nothing was written; without --dry-run the run begins"
+
+
+def show_plan(recipe: "BaseModel", settings: dict[str, Any]) -> None:
+    """What a run was asked for: its recipe as JSON, and whatever else decides it."""
+    typer.echo(recipe.model_dump_json(indent=2))
+    for name, value in settings.items():
+        typer.echo(f"{name}: {value}")
+
+
+def show_work(work: "Work", out: Path, device: str) -> None:
+    """What it amounts to. Raises OutputError where the disk is too small for it."""
+    from forejudge.files import check_room, free_bytes, in_words
+
+    disk = ", ".join(f"{what} {in_words(size)}" for what, size in work.stored.items() if size)
+    typer.echo(f"work: {work.amount}")
+    typer.echo(f"operations: {work.flops:.3g} FLOP")
+    typer.echo(f"disk: {disk or 'nothing'}; {in_words(free_bytes(out))} are free")
+    typer.echo(f"time on {device}: about {_time(work.seconds)} (from {work.measured})")
+    check_room(out, sum(work.stored.values()), " and ".join(work.stored))
+    end()
+
+
+def end() -> None:
+    """Say how to start."""
+    typer.echo(_ENDING)
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("days", 48 * 3600), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / (24 * 3600 if unit == 'days' else length):.1f} {unit}"
+    return f"{seconds:.1f} s"
+
 
 AnyRecipe = TypeVar("AnyRecipe", bound="TrainingRecipe")
 
@@ -55,8 +103,8 @@ def align(
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
     from forejudge.device import is_first_process
     from forejudge.training.align import align as run_alignment
-    from forejudge.training.known_recipes import known_recipe
-    from forejudge.training.training_work import alignment_work, check_inputs
+    from forejudge.training.estimate import alignment_work, check_inputs
+    from forejudge.training.presets import known_recipe
 
     known = known_recipe(recipe)
     chosen, drawn_by = _changed(known.align, reads, changes), generator or known.generator
@@ -91,8 +139,8 @@ def verify(
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
     from forejudge.device import is_first_process
-    from forejudge.training.known_recipes import known_recipe
-    from forejudge.training.training_work import check_inputs, verification_work
+    from forejudge.training.estimate import check_inputs, verification_work
+    from forejudge.training.presets import known_recipe
     from forejudge.training.verify import verify as run_verification
 
     known = known_recipe(recipe)
@@ -112,7 +160,7 @@ def verify(
 
 def _changed(known: AnyRecipe, reads: str | None, changes: list[str] | None) -> AnyRecipe:
     """Raises InvalidRequest for a change that cannot be."""
-    from forejudge.training.recipe_changes import changed
+    from forejudge.training.config import changed
 
     return changed(known, [*([f"reads={reads}"] if reads else []), *(changes or [])])
 
@@ -136,7 +184,7 @@ def _show(recipe: "TrainingRecipe", work: "Work", paths: dict[str, Any], generat
 @contextmanager
 def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[LoadedGenerator, Report]]":
     """The generator, loaded, and who shows progress. Ctrl-C says how to go on."""
-    from forejudge.cli.stage_progress import StageProgress
+    from forejudge.cli.progress import StageProgress
 
     with waiting("loading"):
         loaded = load_told(generator, device, dtype)

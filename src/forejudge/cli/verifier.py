@@ -23,7 +23,7 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     """What a verifier reads, how it asks, and how good it was on validation prompts."""
     from forejudge.checkpoint import read_config
     from forejudge.training.output import CARD_FILE, FIGURES_FILE
-    from forejudge.verifiers.verifier_config import CONFIG_FILE, VerifierConfig
+    from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 
     config = read_config(folder / CONFIG_FILE, VerifierConfig)
     table = Table("", "", box=SIMPLE_HEAD, show_header=False)
@@ -69,9 +69,8 @@ def import_(
     """Convert a verifier from its published layout once, and say all that was done and supposed."""
     from forejudge.files import whole_folder
     from forejudge.hub import fetch
-    from forejudge.verifiers.published import import_published
-    from forejudge.verifiers.published_source import PublishedSource
-    from forejudge.verifiers.published_statistics import PUBLISHED_FILES
+    from forejudge.verifiers.published_format import PUBLISHED_FILES
+    from forejudge.verifiers.published_import import PublishedSource, import_published
 
     with whole_folder(out) as folder:
         origin = fetch(source, PUBLISHED_FILES)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.best_of_n import FloatArray
-from forejudge.evaluation.choosers import Chooser
 from forejudge.evaluation.intervals import averages_of, difference
-from forejudge.evaluation.outcomes import Outcomes
+from forejudge.evaluation.metrics import FloatArray
+from forejudge.evaluation.strategies import Chooser, Outcomes
 
 BUDGET_NS = (2, 4, 9, 15)
 """The N of the reference verifier whose costs are the budgets (the paper's 4, 9 and 15, and a smaller one)."""

@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from forejudge.evaluation.best_of_n import (
+from forejudge.evaluation.bootstrap import Figure, averages, bootstrap_difference, figure
+from forejudge.evaluation.metrics import (
     FloatArray,
     area_under_roc,
     distance_closed,
     expected_calibration_error,
     pair_wins,
 )
-from forejudge.evaluation.bootstrap import bootstrap_difference
-from forejudge.evaluation.choosers import at_random, choosing_by, perfect, share_of_ties, verifier_scores
-from forejudge.evaluation.outcomes import Outcomes
-from forejudge.evaluation.task_figures import Figure, averages, figure
+from forejudge.evaluation.strategies import Outcomes, at_random, choosing_by, perfect, share_of_ties, verifier_scores
 
 
 def averages_of(outcomes: Outcomes, outcome_C: FloatArray) -> dict[str, Figure]:

@@ -1,42 +1,77 @@
 """A whole evaluation: candidates for all verifiers, plain pictures beside them, what each way costs, and the tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+import torch
 
+from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.store import EvaluationFolder
 from forejudge.checkpoint import read_config
-from forejudge.evaluation.choosers import Chooser, at_random, choosing_by, verifier_scores
-from forejudge.evaluation.elsewhere import Elsewhere, on_sana_sprint
+from forejudge.errors import InvalidRequest
 from forejudge.evaluation.equal_cost import Contender, CostCurve, budgets_of, equal_cost_table
-from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.figures import Weights, evaluation_figures
+from forejudge.evaluation.figures import Costs, Weights, evaluation_figures
 from forejudge.evaluation.intervals import averages_of
-from forejudge.evaluation.outcomes import Outcomes, outcomes_of
-from forejudge.evaluation.run import Evaluation
+from forejudge.evaluation.strategies import Chooser, Outcomes, at_random, choosing_by, outcomes_of, verifier_scores
 from forejudge.files import write_shared_text
-from forejudge.profiling.search_costs import SearchCosts, drawing_milliseconds, search_costs, stage_flops
-from forejudge.progress import Report
-from forejudge.provenance import provenance
-from forejudge.shard import Shard
+from forejudge.generators.base import Generator
+from forejudge.profiling.searches import drawing_milliseconds, search_costs, stage_flops
+from forejudge.progress import Report, Shard
+from forejudge.result import provenance
+from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.language_model import LanguageModelVerifier
+
+# FOLDED: Controls beside a verifier: what it says when it reads the wrong candidate's states, or none.
+
+
+class _Control(Verifier):
+    def __init__(self, verifier: LanguageModelVerifier) -> None:
+        self.name, self.verifier = verifier.name, verifier
+        self.reads, self.calibrated, self.digest = verifier.reads, verifier.calibrated, verifier.digest
+
+    def check(self, generator: Generator) -> list[str]:
+        """See `Verifier.check`."""
+        return self.verifier.check(generator)
+
+
+class ShuffledStates(_Control):
+    """Each candidate is judged by another one's state, at random: choosing by it is choosing blindly."""
+
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.judge`."""
+        source = torch.Generator().manual_seed(candidates.seeds[0])
+        rows = torch.randperm(len(candidates), generator=source).tolist()
+        views = {stage: candidates[rows].views[stage] for stage in self.reads}
+        return self.verifier.judge(prompt, replace(candidates, views=views))
+
+
+class ZeroedStates(_Control):
+    """Every state is the mean of all, zero once it is standardised: what the prompt alone says."""
+
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.judge`. For readings of a hidden state."""
+        (stage,) = self.reads
+        views = {stage: self.verifier.model.connector.mean_states(candidates.tensor(stage))}
+        return self.verifier.judge(prompt, replace(candidates, views=views))
+
+
+def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
+    """And beside the first one what it says of shuffled and of zeroed states.
+
+    Raises InvalidRequest where it does not read hidden states.
+    """
+    first = next(iter(verifiers.values()))
+    if not isinstance(first, LanguageModelVerifier) or not first.config.reads.startswith("hidden:"):
+        raise InvalidRequest(f"controls are for verifiers of hidden states, which {first.name} is not")
+    return {**verifiers, "states shuffled": ShuffledStates(first), "states zeroed": ZeroedStates(first)}
+
 
 TIMED_NS = (1, 2, 4, 8, 16)
-COSTS_FILE, FIGURES_FILE, PLAIN_FOLDER = "costs.json", "figures.json", "plain"
+COSTS_FILE, PLAIN_FOLDER = "costs.json", "plain"
 _ROUNDS = 7
-
-
-class Costs(BaseModel):
-    """By name: what searches with each verifier cost, milliseconds of each plain picture, FLOPs of each stage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    made: dict[str, str]
-    searches: dict[str, SearchCosts]
-    plain_milliseconds: dict[str, float]
-    stage_flops: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,10 +101,6 @@ class Suite:
         """How many prompts are not drawn yet, plain ones too."""
         folders = [self.folder, *(plain_folder(self.folder, name) for name in self.plain)]
         return sum(len(EvaluationFolder(folder).missing) for folder in folders)
-
-    def on_sana_sprint(self) -> Elsewhere:
-        """What these searches would cost there."""
-        return on_sana_sprint(self.compared, self.main.generator.architecture.num_blocks)
 
     def _measured(self) -> Costs:
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
@@ -103,7 +134,6 @@ class FinishedSuite:
         ns: Sequence[int],
         budgets: Sequence[float] | None,
         combined: Sequence[Weights],
-        elsewhere: Elsewhere | None = None,
     ) -> dict[str, Any]:
         """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
         outcomes, costs = outcomes_of(EvaluationFolder(self.folder)), read_config(self.folder / COSTS_FILE, Costs)
@@ -118,7 +148,6 @@ class FinishedSuite:
             "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
             "costs": costs.model_dump(),
             "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, steps, budgets)),
-            **({} if elsewhere is None else _by_work(outcomes, elsewhere)),
         }
 
 
@@ -140,12 +169,6 @@ def _by_time(
         for name, drawn in plain.items()
     ]
     return contenders, budgets or budgets_of(contenders[0].curve, outcomes.candidates)
-
-
-def _by_work(outcomes: Outcomes, elsewhere: Elsewhere) -> dict[str, Any]:
-    contenders = _verifiers(elsewhere.curves)
-    table = equal_cost_table(outcomes, contenders, budgets_of(contenders[0].curve, outcomes.candidates))
-    return {"equal_work": table, "stage_flops_elsewhere": dict(elsewhere.stage_flops)}
 
 
 def _verifiers(curves: Mapping[str, CostCurve]) -> list[Contender]:

@@ -3,8 +3,7 @@
 The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
 """
 
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,15 +12,87 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators import flux_split
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, shift_by_size
-from forejudge.generators.flux_split import FluxInput
-from forejudge.generators.packed_tokens import PATCH, Grid, packed_architecture, picture_size, token_grid
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.step_state import StepState, for_each
-from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.latents import PATCH, Grid, packed_architecture, picture_size, token_grid
+from forejudge.generators.schedules import FlowSchedule, check_scheduler, shift_by_size
+from forejudge.generators.split import SplitTransformer
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
+from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+
+# FOLDED: `FluxTransformer2DModel.forward` in two halves, cut out of its block loops (diffusers, transformer_flux.py).
+#
+# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. Blocks are counted through
+# both parts: the double-stream ones come first, then the single-stream ones. T tokens are those of the picture, row by
+# row; P is the width of the pooled text.
+
+
+@dataclass(frozen=True)
+class FluxInput:
+    """What the transformer takes: N latents in packed patches with their text, pooled text, times and guidances (N,).
+
+    Positions of text and picture are the same for all N. Times lie in [0, 1]; guidance is None for a transformer that
+    was distilled without.
+    """
+
+    latents_NTC: Tensor
+    text_NLD: Tensor
+    pooled_NP: Tensor
+    timestep_N: Tensor
+    guidance_N: Tensor | None
+    text_ids_L3: Tensor
+    image_ids_T3: Tensor
+
+
+@dataclass(frozen=True)
+class FluxHidden:
+    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
+
+    hidden_NTD: Tensor
+    text_NLD: Tensor
+    time_ND: Tensor  # with guidance and pooled text
+    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions, the same for all N
+
+    def __getitem__(self, rows: list[int]) -> "FluxHidden":
+        return FluxHidden(self.hidden_NTD[rows], self.text_NLD[rows], self.time_ND[rows], self.rotary)
+
+
+class FluxSplit(SplitTransformer[FluxTransformer2DModel, FluxInput, FluxHidden]):
+    """Split of `FluxTransformer2DModel`."""
+
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
+
+    def embed(self, transformer: FluxTransformer2DModel, inputs: FluxInput) -> FluxHidden:
+        """See `SplitTransformer.embed`."""
+        hidden_NTD = transformer.x_embedder(inputs.latents_NTC)
+        timestep_N = inputs.timestep_N.to(hidden_NTD.dtype) * 1000
+        if inputs.guidance_N is None:
+            time_ND = transformer.time_text_embed(timestep_N, inputs.pooled_NP)
+        else:
+            guidance_N = inputs.guidance_N.to(hidden_NTD.dtype) * 1000
+            time_ND = transformer.time_text_embed(timestep_N, guidance_N, inputs.pooled_NP)
+        text_NLD = transformer.context_embedder(inputs.text_NLD)
+        rotary = transformer.pos_embed(torch.cat((inputs.text_ids_L3, inputs.image_ids_T3)))
+        return FluxHidden(hidden_NTD, text_NLD, time_ND, rotary)
+
+    def run_blocks(self, transformer: FluxTransformer2DModel, hidden: FluxHidden, first: int, last: int) -> FluxHidden:
+        """See `SplitTransformer.run_blocks`."""
+        hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
+        for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks][first:last]:
+            text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND, hidden.rotary)
+        return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
+
+    def head(self, transformer: FluxTransformer2DModel, hidden: FluxHidden) -> Tensor:
+        """See `SplitTransformer.head`."""
+        output: Tensor = transformer.proj_out(transformer.norm_out(hidden.hidden_NTD, hidden.time_ND))
+        return output
+
 
 GUIDANCE_SCALE = 3.5  # the pipeline's default
 _SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512
@@ -59,7 +130,7 @@ class Flux(StepwiseGenerator):
 
     transformer: FluxTransformer2DModel
     options: FluxOptions
-    split: ClassVar[ModuleType] = flux_split
+    split: ClassVar = FluxSplit()
     options_type = FluxOptions
 
     def __init__(self, pipeline: FluxPipeline, name: str, options: FluxOptions | None = None) -> None:

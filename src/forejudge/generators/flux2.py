@@ -3,8 +3,7 @@
 The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
 """
 
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,15 +14,112 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import flux2_split
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.flow_matching import FlowSchedule, check_scheduler
-from forejudge.generators.flux2_split import Flux2Input
-from forejudge.generators.packed_tokens import Grid, packed_architecture, picture_size, token_grid
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.step_state import StepState, for_each
-from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.latents import Grid, packed_architecture, picture_size, token_grid
+from forejudge.generators.schedules import FlowSchedule, check_scheduler
+from forejudge.generators.split import SplitTransformer
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
+from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+
+# FOLDED: `Flux2Transformer2DModel.forward` in two halves, cut out of its block loops (diffusers, transformer_flux2.py).
+#
+# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. Blocks are counted through
+# both parts: the double-stream ones come first, then the single-stream ones. T tokens are those of the picture, row by
+# row; E is the width of a modulation.
+
+
+@dataclass(frozen=True)
+class Flux2Input:
+    """What the transformer takes: N latents in packed patches with their text, and times (N,) in [0, 1].
+
+    Positions of text and picture are the same for all N.
+    """
+
+    latents_NTC: Tensor
+    text_NLD: Tensor
+    timestep_N: Tensor
+    text_ids_L4: Tensor
+    image_ids_T4: Tensor
+
+
+@dataclass(frozen=True)
+class Flux2Hidden:
+    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture.
+
+    All blocks of one kind are modulated alike.
+    """
+
+    hidden_NTD: Tensor
+    text_NLD: Tensor
+    time_ND: Tensor
+    double_image_NE: Tensor
+    double_text_NE: Tensor
+    single_NE: Tensor
+    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions, the same for all N
+
+    def __getitem__(self, rows: list[int]) -> "Flux2Hidden":
+        return Flux2Hidden(
+            self.hidden_NTD[rows],
+            self.text_NLD[rows],
+            self.time_ND[rows],
+            self.double_image_NE[rows],
+            self.double_text_NE[rows],
+            self.single_NE[rows],
+            self.rotary,
+        )
+
+
+class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidden]):
+    """Split of `Flux2Transformer2DModel`."""
+
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
+
+    def embed(self, transformer: Flux2Transformer2DModel, inputs: Flux2Input) -> Flux2Hidden:
+        """See `SplitTransformer.embed`."""
+        time_ND = transformer.time_guidance_embed(inputs.timestep_N.to(inputs.latents_NTC.dtype) * 1000, None)
+        text_rotary, image_rotary = (
+            transformer.pos_embed(inputs.text_ids_L4),
+            transformer.pos_embed(inputs.image_ids_T4),
+        )
+        return Flux2Hidden(
+            transformer.x_embedder(inputs.latents_NTC),
+            transformer.context_embedder(inputs.text_NLD),
+            time_ND,
+            transformer.double_stream_modulation_img(time_ND),
+            transformer.double_stream_modulation_txt(time_ND),
+            transformer.single_stream_modulation(time_ND),
+            (torch.cat((text_rotary[0], image_rotary[0])), torch.cat((text_rotary[1], image_rotary[1]))),
+        )
+
+    def run_blocks(
+        self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden, first: int, last: int
+    ) -> Flux2Hidden:
+        """See `SplitTransformer.run_blocks`."""
+        hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
+        for block in transformer.transformer_blocks[first:last]:
+            text_NLD, hidden_NTD = block(
+                hidden_NTD, text_NLD, hidden.double_image_NE, hidden.double_text_NE, hidden.rotary
+            )
+        double, tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
+        singles = transformer.single_transformer_blocks[max(first - double, 0) : max(last - double, 0)]
+        if len(singles):
+            joint_NTD = torch.cat((text_NLD, hidden_NTD), dim=1)
+            for block in singles:
+                joint_NTD = block(joint_NTD, None, hidden.single_NE, hidden.rotary)
+            text_NLD, hidden_NTD = joint_NTD[:, :tokens], joint_NTD[:, tokens:]
+        return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
+
+    def head(self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden) -> Tensor:
+        """See `SplitTransformer.head`."""
+        output: Tensor = transformer.proj_out(transformer.norm_out(hidden.hidden_NTD, hidden.time_ND))
+        return output
 
 
 class Flux2Options(Options):
@@ -56,7 +152,7 @@ class Flux2Klein(StepwiseGenerator):
 
     transformer: Flux2Transformer2DModel
     options: Flux2Options
-    split: ClassVar[ModuleType] = flux2_split
+    split: ClassVar = Flux2Split()
     options_type = Flux2Options
 
     def __init__(self, pipeline: Flux2KleinPipeline, name: str, options: Flux2Options | None = None) -> None:

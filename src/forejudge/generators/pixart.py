@@ -5,7 +5,6 @@ The same arithmetic, in the same order, as the pipeline's own call without guida
 
 from dataclasses import dataclass, replace
 from inspect import signature
-from types import ModuleType
 from typing import ClassVar
 
 import torch
@@ -20,15 +19,88 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import pixart_split
+from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.patches import patched_architecture
-from forejudge.generators.pictures import Size, picture_sizes
-from forejudge.generators.pixart_split import PixArtInput
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.step_state import StepState, for_each
-from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.latents import Size, patched_architecture, picture_sizes, unpatchified
+from forejudge.generators.split import SplitTransformer
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
+from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch, noise_source
+
+# FOLDED: `PixArtTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, pixart_transformer_2d.py).
+#
+# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut.
+
+
+@dataclass(frozen=True)
+class PixArtInput:
+    """What the transformer takes: N latents with their text (N, L, D_text), mask (N, L) or none, and timesteps (N,).
+
+    `resolution_N2` (height, width) and `aspect_ratio_N1` are pixels and their ratio, for models of 1024 px.
+    """
+
+    latents_NCHW: Tensor
+    text_NLD: Tensor
+    mask_NL: Tensor | None
+    timestep_N: Tensor
+    resolution_N2: Tensor | None = None
+    aspect_ratio_N1: Tensor | None = None
+
+
+class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNSingleHidden]):
+    """Split of `PixArtTransformer2DModel`."""
+
+    def embed(self, transformer: PixArtTransformer2DModel, inputs: PixArtInput) -> AdaLNSingleHidden:
+        """See `SplitTransformer.embed`."""
+        patch = transformer.config.patch_size
+        count, _, height, width = inputs.latents_NCHW.shape
+        hidden_NTD = transformer.pos_embed(inputs.latents_NCHW)
+        modulation_NE, time_ND = transformer.adaln_single(
+            inputs.timestep_N,
+            {"resolution": inputs.resolution_N2, "aspect_ratio": inputs.aspect_ratio_N1},
+            batch_size=count,
+            hidden_dtype=hidden_NTD.dtype,
+        )
+        text_NLD = inputs.text_NLD
+        if transformer.caption_projection is not None:
+            text_NLD = transformer.caption_projection(text_NLD)
+        return AdaLNSingleHidden(
+            hidden_NTD,
+            text_NLD,
+            mask_bias(inputs.mask_NL, inputs.latents_NCHW.dtype),
+            modulation_NE,
+            time_ND,
+            (height // patch, width // patch),
+        )
+
+    def run_blocks(
+        self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden, first: int, last: int
+    ) -> AdaLNSingleHidden:
+        """See `SplitTransformer.run_blocks`."""
+        hidden_NTD = hidden.hidden_NTD
+        for block in transformer.transformer_blocks[first:last]:
+            hidden_NTD = block(
+                hidden_NTD,
+                encoder_hidden_states=hidden.text_NLD,
+                encoder_attention_mask=hidden.bias_N1L,
+                timestep=hidden.modulation_NE,
+            )
+        return replace(hidden, hidden_NTD=hidden_NTD)
+
+    def head(self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden) -> Tensor:
+        """See `SplitTransformer.head`."""
+        table = transformer.scale_shift_table[None]
+        shift_N1D, scale_N1D = (table + hidden.time_ND[:, None].to(table.device)).chunk(2, dim=1)
+        hidden_NTD = transformer.norm_out(hidden.hidden_NTD)
+        hidden_NTD = hidden_NTD * (1 + scale_N1D.to(hidden_NTD.device)) + shift_N1D.to(hidden_NTD.device)
+        return unpatchified(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
+
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
 _BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
@@ -71,7 +143,7 @@ class PixArt(StepwiseGenerator):
 
     transformer: PixArtTransformer2DModel
     options: PixArtOptions
-    split: ClassVar[ModuleType] = pixart_split
+    split: ClassVar = PixArtSplit()
     options_type = PixArtOptions
 
     def __init__(self, pipeline: PixArtAlphaPipeline, name: str, options: PixArtOptions | None = None) -> None:

@@ -4,10 +4,9 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -17,17 +16,66 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators import sana_split
+from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
 from forejudge.generators.base import Architecture, Options, Sampling
-from forejudge.generators.gemma import without_softcap
-from forejudge.generators.instruction import InstructedEncoder
-from forejudge.generators.pictures import Size, picture_sizes
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.sana_split import SanaInput
-from forejudge.generators.scm import clean_latents, model_input, noise_share, noised_again
-from forejudge.generators.step_state import StepState, for_each
-from forejudge.generators.stepwise import StepwiseGenerator, weights_fingerprint
+from forejudge.generators.latents import Size, picture_sizes, unpatchified
+from forejudge.generators.schedules import clean_latents, model_input, noise_share, noised_again
+from forejudge.generators.split import SplitTransformer
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, for_each, weights_fingerprint
+from forejudge.generators.text_encoding import InstructedEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
+
+# FOLDED: `SanaTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, sana_transformer.py).
+#
+# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut.
+
+
+@dataclass(frozen=True)
+class SanaInput:
+    """What the transformer takes: N latents, their text (N, L, D_text), mask (N, L) or none, times, guidances (N,)."""
+
+    latents_NCHW: Tensor
+    text_NLD: Tensor
+    mask_NL: Tensor | None
+    timestep_N: Tensor
+    guidance_N: Tensor
+
+
+class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleHidden]):
+    """Split of `SanaTransformer2DModel`."""
+
+    def embed(self, transformer: SanaTransformer2DModel, inputs: SanaInput) -> AdaLNSingleHidden:
+        """See `SplitTransformer.embed`."""
+        patch = transformer.config.patch_size
+        height, width = inputs.latents_NCHW.shape[-2:]
+        hidden_NTD = transformer.patch_embed(inputs.latents_NCHW)
+        modulation_NE, time_ND = transformer.time_embed(
+            inputs.timestep_N, guidance=inputs.guidance_N, hidden_dtype=hidden_NTD.dtype
+        )
+        text_NLD = transformer.caption_norm(transformer.caption_projection(inputs.text_NLD))
+        return AdaLNSingleHidden(
+            hidden_NTD,
+            text_NLD,
+            mask_bias(inputs.mask_NL, inputs.latents_NCHW.dtype),
+            modulation_NE,
+            time_ND,
+            (height // patch, width // patch),
+        )
+
+    def run_blocks(
+        self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden, first: int, last: int
+    ) -> AdaLNSingleHidden:
+        """See `SplitTransformer.run_blocks`."""
+        hidden_NTD = hidden.hidden_NTD
+        for block in transformer.transformer_blocks[first:last]:
+            hidden_NTD = block(hidden_NTD, None, hidden.text_NLD, hidden.bias_N1L, hidden.modulation_NE, *hidden.grid)
+        return replace(hidden, hidden_NTD=hidden_NTD)
+
+    def head(self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden) -> Tensor:
+        """See `SplitTransformer.head`."""
+        hidden_NTD = transformer.norm_out(hidden.hidden_NTD, hidden.time_ND, transformer.scale_shift_table)
+        return unpatchified(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
+
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
 GUIDANCE_SCALE = 4.5  # its default
@@ -73,7 +121,7 @@ class SanaSprint(StepwiseGenerator):
 
     transformer: SanaTransformer2DModel
     options: SanaSprintOptions
-    split: ClassVar[ModuleType] = sana_split
+    split: ClassVar = SanaSplit()
     options_type = SanaSprintOptions
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:

@@ -3,8 +3,7 @@
 The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
 """
 
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,16 +13,75 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import sd3_split
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.flow_matching import FlowSchedule, check_scheduler, shift_by_size
-from forejudge.generators.patches import patched_architecture
-from forejudge.generators.pictures import Size, picture_sizes
-from forejudge.generators.prompts import check_prompt
-from forejudge.generators.sd3_split import SD3Input
-from forejudge.generators.step_state import StepState, for_each
-from forejudge.generators.stepwise import StepwiseGenerator, check_without_guidance, weights_fingerprint
+from forejudge.generators.latents import Size, patched_architecture, picture_sizes, unpatchified
+from forejudge.generators.schedules import FlowSchedule, check_scheduler, shift_by_size
+from forejudge.generators.split import SplitTransformer
+from forejudge.generators.stepwise import (
+    StepState,
+    StepwiseGenerator,
+    check_without_guidance,
+    for_each,
+    weights_fingerprint,
+)
+from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+
+# FOLDED: `SD3Transformer2DModel.forward` in two halves, cut out of its block loop (diffusers, transformer_sd3.py).
+#
+# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. P is the width of the
+# pooled text.
+
+
+@dataclass(frozen=True)
+class SD3Input:
+    """What the transformer takes: N latents with their text (N, L, D_text), pooled text, and timesteps (N,)."""
+
+    latents_NCHW: Tensor
+    text_NLD: Tensor
+    pooled_NP: Tensor
+    timestep_N: Tensor
+
+
+@dataclass(frozen=True)
+class SD3Hidden:
+    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
+
+    hidden_NTD: Tensor
+    text_NLD: Tensor | None  # None after the last block, which leaves no text
+    time_ND: Tensor  # with pooled text
+    grid: tuple[int, int]
+
+    def __getitem__(self, rows: list[int]) -> "SD3Hidden":
+        text_NLD = None if self.text_NLD is None else self.text_NLD[rows]
+        return SD3Hidden(self.hidden_NTD[rows], text_NLD, self.time_ND[rows], self.grid)
+
+
+class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD3Hidden]):
+    """Split of `SD3Transformer2DModel`."""
+
+    def embed(self, transformer: SD3Transformer2DModel, inputs: SD3Input) -> SD3Hidden:
+        """See `SplitTransformer.embed`."""
+        patch = transformer.config.patch_size
+        height, width = inputs.latents_NCHW.shape[-2:]
+        return SD3Hidden(
+            transformer.pos_embed(inputs.latents_NCHW).contiguous(),
+            transformer.context_embedder(inputs.text_NLD),
+            transformer.time_text_embed(inputs.timestep_N, inputs.pooled_NP),
+            (height // patch, width // patch),
+        )
+
+    def run_blocks(self, transformer: SD3Transformer2DModel, hidden: SD3Hidden, first: int, last: int) -> SD3Hidden:
+        """See `SplitTransformer.run_blocks`."""
+        hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
+        for block in transformer.transformer_blocks[first:last]:
+            text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND)
+        return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
+
+    def head(self, transformer: SD3Transformer2DModel, hidden: SD3Hidden) -> Tensor:
+        """See `SplitTransformer.head`."""
+        patches_NTE = transformer.proj_out(transformer.norm_out(hidden.hidden_NTD, hidden.time_ND))
+        return unpatchified(patches_NTE, hidden.grid, transformer.config.patch_size)
 
 
 class StableDiffusion3Options(Options):
@@ -52,7 +110,7 @@ class StableDiffusion3(StepwiseGenerator):
 
     transformer: SD3Transformer2DModel
     options: StableDiffusion3Options
-    split: ClassVar[ModuleType] = sd3_split
+    split: ClassVar = StableDiffusion3Split()
     options_type = StableDiffusion3Options
 
     def __init__(

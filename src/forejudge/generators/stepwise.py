@@ -8,9 +8,8 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import replace
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -20,19 +19,68 @@ from forejudge.checkpoint import rounded_bytes
 from forejudge.compiling import with_compiled_layers, with_compiled_part
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Options, Sampling
-from forejudge.generators.forward_context import as_in_forward, check_hooks, execution_device, stored_weight
-from forejudge.generators.pictures import Size, decoded
-from forejudge.generators.step_state import Conditioning, StepState
+from forejudge.generators.hooks import as_in_forward, check_hooks, execution_device, stored_weight
+from forejudge.generators.latents import Size, decoded
+from forejudge.generators.split import SplitTransformer
 from forejudge.types import NOISE, Candidates, Phase, Stage
 
 if TYPE_CHECKING:
     from forejudge.types import View
 
 
+# FOLDED: Where candidates of a step-wise generator stand, and what belongs to their prompt.
+
+
+Shared = TypeVar("Shared", Tensor, Tensor | None)
+
+
+class Conditioning(Protocol):
+    """A prompt, encoded, with all else that its candidates have in common."""
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Where N candidates stand: in `step`, after `blocks` blocks, or past them all with the transformer's `output`.
+
+    `noisy` are the latents with which the step starts, in the layout that the transformer takes.
+    """
+
+    conditioning: Any
+    seeds: tuple[int, ...]
+    step: int
+    noisy: Tensor
+    hidden: Any | None = None
+    blocks: int = 0
+    output: Tensor | None = None
+
+    def __getitem__(self, rows: list[int]) -> "StepState":
+        return replace(
+            self,
+            seeds=tuple(self.seeds[row] for row in rows),
+            noisy=self.noisy[rows],
+            hidden=None if self.hidden is None else self.hidden[rows],
+            output=None if self.output is None else self.output[rows],
+        )
+
+    @property
+    def finished(self) -> Tensor:
+        """The transformer's output, of a state whose step is at its end."""
+        assert self.output is not None
+        return self.output
+
+
+def for_each(of_one: Shared, count: int) -> Shared:
+    """What belongs to a prompt (1, ...) once for each of `count` candidates; None stays None."""
+    return None if of_one is None else of_one.expand(count, *of_one.shape[1:]).contiguous()
+
+
 class StepwiseGenerator(Generator):
     """A transformer that is run once a step, and can be cut after any block of any step."""
 
-    split: ClassVar[ModuleType]  # that cuts its transformer: prefix, run_blocks and suffix
+    split: ClassVar[SplitTransformer[Any, Any, Any]]
     options_type: ClassVar[type[Options]] = Options
     transformer: Any
 

@@ -12,12 +12,11 @@ from itertools import permutations
 
 from PIL.Image import Image
 
-from forejudge.evaluation.boxes import relative_position
-from forejudge.evaluation.description import NUMBER_WORDS, plural, with_article
-from forejudge.evaluation.detection import Detection
+from forejudge.evaluators.geneval_rules import Detection, relative_position
+from forejudge.evaluators.image_text_to_text import Captioner
 from forejudge.miniature.detector import detect
-from forejudge.miniature.scene import IMAGE_SIZE
-from forejudge.training.captioners import Captioner
+from forejudge.miniature.scenes import IMAGE_SIZE
+from forejudge.prompts.geneval import NUMBER_WORDS, plural, with_article
 
 CAPTION_WORDS: tuple[str, ...] = (
     "at", "can", "clear", "colour", "empty", "faint", "five", "here", "is", "lower", "many", "no", "nothing", "one",

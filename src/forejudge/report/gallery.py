@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from forejudge.evaluation.evaluation_folder import EvaluationFolder
-from forejudge.evaluation.metadata import TASKS, PromptMetadata
-from forejudge.library_calls import named_file
+from forejudge.candidates.store import EvaluationFolder
+from forejudge.checkpoint import named_file
+from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
-from forejudge.selection import PASSES
+from forejudge.search import PASSES
 
 PROMPTS_OF_A_TASK = 2
 _SIDE = 192  # the most pixels of a thumbnail's side

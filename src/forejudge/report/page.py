@@ -6,12 +6,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from forejudge.evaluation.figures import PERFECT, RANDOM
+from forejudge.evaluation.figures import PERFECT, RANDOM, Contents, Figures, Layer, read_layers
 from forejudge.files import prepare_folder, write_bytes, write_text
 from forejudge.report import plots, tables
-from forejudge.report.contents import Contents, Figures, Layer, read_layers
 from forejudge.report.gallery import data_uri, gallery
-from forejudge.report.plot_style import DARK, LIGHT, Drawn, Plot
+from forejudge.report.plots import DARK, LIGHT, Drawn, Plot
 
 PAGE_FILE = "report.html"
 _TEMPLATE = "page.html.jinja"

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import CLOSED_AT
-from forejudge.evaluation.metadata import TASKS, Task
+from forejudge.evaluation.figures import CLOSED_AT, Averages, EqualCost, Figures
 from forejudge.evaluation.suite import Costs
-from forejudge.profiling.search_costs import SearchCosts
-from forejudge.report.contents import Averages, EqualCost, Figures
+from forejudge.profiling.searches import SearchCosts
+from forejudge.prompts.geneval import TASKS, Task
 from forejudge.types import IMAGE
 
 TASK_NAMES: Mapping[Task, str] = {

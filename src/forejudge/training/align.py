@@ -9,17 +9,15 @@ from torch import Tensor
 
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
-from forejudge.training.batches import IGNORED, CaptionBatches, Rows
-from forejudge.training.data import TrainingData, state_statistics
-from forejudge.training.models import Trainee, new_trainee, set_statistics
+from forejudge.training.config import AlignRecipe
+from forejudge.training.dataset import IGNORED, CaptionBatches, Rows, TrainingData, state_statistics
+from forejudge.training.model import Alignment, Trainee, new_trainee, set_statistics
 from forejudge.training.output import Output
-from forejudge.training.recipe import AlignRecipe
-from forejudge.training.stages import Alignment
 from forejudge.training.trainer import TrainingRun
+from forejudge.verifiers.config import VerifierConfig
+from forejudge.verifiers.inputs import Reading, reading_named
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import Question
-from forejudge.verifiers.reading import Reading, reading_named
-from forejudge.verifiers.verifier_config import VerifierConfig
 
 _COLUMN = {"new": "caption", "original": "prompt"}
 

@@ -3,11 +3,13 @@
 Its checkpoints stay in the run's folder until `output` has written what is loaded as a verifier.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,104 @@ from transformers import (
     TrainingArguments,
 )
 
+from forejudge.checkpoint import quiet_libraries
 from forejudge.device import is_first_process
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import held_alone
-from forejudge.library_calls import quiet_libraries
-from forejudge.progress import Report
-from forejudge.training.batch_times import BatchTimes
-from forejudge.training.batches import IGNORED, Rows, collated
-from forejudge.training.checkpoints import best_weights, ended_with, newest_checkpoint
-from forejudge.training.metrics_log import METRICS_FILE, MetricsLog
+from forejudge.files import held_alone, write_text
+from forejudge.progress import Progress, Report, Stopwatch
+from forejudge.training.config import TrainingRecipe
+from forejudge.training.dataset import IGNORED, Rows, collated
 from forejudge.training.output import CHECKPOINTS
-from forejudge.training.recipe import TrainingRecipe
+
+# FOLDED: How long a trainer takes from one step to the next.
+
+
+class BatchTimes(TrainerCallback):
+    """From the end of one step to that of the next, its batch made meanwhile; the first step warms up."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    @property
+    def mean(self) -> float:
+        """Seconds, over all steps but the first."""
+        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Read the clock once the device is idle."""
+        if args.device.type != "cpu":
+            torch.accelerator.synchronize(args.device)
+        self._ends.append(perf_counter())
+
+
+# FOLDED: The trainer's checkpoints: which of them are whole, and what the last one says of the run.
+
+
+_STATE_FILE = "trainer_state.json"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that was written whole: its trainer_state.json is written last."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def ended_with(checkpoint: Path) -> bool:
+    """Whether training was over with it: all steps done, or stopped early."""
+    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
+
+
+def best_weights(checkpoint: Path) -> Path:
+    """The file of the best weights up to this checkpoint."""
+    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
+    return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"
+
+
+# FOLDED: What a run logs: every figure as a JSON line, and its stand to whoever shows it.
+
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog(TrainerCallback):
+    """Every logged figure as a JSON line, none twice after a resumption; the stand to whoever shows it."""
+
+    def __init__(self, path: Path, part: str, report: Report) -> None:
+        self.path, self.part, self.report = path, part, report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop the lines of steps that will be done again."""
+        self.stopwatch, self.note = Stopwatch(self.part, state.global_step, state.max_steps), ""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            write_text(self.path, "".join(kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Add a line."""
+        figures = dict(logs or {})
+        if "loss" in figures:
+            self.note = f"loss {figures['loss']:.3f}"
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the stand. The last step is evaluated too: the best checkpoint may be that one."""
+        control.should_evaluate |= state.global_step == state.max_steps
+        progress: Progress = self.stopwatch.at(state.global_step, self.note)
+        if state.is_world_process_zero:
+            self.report(progress)
+
 
 _LOGGED_EVERY = 20  # steps
 

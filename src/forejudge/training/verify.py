@@ -11,17 +11,23 @@ from torch import Tensor
 
 from forejudge.generators.base import Generator
 from forejudge.progress import Report
-from forejudge.training.data import TrainingData, share_of_training_prompts, state_statistics
-from forejudge.training.labelled_rows import LabelledRows
-from forejudge.training.models import Trainee, aligned_trainee, digest_of, new_trainee, set_statistics, with_head
+from forejudge.training.config import VerifyRecipe
+from forejudge.training.dataset import LabelledRows, TrainingData, share_of_training_prompts, state_statistics
+from forejudge.training.model import (
+    Trainee,
+    Verification,
+    aligned_trainee,
+    digest_of,
+    new_trainee,
+    set_statistics,
+    with_head,
+)
 from forejudge.training.output import Output
-from forejudge.training.recipe import VerifyRecipe
-from forejudge.training.stages import Verification
 from forejudge.training.trainer import SummedLoss, TrainingRun
+from forejudge.verifiers.config import VerifierConfig
+from forejudge.verifiers.inputs import Reading, reading_named
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.question import Question
-from forejudge.verifiers.reading import Reading, reading_named
-from forejudge.verifiers.verifier_config import VerifierConfig
 
 
 def verify(

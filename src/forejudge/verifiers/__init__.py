@@ -31,13 +31,11 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
             f"owner/model@revision, clipscore:FOLDER, module:function, or one of {', '.join(_known_verifiers())}"
         )
     from forejudge.verifiers.language_model import LanguageModelVerifier
-    from forejudge.verifiers.published_config import is_published
-    from forejudge.verifiers.published_statistics import PUBLISHED_FILES
+    from forejudge.verifiers.published_format import PUBLISHED_FILES, is_published
 
     origin = fetch(source, PUBLISHED_FILES)
     if is_published(origin.folder):
-        from forejudge.verifiers.published import import_published
-        from forejudge.verifiers.published_source import PublishedSource
+        from forejudge.verifiers.published_import import PublishedSource, import_published
 
         return import_published(PublishedSource(origin), name, device, dtype).verifier
     return LanguageModelVerifier.from_pretrained(origin, name, device, dtype)
@@ -48,7 +46,7 @@ def _known_verifiers() -> list[str]:
 
 
 def _picture_scores(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
-    from forejudge.verifiers.picture_scores import ClipScore, PictureScoreVerifier
+    from forejudge.verifiers.image_scores import ClipScore, PictureScoreVerifier
 
     if not name.startswith(_CLIPSCORE):
         return PictureScoreVerifier.imported(name)

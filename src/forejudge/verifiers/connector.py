@@ -1,13 +1,31 @@
 """From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu`."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
-from forejudge.verifiers.exact_buffers import ExactBuffers
+
+# FOLDED: What a dtype must not round: statistics of hidden states, and the frequencies of rotary positions.
+
+
+class ExactBuffers(nn.Module):
+    """A module whose buffers, and those of its parts, move with the weights but keep their dtype.
+
+    float16 does not hold every variance, and in bfloat16 rotary frequencies are off by radians after 1000 tokens.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = [(module, dict(module.named_buffers(recurse=False))) for module in self.modules()]
+        super()._apply(fn, recurse)
+        for module, buffers in kept:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer.to(getattr(module, name).device))
+        return self
+
 
 StatisticsKind = Literal["channel", "token", "global", "none"]
 """Of what mean and variance were taken: each channel (D,), each token (T, 1), all values (1,), or not at all."""

@@ -1,26 +1,48 @@
 """A verifier of ours written in the published layout, tensors bit for bit, for the code that its authors released."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_tensors, read_config
+from forejudge.checkpoint import load_tensors, named_file, quiet_libraries, read_config
 from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
-from forejudge.library_calls import named_file
 from forejudge.library_models import load_tokenizer
+from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LANGUAGE_MODEL
-from forejudge.verifiers.published import CONNECTOR_PREFIX
-from forejudge.verifiers.published_config import HIDDEN, PUBLISHED_CONFIG_FILE, described_language_model
-from forejudge.verifiers.published_statistics import Statistics, write_statistics
-from forejudge.verifiers.published_tokenizer import write_tokenizer
-from forejudge.verifiers.published_vocabulary import INPUT_EMBEDDINGS
+from forejudge.verifiers.published_format import (
+    HIDDEN,
+    PUBLISHED_CONFIG_FILE,
+    Statistics,
+    described_language_model,
+    write_statistics,
+)
+from forejudge.verifiers.published_import import CONNECTOR_PREFIX, INPUT_EMBEDDINGS
 from forejudge.verifiers.question import PUBLISHED_QUESTION
-from forejudge.verifiers.verifier_config import CONFIG_FILE, VerifierConfig
+
+# FOLDED: A tokenizer as transformers 4 wrote it, for released code that runs on it: 5 reads its files, but not the reverse.
+
+
+_CONFIG_FILE = "tokenizer_config.json"
+_OF_TRANSFORMERS_5 = {"backend", "is_local", "local_files_only", "extra_special_tokens"}
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """All files of it, the vocabulary also apart, as tokenizers without the fast backend read it."""
+    with named_file(folder), quiet_libraries():
+        tokenizer.save_pretrained(folder)
+        tokenizer.backend_tokenizer.model.save(str(folder))
+    written = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    marks = {str(number): token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
+    kept = {name: value for name, value in written.items() if name not in _OF_TRANSFORMERS_5}
+    extra = [str(token) for token in written.get("extra_special_tokens", [])]
+    write_json(folder / _CONFIG_FILE, kept | {"added_tokens_decoder": marks, "additional_special_tokens": extra})
+
 
 _LAYERS = "layers."
 _FIRST = "layers.0.weight"

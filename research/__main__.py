@@ -1,0 +1,138 @@
+"""`forejudge miniature`: build its weights, and test them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from forejudge.cli.progress import waiting
+from forejudge.errors import InvalidRequest
+from forejudge.files import write_json
+
+# FOLDED: `forejudge study`: what one choice is worth, trained and tested with all else alike.
+
+
+_RECIPE = "miniature"
+
+
+def study(
+    name: Annotated[str, Argument(help="layers, loss, captions, pooling, data, llm or generator.")],
+    recipe: Annotated[str, Option(help="Whose verifier is studied: miniature.")] = _RECIPE,
+    training_seeds: Annotated[int, Option(min=1, help="Seeds with which each variant is trained.")] = 3,
+    steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 700,
+    seeds: Annotated[int, Option(min=1, help="Seeds for each test case.")] = 1,
+    per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 100,
+    build: Annotated[Path, Option(help="A finished build.")] = Path("runs/miniature"),
+    out: Annotated[Path, Option(help="The folder for NAME.json and NAME.png.")] = Path("benchmarks/studies"),
+    device: Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+) -> None:
+    """Train every variant from recorded states, test them on the same candidates, write a table and a plot.
+
+    `llm` pre-trains its language models first, `generator` trains another generator, which is tested on candidates of
+    its own; both leave them in the build's folder. A study that was stopped goes on.
+    """
+    if recipe != _RECIPE:
+        raise InvalidRequest(f"unknown recipe {recipe!r}: expected {_RECIPE}")
+    from forejudge.cli.progress import StageProgress
+    from forejudge.cli.tables import print_variants
+    from forejudge.device import resolve_device
+    from forejudge.files import write_json
+    from research.figures.study_plot import write_plot
+    from research.miniature.recipe import miniature
+    from research.studies.study import Study, StudyBuilds, variants_of
+
+    variants = variants_of(name)
+    with StageProgress() as progress:
+        builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).of(name)
+        figures = Study(builds, variants, training_seeds, steps, seeds, per_task).figures()
+    write_json(out / f"{name}.json", figures)
+    write_plot(figures, out / f"{name}.png")
+    print_variants(figures)
+    typer.echo(f"written to {out / name}.json and .png")
+
+
+group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
+
+Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
+
+
+@group.command()
+def build(
+    only: Annotated[
+        str | None,
+        Option(
+            help="world, autoencoder, generator, language-model, clip, classifier, verifier or baselines "
+            "(default: all)."
+        ),
+    ] = None,
+    out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
+    device: Device = None,
+) -> None:
+    """Train every weight of the miniature. A stopped build goes on where it was."""
+    from forejudge.cli.progress import StageProgress
+    from forejudge.device import resolve_device
+    from research.miniature.build import Build
+    from research.miniature.recipe import miniature
+
+    where = resolve_device(device)
+    with StageProgress() as progress:
+        Build(miniature(), out, where, progress.show).run(only)
+    typer.echo(f"built in {out}; try: forejudge generate PROMPT --generator {out}/generator --verifier {out}/verifier")
+
+
+@group.command()
+def edges(
+    generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
+    per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 10,
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-edges.json"),
+    device: Device = None,
+) -> None:
+    """How sharp the generator draws, beside the renderer it learnt from."""
+    from forejudge.cli.progress import StageProgress
+    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.generators import load_generator
+    from research.figures.sharpness import edge_figures
+
+    drawn_by = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
+    with StageProgress() as progress:
+        figures = edge_figures(drawn_by, per_task, progress.show)
+    write_json(out, figures)
+    typer.echo(json.dumps(figures, indent=1))
+
+
+@group.command("time")
+def measure(
+    out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-time.json"),
+    device: Device = None,
+) -> None:
+    """How long Best-of-8 takes here, and how well time budgets are kept."""
+    from forejudge import BestOfN
+    from forejudge.cli.progress import StageProgress
+    from research.figures.timing import timing_figures
+
+    with StageProgress() as progress:
+        figures = timing_figures(BestOfN.from_pretrained(device=device), progress.show)
+    write_json(out, figures)
+    typer.echo(json.dumps(figures, indent=1))
+
+
+@group.command()
+def pictures(
+    out: Annotated[Path, Option(help="The folder for flow.png and gallery.png.")] = Path("docs/pictures"),
+    device: Device = None,
+) -> None:
+    """Draw the pictures of the README anew."""
+    from forejudge import BestOfN
+    from research.figures.pictures import write_pictures
+
+    with waiting("drawing"):
+        write_pictures(BestOfN.from_pretrained(device=device), out)
+    typer.echo(f"written to {out}")
+
+
+group.command()(study)
+
+if __name__ == "__main__":
+    group()

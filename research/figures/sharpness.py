@@ -1,0 +1,63 @@
+"""How sharp the generator draws: edges of detected objects beside those of rendered ones, from the same noise."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from forejudge.evaluators.geneval_rules import Detection
+from forejudge.generators.base import Generator
+from forejudge.miniature.detector import detect
+from forejudge.miniature.prompts import cases
+from forejudge.miniature.scenes import NOISE_SHAPE, Asked, couple, render, to_images
+from forejudge.noise import noise_batch
+from forejudge.progress import Report, Stopwatch
+from forejudge.result import provenance
+from forejudge.types import IMAGE
+
+# FOLDED: How sharp a picture's objects are: the width of their edges, to be compared with rendered ones.
+
+
+def edge_widths(picture: Image.Image, detections: Sequence[Detection]) -> list[float]:
+    """For each detected object the pixels on its way from 10 % to 90 % of its contrast, per pixel of outline."""
+    pixels = np.asarray(picture, dtype=np.float64) / 255
+    background = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
+    widths = [_edge_width(pixels, background, detection) for detection in detections]
+    return [width for width in widths if width is not None]
+
+
+def _edge_width(pixels: NDArray[np.float64], background: NDArray[np.float64], detection: Detection) -> float | None:
+    left, top, right, bottom = (round(side) for side in detection.box)
+    window = pixels[max(top - 3, 0) : bottom + 3, max(left - 3, 0) : right + 3] - background
+    strength = np.linalg.norm(window, axis=2)
+    core = np.quantile(strength, 0.9)
+    if core < 0.05:
+        return None
+    share = strength / core
+    inside = share > 0.5
+    outline = int(np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1]))
+    return float(np.count_nonzero((share > 0.1) & (share < 0.9))) / max(outline, 1)
+
+
+def edge_figures(generator: Generator, per_task: int, report: Report) -> dict[str, Any]:
+    """Median widths over test prompts, drawn over rendered; the ratio is None where no object is seen."""
+    held = cases("test", per_task)
+    drawn: list[float] = []
+    rendered: list[float] = []
+    stopwatch = Stopwatch("pictures", 0, len(held))
+    for done, case in enumerate(held, start=1):
+        group = case.group(seed=0, candidates=1)
+        (candidates,) = group.draw(generator, [IMAGE], batch_size=1)
+        scene = couple(Asked.of([case.description]), noise_batch(group.seeds, 0, NOISE_SHAPE))
+        for widths, picture in ((drawn, candidates.pictures[0]), (rendered, to_images(render(scene))[0])):
+            widths += edge_widths(picture, detect(picture))
+        report(stopwatch.at(done))
+    return {
+        "provenance": provenance(generator.device),
+        "ratio": float(np.median(drawn) / np.median(rendered)) if drawn else None,
+        "objects_drawn": len(drawn),
+        "objects_rendered": len(rendered),
+        "pictures": len(held),
+    }

@@ -1,0 +1,65 @@
+"""The miniature's autoencoder: an AutoencoderDC that shrinks 64 x 64 pixels to 8 x 8 x 16 latents.
+
+AutoencoderDC knows one scalar scaling factor, so its latents are trained to mean 0 and variance 1 in every channel.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC
+from torch import Tensor
+
+from forejudge.miniature.prompts import sample_descriptions
+from forejudge.miniature.scenes import NOISE_SHAPE, Asked, couple, render
+from research.miniature.train import LossAtStep, generator_at
+
+_LATENT_NOISE = 0.05  # the decoder learns to forgive small errors of the generator
+
+
+def new_autoencoder() -> AutoencoderDC:
+    """An untrained autoencoder of the miniature's size (0.7 M parameters)."""
+    return AutoencoderDC(
+        latent_channels=NOISE_SHAPE[0],
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=(16, 32, 64, 64),
+        decoder_block_out_channels=(16, 32, 64, 64),
+        encoder_layers_per_block=(0, 1, 1, 2),
+        decoder_layers_per_block=(1, 1, 2, 2),
+        encoder_qkv_multiscales=((), (), (), ()),
+        decoder_qkv_multiscales=((), (), (), ()),
+        downsample_block_type="Conv",
+        upsample_block_type="interpolate",
+        scaling_factor=1.0,
+    )
+
+
+def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> LossAtStep:
+    """Absolute pixel error, its gradient's error, and the pull of the latents towards mean 0 and variance 1."""
+
+    def loss_at_step(step: int) -> Tensor:
+        generator = generator_at(seed, step)
+        asked = Asked.of(sample_descriptions(batch_size, generator))
+        noise = torch.randn(batch_size, *NOISE_SHAPE, generator=generator)
+        picture = to_model_range(render(couple(asked, noise))).to(autoencoder.device)
+        latents = autoencoder.encode(picture).latent
+        blur = torch.randn(latents.shape, generator=generator).to(latents)
+        noisy = latents + _LATENT_NOISE * blur
+        decoded = autoencoder.decode(noisy).sample
+        return _pixel_error(decoded, picture) + 0.05 * _distance_from_standard(latents)
+
+    return loss_at_step
+
+
+def to_model_range(picture: Tensor) -> Tensor:
+    """[0, 1] to the autoencoder's [-1, 1], laid out as its convolutions run fastest."""
+    return (2 * picture - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _pixel_error(decoded: Tensor, picture: Tensor) -> Tensor:
+    edges = [F.l1_loss(decoded.diff(dim=axis), picture.diff(dim=axis)) for axis in (2, 3)]
+    return F.l1_loss(decoded, picture) + F.mse_loss(decoded, picture) + edges[0] + edges[1]
+
+
+def _distance_from_standard(latents: Tensor) -> Tensor:
+    mean, variance = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))
+    return mean.square().mean() + (variance - 1).square().mean()

@@ -1,0 +1,80 @@
+"""The miniature's CLIP: pictures and captions of the world brought together, as CLIP is trained on pictures of ours.
+
+It is what the baselines read a finished picture with: the tower of MLLM w/ CLIP, and CLIPScore. Like the real one it
+has seen clean pictures only, never what the generator draws, and no label.
+"""
+
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from forejudge.miniature.captioner import CAPTION_WORDS, caption_of
+from forejudge.miniature.prompts import Split, sample_descriptions
+from forejudge.miniature.scenes import IMAGE_SIZE, NOISE_SHAPE, Asked, couple, render
+from research.miniature.language_model import clip_tokenizer, seen_in
+from research.miniature.train import LossAtStep, generator_at
+
+_PATCH = 8  # pixels: a picture is as many patches as the generator has tokens
+_LONGEST_TEXT = 77  # tokens, as the real one
+
+
+def picture_processor() -> CLIPImageProcessorPil:
+    """Pictures as its vision tower takes them, in [-1, 1]."""
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    half = [0.5, 0.5, 0.5]
+    return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=size, image_mean=half, image_std=half)
+
+
+def caption_tokenizer() -> CLIPTokenizer:
+    """Every word of captions and prompts is one token."""
+    return clip_tokenizer(CAPTION_WORDS)
+
+
+def new_clip(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPModel:
+    """An untrained CLIP, both towers of one size; `width` is a multiple of 32."""
+    size = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 32,
+    }
+    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": _LONGEST_TEXT, **marks, **size}
+    vision = {"image_size": IMAGE_SIZE, "patch_size": _PATCH, **size}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
+
+
+def clip_loss(model: CLIPModel, tokenizer: CLIPTokenizer, batch_size: int, seed: int) -> LossAtStep:
+    """CLIP's contrastive loss on fresh scenes of training prompts, as a function of the training step."""
+
+    def loss_at_step(step: int) -> Tensor:
+        return _contrastive(_logits(model, tokenizer, batch_size, generator_at(seed, step), "training"))
+
+    return loss_at_step
+
+
+@torch.no_grad()
+def held_out_retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, seed: int) -> float:
+    """The share in [0, 1] of pictures of validation prompts whose caption, of `count`, is found as the nearest."""
+    logits_NN = _logits(model, tokenizer, count, generator_at(seed, 0), "validation")
+    return float((logits_NN.argmax(dim=1) == torch.arange(count, device=logits_NN.device)).float().mean())
+
+
+def _logits(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, source: torch.Generator, split: Split) -> Tensor:
+    """(N, N): how well each picture fits each caption."""
+    wording = random.Random(int(torch.randint(2**62, (), generator=source)))
+    described = sample_descriptions(count, source, split)
+    scenes = couple(Asked.of(described), torch.randn(count, *NOISE_SHAPE, generator=source))
+    captions = [caption_of(seen_in(scenes, row, wording, unclear_share=0), wording) for row in range(count)]
+    texts = tokenizer(captions, padding=True, truncation=True, max_length=_LONGEST_TEXT, return_tensors="pt")
+    pixels_N3HW = (2 * render(scenes) - 1).to(model.device)
+    logits_NN: Tensor = model(**texts.to(model.device), pixel_values=pixels_N3HW).logits_per_image
+    return logits_NN
+
+
+def _contrastive(logits_NN: Tensor) -> Tensor:
+    own = torch.arange(len(logits_NN), device=logits_NN.device)
+    return (F.cross_entropy(logits_NN, own) + F.cross_entropy(logits_NN.T, own)) / 2

@@ -1,0 +1,241 @@
+"""The language model of the miniature's verifier: a small Qwen2 with its own tokenizer and chat template.
+
+It is pre-trained on texts of the world, so that it stands in for Qwen2.5-0.5B: alignment finds a model that can speak.
+"""
+
+import json
+import math
+import random
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import (
+    CLIPTokenizer,
+    GemmaTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+    T5Tokenizer,
+)
+
+from forejudge.checkpoint import quiet_libraries
+from forejudge.evaluators.geneval_rules import Detection
+from forejudge.files import write_text
+from forejudge.miniature.captioner import CAPTION_WORDS, caption_of
+from forejudge.miniature.prompts import Split, sample_descriptions
+from forejudge.miniature.scenes import COLOUR_NAMES, KINDS, NOISE_SHAPE, Asked, SceneBatch, couple
+from forejudge.progress import Report
+from forejudge.prompts.geneval import NUMBER_WORDS, plural
+from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
+from forejudge.training.dataset import IGNORED, padded
+from forejudge.verifiers.question import PICTURE, PROMPT
+from research.miniature.cards import language_model_card, made
+from research.miniature.recipe import LanguageModelRecipe
+from research.miniature.train import LossAtStep, generator_at, train
+
+# FOLDED: The miniature's tokenizers: the library's own Gemma, T5, Qwen2 and CLIP classes over the world's few words.
+#
+# Every word of the world is one token. Any other text falls back to bytes, so no prompt is unreadable; T5's, which knows
+# no bytes, falls back to letters.
+
+
+WORDS: tuple[str, ...] = (
+    *KINDS, *map(plural, KINDS), *COLOUR_NAMES, *NUMBER_WORDS.values(),
+    "a", "an", "and", "above", "below", "left", "of", "photo", "right",
+)  # fmt: skip
+_CHAT_MARKS = ("<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """For the text encoder. Words carry a leading "▁", as Gemma's do."""
+    splitter = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
+    texts = [f"{word} {word}" for word in WORDS]
+    pieces, merges = _train(splitter, texts, alphabet=[])
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + pieces
+    return GemmaTokenizer(vocab=_numbered(tokens), merges=merges)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """For PixArt's text encoder: a unigram model, in which a word is likelier than its letters."""
+    special = [(mark, 0.0) for mark in ("<pad>", "</s>", "<unk>")]
+    letters = [(letter, -4.0) for letter in ("▁", *string.ascii_lowercase, *string.digits, *string.punctuation)]
+    words = [(f"▁{word}", -1.0) for word in dict.fromkeys(WORDS)]
+    return T5Tokenizer(vocab=[*special, *words, *letters], extra_ids=0)
+
+
+def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
+    """For the verifier's language model; `texts` holds the wording of its questions."""
+    splitter = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    words = [f"{word} {word}" for word in (*WORDS, "yes", "no")]
+    pieces, merges = _train(splitter, [*words, *texts], pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(vocab=_numbered(["<|endoftext|>", *pieces]), merges=merges)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_CHAT_MARKS)})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+    """For the CLIP tower's text side; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
+    splitter = CLIPTokenizer().backend_tokenizer.pre_tokenizer
+    words = [f"{word} {word}" for word in (*WORDS, *texts)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces, merges = _train(splitter, words, alphabet, end_of_word_suffix="</w>")
+    ends = [f"{letter}</w>" for letter in sorted(alphabet)]
+    vocabulary = _numbered([*sorted(alphabet), *ends, *pieces, "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)
+
+
+def _train(
+    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = splitter
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=end_of_word_suffix
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return pieces, [(left, right) for left, right in model["merges"]]
+
+
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+
+
+# FOLDED: Texts of the world, as chats, on which the small language model is pre-trained: it reads no label and no picture.
+#
+# A third says one scene twice in different words, as a picture and its caption will; the rest are captions and
+# questions alone.
+
+
+_UNCLEAR_SHARE = 0.2
+
+
+def world_texts(
+    count: int, generator: torch.Generator, split: Split, tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Token numbers of `count` chats about scenes that prompts of a split ask for."""
+    source = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    described = sample_descriptions(count, generator, split)
+    scenes = couple(Asked.of(described), torch.randn(count, *NOISE_SHAPE, generator=generator))
+    texts = []
+    for row, description in enumerate(described):
+        seen = seen_in(scenes, row, source)
+        before, after = (caption_of(seen, source) for _ in range(2))
+        asked = MINIATURE_QUESTION.replace(PROMPT, description.prompt).replace(PICTURE, before)
+        told = MINIATURE_INSTRUCTION.replace(PICTURE, source.choice([before, before, ""])).strip()
+        texts.append(_chat(asked) if source.random() < 0.25 else _chat(told, after))
+    ids: list[list[int]] = [
+        tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False).input_ids
+        for chat in texts
+    ]
+    return ids
+
+
+def _chat(asked: str, answer: str | None = None) -> list[dict[str, str]]:
+    turns = [{"role": "user", "content": asked}]
+    return turns if answer is None else [*turns, {"role": "assistant", "content": answer}]
+
+
+def seen_in(
+    scenes: SceneBatch, row: int, source: random.Random, unclear_share: float = _UNCLEAR_SHARE
+) -> Sequence[Detection]:
+    """The objects of a scene as a detector would report them, some of them unclear."""
+    found = []
+    for slot in torch.nonzero(scenes.present_NK[row]).flatten().tolist():
+        x, y = scenes.centre_NK2[row, slot].tolist()
+        radius = float(scenes.radius_NK[row, slot])
+        confidence = 0.6 if source.random() < unclear_share else 1.0
+        kind, colour = KINDS[scenes.kind_NK[row, slot]], COLOUR_NAMES[scenes.colour_NK[row, slot]]
+        found.append(Detection(kind, (x - radius, y - radius, x + radius, y + radius), confidence, colour))
+    return found
+
+
+_HELD_OUT_TEXTS = 2000
+
+
+def language_model_tokenizer() -> Qwen2Tokenizer:
+    """Every word of captions, questions and prompts is one token."""
+    words = [f"{word} {word}" for word in CAPTION_WORDS]
+    return qwen2_tokenizer([*words, MINIATURE_QUESTION, MINIATURE_INSTRUCTION])
+
+
+def new_language_model(tokenizer: PreTrainedTokenizerBase, width: int, layers: int) -> Qwen2ForCausalLM:
+    """An untrained model over the tokenizer's vocabulary; `width` is a multiple of 32."""
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            num_key_value_heads=width // 32,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def language_model_loss(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, batch_size: int, seed: int
+) -> LossAtStep:
+    """Next-token cross-entropy on fresh texts of training prompts, as a function of the training step."""
+
+    def loss_at_step(step: int) -> Tensor:
+        total, tokens = _next_token_loss(model, tokenizer, batch_size, generator_at(seed, step), "training")
+        return total / tokens
+
+    return loss_at_step
+
+
+@torch.no_grad()
+def held_out_perplexity(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int) -> float:
+    """Per token, on texts about scenes of validation prompts."""
+    total, tokens = _next_token_loss(model, tokenizer, _HELD_OUT_TEXTS, generator_at(seed, 0), "validation")
+    return math.exp(float(total) / tokens)
+
+
+def _next_token_loss(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, source: torch.Generator, split: Split
+) -> tuple[Tensor, int]:
+    """Summed over tokens, and how many they are."""
+    ids_NL, mask_NL = padded(world_texts(count, source, split, tokenizer))
+    wanted_NL = ids_NL.masked_fill(~mask_NL.bool(), IGNORED)[:, 1:]
+    logits_NLV = model(ids_NL.to(model.device)).logits[:, :-1]
+    loss = F.cross_entropy(logits_NLV.flatten(0, 1), wanted_NL.to(model.device).flatten(), reduction="sum")
+    return loss, int(wanted_NL.ne(IGNORED).sum())
+
+
+# FOLDED: A language model of the miniature pre-trained and stored, whatever its size.
+
+
+def build_language_model(
+    folder: Path, checkpoint: Path, recipe: LanguageModelRecipe, seed: int, device: torch.device, report: Report
+) -> None:
+    """Train it, going on from `checkpoint`, and leave it in `folder` with its tokenizer and card."""
+    tokenizer = language_model_tokenizer()
+    torch.manual_seed(seed)
+    model = new_language_model(tokenizer, recipe.width, recipe.layers).to(device)
+    loss = language_model_loss(model, tokenizer, recipe.settings.batch_size, seed + 4)
+    trained, seconds = train("language model", model, loss, recipe.settings, checkpoint, report)
+    # Of the weights as they are stored.
+    perplexity = held_out_perplexity(trained.half().float().eval(), tokenizer, seed + 5)
+    with quiet_libraries():
+        trained.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    told = made(seed, seconds, device) | {"held-out perplexity per token": round(perplexity, 3)}
+    write_text(folder / "README.md", language_model_card(recipe, told))

@@ -1,0 +1,104 @@
+"""A second generator of the miniature's world: a PixArt-alpha of the library's own classes, which draws as DMD does.
+
+Its transformer predicts the noise of what it is given, which is nothing but noise; what is drawn follows from that by
+DDPMScheduler's formula, and the loss is measured there.
+"""
+
+from typing import ClassVar
+
+import torch
+from diffusers import AutoencoderDC, DDPMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from torch import Tensor
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+from forejudge.generators.pixart import PixArtInput, PixArtOptions, PixArtSplit
+from forejudge.miniature.scenes import NOISE_SHAPE
+from research.miniature.language_model import t5_tokenizer
+from research.miniature.one_step import Exercise, OneStepParts
+
+# The step may start where it likes. At 200 what is drawn holds 1.2 times the noise that it starts with, which the
+# transformer has to take away again; at 400, where the published model starts, 2.3 times, and learning is slower.
+OPTIONS = PixArtOptions(start_timestep=200)
+_HEAD_WIDTH = 32
+
+
+class PixArtParts(OneStepParts):
+    """PixArt's transformer and a T5 encoder, which predict the clean latents, by way of the noise."""
+
+    split: ClassVar = PixArtSplit()
+    outputs = ("to_out", "ff.net.2")
+
+    def __init__(self, blocks: int, width: int, decided_after: int) -> None:
+        super().__init__()
+        self.text_encoder = T5EncoderModel(_text_encoder_config(len(t5_tokenizer())))
+        self.transformer = new_transformer(blocks, width, self.text_encoder.config.d_model)
+        self.decided_after = decided_after
+        # How much of the variance is the picture's at the time that the transformer is told.
+        self.kept = float(_scheduler().alphas_cumprod[OPTIONS.start_timestep])
+
+    def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
+        """See `OneStepParts.forward`; a time is a timestep of DDPMScheduler."""
+        text_NLD = self.text_encoder(ids_NL, attention_mask=mask_NL)[0]
+        noise, decided_noise = self.outputs_of(PixArtInput(latents_NCHW, text_NLD, mask_NL, time_N))
+        decided = self._clean(latents_NCHW, decided_noise)
+        return (decided if noise is decided_noise else self._clean(latents_NCHW, noise)), decided
+
+    def tokenizer(self) -> T5Tokenizer:
+        """See `OneStepParts.tokenizer`."""
+        return t5_tokenizer()
+
+    def exercise(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> Exercise:
+        """See `OneStepParts.exercise`: one step is all that is learnt."""
+        return Exercise(noise_NCHW, torch.full((len(noise_NCHW),), OPTIONS.start_timestep), clean_NCHW)
+
+    def of_depth(self, blocks: int) -> "PixArtParts":
+        """See `OneStepParts.of_depth`."""
+        return PixArtParts(blocks, self.transformer.config.num_attention_heads * _HEAD_WIDTH, self.decided_after)
+
+    def _clean(self, noisy_NCHW: Tensor, noise_NCHW: Tensor) -> Tensor:
+        clean: Tensor = (noisy_NCHW - (1 - self.kept) ** 0.5 * noise_NCHW) / self.kept**0.5
+        return clean
+
+
+def new_transformer(blocks: int, width: int, text_width: int) -> PixArtTransformer2DModel:
+    """An untrained transformer with PixArt's options, only smaller, with patches of 1 and without a variance."""
+    heads = width // _HEAD_WIDTH
+    return PixArtTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=_HEAD_WIDTH,
+        in_channels=NOISE_SHAPE[0],
+        out_channels=NOISE_SHAPE[0],
+        num_layers=blocks,
+        cross_attention_dim=width,
+        sample_size=NOISE_SHAPE[1],
+        patch_size=1,
+        caption_channels=text_width,
+    )
+
+
+def _text_encoder_config(vocabulary_size: int) -> T5Config:
+    return T5Config(
+        vocab_size=vocabulary_size,
+        d_model=96,
+        d_kv=32,
+        d_ff=192,
+        num_layers=2,
+        num_heads=3,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+    )
+
+
+def _scheduler() -> DDPMScheduler:
+    """The published models' noise; latents are not pixels, which alone lie in [-1, 1]."""
+    return DDPMScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear", clip_sample=False)
+
+
+def assemble(parts: PixArtParts, autoencoder: AutoencoderDC) -> PixArtAlphaPipeline:
+    """The pipeline that plain diffusers loads and runs, under OPTIONS. Its autoencoder is the other generator's.
+
+    PixArt's pipeline reads off `block_out_channels` how much smaller latents are, a name that AutoencoderDC's config
+    has not: it is added there.
+    """
+    autoencoder.register_to_config(block_out_channels=autoencoder.config.encoder_block_out_channels)
+    return PixArtAlphaPipeline(t5_tokenizer(), parts.text_encoder, autoencoder, parts.transformer, _scheduler())

@@ -1,0 +1,141 @@
+"""What the miniature is built from: every size, step count and seed that decides its weights."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from forejudge.checkpoint import read_config
+from forejudge.errors import InvalidRequest
+from forejudge.files import write_text
+from forejudge.training.config import AlignRecipe, VerifyRecipe
+from forejudge.training.presets import RECIPES
+from research.miniature.train import TrainingSettings
+
+
+class _Recipe(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GeneratorRecipe(_Recipe):
+    """Size and training of the transformer and its text encoder: first shallow, then with all its blocks."""
+
+    shallow_blocks: PositiveInt = 12
+    blocks: PositiveInt = 24
+    width: PositiveInt = 128
+    compiled: bool = True
+    shallow: TrainingSettings = TrainingSettings(
+        steps=3700, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200
+    )
+    deep: TrainingSettings = TrainingSettings(
+        steps=1300, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100
+    )
+
+
+class LanguageModelRecipe(_Recipe):
+    """Size and pre-training of the language model."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 3
+    settings: TrainingSettings = TrainingSettings(
+        steps=1000, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+    )
+
+
+class ClipRecipe(_Recipe):
+    """Size and training of CLIP, which the baselines read pictures with; both towers are of one size."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 4
+    settings: TrainingSettings = TrainingSettings(
+        steps=800, batch_size=96, learning_rate=1e-3, average_decay=0.99, warmup_steps=100, weight_decay=0.05
+    )
+
+
+class ClassifierRecipe(_Recipe):
+    """Size and training of the classifier, a judge beside the detector; its channels grow from `width` fourfold."""
+
+    width: PositiveInt = 32
+    settings: TrainingSettings = TrainingSettings(
+        steps=850, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+    )
+
+
+class VerifierPartRecipe(_Recipe):
+    """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
+
+    `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them,
+    `baselines` too, which are readings by name.
+    """
+
+    training_prompts: PositiveInt = 8000
+    validation_prompts: PositiveInt = 300
+    candidates_each: PositiveInt = 8
+    captioned_prompts: PositiveInt = 1500
+    captioned_candidates_each: PositiveInt = 8
+    recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
+    baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
+    align: AlignRecipe = RECIPES["miniature"].align
+    verify: VerifyRecipe = RECIPES["miniature"].verify
+
+
+class Recipe(_Recipe):
+    """The whole miniature. Equal recipes give equal weights on equal devices."""
+
+    seed: int = 0
+    autoencoder: TrainingSettings = TrainingSettings(
+        steps=1500, batch_size=32, learning_rate=2e-3, average_decay=0.995, warmup_steps=100
+    )
+    generator: GeneratorRecipe = GeneratorRecipe()
+    language_model: LanguageModelRecipe = LanguageModelRecipe()
+    clip: ClipRecipe = ClipRecipe()
+    classifier: ClassifierRecipe = ClassifierRecipe()
+    verifier: VerifierPartRecipe = VerifierPartRecipe()
+
+
+def keep_recipe(folder: Path, recipe: _Recipe) -> None:
+    """Write down what a folder is built from. Raises InvalidRequest where it was begun with another recipe."""
+    path = folder / "recipe.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists() and read_config(path, type(recipe)) != recipe:
+        raise InvalidRequest(f"{path} holds another recipe: build in another folder")
+    write_text(path, recipe.model_dump_json(indent=2) + "\n")
+
+
+def miniature() -> Recipe:
+    """The shipped miniature."""
+    return Recipe()
+
+
+def smaller_generator() -> GeneratorRecipe:
+    """Of other width and depth than the shipped one, and trained for a shorter time: for studies."""
+    return GeneratorRecipe(
+        shallow_blocks=8,
+        blocks=16,
+        width=96,
+        shallow=TrainingSettings(steps=2500, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200),
+        deep=TrainingSettings(steps=900, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100),
+    )
+
+
+def shrunken() -> Recipe:
+    """Every part of the build in seconds, for tests: draws nothing worth looking at."""
+    short = TrainingSettings(steps=20, batch_size=8, learning_rate=1e-3, warmup_steps=5, checkpoint_seconds=1.0)
+    few = {"steps": 6, "batch_size": 8, "evaluate_every": 3, "reads": "hidden:2"}
+    return Recipe(
+        autoencoder=short,
+        generator=GeneratorRecipe(shallow_blocks=2, blocks=4, width=64, compiled=False, shallow=short, deep=short),
+        language_model=LanguageModelRecipe(width=32, layers=1, settings=short),
+        clip=ClipRecipe(width=32, layers=2, settings=short),
+        classifier=ClassifierRecipe(width=8, settings=short),
+        verifier=VerifierPartRecipe(
+            training_prompts=12,
+            validation_prompts=6,
+            candidates_each=2,
+            captioned_prompts=4,
+            captioned_candidates_each=2,
+            recorded=("hidden:2", "clip"),
+            baselines={"clip": "clip"},
+            align=RECIPES["miniature"].align.model_copy(update=few),
+            verify=RECIPES["miniature"].verify.model_copy(update=few),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""See research/__init__.py."""

@@ -1,0 +1,291 @@
+"""A study: verifiers that differ in one thing, trained alike and tested on the same candidates of their generator."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.store import EvaluationFolder
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.intervals import averages_of, chosen_by, distance_closed_by, pair_accuracy_of, ranking_figures
+from forejudge.evaluation.strategies import Outcomes, at_random, outcomes_of, perfect
+from forejudge.generators import load_generator
+from forejudge.miniature.plugin import MiniatureEvaluator, miniature_benchmark
+from forejudge.progress import Report, Shard
+from forejudge.result import provenance
+from forejudge.training.config import VerifyRecipe
+from forejudge.training.losses import VerifierLoss
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from research.miniature.build import Captions, VerifierBuild
+from research.miniature.generator import PIXART, SANA_SPRINT, GeneratorKind, build_generator
+from research.miniature.language_model import build_language_model
+from research.miniature.recipe import GeneratorRecipe, Recipe, keep_recipe, smaller_generator
+
+# FOLDED: What the studies compare: verifiers of the miniature that differ from the shipped recipe in one thing.
+
+
+BASE = "class-weighted, new captions"  # the shipped recipe
+
+
+@dataclass(frozen=True)
+class OtherGenerator:
+    """A generator that a study builds, as `build_generator` does."""
+
+    recipe: GeneratorRecipe
+    kind: GeneratorKind = SANA_SPRINT
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is aligned to (None: no alignment), and which fields of both stages' recipes differ.
+
+    `language_model` has the fields of the language model's recipe that differ. `generator` takes the place of the
+    build's own.
+    """
+
+    captions: Captions | None = "new"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    language_model: Mapping[str, int] = field(default_factory=dict)
+    generator: OtherGenerator | None = None
+
+
+def _losses() -> dict[str, Variant]:
+    kinds = ("cross-entropy", "focal", "regression")
+    return {BASE: Variant(), **{kind: Variant(changes={"loss": VerifierLoss(kind=kind)}) for kind in kinds}}
+
+
+def _captions() -> dict[str, Variant]:
+    return {
+        BASE: Variant(),
+        "original captions": Variant(captions="original"),
+        "without alignment": Variant(captions=None),
+    }
+
+
+def _layers(cuts: tuple[int, ...]) -> dict[str, Variant]:
+    return {f"after {cut} blocks": Variant(changes={"reads": f"hidden:{cut}"}) for cut in cuts}
+
+
+def _pooling() -> dict[str, Variant]:
+    return {f"{size} x {size} states a token": Variant(changes={"spatial_merge_size": size}) for size in (1, 2, 4)}
+
+
+def _data(rows: tuple[int, ...]) -> dict[str, Variant]:
+    return {f"{count} labels": Variant(changes={"training_rows": count}) for count in rows}
+
+
+def _language_models() -> dict[str, Variant]:
+    return {
+        "1 layer of width 64": Variant(language_model={"layers": 1, "width": 64}),
+        "3 layers of width 128": Variant(),
+        "6 layers of width 192": Variant(language_model={"layers": 6, "width": 192}),
+    }
+
+
+def _generators() -> dict[str, Variant]:
+    """Each read after half of its blocks."""
+    half = {"reads": "hidden:8"}
+    return {
+        "24 blocks of width 128": Variant(),
+        "16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator())),
+        "PixArt, 16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator(), PIXART)),
+    }
+
+
+STUDIES: dict[str, dict[str, Variant]] = {
+    "layers": _layers((1, 4, 8, 12, 16, 20, 24)),
+    "loss": _losses(),
+    "captions": _captions(),
+    "pooling": _pooling(),
+    "data": _data((4000, 16000, 64000)),
+    "llm": _language_models(),
+    "generator": _generators(),
+}
+
+
+# FOLDED: What the variants of a study train from: a finished build, and what a study makes beside it under work/.
+
+
+_PROMPTS, _CAPTIONED_PROMPTS = 2000, 500  # of a study that draws its own rows
+
+
+@dataclass(frozen=True)
+class StudyBuilds:
+    """The folder of a finished build, and the recipe that it was built with."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    report: Report
+
+    def of(self, study: str) -> dict[str, VerifierBuild]:
+        """By variant: with its generator, its language model and rows to train on. What is missing is built.
+
+        For another generator, and for cuts that the build did not record, fewer rows are drawn anew. Raises
+        CheckpointError where there is no build, InvalidRequest for a study that there is not.
+        """
+        variants = variants_of(study)
+        build = VerifierBuild.of(self.recipe, self.folder, self.device, MiniatureEvaluator(), self.report)
+        if any(variant.generator for variant in variants.values()):
+            return self._of_generators(build, variants, build.work / study)
+        if not (reads := self._reads(*variants.values())) <= set(build.recipe.recorded):
+            build = self._with_own_rows(build, reads, build.work / study)
+        return {name: self._with_language_model(build, variant) for name, variant in variants.items()}
+
+    def _of_generators(
+        self, build: VerifierBuild, variants: Mapping[str, Variant], work: Path
+    ) -> dict[str, VerifierBuild]:
+        """All generators first, which takes longest; then rows of each."""
+        folders = {name: work / folder_name(name) for name in variants}
+        builds = {
+            name: self._with_generator(build, folders[name], variant.generator) for name, variant in variants.items()
+        }
+        return {
+            name: self._with_own_rows(builds[name], self._reads(variant), folders[name])
+            for name, variant in variants.items()
+        }
+
+    def _with_generator(self, build: VerifierBuild, folder: Path, other: OtherGenerator | None) -> VerifierBuild:
+        if other is None:
+            return build
+        settings = (other.recipe, self.device, self.report, self.recipe.seed)
+        built = build_generator(other.kind, folder, self.folder, *settings)
+        return replace(build, generator=load_generator(str(built), self.device, torch.float32))
+
+    def _with_own_rows(self, build: VerifierBuild, reads: set[str], work: Path) -> VerifierBuild:
+        fewer = {
+            "recorded": tuple(sorted(reads)),
+            "training_prompts": _PROMPTS,
+            "captioned_prompts": _CAPTIONED_PROMPTS,
+        }
+        own = replace(build, recipe=build.recipe.model_copy(update=fewer), work=work)
+        own.draw()
+        return own
+
+    def _with_language_model(self, build: VerifierBuild, variant: Variant) -> VerifierBuild:
+        if not variant.language_model:
+            return build
+        recipe = self.recipe.language_model.model_copy(update=variant.language_model)
+        folder = self.folder / "work" / f"language_model_{recipe.layers}x{recipe.width}"
+        keep_recipe(folder, recipe)
+        if not (folder / "README.md").exists():
+            checkpoint = folder.with_suffix(".checkpoint")
+            build_language_model(folder, checkpoint, recipe, self.recipe.seed, self.device, self.report)
+        return replace(build, language_model=folder)
+
+    def _reads(self, *variants: Variant) -> set[str]:
+        return {variant.changes.get("reads", self.recipe.verifier.verify.reads) for variant in variants}
+
+
+def folder_name(variant: str) -> str:
+    """A variant's name without commas and spaces."""
+    return variant.replace(", ", "-").replace(" ", "-")
+
+
+def variants_of(study: str) -> dict[str, Variant]:
+    """Raises InvalidRequest for a study that there is not."""
+    if study not in STUDIES:
+        raise InvalidRequest(f"unknown study {study!r}: expected one of {', '.join(STUDIES)}")
+    return STUDIES[study]
+
+
+CHOSEN_FROM = 8  # the N of Best-of-N
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every variant with every training seed, `steps` of training each; the last checkpoint is taken, not the best.
+
+    `builds` has what each variant trains from. What is trained lies in its folder and is shared by studies; an
+    interrupted study goes on.
+    """
+
+    builds: Mapping[str, VerifierBuild]
+    variants: Mapping[str, Variant]
+    training_seeds: int
+    steps: int
+    test_seeds: int
+    per_task: int
+
+    def train(self) -> None:
+        """What is not trained yet."""
+        for name, seed in self._runs():
+            captions = self.variants[name].captions
+            self.builds[name].train(self._folder(name, seed), self._recipe(name, seed), captions)
+
+    def figures(self) -> dict[str, Any]:
+        """Train, test those of one generator on the same candidates, and say how each variant did."""
+        self.train()
+        outcomes = self._outcomes()
+        (first, *_) = self.variants
+        return {
+            "provenance": provenance(self.builds[first].generator.device),
+            "steps": self.steps,
+            "training_seeds": self.training_seeds,
+            "test_cases": len(outcomes[first].prompts),
+            "test_seeds": self.test_seeds,
+            "generator_fingerprint": self.builds[first].generator.fingerprint,
+            "variants": {name: self._variant_figures(outcomes[name], name) for name in self.variants},
+        }
+
+    def _runs(self) -> Iterator[tuple[str, int]]:
+        """Seed by seed, so that a study that is cut short has all variants."""
+        return ((name, seed) for seed in range(self.training_seeds) for name in self.variants)
+
+    def _recipe(self, name: str, seed: int) -> VerifyRecipe:
+        changes = self.variants[name].changes
+        fields = {"steps": self.steps, "evaluate_every": self.steps, "seed": seed, **changes}
+        return self.builds[name].recipe.verify.model_copy(update=fields)
+
+    def _folder(self, name: str, seed: int) -> Path:
+        """A variant that differs in nothing is that of other studies."""
+        shared = BASE if self.variants[name] == Variant() else name
+        return self._studies(name) / f"{folder_name(shared)}-{self.steps}-steps-seed-{seed}"
+
+    def _studies(self, name: str) -> Path:
+        return self.builds[name].work / "studies"
+
+    def _outcomes(self) -> dict[str, Outcomes]:
+        """By variant."""
+        drawn_by = {name: build.generator.fingerprint for name, build in self.builds.items()}
+        alike = [[name for name in drawn_by if drawn_by[name] == one] for one in dict.fromkeys(drawn_by.values())]
+        tested = {names[0]: self._tested(names) for names in alike}
+        return {name: tested[names[0]] for names in alike for name in names}
+
+    def _tested(self, names: Sequence[str]) -> Outcomes:
+        """Variants of one generator on the same candidates."""
+        verifiers = {
+            f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
+            for name, seed in self._runs()
+            if name in names
+        }
+        build, test = self.builds[names[0]], miniature_benchmark(self.per_task)
+        evaluation = Evaluation(build.generator, verifiers, test, CHOSEN_FROM, seeds=self.test_seeds)
+        folder = EvaluationFolder(self._studies(names[0]) / f"tested-{evaluation.settings.digest}")
+        evaluation.run(folder, Shard(), build.report)
+        return outcomes_of(folder)
+
+    def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
+        """Over its training seeds: intervals of the mean, and each seed's own estimate."""
+        names = [f"{name} {seed}" for seed in range(self.training_seeds)]
+        chosen_C = chosen_by(outcomes, names, CHOSEN_FROM)
+        of_each = [ranking_figures(outcomes, one) for one in names]
+        return {
+            "reads": self._recipe(name, 0).reads,
+            "language_model_parameters": self.builds[name].language_model_parameters,
+            "generator_fingerprint": self.builds[name].generator.fingerprint,
+            "best_of_1": averages_of(outcomes, at_random(outcomes, 1))["micro"],
+            "perfect_judge": averages_of(outcomes, perfect(outcomes, CHOSEN_FROM))["micro"],
+            "best_of_8": averages_of(outcomes, chosen_C)["micro"],
+            "distance_closed": distance_closed_by(outcomes, names, CHOSEN_FROM),
+            "distance_closed_of_each_seed": [
+                distance_closed_by(outcomes, [one], CHOSEN_FROM)["estimate"] for one in names
+            ],
+            "pair_accuracy": pair_accuracy_of(outcomes, names),
+            "auroc": float(np.mean([ranked["auroc"] for ranked in of_each])),
+            "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in of_each])),
+        }

@@ -1,0 +1,80 @@
+"""Run as a process of its own: a build in one folder that kills itself again and again, each time further on."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.progress import Progress
+from forejudge.prompts.prompt_file import PromptLine
+from research.miniature.build import Build
+from research.miniature.recipe import Recipe, shrunken
+
+MOMENTS = ("generator", "labelling", "verify")
+
+
+class EvenIsRight(Evaluator):
+    """Labels that pictures of an untrained generator can earn, too."""
+
+    name = "even"
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+        return [Judgement(picture.tobytes()[0] % 2 == 0, "") for picture in pictures]
+
+
+class Dies(EvenIsRight):
+    """Half of the pictures are judged."""
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+        super().__call__(lines[: len(lines) // 2], pictures[: len(lines) // 2])
+        die()
+        return []
+
+
+def die() -> None:
+    """End at once, with nothing cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def often_saved() -> Recipe:
+    """The shrunken miniature, whose parts leave a checkpoint after every step."""
+    values: dict[str, Any] = shrunken().model_dump()
+    for settings in (
+        values["autoencoder"],
+        values["generator"]["shallow"],
+        values["generator"]["deep"],
+        values["language_model"]["settings"],
+    ):
+        settings["checkpoint_seconds"] = 1e-9
+    return Recipe.model_validate(values)
+
+
+def build_until_killed(folder: Path, moment: str) -> None:
+    """Some steps before the end of a part: what is left of it is less than what was done."""
+
+    def report(progress: Progress) -> None:
+        if progress.part == moment and progress.step >= 4:
+            die()
+
+    evaluator = Dies() if moment == "labelling" else EvenIsRight()
+    Build(often_saved(), folder, torch.device("cpu"), report, evaluator).run()
+
+
+def main(folder: str) -> None:
+    """Print how each copy ended."""
+    for moment in MOMENTS:
+        copy = os.fork()
+        if copy == 0:
+            build_until_killed(Path(folder), moment)
+            os._exit(0)
+        print(moment, os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

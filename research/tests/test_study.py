@@ -1,0 +1,146 @@
+"""Studies: verifiers that differ in just one thing, tested on the same candidates."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from forejudge.errors import InvalidRequest
+from forejudge.progress import Progress, Report, report_nothing
+from research.miniature.build import VerifierBuild
+from research.miniature.recipe import shrunken
+from research.studies.study import BASE, STUDIES, OtherGenerator, Study, StudyBuilds, Variant, variants_of
+from research.tests.small_build import EVEN
+
+CPU = torch.device("cpu")
+WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
+
+
+def study(built: Path, variants: Mapping[str, Variant]) -> Study:
+    build = VerifierBuild.of(shrunken(), built, CPU, EVEN, report_nothing)
+    return Study(dict.fromkeys(variants, build), variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
+
+
+def builds(name: str, built: Path, report: Report = report_nothing) -> dict[str, VerifierBuild]:
+    return StudyBuilds(shrunken(), built, CPU, report).of(name)
+
+
+def test_every_variant_is_trained_and_tested(built: Path) -> None:
+    figures = json.loads(json.dumps(study(built, WAYS_TO_TRAIN).figures()))
+    assert set(figures["variants"]) == set(WAYS_TO_TRAIN)
+    assert (figures["test_cases"], figures["steps"]) == (6, 2)
+    for variant in figures["variants"].values():
+        assert variant["reads"] == "hidden:2"
+        assert 0 <= variant["best_of_8"]["estimate"] <= 1
+        assert len(variant["distance_closed_of_each_seed"]) == 1
+        assert {"distance_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
+
+
+def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
+    study(built, WAYS_TO_TRAIN).train()
+
+    def kept(variant: str, file: str) -> dict[str, object]:
+        folder = f"{variant.replace(', ', '-').replace(' ', '-')}-2-steps-seed-0"
+        return dict(json.loads((built / "work" / "studies" / folder / file).read_text()))
+
+    shipped, data = kept(BASE, "recipe.json"), kept(BASE, "trained_on.json")
+    for name, variant in WAYS_TO_TRAIN.items():
+        recipe, trained_on = kept(name, "recipe.json"), kept(name, "trained_on.json")
+        differs = {field for field in recipe if recipe[field] != shipped[field]}
+        expected = {
+            field for field, value in variant.changes.items() if getattr(shrunken().verifier.verify, field) != value
+        }
+        assert differs == expected, name
+        is_aligned_alike = trained_on["aligned"] == data["aligned"]
+        assert is_aligned_alike == (variant.captions == "new" and "spatial_merge_size" not in expected), name
+
+
+def test_fewer_labels_are_the_first_ones(built: Path) -> None:
+    """Another shuffle of other rows: other weights."""
+    few = study(built, {"few": Variant(changes={"training_rows": 8})})
+    few.train()
+    recipe = json.loads((built / "work" / "studies" / "few-2-steps-seed-0" / "recipe.json").read_text())
+    assert recipe["training_rows"] == 8
+
+
+@pytest.fixture
+def shrunken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a study draws for itself: few, and judged so that some are right."""
+    monkeypatch.setattr("research.studies.study._PROMPTS", 12)
+    monkeypatch.setattr("research.studies.study._CAPTIONED_PROMPTS", 4)
+    monkeypatch.setattr("research.studies.study.MiniatureEvaluator", lambda: EVEN)
+
+
+@pytest.mark.usefixtures("shrunken_rows")
+def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
+    figures = Study(builds("layers", built), variants_of("layers"), 1, 2, 1, 1).figures()
+    assert set(figures["variants"]) == {"after 1", "after 4"}
+    assert (built / "work" / "layers" / "labels_training").is_dir()
+    assert {build.work for build in builds("loss", built).values()} == {built / "work"}
+
+
+def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {"own": Variant(), "larger": Variant(language_model={"layers": 2, "width": 64})}
+    monkeypatch.setitem(STUDIES, "llm", variants)
+    told: list[Progress] = []
+    found = builds("llm", built, told.append)
+    assert {progress.part for progress in told} == {"language model"}
+    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
+    parameters = [each["language_model_parameters"] for each in figures.values()]
+    assert parameters[0] < parameters[1]
+    assert len({each["generator_fingerprint"] for each in figures.values()}) == 1
+    work = built / "work"
+    assert (work / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
+    assert (work / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
+    card = (work / "language_model_2x64" / "README.md").read_text()
+    assert '"layers": 2' in card
+    told.clear()
+    assert builds("llm", built, told.append)["larger"].language_model == work / "language_model_2x64"
+    assert not told
+
+
+class Stopped(Exception):
+    """A kill, at a moment that a test chooses."""
+
+
+@pytest.mark.usefixtures("shrunken_rows")
+def test_another_generator_is_trained_and_tested_on_its_own_candidates(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = shrunken().generator.model_copy(update={"shallow_blocks": 1, "blocks": 2, "width": 32})
+    variants = {
+        "own": Variant(),
+        "smaller, of 2 blocks": Variant(changes={"reads": "hidden:1"}, generator=OtherGenerator(smaller)),
+    }
+    monkeypatch.setitem(STUDIES, "generator", variants)
+
+    def stop(progress: Progress) -> None:
+        assert "generator" in progress.part  # what takes longest comes first
+        if progress.part == "generator":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        builds("generator", built, stop)
+    told: list[Progress] = []
+    found = builds("generator", built, told.append)
+    assert "shallow generator" not in [progress.part for progress in told]
+    assert builds("generator", built, told.append).keys() == found.keys()
+    work = built / "work" / "generator"
+    assert {name: build.work for name, build in found.items()} == {
+        "own": work / "own",
+        "smaller, of 2 blocks": work / "smaller-of-2-blocks",
+    }
+    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
+    assert [each["reads"] for each in figures.values()] == ["hidden:2", "hidden:1"]
+    assert len({each["generator_fingerprint"] for each in figures.values()}) == 2
+    for each in figures.values():
+        assert each["best_of_1"]["estimate"] <= each["perfect_judge"]["estimate"] <= 1
+    assert len(list(work.glob("*/studies/tested-*"))) == 2
+
+
+def test_an_unknown_study_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="unknown study 'colour': expected one of layers, loss"):
+        variants_of("colour")

@@ -1,0 +1,1 @@
+"""Candidates of many prompts: one collector and one store."""

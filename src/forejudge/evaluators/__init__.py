@@ -1,0 +1,1 @@
+"""Evaluators: decide whether a finished image fits its prompt."""

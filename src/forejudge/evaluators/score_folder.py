@@ -1,0 +1,298 @@
+"""A folder of pictures judged by an evaluator, one line of GenEval's results for each, and the scores of it.
+
+A run that was stopped goes on: a picture that was judged by the same evaluator, file and prompt alike, is not judged
+again.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.bootstrap import averages
+from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.geneval_rules import keep_detections
+from forejudge.files import Journal, prepare_folder, write_text
+from forejudge.progress import Report, Stopwatch
+from forejudge.prompts.geneval import PromptMetadata
+from forejudge.prompts.prompt_file import PromptLine, read_lines
+
+# FOLDED: Pictures in GenEval's folder layout, as its evaluator finds them:
+#
+#     00000/metadata.jsonl        the prompt's line
+#     00000/samples/0000.png      a picture of it; .jpg is taken too
+#
+# Folders and pictures have digits for names. What cannot be judged is told apart from what can.
+
+
+_PICTURE = re.compile(r"\d+\.(png|jpe?g)")
+
+Check = Callable[[Sequence[PromptLine]], None]
+"""Raises InvalidRequest for a line that cannot be judged by: `Evaluator.check`."""
+
+
+@dataclass(frozen=True)
+class GivenPicture:
+    """A file, and what it is judged by."""
+
+    path: Path
+    line: PromptLine
+    metadata: PromptMetadata
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """So many pictures that are not judged; `reason` is one line that names a path."""
+
+    reason: str
+    pictures: int
+
+
+@dataclass(frozen=True)
+class _PromptFolder:
+    path: Path
+    pictures: tuple[Path, ...]
+
+    @classmethod
+    def at(cls, path: Path) -> "_PromptFolder":
+        samples = path / "samples"
+        files = sorted(samples.iterdir()) if samples.is_dir() else []
+        return cls(path, tuple(each for each in files if _PICTURE.fullmatch(each.name) and each.is_file()))
+
+    def read(self, check: Check) -> tuple[PromptLine, PromptMetadata]:
+        """The prompt's line. Raises InvalidRequest that names the file."""
+        file = self.path / "metadata.jsonl"
+        text = " ".join(read_lines(file, "line of GenEval's metadata").values())
+        metadata = PromptLine("", text, str(file)).geneval_metadata()
+        line = PromptLine(metadata.prompt, text, str(file))
+        check([line])
+        return line, metadata
+
+
+def find_pictures(folder: Path, check: Check) -> tuple[list[GivenPicture], list[LeftOut]]:
+    """All pictures in the order of their names, and what is left out.
+
+    Left out are prompts without metadata that can be judged by, prompts that came before, and pictures that are
+    missing where other prompts have more. Raises InvalidRequest for a folder that is not laid out like this.
+    """
+    folders = _prompt_folders(folder)
+    each_has = max(len(found.pictures) for found in folders)
+    given: list[GivenPicture] = []
+    left_out: list[LeftOut] = []
+    seen: dict[PromptMetadata, Path] = {}
+    for found in folders:
+        try:
+            line, metadata = found.read(check)
+            _refuse_doubled(found.path, metadata, seen)
+        except InvalidRequest as error:
+            left_out.append(LeftOut(str(error), len(found.pictures)))
+            continue
+        given += [GivenPicture(path, line, metadata) for path in found.pictures]
+        left_out += _missing(found, each_has)
+    return given, left_out
+
+
+def _prompt_folders(folder: Path) -> list[_PromptFolder]:
+    if not folder.is_dir():
+        raise InvalidRequest(f"{folder} is no folder: expected one in GenEval's layout")
+    paths = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    folders = [_PromptFolder.at(path) for path in paths]
+    if not any(found.pictures for found in folders):
+        raise InvalidRequest(
+            f"{folder} holds no pictures in GenEval's layout: expected 00000/metadata.jsonl and 00000/samples/0000.png"
+        )
+    return folders
+
+
+def _refuse_doubled(path: Path, metadata: PromptMetadata, seen: dict[PromptMetadata, Path]) -> None:
+    before = seen.setdefault(metadata, path)
+    if before != path:
+        raise InvalidRequest(f"{path} has the prompt of {before}, which would count twice")
+
+
+def _missing(found: _PromptFolder, each_has: int) -> list[LeftOut]:
+    missing = each_has - len(found.pictures)
+    if not missing:
+        return []
+    reason = (
+        f"{found.path / 'samples'} holds {len(found.pictures)} of {each_has} pictures, as many as other prompts have"
+    )
+    return [LeftOut(reason, missing)]
+
+
+# FOLDED: What a folder's results say of each picture: GenEval's lines, and who judged.
+
+
+RESULTS_FILE = "results.jsonl"
+
+Key = tuple[str, str, str]
+"""What a result is of: name (relative to the folder) and SHA-256 of a picture's file, and its metadata as JSON."""
+
+
+class PictureResult(BaseModel):
+    """A line of GenEval's results, then who judged, and the SHA-256 of the picture's file.
+
+    `filename` is relative to the folder; `metadata` and `details`, boxes and confidences by class, are JSON texts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filename: str
+    tag: str
+    prompt: str
+    correct: bool
+    reason: str
+    metadata: str
+    details: str
+    evaluator: str
+    sha256: str
+
+    @classmethod
+    def of(cls, key: Key, metadata: PromptMetadata, judgement: Judgement, evaluator: str) -> "PictureResult":
+        """The details are the detections that GenEval's rules keep."""
+        kept = keep_detections(judgement.detections, metadata)
+        details = {name: [[*found.box, found.confidence] for found in each] for name, each in kept.items()}
+        filename, sha256, text = key
+        return cls(
+            filename=filename,
+            tag=metadata.tag,
+            prompt=metadata.prompt,
+            correct=judgement.correct,
+            reason=judgement.reason,
+            metadata=text,
+            details=json.dumps(details),
+            evaluator=evaluator,
+            sha256=sha256,
+        )
+
+    @property
+    def key(self) -> Key:
+        """What it is of."""
+        return self.filename, self.sha256, self.metadata
+
+
+def read_results(path: Path, evaluator: str) -> Iterator[PictureResult]:
+    """Those that are there already; a torn last line is passed over.
+
+    Raises InvalidRequest for a file of another evaluator or of another program.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if not line or (number == len(lines) and _is_torn(line)):
+            continue
+        try:
+            result = PictureResult.model_validate_json(line)
+        except ValidationError:
+            raise InvalidRequest(
+                f"{path}, line {number} was not written by this command: rename the file to keep it, or remove it"
+            ) from None
+        if result.evaluator != evaluator:
+            raise InvalidRequest(
+                f"{path} holds results of {result.evaluator}, this is {evaluator}: rename the file to keep it, or "
+                "judge with the same again"
+            )
+        yield result
+
+
+def _is_torn(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+_BATCH = 8  # pictures that a command is shown at once, and that a kill may lose
+
+
+@dataclass(frozen=True)
+class FolderScore:
+    """All results in the order of their names, and what has none."""
+
+    evaluator: str
+    results: list[PictureResult]
+    left_out: list[LeftOut]
+
+    def summary(self) -> dict[str, Any]:
+        """Micro (over pictures) and macro (over tasks) average and the tasks' shares, each with its 95 % interval.
+
+        Raises InvalidRequest where there are no results.
+        """
+        if not self.results:
+            raise InvalidRequest("no picture could be judged")
+        tags, prompts = [each.tag for each in self.results], [each.prompt for each in self.results]
+        figures, counts = averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
+        return {
+            "evaluator": self.evaluator,
+            "images": len(self.results),
+            "prompts": len({each.metadata for each in self.results}),
+            "left_out": sum(each.pictures for each in self.left_out),
+            "micro": figures.pop("micro"),
+            "macro": figures.pop("macro"),
+            "tasks": {task: {"images": counts[task], **figure} for task, figure in figures.items()},
+        }
+
+
+def score_folder(folder: Path, evaluator: Evaluator, report: Report) -> FolderScore:
+    """Judge what is not judged yet; `RESULTS_FILE` in the folder then holds a line for each picture, in their order.
+
+    Raises InvalidRequest for a folder that is not in GenEval's layout or that another evaluator has judged, OutputError
+    where it cannot be written to, and whatever the evaluator raises.
+    """
+    given, left_out = find_pictures(folder, evaluator.check)
+    prepare_folder(folder)
+    path = folder / RESULTS_FILE
+    known = {result.key: result for result in read_results(path, evaluator.name)}
+    pictures = {_wanted(picture, folder): picture for picture in given}
+    left = {key: picture for key, picture in pictures.items() if key not in known}
+    journal, stopwatch = Journal(path), Stopwatch("judged", len(pictures) - len(left), len(pictures))
+    for batch in _batches(left, left_out):
+        for result in _judged(batch, evaluator):
+            journal.add(result.model_dump())
+            known[result.key] = result
+        report(stopwatch.at(len(known.keys() & pictures.keys())))
+    results = [known[key] for key in pictures if key in known]
+    write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
+    return FolderScore(evaluator.name, results, left_out)
+
+
+def _wanted(picture: GivenPicture, folder: Path) -> Key:
+    try:
+        digest = hashlib.sha256(picture.path.read_bytes()).hexdigest()
+    except OSError:
+        digest = ""  # whoever opens it will say so
+    return picture.path.relative_to(folder).as_posix(), digest, json.dumps(json.loads(picture.line.metadata))
+
+
+_Opened = tuple[Key, GivenPicture, Image.Image]
+
+
+def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Iterator[list[_Opened]]:
+    """Those that can be opened; the others are added to `left_out`."""
+    batch: list[_Opened] = []
+    for key, picture in left.items():
+        try:
+            with Image.open(picture.path) as image:
+                batch.append((key, picture, ImageOps.exif_transpose(image).convert("RGB")))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            left_out.append(LeftOut(f"{picture.path} cannot be opened ({reason})", 1))
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _judged(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[PictureResult]:
+    judgements = evaluator([picture.line for _, picture, _ in batch], [image for _, _, image in batch])
+    for (key, picture, _), judgement in zip(batch, judgements, strict=True):
+        yield PictureResult.of(key, picture.metadata, judgement, evaluator.name)

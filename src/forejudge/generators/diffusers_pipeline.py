@@ -1,0 +1,82 @@
+"""Any diffusers text-to-image pipeline as a black box: it draws a picture from a prompt and a seed, nothing else."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forejudge.checkpoint import named_file, quiet_libraries, rounded_bytes
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.text_encoding import check_not_empty
+from forejudge.types import IMAGE, NOISE, Candidates, Stage
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the pipeline is called with; it has no state of its own to go on from."""
+
+    prompt: str
+    sampling: Sampling
+
+    def __getitem__(self, rows: list[int]) -> "_Asked":
+        return self
+
+
+class BlackBox(Generator):
+    """A baseline without a verifier: it can only be taken from noise to the picture, by the pipeline's own call."""
+
+    def __init__(self, pipeline: Any, name: str) -> None:
+        self.pipeline, self.name = pipeline, name
+        self.device = pipeline.device
+        self.dtype = pipeline.dtype
+        self.fingerprint = _fingerprint(pipeline)
+
+    @classmethod
+    def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "BlackBox":
+        """A folder or hub id. Raises CheckpointError where it cannot be loaded."""
+        from diffusers import DiffusionPipeline
+
+        with named_file(Path(name)), quiet_libraries():
+            pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline.to(device), name)
+
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        """See `Generator.check`. All but an empty prompt the pipeline refuses when it draws."""
+        check_not_empty(prompt)
+
+    def encode(self, prompt: str, sampling: Sampling) -> _Asked:
+        """See `Generator.encode`."""
+        self.check(prompt, sampling)
+        return _Asked(prompt, sampling)
+
+    def start(self, conditioning: _Asked, seeds: tuple[int, ...]) -> Candidates:
+        """See `Generator.start`."""
+        return Candidates(seeds, NOISE, {}, conditioning)
+
+    def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
+        """See `Generator.advance`. Raises InvalidRequest for any stage but IMAGE."""
+        if set(stages) != {IMAGE}:
+            raise InvalidRequest(f"{self.name} is called as a whole: no verifier can read it before the picture")
+        asked: _Asked = candidates.state
+        drawn = self.pipeline(
+            asked.prompt,
+            num_inference_steps=asked.sampling.steps,
+            num_images_per_prompt=len(candidates),
+            generator=[torch.Generator().manual_seed(seed) for seed in candidates.seeds],
+        )
+        return Candidates(candidates.seeds, IMAGE, {IMAGE: tuple(drawn.images)}, asked)
+
+
+def _fingerprint(pipeline: Any) -> str:
+    """A hash of the last parameter of each part."""
+    digest = hashlib.sha256()
+    for name, part in sorted(pipeline.components.items()):
+        if isinstance(part, torch.nn.Module):
+            *_, last = part.parameters()
+            digest.update(name.encode() + rounded_bytes(last))
+    return digest.hexdigest()[:16]

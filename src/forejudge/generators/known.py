@@ -1,0 +1,153 @@
+"""What is known of a generator before it is loaded: where its parts lie, how it is called, what goes with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Sampling
+from forejudge.hub import split_revision
+
+# FOLDED: How a generator is named with options: `sana-sprint-1.6b,max_timesteps=1.5,use_resolution_binning=false`.
+
+
+def split_options(name: str) -> tuple[str, dict[str, Any]]:
+    """A name, folder or hub id, and the options after it; values are JSON, or text that is none.
+
+    Raises InvalidRequest for an option without a value.
+    """
+    if Path(name).exists():
+        return name, {}
+    model, *options = name.split(",")
+    for option in options:
+        if "=" not in option:
+            raise InvalidRequest(f"generator {name!r}: {option!r} is no option, expected NAME=VALUE after each comma")
+    return model, {key: _value(text) for key, _, text in (option.partition("=") for option in options)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+_MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
+_SANA_LICENCE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SchedulerSpec(_Spec):
+    """A scheduler of diffusers in the place of the pipeline's own, with changes to that one's config."""
+
+    class_name: str
+    config: dict[str, Any] = {}
+
+
+class GeneratorSpec(_Spec):
+    """A generator with a short name. Models are folders, or hub ids as `owner/model` or `owner/model@REVISION`.
+
+    `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
+    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `licence` is that of the
+    weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
+    """
+
+    name: str
+    pipeline: str
+    transformer: str | None = None
+    scheduler: SchedulerSpec | None = None
+    sampling: Sampling = Sampling()
+    options: dict[str, Any] = {}
+    verifier: str | None = None
+    language_model: str | None = None
+    licence: str | None = None
+    description: str
+
+    @property
+    def weights(self) -> str:
+        """The model that makes this generator what it is, by which it is found as well."""
+        return self.transformer or self.pipeline
+
+    def at(self, revision: str) -> "GeneratorSpec":
+        """The same with another revision of its weights."""
+        field = "transformer" if self.transformer else "pipeline"
+        return self.model_copy(update={field: f"{split_revision(self.weights)[0]}@{revision}"})
+
+
+KNOWN_MODELS: dict[str, GeneratorSpec] = {
+    spec.name: spec
+    for spec in (
+        GeneratorSpec(
+            name="miniature",
+            pipeline=str(_MINIATURE_WEIGHTS / "generator"),
+            verifier=str(_MINIATURE_WEIGHTS / "verifier"),
+            language_model=str(_MINIATURE_WEIGHTS / "language_model"),
+            description="a small SANA-Sprint that draws coloured shapes at 64 px; ships with forejudge",
+        ),
+        GeneratorSpec(
+            name="sana-sprint-1.6b",
+            pipeline="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+            verifier="aimagelab/vhs-hidden-verifier",
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            options={"gemma_softcap": False},  # as the published verifier was most likely trained
+            licence=_SANA_LICENCE,
+            description="SANA-Sprint with 1.6 billion parameters, 1024 px",
+        ),
+        GeneratorSpec(
+            name="sana-sprint-0.6b",
+            pipeline="Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence=_SANA_LICENCE,
+            description="SANA-Sprint with 0.6 billion parameters, 1024 px",
+        ),
+        GeneratorSpec(
+            name="pixart-dmd",
+            pipeline="PixArt-alpha/PixArt-XL-2-512x512",
+            transformer="PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512",
+            scheduler=SchedulerSpec(class_name="DDPMScheduler", config={"clip_sample": False}),
+            options={"start_timestep": 400},
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            description="PixArt-Alpha-DMD with 0.6 billion parameters, 512 px, one step",
+        ),
+        GeneratorSpec(
+            name="flux-schnell",
+            pipeline="black-forest-labs/FLUX.1-schnell",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Apache-2.0",
+            description="FLUX.1-schnell with 12 billion parameters, 1024 px, one to four steps",
+        ),
+        GeneratorSpec(
+            name="flux2-klein",
+            pipeline="black-forest-labs/FLUX.2-klein-4B",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Apache-2.0",
+            description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
+        ),
+        GeneratorSpec(
+            name="sd35-large-turbo",
+            pipeline="stabilityai/stable-diffusion-3.5-large-turbo",
+            sampling=Sampling(steps=4),
+            language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            licence="Stability AI Community License",
+            description="Stable Diffusion 3.5 large turbo with 8 billion parameters, 1024 px, four steps",
+        ),
+    )
+}
+
+
+def find_spec(name: str) -> GeneratorSpec | None:
+    """What is known of a generator by its short name or by the hub id of its weights.
+
+    A revision goes with either; options of the generator, which may follow, are left out.
+    """
+    model, revision = split_revision(split_options(name)[0])
+    found = KNOWN_MODELS.get(model)
+    found = found or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
+    return found.at(revision) if found and revision else found

@@ -1,0 +1,103 @@
+"""Sizes of pictures, and the way from latents to them, for pipelines that draw sizes they were trained on (bins)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.image_processor import PixArtImageProcessor
+from PIL.Image import Image
+from torch import Tensor
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Architecture, Sampling
+from forejudge.generators.hooks import execution_device
+
+# FOLDED: Latents of which a transformer itself makes patches, one a token.
+
+
+def patched_architecture(transformer: Any, text_width: int) -> Architecture:
+    """Of a transformer with blocks of one kind, whose text is `text_width` wide."""
+    config = transformer.config
+    return Architecture(
+        transformer=type(transformer).__name__,
+        width=config.num_attention_heads * config.attention_head_dim,
+        num_blocks=config.num_layers,
+        latent_channels=config.in_channels,
+        latent_size=config.sample_size // config.patch_size,
+        text_width=text_width,
+    )
+
+
+def unpatchified(patches_NTE: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """A grid of patches, E = patch * patch * C, as (N, C, H, W)."""
+    rows, columns = grid
+    output = patches_NTE.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
+    return output.reshape(len(output), -1, rows * patch, columns * patch)
+
+
+Size = tuple[int, int]  # height and width, in pixels
+
+
+def picture_sizes(
+    sampling: Sampling, default: int, unit: int, bins: Mapping[str, list[float]] | None
+) -> tuple[Size, Size]:
+    """The size asked for (a side of `default` where nothing is) and the one to draw: the nearest of `bins`, if any.
+
+    Raises InvalidRequest for a size to draw whose sides are no multiples of `unit`.
+    """
+    asked = height, width = sampling.height or default, sampling.width or default
+    if bins is not None:
+        height, width = PixArtImageProcessor.classify_height_width_bin(height, width, ratios=bins)
+    if height % unit or width % unit:
+        raise InvalidRequest(
+            f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {unit}"
+        )
+    return asked, (height, width)
+
+
+def decoded(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+    """Latents in the autoencoder's own scale as pictures of a size, resized and cropped where drawn in another.
+
+    The rest of the way is the pipeline's.
+    """
+    processor, (height, width) = pipeline.image_processor, size
+    scaled_NCHW = scaled_NCHW.to(execution_device(autoencoder), autoencoder.dtype)
+    decoded_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
+    if decoded_NCHW.shape[-2:] != size:
+        decoded_NCHW = processor.resize_and_crop_tensor(decoded_NCHW, width, height)
+    pictures = tuple(processor.postprocess(decoded_NCHW, output_type="pil"))
+    pipeline.maybe_free_model_hooks()  # of enable_model_cpu_offload
+    return pictures
+
+
+# FOLDED: Latents as FLUX's transformers see them: 2 x 2 of them, side by side, are one token.
+
+
+PATCH = 2  # latents a side of a token
+Grid = tuple[int, int]  # rows and columns of tokens
+
+
+def packed_architecture(pipeline: Any) -> Architecture:
+    """Of a pipeline whose transformer has double-stream and then single-stream blocks, counted through both."""
+    config = pipeline.transformer.config
+    return Architecture(
+        transformer=type(pipeline.transformer).__name__,
+        width=config.num_attention_heads * config.attention_head_dim,
+        num_blocks=config.num_layers + config.num_single_layers,
+        latent_channels=config.in_channels // PATCH**2,
+        latent_size=pipeline.default_sample_size // PATCH,
+        text_width=config.joint_attention_dim,
+    )
+
+
+def token_grid(pipeline: Any, sampling: Sampling) -> Grid:
+    """Of the size asked for. Raises InvalidRequest for one whose sides are no whole number of tokens."""
+    token = PATCH * pipeline.vae_scale_factor
+    default = pipeline.default_sample_size * pipeline.vae_scale_factor
+    _, (height, width) = picture_sizes(sampling, default, token, None)
+    return height // token, width // token
+
+
+def picture_size(pipeline: Any, grid: Grid) -> tuple[int, int]:
+    """Height and width in pixels."""
+    token = PATCH * pipeline.vae_scale_factor
+    return grid[0] * token, grid[1] * token

@@ -1,0 +1,61 @@
+"""The miniature's evaluator: its detector, and GenEval's rules."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+
+from PIL.Image import Image
+
+from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.benchmarks import Benchmark
+from forejudge.evaluators.geneval_rules import Detection, judge_image
+from forejudge.miniature.detector import detect
+from forejudge.miniature.prompts import CASES_PER_TASK, Split, cases, split_seed
+from forejudge.prompts.prompt_file import PromptLine
+
+
+class RulesEvaluator(Evaluator):
+    """Judges what it sees by GenEval's metadata, which every line must have.
+
+    Raises InvalidRequest naming one that has none.
+    """
+
+    def check(self, lines: Sequence[PromptLine]) -> None:
+        """See `Evaluator.check`."""
+        for line in lines:
+            line.geneval_metadata()
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+        """See `Evaluator.__call__`."""
+        seen = self._see(pictures) if pictures else []
+        return [_judged(line, detections) for line, detections in zip(lines, seen, strict=True)]
+
+    @abstractmethod
+    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        """What is in each picture; there is at least one."""
+
+
+class MiniatureEvaluator(RulesEvaluator):
+    """Sees with the detector."""
+
+    name = "geneval-miniature"
+
+    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        return [detect(picture) for picture in pictures]
+
+
+def _judged(line: PromptLine, detections: Sequence[Detection]) -> Judgement:
+    verdict = judge_image(detections, line.geneval_metadata())
+    return Judgement(verdict.correct, verdict.reason, tuple(detections))
+
+
+# FOLDED: The miniature's test prompts as a benchmark.
+
+
+NAME = "geneval-miniature"
+
+
+def miniature_benchmark(per_task: int = CASES_PER_TASK, split: Split = "test") -> Benchmark:
+    """`per_task` cases of each of the six tasks; a prompt may come several times, each time as its next image."""
+    lines = [case.line for case in cases(split, per_task)]
+    return Benchmark(NAME, lines, MiniatureEvaluator(), partial(split_seed, split))

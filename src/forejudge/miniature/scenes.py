@@ -1,0 +1,297 @@
+"""Scenes: what stands where. And the renderer that draws them.
+
+Shape letters: N scenes, K object slots (4), H and W pixels.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from forejudge.prompts.geneval import RELATIONS, Color, Description
+
+# FOLDED: The kinds of object in the miniature world, as signed distance fields.
+#
+# Each kind is a set of polygons in a frame where the object's radius is 1 and y points down. A field holds, for
+# every point of [-EXTENT, EXTENT]^2, the distance to the outline: negative inside, positive outside.
+
+
+Outline = list[tuple[float, float]]
+Field = NDArray[np.float32]
+
+EXTENT = 1.5
+FIELD_SIZE = 96
+
+
+def _polar(radii: list[float], start: float = -90.0) -> Outline:
+    """Points at the given radii, evenly spaced in angle, clockwise from `start` degrees."""
+    step = 360.0 / len(radii)
+    angles = [math.radians(start + index * step) for index in range(len(radii))]
+    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
+
+
+def _circle(radius: float, centre_x: float = 0.0) -> Outline:
+    return [(x + centre_x, y) for x, y in _polar([radius] * 64)]
+
+
+def _square(half_side: float) -> Outline:
+    h = half_side
+    return [(-h, -h), (h, -h), (h, h), (-h, h)]
+
+
+def _heart() -> Outline:
+    points = []
+    for index in range(64):
+        t = 2 * math.pi * index / 64
+        x = 16 * math.sin(t) ** 3
+        y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+        points.append((x / 15.5, -(y + 2.5) / 15.5))
+    return points
+
+
+_CROSS: Outline = [
+    (-0.36, -1.05), (0.36, -1.05), (0.36, -0.36), (1.05, -0.36), (1.05, 0.36), (0.36, 0.36),
+    (0.36, 1.05), (-0.36, 1.05), (-0.36, 0.36), (-1.05, 0.36), (-1.05, -0.36), (-0.36, -0.36),
+]  # fmt: skip
+_ARROW: Outline = [
+    (1.1, 0.0), (0.1, -1.0), (0.1, -0.42), (-1.1, -0.42), (-1.1, 0.42), (0.1, 0.42), (0.1, 1.0),
+]  # fmt: skip
+_HOURGLASS: Outline = [
+    (-0.95, -1.0), (0.95, -1.0), (0.22, 0.0), (0.95, 1.0), (-0.95, 1.0), (-0.22, 0.0),
+]  # fmt: skip
+
+
+def _distance(outline: Outline, points_P2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Signed distance from each point to a polygon (Quilez, "2D distance functions")."""
+    corners = np.array(outline)
+    previous = np.roll(corners, 1, axis=0)
+    squared = np.full(len(points_P2), np.inf)
+    sign = np.ones(len(points_P2))
+    for a, b in zip(corners, previous, strict=True):
+        edge, offset = b - a, points_P2 - a
+        along = np.clip(offset @ edge / (edge @ edge), 0.0, 1.0)
+        squared = np.minimum(squared, ((offset - along[:, None] * edge) ** 2).sum(1))
+        above, below = points_P2[:, 1] >= a[1], points_P2[:, 1] < b[1]
+        left = edge[0] * offset[:, 1] > edge[1] * offset[:, 0]
+        sign[(above & below & left) | (~above & ~below & ~left)] *= -1
+    return sign * np.sqrt(squared)
+
+
+def _solid(outline: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda points: _distance(outline, points)
+
+
+def _without(outer: Outline, hole: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda points: np.maximum(_distance(outer, points), -_distance(hole, points))
+
+
+_SHAPES = {
+    "circle": _solid(_circle(1.0)),
+    "square": _solid(_square(0.9)),
+    "triangle": _solid([(0.0, -1.05), (1.1, 0.85), (-1.1, 0.85)]),
+    "diamond": _solid([(0.0, -1.2), (0.85, 0.0), (0.0, 1.2), (-0.85, 0.0)]),
+    "star": _solid(_polar([1.2, 0.5] * 5)),
+    "heart": _solid(_heart()),
+    "cross": _solid(_CROSS),
+    "ring": _without(_circle(1.08), _circle(0.52)),
+    "moon": _without(_circle(1.08), _circle(0.92, 0.62)),
+    "arrow": _solid(_ARROW),
+    "hourglass": _solid(_HOURGLASS),
+    "frame": _without(_square(1.0), _square(0.5)),
+}
+KINDS: tuple[str, ...] = tuple(_SHAPES)
+
+
+@lru_cache(maxsize=1)
+def signed_distance_fields() -> Field:
+    """The fields of all kinds, shape (kinds, FIELD_SIZE, FIELD_SIZE), in units of the object's radius."""
+    axis = (np.arange(FIELD_SIZE) + 0.5) / FIELD_SIZE * 2 * EXTENT - EXTENT
+    x, y = np.meshgrid(axis, axis)
+    points_P2 = np.stack([x.ravel(), y.ravel()], axis=1)
+    fields = [shape(points_P2).reshape(FIELD_SIZE, FIELD_SIZE) for shape in _SHAPES.values()]
+    return np.stack(fields).astype(np.float32)
+
+
+IMAGE_SIZE = 64
+MAX_OBJECTS = 4
+EDGE_WIDTH = 1.6  # pixels from fully background to fully object, before the pixel grid
+
+# Neighbours differ little, so that a colour between two of them is no stray third one.
+COLOURS: dict[Color, tuple[float, float, float]] = {
+    "white": (0.97, 0.97, 0.97),
+    "pink": (0.98, 0.60, 0.76),
+    "red": (0.86, 0.10, 0.10),
+    "orange": (0.98, 0.55, 0.05),
+    "yellow": (0.97, 0.90, 0.10),
+    "green": (0.10, 0.62, 0.15),
+    "blue": (0.10, 0.20, 0.88),
+    "purple": (0.50, 0.12, 0.68),
+    "brown": (0.45, 0.26, 0.10),
+    "black": (0.04, 0.04, 0.04),
+}
+COLOUR_NAMES: tuple[Color, ...] = tuple(COLOURS)
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """N scenes. Slots that hold no object are False in `present`."""
+
+    kind_NK: Tensor  # index into KINDS
+    colour_NK: Tensor  # index into COLOUR_NAMES
+    centre_NK2: Tensor  # x, y in pixels
+    radius_NK: Tensor  # pixels
+    present_NK: Tensor  # bool
+    background_N: Tensor  # grey level in [0, 1]
+
+
+def render(scenes: SceneBatch, size: int = IMAGE_SIZE) -> Tensor:
+    """Draw scenes: (N, 3, size, size) in [0, 1]. Later slots are drawn over earlier ones."""
+    picture_N3HW = scenes.background_N.view(-1, 1, 1, 1).expand(-1, 3, size, size)
+    palette = torch.tensor(list(COLOURS.values()))
+    for slot in range(scenes.kind_NK.shape[1]):
+        cover_N1HW = coverage(scenes, slot, size).unsqueeze(1)
+        colour_N3 = palette[scenes.colour_NK[:, slot]]
+        picture_N3HW = torch.lerp(picture_N3HW, colour_N3[:, :, None, None], cover_N1HW)
+    return picture_N3HW
+
+
+def to_images(pictures_N3HW: Tensor) -> list[Image.Image]:
+    """Pictures in [0, 1] as PIL images."""
+    bytes_NHW3 = (pictures_N3HW * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(picture_HW3) for picture_HW3 in bytes_NHW3]
+
+
+def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:
+    """How much of each pixel the object in `slot` covers: (N, size, size) in [0, 1]."""
+    pixel = torch.arange(size, dtype=torch.float32) + 0.5
+    centre_N2, radius_N = scenes.centre_NK2[:, slot], scenes.radius_NK[:, slot]
+    x_NW = (pixel[None] - centre_N2[:, :1]) / (radius_N[:, None] * EXTENT)
+    y_NH = (pixel[None] - centre_N2[:, 1:]) / (radius_N[:, None] * EXTENT)
+    grid_NHW2 = torch.stack([x_NW[:, None, :].expand(-1, size, -1), y_NH[:, :, None].expand(-1, -1, size)], dim=-1)
+    fields_N1SS = torch.from_numpy(signed_distance_fields())[scenes.kind_NK[:, slot]].unsqueeze(1)
+    distance_NHW = F.grid_sample(fields_N1SS, grid_NHW2, padding_mode="border", align_corners=False).squeeze(1)
+    cover_NHW = (0.5 - distance_NHW * radius_N[:, None, None] / EDGE_WIDTH).clamp(0, 1)
+    return cover_NHW * scenes.present_NK[:, slot, None, None]
+
+
+# FOLDED: Noise and scene, coupled: what a prompt leaves open is read off the noise itself.
+#
+# One-step generation learns a function of noise. Where every open choice (place, size, colour, background) is a
+# function of the noise, plain regression learns that function; where the noise is undecided between two places, the
+# regression draws a little of both. Those ghosts and doubles are the mistakes a verifier is for.
+#
+# The picture is divided into four quadrants. Each quadrant mean of a noise channel is a standard normal number. Object
+# j stands in the free quadrant where channel 4j is highest; channels 4j+1, 4j+2 and 4j+3 there give its offset and
+# size, a contrast inside the quadrant its colour. A relation narrows the free quadrants to one side of the picture.
+#
+# Shape letters: N scenes, C noise channels (16), Q quadrants (4), K object slots (4).
+
+
+NOISE_SHAPE = (16, 8, 8)
+SMALLEST_RADIUS, LARGEST_RADIUS = 7.5, 10.5
+BACKGROUND_RANGE = (0.45, 0.65)
+_MARGIN = 1.4  # pixels kept free around an object beyond its radius times 1.2, in its quadrant
+_RELATION_OFFSET = 0.4  # smaller offsets keep a relation plain also across the diagonal
+
+# Quadrants: 0 upper left, 1 upper right, 2 lower left, 3 lower right; sides as the first object needs them.
+_SIDE_OF_RELATION = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """N descriptions as tensors: what the prompts fix. -1 stands for "left open"."""
+
+    kind_NK: Tensor
+    colour_NK: Tensor
+    present_NK: Tensor
+    relation_N: Tensor
+
+    @classmethod
+    def of(cls, descriptions: list[Description]) -> "Asked":
+        kind = torch.zeros(len(descriptions), MAX_OBJECTS, dtype=torch.long)
+        colour = torch.full_like(kind, -1)
+        present = torch.zeros_like(kind, dtype=torch.bool)
+        relation = torch.full((len(descriptions),), -1)
+        for row, description in enumerate(descriptions):
+            objects = description.wanted * description.count
+            for slot, wanted in enumerate(objects):
+                kind[row, slot] = KINDS.index(wanted.kind)
+                present[row, slot] = True
+                if wanted.colour:
+                    colour[row, slot] = COLOUR_NAMES.index(wanted.colour)
+            if description.relation:
+                relation[row] = RELATIONS.index(description.relation)
+        return cls(kind, colour, present, relation)
+
+
+def couple(asked: Asked, noise_NCHW: Tensor) -> SceneBatch:
+    """The scenes that the prompts ask for, their open choices taken from standard normal noise."""
+    mean_NCQ, contrast_NCQ = _quadrant_statistics(noise_NCHW)
+    quadrant_NK = _choose_quadrants(asked, mean_NCQ[:, ::4])
+    parts = {name: _at(mean_NCQ[:, shift::4], quadrant_NK) for shift, name in _CHANNELS.items()}
+    radius_NK = SMALLEST_RADIUS + (LARGEST_RADIUS - SMALLEST_RADIUS) * parts["size"]
+    open_colour_NK = (_at(contrast_NCQ[:, ::4], quadrant_NK) * len(COLOUR_NAMES)).long()
+    low, high = BACKGROUND_RANGE
+    overall_N = _uniform(contrast_NCQ[:, 1].sum(1) / 2)
+    return SceneBatch(
+        kind_NK=asked.kind_NK,
+        colour_NK=torch.where(asked.colour_NK < 0, open_colour_NK, asked.colour_NK),
+        centre_NK2=_centres(quadrant_NK, parts["x"], parts["y"], radius_NK, asked.relation_N),
+        radius_NK=radius_NK,
+        present_NK=asked.present_NK,
+        background_N=low + (high - low) * overall_N,
+    )
+
+
+_CHANNELS = {1: "x", 2: "y", 3: "size"}
+
+
+def _uniform(normal: Tensor) -> Tensor:
+    """Standard normal to uniform in (0, 1)."""
+    return torch.special.ndtr(normal).clamp(1e-4, 1 - 1e-4)
+
+
+def _quadrant_statistics(noise_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Quadrant means and left-minus-right contrasts of every channel, each standard normal: (N, C, Q)."""
+    halves = noise_NCHW.unflatten(2, (2, -1)).unflatten(4, (2, 2, -1))  # N C 2 h 2 2 w
+    count = halves.shape[3] * halves.shape[5] * halves.shape[6]
+    sums = halves.sum(dim=(3, 6)) / count**0.5  # N C rows columns sides
+    return sums.sum(-1).flatten(2), (sums[..., 0] - sums[..., 1]).flatten(2)
+
+
+def _choose_quadrants(asked: Asked, score_NKQ: Tensor) -> Tensor:
+    """For each object in turn the free quadrant of highest score: (N, K)."""
+    free_NQ = torch.ones(score_NKQ.shape[0], 4, dtype=torch.bool)
+    related = asked.relation_N >= 0
+    side_NQ = _SIDE_OF_RELATION[asked.relation_N.clamp(min=0)]
+    chosen = []
+    for slot in range(MAX_OBJECTS):
+        allowed_NQ = free_NQ.clone()
+        if slot < 2:
+            side = side_NQ if slot == 0 else ~side_NQ
+            allowed_NQ &= side | ~related[:, None]
+        quadrant_N = score_NKQ[:, slot].masked_fill(~allowed_NQ, -torch.inf).argmax(1)
+        free_NQ = free_NQ.scatter(1, quadrant_N[:, None], False)
+        chosen.append(quadrant_N)
+    return torch.stack(chosen, dim=1)
+
+
+def _at(statistic_NKQ: Tensor, quadrant_NK: Tensor) -> Tensor:
+    """The uniform number that each object finds at its own quadrant: (N, K)."""
+    return _uniform(statistic_NKQ.gather(2, quadrant_NK[..., None]).squeeze(2))
+
+
+def _centres(quadrant_NK: Tensor, u_NK: Tensor, v_NK: Tensor, radius_NK: Tensor, relation_N: Tensor) -> Tensor:
+    cell = IMAGE_SIZE / 2
+    room_NK = (cell / 2 - 1.2 * radius_NK - _MARGIN).clamp(min=0)
+    room_NK = room_NK * torch.where(relation_N >= 0, _RELATION_OFFSET, 1.0)[:, None]
+    x_NK = (quadrant_NK % 2 + 0.5) * cell + (2 * u_NK - 1) * room_NK
+    y_NK = (quadrant_NK // 2 + 0.5) * cell + (2 * v_NK - 1) * room_NK
+    return torch.stack([x_NK, y_NK], dim=-1)

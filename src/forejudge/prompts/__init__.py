@@ -1,0 +1,1 @@
+"""Prompts: files of them, and the grammar of GenEval."""

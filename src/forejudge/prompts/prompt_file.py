@@ -1,0 +1,126 @@
+"""Files with an entry a line: prompts, as plain lines or GenEval's JSON lines, and names."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Generator, Sampling
+from forejudge.noise import candidate_seed
+from forejudge.prompts.geneval import PromptMetadata
+from forejudge.types import Candidates, Stage
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One prompt; `where` names its file and line, `metadata` is its JSON line as it stands in the file."""
+
+    prompt: str
+    metadata: str
+    where: str
+
+    def geneval_metadata(self) -> PromptMetadata:
+        """What the prompt's pictures are judged by. Raises InvalidRequest that names the line if it does not say."""
+        try:
+            return PromptMetadata.from_line(self.metadata)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{self.where}: {error}") from None
+
+
+def check_lines(lines: Iterable[PromptLine], check: Callable[[str], None]) -> None:
+    """Each prompt once. Raises InvalidRequest that names the first line whose prompt `check` refuses."""
+    firsts: dict[str, PromptLine] = {}
+    for line in lines:
+        firsts.setdefault(line.prompt, line)
+    for line in firsts.values():
+        try:
+            check(line.prompt)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{line.where}: {error}") from None
+
+
+def prompts_digest(lines: Iterable[PromptLine]) -> str:
+    """The SHA-256 that tells prompts, with their metadata and order, from any others."""
+    return hashlib.sha256("\n".join(line.metadata for line in lines).encode()).hexdigest()
+
+
+def read_prompts(path: Path) -> list[PromptLine]:
+    """All prompts of a file; blank lines are skipped. Raises InvalidRequest naming the line that is wrong."""
+    read = _from_json if path.suffix == ".jsonl" else _from_text
+    return [read(line, f"{path}, line {number}") for number, line in read_lines(path, "prompt").items()]
+
+
+def read_lines(path: Path, entry: str) -> dict[int, str]:
+    """Lines of a text file by their number from 1, stripped, without the blank ones.
+
+    `entry` says what a line should hold. Raises InvalidRequest for a file that cannot be read or has only blank lines.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidRequest(f"{path} cannot be read ({reason}): expected a file with a {entry} a line") from None
+    kept = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    if not kept:
+        raise InvalidRequest(f"{path} holds no {entry}: expected one a line")
+    return kept
+
+
+def _from_text(line: str, where: str) -> PromptLine:
+    return PromptLine(line, json.dumps({"prompt": line}, ensure_ascii=False), where)
+
+
+def _from_json(line: str, where: str) -> PromptLine:
+    try:
+        metadata = json.loads(line)
+    except ValueError as error:
+        raise InvalidRequest(f"{where}: not JSON ({error})") from None
+    prompt = metadata.get("prompt") if isinstance(metadata, dict) else None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InvalidRequest(f'{where}: expected an object with a "prompt" that is not empty, got {line[:80]}')
+    return PromptLine(prompt, line, where)
+
+
+# FOLDED: Candidates for one picture of one prompt: their seeds, the rows they become, and how they are drawn.
+
+
+@dataclass(frozen=True)
+class Group:
+    """The candidates for a prompt's `image_index`-th picture."""
+
+    line: PromptLine
+    image_index: int
+    seeds: tuple[int, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of each candidate before it is drawn."""
+        known = {"prompt": self.line.prompt, "metadata": self.line.metadata, "image_index": self.image_index}
+        return [{**known, "index": index, "seed": seed} for index, seed in enumerate(self.seeds)]
+
+    def draw(
+        self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: Sampling | None = None
+    ) -> Iterator[Candidates]:
+        """The candidates drawn to the furthest of `stages`, `batch_size` at a time, the prompt encoded once.
+
+        Without `sampling` they are drawn by the generator's defaults.
+        """
+        conditioning = generator.encode_without_padding(self.line.prompt, sampling or generator.defaults)
+        wanted = frozenset(stages)
+        for first in range(0, len(self.seeds), batch_size):
+            yield generator.advance(generator.start(conditioning, self.seeds[first : first + batch_size]), wanted)
+
+
+def groups_of(lines: Sequence[PromptLine], candidates: int, run_seed: int) -> list[Group]:
+    """A group for each line; a prompt that comes again is its next image."""
+    seen: Counter[str] = Counter()
+    groups = []
+    for line in lines:
+        prompt = line.prompt.strip()  # as seeds see it
+        seeds = tuple(candidate_seed(run_seed, prompt, seen[prompt], index) for index in range(candidates))
+        groups.append(Group(line, seen[prompt], seeds))
+        seen[prompt] += 1
+    return groups

@@ -1,0 +1,185 @@
+"""The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from forejudge.checkpoint import named_file, renamed_in_transformers
+from forejudge.errors import MismatchError, MissingExtra
+from forejudge.generators import find_spec
+from forejudge.generators.base import Generator
+from forejudge.hub import local_folder
+from forejudge.library_models import load_library_model, load_tokenizer
+from forejudge.training.config import LoraSettings, TrainingRecipe, published, read_recipe
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier, YesNoModel
+
+# FOLDED: The two stages as modules that a trainer can call: what is put in comes from `batches`, what comes out is a dict.
+
+
+class _Stage(nn.Module):
+    """Around a model whose output layer may be its input embedding: such a tensor is stored once."""
+
+    def __init__(self, model: YesNoModel) -> None:
+        super().__init__()
+        self.model = model
+        self.register_state_dict_post_hook(_without_second_names)
+        self.register_load_state_dict_pre_hook(_with_second_names)
+
+
+class Alignment(_Stage):
+    """Stage 1: the connector is trained, the language model stays."""
+
+    def __init__(self, model: YesNoModel) -> None:
+        super().__init__(model)
+        model.language_model.requires_grad_(False)
+
+    def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> dict[str, Tensor]:
+        """Logits (N, L, V) that stand before each token of `right_NL`."""
+        embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL)
+        length = right_NL.shape[1]
+        logits_NLV = self.model.language_model(inputs_embeds=embedded_NSE, logits_to_keep=length + 1).logits
+        return {"logits_NLV": logits_NLV[:, :-1]}
+
+
+class Verification(_Stage):
+    """Stage 2: yes or no. `answers` are the token numbers of yes and no."""
+
+    def __init__(self, model: YesNoModel, answers: tuple[int, int]) -> None:
+        super().__init__(model)
+        self.answers = list(answers)
+
+    def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, mask_NL: Tensor) -> dict[str, Tensor]:
+        """Log-probabilities of yes and no over the whole vocabulary (N, 2), or the value of a head (N, 1)."""
+        answered = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL)
+        return {"answered": answered if self.model.head is not None else answered[:, self.answers]}
+
+
+def scores(answered: Tensor) -> Tensor:
+    """What a verifier says by the output of `Verification`: log-odds of yes, or the head's value: (N,)."""
+    return answered[:, 0] if answered.shape[1] == 1 else answered[:, 0] - answered[:, 1]
+
+
+def _second_names(module: nn.Module) -> dict[str, str]:
+    """Further names of tensors that have one already -> that one."""
+    first: dict[int, str] = {}
+    every = module.named_parameters(remove_duplicate=False)
+    return {name: known for name, tensor in every if (known := first.setdefault(id(tensor), name)) != name}
+
+
+def _without_second_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """safetensors refuses two names for one tensor."""
+    for name in _second_names(module):
+        state.pop(prefix + name, None)
+
+
+def _with_second_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, known in _second_names(module).items():
+        if prefix + known in state:
+            state.setdefault(prefix + name, state[prefix + known])
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A model to be trained, with its tokenizer."""
+
+    model: YesNoModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def adapted(self, settings: LoraSettings) -> "Trainee":
+        """With adapters in the language model, which alone of it are trained. Raises MissingExtra without peft."""
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise MissingExtra("peft", "lora") from None
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="all-linear"
+        )
+        with renamed_in_transformers():
+            self.model.language_model = get_peft_model(self.model.language_model, config)
+        return self
+
+    def prepared(self, recipe: TrainingRecipe, device: torch.device) -> "Trainee":
+        """On the device it is trained on, its language model set up as the recipe asks."""
+        language_model = self.model.to(device).language_model
+        if recipe.gradient_checkpointing:
+            with renamed_in_transformers():
+                language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        if device.type == "cpu" and recipe.precision == "bfloat16":
+            language_model.set_attn_implementation("eager")  # a third faster: PyTorch's fused backward is slow there
+        return self
+
+    def merged(self) -> "Trainee":
+        """Adapters, if there are any, added to the weights they adapt."""
+        merge = getattr(self.model.language_model, "merge_and_unload", None)
+        if merge is not None:
+            self.model.language_model = merge()
+        return self
+
+
+def language_model_source(recipe: TrainingRecipe) -> str:
+    """A folder or a hub id; a recipe may name the generator that the language model goes with."""
+    spec = find_spec(recipe.language_model)
+    return spec.language_model if spec and spec.language_model else recipe.language_model
+
+
+def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) -> Trainee:
+    """The recipe's language model behind a connector without statistics.
+
+    Raises CheckpointError for a language model that cannot be loaded.
+    """
+    folder = local_folder(language_model_source(recipe))
+    language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
+    torch.manual_seed(recipe.seed)
+    width = reading.width(generator.architecture)
+    connector = Connector(width, language_model.config.hidden_size, recipe.spatial_merge_size)
+    return Trainee(YesNoModel(connector, language_model), tokenizer)
+
+
+def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) -> Trainee:
+    """What stage 1 left. Raises MismatchError where it reads something else, or another generator's weights."""
+    aligned = LanguageModelVerifier.from_pretrained(folder)
+    for warning in aligned.check(generator):
+        raise MismatchError(f"{warning}: align again")
+    for field in ("reads", "spatial_merge_size"):
+        found, wanted = getattr(aligned.config, field), getattr(recipe, field)
+        if found != wanted:
+            raise MismatchError(f"{folder} has {field} = {found}, the recipe {wanted}: make them the same")
+    made_with = read_recipe(folder)
+    for field in ("language_model", "vision_tower"):
+        if made_with.get(field) != (wanted := getattr(published(recipe), field)):
+            raise MismatchError(f"{folder} was made with {field} = {made_with.get(field)}, the recipe has {wanted}")
+    if aligned.model.head is not None:
+        raise MismatchError(f"{folder} answers by a head, so it is no aligned connector: take what stage 1 left")
+    return Trainee(aligned.model, aligned.tokenizer)
+
+
+def digest_of(aligned: Path | None) -> str | None:
+    """What tells an aligned connector from any other: 16 hexadecimal digits. Raises CheckpointError."""
+    if aligned is None:
+        return None
+    with named_file(aligned / CONNECTOR_FILE):
+        return hashlib.sha256((aligned / CONNECTOR_FILE).read_bytes()).hexdigest()[:16]
+
+
+def with_head(trainee: Trainee, seed: int) -> Trainee:
+    """With a new head in the place of the answer; the output layer is then left out of training."""
+    model = trainee.model
+    torch.manual_seed(seed)
+    model.head = nn.Linear(model.language_model.config.hidden_size, 1)
+    output, embedding = model.language_model.get_output_embeddings(), model.language_model.get_input_embeddings()
+    if output.weight is not embedding.weight:
+        output.requires_grad_(False)
+    return trainee
+
+
+def set_statistics(trainee: Trainee, statistics: tuple[Tensor, Tensor]) -> None:
+    """Record what the connector standardises by."""
+    trainee.model.connector.set_statistics(*statistics)

@@ -1,0 +1,130 @@
+"""Recipes by name: everything that is decided on the way to a verifier of one generator.
+
+Those of published generators follow the paper: 20 labelled candidates of each prompt, the hidden state after the same
+share of the blocks, Qwen2.5-0.5B, class weights. The sizes of the two stages are those of LLaVA, whose recipe the paper
+follows without stating its own (Liu et al. 2023).
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from forejudge.errors import InvalidRequest
+from forejudge.training.config import (
+    MINIATURE_INSTRUCTION,
+    MINIATURE_QUESTION,
+    AlignRecipe,
+    CaptionRecipe,
+    LabelRecipe,
+    VerifyRecipe,
+)
+
+_PAPERS_PROMPTS = 5900  # of which 20 candidates each make its 118 k
+_PAPERS_SHARE = 8 / 20  # of SANA-Sprint's blocks
+
+
+class KnownRecipe(BaseModel):
+    """From prompts to a verifier: how many prompts are labelled, and what every step makes of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: PositiveInt
+    label: LabelRecipe
+    caption: CaptionRecipe
+    align: AlignRecipe
+    verify: VerifyRecipe
+
+    @property
+    def generator(self) -> str:
+        """Whose verifier it is."""
+        return self.label.generator
+
+
+def _published(generator: str, blocks: int, spatial_merge_size: int = 1) -> KnownRecipe:
+    """For a generator of so many blocks; where it has more than 1024 tokens, neighbouring ones are to be merged.
+
+    No states are recorded: those of so many candidates take hundreds of GB, and drawing them anew for the one time that
+    each is learnt from is less work than learning from it.
+    """
+    reads = f"hidden:{round(_PAPERS_SHARE * blocks)}"
+    shared: dict[str, Any] = {
+        "reads": reads,
+        "language_model": "Qwen/Qwen2.5-0.5B-Instruct",
+        "spatial_merge_size": spatial_merge_size,
+        "precision": "bfloat16",
+        "gradient_checkpointing": True,
+        "accumulated_batches": 8,
+    }
+    return KnownRecipe(
+        prompts=_PAPERS_PROMPTS,
+        label=LabelRecipe(generator=generator, evaluator="geneval"),
+        caption=CaptionRecipe(generator=generator, captioner="google/gemma-3-4b-it"),
+        align=AlignRecipe(
+            **shared,
+            instruction="<image> Describe this image.",
+            steps=2200,
+            batch_size=256,
+            learning_rate=1e-3,
+            warmup_steps=66,
+            evaluate_every=200,
+        ),
+        verify=VerifyRecipe(
+            **shared,
+            steps=920,
+            batch_size=128,
+            learning_rate=2e-5,
+            warmup_steps=28,
+            evaluate_every=100,
+        ),
+    )
+
+
+def _miniature() -> KnownRecipe:
+    shared: dict[str, Any] = {
+        "reads": "hidden:12",
+        "language_model": "miniature",
+        "batch_size": 64,
+        "spatial_merge_size": 2,
+        "adam_beta2": 0.99,
+        "precision": "bfloat16",
+        "stored_in": "float16",
+    }
+    drawn: dict[str, Any] = {"generator": "miniature", "candidates": 8, "record": shared["reads"]}
+    return KnownRecipe(
+        prompts=8000,
+        label=LabelRecipe(**drawn, evaluator="geneval-miniature"),
+        caption=CaptionRecipe(**drawn, captioner="miniature"),
+        align=AlignRecipe(
+            **shared,
+            instruction=MINIATURE_INSTRUCTION,
+            steps=400,
+            learning_rate=4e-3,
+            warmup_steps=20,
+            evaluate_every=200,
+        ),
+        verify=VerifyRecipe(
+            **shared,
+            question=MINIATURE_QUESTION,
+            steps=2800,
+            learning_rate=1.5e-3,
+            warmup_steps=50,
+            weight_decay=0.05,
+            evaluate_every=400,
+        ),
+    )
+
+
+RECIPES: dict[str, KnownRecipe] = {
+    "miniature": _miniature(),
+    "sana-sprint-1.6b": _published("sana-sprint-1.6b", blocks=20),
+    "sana-sprint-0.6b": _published("sana-sprint-0.6b", blocks=28),
+    "pixart-dmd": _published("pixart-dmd", blocks=28),
+    "flux-schnell": _published("flux-schnell", blocks=57, spatial_merge_size=2),  # 4096 tokens
+}
+
+
+def known_recipe(name: str) -> KnownRecipe:
+    """The recipe of that name. Raises InvalidRequest for one that is not known."""
+    if name not in RECIPES:
+        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]

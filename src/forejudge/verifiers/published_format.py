@@ -1,0 +1,179 @@
+"""The config.json of a verifier in its published layout, LLaVA's around Qwen2, and the language model's part of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt
+from torch import Tensor
+from transformers import Qwen2Config
+
+from forejudge.checkpoint import named_file, read_pickle, renamed_in_transformers
+from forejudge.device import dtype_name
+from forejudge.errors import CheckpointError
+from forejudge.hub import MODEL_FILES
+from forejudge.verifiers.config import CONFIG_FILE
+from forejudge.verifiers.connector import StatisticsKind
+
+# FOLDED: Mean and variance beside a published verifier: pickled tensors, of which the shape says what they are of.
+
+
+PUBLISHED_FILES = (*MODEL_FILES, "*block_*_mean*.pt", "*block_*_variance*.pt")
+"""What is fetched of a verifier's repository, statistics too; these files alone are pickled."""
+_KIND_IN_NAME = {"channel": "", "token": "_token", "global": "_global"}
+_DTYPE_IN_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of each channel (D,), of each token (T, 1) or of all values (1,), as `Connector` holds them."""
+
+    kind: StatisticsKind
+    mean_D: Tensor
+    variance_D: Tensor
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens have statistics each."""
+        return len(self.mean_D) if self.kind == "token" else None
+
+    def __str__(self) -> str:
+        of = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
+        return f"statistics of {of} in {dtype_name(self.mean_D.dtype)}"
+
+
+def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
+    """The files of mean and variance of a block that lie in a folder. Raises CheckpointError for none or several."""
+    means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
+    if len(means) != 1 or len(variances) != 1:
+        found = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
+        raise CheckpointError(
+            f"{folder} holds {found or 'no statistics'}, expected one block_{block}_mean*.pt and one "
+            f"block_{block}_variance*.pt"
+        )
+    return means[0], variances[0]
+
+
+def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = None) -> Statistics:
+    """From files of shape (1, width), (tokens,) or (1,), in their own dtype; `tokens` None stands for any number.
+
+    Raises CheckpointError for another shape, for one that may be either, and for values that are no statistics.
+    """
+    mean, variance = (_tensor(path) for path in paths)
+    kind = _kind(paths[0], tuple(mean.shape), width, tokens)
+    if variance.shape != mean.shape:
+        raise CheckpointError(
+            f"{paths[1]} has shape {tuple(variance.shape)}, {paths[0]} has {tuple(mean.shape)}: expected the same"
+        )
+    if (variance < 0).any():
+        raise CheckpointError(f"{paths[1]} holds values below 0: expected variances")
+    shape = {"channel": (width,), "token": (-1, 1), "global": (1,)}[kind]
+    return Statistics(kind, mean.reshape(shape), variance.reshape(shape))
+
+
+def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
+    """The files that `read_statistics` reads, under their usual names."""
+    shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
+    ending = _KIND_IN_NAME[statistics.kind] + "_" + _DTYPE_IN_NAME[statistics.mean_D.dtype]
+    for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):
+        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{ending}.pt")
+
+
+def _tensor(path: Path) -> Tensor:
+    found = read_pickle(path)
+    if not isinstance(found, Tensor) or found.dtype not in _DTYPE_IN_NAME or not found.isfinite().all():
+        raise CheckpointError(f"{path} is no statistic: expected a tensor of finite floating-point numbers")
+    return found
+
+
+def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) -> StatisticsKind:
+    if shape == (1,):
+        return "global"
+    if shape == (1, width):
+        return "channel"
+    if shape == (width,) and tokens in (None, width):
+        raise CheckpointError(
+            f"{path} has shape ({width},), which may be of channels or tokens: save it as (1, {width})"
+        )
+    if len(shape) == 1 and tokens in (None, *shape):
+        return "token"
+    raise CheckpointError(
+        f"{path} has shape {shape}, expected (1, {width}) for each channel, ({tokens or 'T'},) for each token or (1,) "
+        "for all values"
+    )
+
+
+PUBLISHED_CONFIG_FILE = "config.json"
+HIDDEN = "hidden"  # in the place of a vision tower's name
+_WRITTEN_ANEW = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
+_OF_TRANSFORMERS_4 = {"rope_theta", "rope_scaling"}
+
+
+class PublishedConfig(BaseModel):
+    """What the published layout says of what a verifier reads; the language model's own fields stand beside it.
+
+    Ways to put a picture before the language model that no published verifier takes are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    model_type: Literal["llava_qwen"]
+    mm_projector_type: Literal["mlp2x_gelu"]
+    mm_hidden_size: PositiveInt
+    mm_vision_tower: str
+    mm_vision_select_feature: Annotated[str, Field(pattern=r"^(block_\d+|patch)$")] = "patch"
+    mm_vision_select_layer: Literal[-2] = -2
+    mm_vision_normalize: bool = True
+    mm_patch_merge_type: Literal["flat"] = "flat"
+    mm_use_im_start_end: Literal[False] = False
+    mm_use_im_patch_token: Literal[False] = False
+    tie_word_embeddings: bool = False
+    vocab_size: PositiveInt
+
+    @property
+    def block(self) -> int | None:
+        """The block whose output is read, counted from 0; None for a verifier that reads CLIP."""
+        feature, _, block = self.mm_vision_select_feature.partition("_")
+        return int(block) if feature == "block" else None
+
+    @property
+    def reads(self) -> str:
+        """See `reading_named`. Raises CheckpointError for hidden states of no block."""
+        if self.block is not None:
+            return f"hidden:{self.block + 1}"
+        if self.mm_vision_tower.startswith(HIDDEN):
+            raise CheckpointError(
+                f"mm_vision_tower = {self.mm_vision_tower} with mm_vision_select_feature = "
+                f"{self.mm_vision_select_feature}: expected block_K"
+            )
+        return "clip"
+
+    def described(self) -> dict[str, JsonValue]:
+        """The file as it was read."""
+        return self.model_dump(exclude_unset=True)
+
+    def language_model(self, vocabulary: int) -> Qwen2Config:
+        """The language model's config, its vocabulary of so many rows."""
+        fields = (Qwen2Config().to_dict().keys() | _OF_TRANSFORMERS_4) - _WRITTEN_ANEW
+        own = {name: value for name, value in self.described().items() if name in fields}
+        with renamed_in_transformers():
+            return Qwen2Config(**own | {"vocab_size": vocabulary})
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a config.json of LLaVA's kind, and no verifier of ours."""
+    path = folder / PUBLISHED_CONFIG_FILE
+    if (folder / CONFIG_FILE).is_file() or not path.is_file():
+        return False
+    with named_file(path):
+        return any(name.startswith("mm_") for name in json.loads(path.read_text(encoding="utf-8")))
+
+
+def described_language_model(config: Qwen2Config) -> dict[str, Any]:
+    """What the published layout says of a language model, in the words of transformers 4."""
+    own = {name: value for name, value in config.to_diff_dict().items() if name not in _WRITTEN_ANEW}
+    rope = dict(own.pop("rope_parameters", config.rope_parameters))
+    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    return own | {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **rope}}

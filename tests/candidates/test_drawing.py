@@ -1,0 +1,179 @@
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forejudge.candidates.collect import CandidateDrawing
+from forejudge.candidates.features import RecomputedStates, RecordedStates
+from forejudge.candidates.store import RowFolder
+from forejudge.errors import InvalidRequest, MismatchError, OutputError
+from forejudge.generators import load_generator
+from forejudge.noise import candidate_seed
+from forejudge.progress import Progress, Shard, report_nothing
+from forejudge.verifiers.inputs import reading_named
+from tests.support.killed_drawing import MOMENTS
+from tests.support.stand_in import FIVE, MANY, REFUSED, drawing, lines_of
+
+CPU = torch.device("cpu")
+WHOLE = Shard()
+
+
+def drawn(folder: Path, what: CandidateDrawing, shard: Shard = WHOLE) -> RowFolder:
+    rows = RowFolder(folder)
+    what.run(rows, shard, report_nothing)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
+    """A drawing that nothing stopped."""
+    return drawn(tmp_path_factory.mktemp("whole") / "rows", drawing())
+
+
+def states(folder: RowFolder) -> dict[str, torch.Tensor]:
+    blocks = [load_file(folder.states_path(block)) for block in range(folder.settings.blocks)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in folder.settings.recorded}
+
+
+def assert_same(folder: RowFolder, whole: RowFolder) -> None:
+    assert folder.table().equals(whole.table())
+    expected = states(whole)
+    assert all(torch.equal(found, expected[name]) for name, found in states(folder).items())
+
+
+def test_a_row_says_how_to_draw_it_again(whole: RowFolder) -> None:
+    table: pa.Table = whole.table()
+    assert table.num_rows == 250
+    row = table.to_pylist()[137]
+    seed = candidate_seed(7, "a star", 1, 37)
+    assert row == {
+        "prompt": "a star",
+        "metadata": FIVE[2].metadata,
+        "image_index": 1,
+        "index": 37,
+        "seed": seed,
+        "correct": seed % 256 % 2 == 0,
+        "reason": f"blue {seed % 256}",
+        "detections": "[]",
+        "generator": "stand-in",
+        "revision": "f00d",
+        "judged_by": "even",
+    }
+
+
+def test_a_prompt_that_comes_again_is_its_next_image(whole: RowFolder) -> None:
+    table: pa.Table = whole.table()
+    assert table["image_index"].to_pylist()[::50] == [0, 0, 1, 0, 2]
+    assert len(set(table["seed"].to_pylist())) == 250
+
+
+def test_shards_together_are_one_run(tmp_path: Path, whole: RowFolder) -> None:
+    first = drawn(tmp_path / "rows", drawing(), Shard(1, 2))
+    assert first.missing == [1]
+    written = first.rows_path(0).stat().st_mtime_ns
+    second = drawn(tmp_path / "rows", drawing(), Shard(2, 2))
+    assert second.rows_path(0).stat().st_mtime_ns == written
+    assert_same(second, whole)
+
+
+def test_the_batch_size_changes_nothing(tmp_path: Path, whole: RowFolder) -> None:
+    other = CandidateDrawing(**{**vars(drawing()), "batch_size": 3})
+    assert_same(drawn(tmp_path / "rows", other), whole)
+
+
+def test_progress_counts_what_was_there_before(tmp_path: Path) -> None:
+    drawn(tmp_path / "rows", drawing(), Shard(1, 3))
+    told: list[Progress] = []
+    drawing().run(RowFolder(tmp_path / "rows"), Shard(), told.append)
+    assert [(progress.step, progress.steps) for progress in told] == [(200, 250), (250, 250)]
+    assert all(progress.note.endswith("images/s") for progress in told)
+
+
+def test_a_prompt_the_generator_refuses_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 3: the prompt has too many words"):
+        drawn(tmp_path / "rows", drawing(lines_of("a star", "a disc", REFUSED)))
+    assert not (tmp_path / "rows").exists(), "the same folder takes the corrected prompts"
+
+
+def test_other_prompts_are_refused(whole: RowFolder) -> None:
+    with pytest.raises(InvalidRequest, match=r"was made with prompts = .*, this run has prompts = "):
+        drawn(whole.folder, drawing([*FIVE[:4], *lines_of("a hexagon")]))
+
+
+def test_states_take_what_was_announced(whole: RowFolder) -> None:
+    stored = sum(tensor.nbytes for tensor in states(whole).values())
+    assert drawing().recorded_bytes == stored
+    assert drawing(record=()).recorded_bytes == 0
+
+
+def test_a_disk_that_is_too_small_is_found_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", ["free"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=10_000))
+    with pytest.raises(OutputError, match=r"states to be recorded take 0\.0 MB and 0\.0 MB are free"):
+        drawn(tmp_path / "rows", drawing())
+    assert drawn(tmp_path / "rows", drawing(record=())).complete, "the same folder takes what needs less"
+
+
+def test_a_reading_that_the_generator_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="after 9 blocks"):
+        drawn(tmp_path / "rows", drawing(record=["hidden:9"]))
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_and_ends_the_same(
+    repository: Path, tmp_path: Path, whole: RowFolder, moment: str
+) -> None:
+    killed = start(repository, tmp_path / "rows", moment)
+    assert killed.wait(timeout=120) == -signal.SIGKILL
+    folder = RowFolder(tmp_path / "rows")
+    assert folder.missing == [1, 2]
+    assert_same(drawn(folder.folder, drawing()), whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment_lose_nothing(repository: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    whole = drawn(tmp_path / "whole", drawing(MANY))
+    took, moments, done = time.monotonic() - started, random.Random(0), 0
+    for number in range(20):
+        folder = tmp_path / str(number)
+        run = start(repository, folder, "any")
+        while not (folder / "settings.json").exists() and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, took))
+        run.kill()
+        run.wait(timeout=60)
+        done += len(list(folder.glob("rows/*.parquet")))
+        assert_same(drawn(folder, drawing(MANY)), whole)
+    assert 0 < done < 20 * whole.settings.blocks, "kills must come while blocks are drawn"
+
+
+def start(repository: Path, folder: Path, moment: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.training.killed_drawing", str(folder), moment]
+    return subprocess.Popen(command, cwd=repository)
+
+
+def test_recorded_states_are_those_drawn_anew(tiny_generator: Path, tmp_path: Path) -> None:
+    generator = load_generator(str(tiny_generator), CPU, torch.float32)
+    lines = lines_of("a photo of a red circle", "a photo of two stars", "a photo of a red circle")
+    readings = [reading_named("hidden:2"), reading_named("latent")]
+    what = CandidateDrawing(generator, lines, 3, 0, drawing().observer, readings, batch_size=2)
+    folder = drawn(tmp_path / "rows", what)
+    table: pa.Table = folder.table()
+    prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
+    rows = [8, 0, 4, 3]
+    for reading in readings:
+        recorded = RecordedStates(folder, reading.name).tokens(rows)
+        anew = RecomputedStates(generator, reading, prompts, seeds).tokens(rows)
+        assert recorded.dtype == torch.float16
+        torch.testing.assert_close(recorded, anew, atol=2e-3, rtol=2e-3)

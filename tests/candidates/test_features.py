@@ -1,0 +1,98 @@
+"""States recorded and states drawn anew: the same to whoever trains on them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forejudge.candidates.features import RecomputedStates, RecordedStates, channel_statistics, half
+from forejudge.candidates.store import RowFolder
+from forejudge.errors import CheckpointError
+from forejudge.generators import load_generator
+from forejudge.progress import Shard, report_nothing
+from forejudge.training.dataset import DrawnRows
+from forejudge.verifiers.inputs import reading_named
+from tests.support.stand_in import FIVE, SeedGenerator, drawing
+from tests.support.tiny_run import CPU, TinyRun
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
+    """250 rows of three prompts in three blocks; one prompt comes again in each of them."""
+    rows = RowFolder(tmp_path_factory.mktemp("rows"))
+    drawing(FIVE).run(rows, Shard(), report_nothing)
+    return rows
+
+
+def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: RowFolder) -> None:
+    rows = [249, 0, 100, 99, 120, 0]
+    every = torch.cat([load_file(folder.states_path(block))["hidden:3"] for block in range(3)])
+    found = RecordedStates(folder, "hidden:3").tokens(rows)
+    assert found.dtype == torch.float16
+    assert torch.equal(found, every[rows])
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [249, 60, 0, 149, 61, 100, 0, 248]])
+def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: RowFolder, rows: list[int]) -> None:
+    table = folder.table()
+    prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
+    anew = RecomputedStates(SeedGenerator(), reading_named("hidden:3"), prompts, seeds)
+    assert torch.equal(anew.tokens(rows), RecordedStates(folder, "hidden:3").tokens(rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_generator_draws_anew_what_was_recorded(tiny_run: TinyRun, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Within what another batch size does to its sums: a thousandth in float32, a hundredth in bfloat16."""
+    from tests.support.tiny_run import draw
+
+    generator = load_generator(str(tiny_run.folder / "generator"), CPU, dtype)
+    rows = DrawnRows.of(draw(tmp_path / "rows", generator, "training", prompts=3), generator)
+    reading = reading_named("hidden:2")
+    recorded = rows.states(generator, reading)
+    anew = RecomputedStates(generator, reading, rows.prompts, rows.column("seed"))
+    assert isinstance(recorded, RecordedStates)
+    wanted = [11, 0, 5, 4, 9]
+    assert recorded.tokens(wanted).dtype == anew.tokens(wanted).dtype
+    tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+    difference = (recorded.tokens(wanted).float() - anew.tokens(wanted).float()).norm()
+    assert difference < tolerance * recorded.tokens(wanted).float().norm()
+
+
+def test_batches_are_all_rows_in_full_precision(folder: RowFolder) -> None:
+    states = RecordedStates(folder, "hidden:1")
+    rows = list(range(150))
+    batches = list(states.batches(rows, size=64))
+    assert [len(batch) for batch in batches] == [64, 64, 22]
+    assert torch.equal(torch.cat(batches), states.tokens(rows).float())
+
+
+def test_a_reading_that_was_not_recorded_is_refused(folder: RowFolder) -> None:
+    with pytest.raises(CheckpointError, match="holds no states of hidden:2, only hidden:1, hidden:3"):
+        RecordedStates(folder, "hidden:2")
+
+
+def test_what_was_not_recorded_is_drawn_anew(folder: RowFolder) -> None:
+    rows, generator = DrawnRows.of(folder.folder, SeedGenerator()), SeedGenerator()
+    assert isinstance(rows.states(generator, reading_named("hidden:2")), RecomputedStates)
+    assert isinstance(rows.states(generator, reading_named("hidden:3")), RecordedStates)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e5])
+def test_states_that_half_precision_does_not_hold_are_refused(value: float) -> None:
+    with pytest.raises(CheckpointError, match="beyond float16's range: run the generator in bfloat16"):
+        half(torch.tensor([1.0, value]))
+    assert half(torch.tensor([1.0, 1e5], dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("sizes", [[7], [1, 1, 5], [3, 4]])
+def test_batches_of_any_size_give_the_statistics_of_the_whole(sizes: list[int]) -> None:
+    states = torch.randn(7, 4, 3, generator=torch.Generator().manual_seed(0)) * 5 + 100
+    mean, variance = channel_statistics(states.split(sizes))
+    torch.testing.assert_close(mean, states.double().mean(dim=(0, 1)).float())
+    torch.testing.assert_close(variance, states.double().var(dim=(0, 1), correction=0).float())
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one batch"):
+        channel_statistics([])

@@ -1,0 +1,139 @@
+"""`forejudge caption`: what pictures show, kept beside what they were drawn from."""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+from transformers import CLIPImageProcessorPil
+
+from forejudge.candidates.store import RowFolder
+from tests.support.command import CommandLine, refusal
+from tests.support.tiny_clip import save_tiny_clip
+
+LINES = ["a photo of a red circle", "two stars, somewhere"]
+
+
+@pytest.fixture
+def caption(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
+    """`forejudge caption` with the tiny generator, in a folder with captions.txt."""
+    Path("captions.txt").write_text("\n".join(LINES))
+    arguments = ("--prompts", "captions.txt", "--captioner", "miniature", "--out", "out")
+    return CommandLine(forejudge.capture, ("--generator", str(tiny_generator), *arguments))
+
+
+def test_pictures_of_any_text_file_are_described(caption: CommandLine) -> None:
+    outcome = caption("caption", "--candidates", "2", "--record", "hidden:1")
+    assert outcome.status == 0, outcome
+    table = RowFolder(Path("out")).table()
+    assert table["prompt"].to_pylist() == [line for line in LINES for _ in range(2)]
+    assert all(said.endswith(".") and said not in LINES for said in table["caption"].to_pylist())
+    assert set(table["judged_by"].to_pylist()) == {"miniature"}
+    assert outcome.out == "4 captioned candidates are in out\n"
+
+
+def test_every_block_is_recorded_where_all_are_asked_for(caption: CommandLine) -> None:
+    assert caption("caption", "--record", "all").status == 0
+    assert RowFolder(Path("out")).settings.recorded == ("hidden:1", "hidden:2", "hidden:3", "hidden:4")
+
+
+def test_an_unknown_captioner_is_refused(caption: CommandLine) -> None:
+    assert "miniature" in refusal(caption("caption", "--captioner", "nobody"), 2)
+
+
+PROMPTS = ["a photo of a red circle", "a photo of a blue square", "a photo of a red circle"]
+ARGUMENTS = ("--prompts", "prompts.jsonl", "--evaluator", "geneval-miniature", "--out", "out", "--candidates", "3")
+
+
+@pytest.fixture
+def label(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
+    """`forejudge label` with the tiny generator, in a folder with prompts.jsonl."""
+    lines = []
+    for prompt in PROMPTS:
+        color, name = prompt.split()[-2:]
+        include = [{"class": name, "count": 1, "color": color}]
+        lines.append(json.dumps({"tag": "colors", "include": include, "prompt": prompt}))
+    Path("prompts.jsonl").write_text("\n".join(lines))
+    return CommandLine(forejudge.capture, ("--generator", str(tiny_generator), *ARGUMENTS))
+
+
+def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
+    outcome = label("label", "--record", "hidden:1,hidden:2")
+    assert outcome.status == 0, outcome
+    table = RowFolder(Path("out")).table()
+    assert table["prompt"].to_pylist() == [prompt for prompt in PROMPTS for _ in range(3)]
+    assert table["image_index"].to_pylist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    right = sum(table["correct"].to_pylist())
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert (summary["rows"], summary["correct"]) == (9, right / 9)
+    assert outcome.out.splitlines() == [
+        f"9 labelled candidates are in out, {right / 9:.1%} of them are right",
+        f"colors: 9, {right / 9:.1%}",
+    ]
+    states = load_file("out/states/00000.safetensors")
+    assert {name: len(tensor) for name, tensor in states.items()} == {"hidden:1": 9, "hidden:2": 9}
+    size = sum(tensor.nbytes for tensor in states.values())
+    assert f"the states of all 9 rows take {size / 1e6:.1f} MB" in outcome.err
+
+
+def test_what_a_clip_sees_is_kept(label: CommandLine) -> None:
+    tower = save_tiny_clip(Path("clip"))
+    CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tower)
+    outcome = label("label", "--record", "clip", "--vision-tower", "clip")
+    assert outcome.status == 0, outcome
+    (states,) = load_file("out/states/00000.safetensors").values()
+    assert len(states) == 9
+    assert states.shape[2] == 32  # the tower's width
+
+
+def test_a_command_of_ones_own_is_the_judge(label: CommandLine) -> None:
+    Path("judge.py").write_text(
+        "import json, sys\n"
+        "for line in map(json.loads, sys.stdin):\n"
+        "    print(json.dumps({'correct': 'red' in line['prompt'], 'reason': line['metadata']['tag']}))\n"
+    )
+    assert label("label", "--evaluator", f"{sys.executable} judge.py").status == 0
+    table = pq.read_table("out/rows/00000.parquet")
+    assert table["correct"].to_pylist() == [True] * 3 + [False] * 3 + [True] * 3
+    assert set(table["reason"].to_pylist()) == {"colors"}
+
+
+def test_a_shard_says_that_others_are_left(label: CommandLine) -> None:
+    first = label("label", "--candidates", "100", "--shard", "2/3")
+    assert first.out == "shard 2/3 is done; of all 3 blocks 2 are left to the other shards\n"
+    assert not Path("out/summary.json").exists()
+
+
+def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> None:
+    line = refusal(label("label", "--evaluator", f"{sys.executable} -c 'exit(\"no detector\")'"), 1)
+    assert "ended with status 1; its last line on stderr: no detector" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--candidates", "0"], "candidates = 0: it must be at least 1"),
+        (["--batch-size", "-1"], "batch-size = -1: it must be at least 1"),
+        (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
+        (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
+        (["--record", "clip"], "name a folder or a hub id as vision_tower"),
+        (["--record", "depth"], "'depth': expected hidden:K"),
+        (["--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
+        (["--prompts", "none.jsonl"], "none.jsonl cannot be read"),
+        (["--prompts", "plain.txt"], "plain.txt, line 1: not a GenEval metadata line"),
+        (["--dtype", "float3"], "dtype 'float3'"),
+    ],
+)
+def test_what_cannot_be_labelled_is_refused_before_models_are_loaded(
+    label: CommandLine, arguments: list[str], said: str
+) -> None:
+    Path("plain.txt").write_text("a red circle\n")
+    assert said in refusal(label("label", *arguments, "--generator", "not looked for"), 2)
+    assert not list(Path("out").glob("*"))
+
+
+def test_another_run_in_the_same_folder_is_refused(label: CommandLine) -> None:
+    label("label")
+    assert "made with candidates = 3, this run has candidates = 4" in refusal(label("label", "--candidates", "4"), 2)

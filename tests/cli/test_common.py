@@ -1,0 +1,103 @@
+"""What commands compile is kept for the next start, where that can be done."""
+
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from forejudge.cli.common import keep_compiled
+from forejudge.generators import KNOWN_MODELS, GeneratorSpec
+from tests.support.command import CommandLine
+from tests.support.folders import copied
+from tests.support.hub_cache import cached
+
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@pytest.fixture(autouse=True)
+def without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its own; what is set in a test is gone after it."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+
+
+def test_it_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keep_compiled()
+    assert os.environ[VARIABLE] == str(tmp_path / "forejudge" / "compiled")
+    assert Path(os.environ[VARIABLE]).is_dir()
+
+
+def test_it_goes_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(VARIABLE, "elsewhere")
+    keep_compiled()
+    assert os.environ[VARIABLE] == "elsewhere"
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_without_a_place_to_write_pytorch_s_own_has_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    keep_compiled()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    keep_compiled()
+    assert VARIABLE not in os.environ
+
+
+TINY = "licence of owner/tiny: NSCL v2-custom; its terms are at https://huggingface.co/owner/tiny"
+JUDGE = "licence of owner/judge: mit; its terms are at https://huggingface.co/owner/judge"
+
+
+@pytest.fixture
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def on_the_hub(
+    forejudge: CommandLine, tiny_generator: Path, tiny_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
+    """`forejudge` with tiny models from the hub's cache: a generator with a spec, a verifier with a card."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
+    spec = GeneratorSpec(
+        name="tiny", pipeline="owner/tiny", verifier="owner/judge", licence="NSCL v2-custom", description=""
+    )
+    monkeypatch.setitem(KNOWN_MODELS, "tiny", spec)
+    judge = copied(tiny_verifier, tmp_path / "judge")
+    (judge / "README.md").write_text("---\nlicense: mit\n---\n")
+    cached(tmp_path / "hub", "owner/tiny", tiny_generator)
+    cached(tmp_path / "hub", "owner/judge", judge)
+    return CommandLine(forejudge.capture, ("--generator", "tiny", "--n", "1", "--device", "cpu"))
+
+
+def told(forejudge: CommandLine) -> list[str]:
+    outcome = forejudge("generate", "a star", "--json")
+    assert outcome.status == 0, outcome
+    assert outcome.out.startswith("{")  # nothing but the result
+    return [line for line in outcome.err.splitlines() if line.startswith("licence")]
+
+
+def test_a_licence_is_told_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
+    assert told(on_the_hub) == [TINY, JUDGE]
+    assert told(on_the_hub) == []
+    memory = user_cache / "forejudge" / "licences-told.txt"
+    memory.write_text("owner/judge\n")
+    assert told(on_the_hub) == [TINY]
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(on_the_hub: CommandLine, user_cache: Path) -> None:
+    user_cache.write_text("a file in the place of the folder")
+    assert told(on_the_hub) == told(on_the_hub) == [TINY, JUDGE]
+
+
+def test_folders_are_their_owner_s_affair(generate: CommandLine, user_cache: Path) -> None:
+    assert "licence" not in generate("generate", "a star", "--n", "1").err
+    assert not user_cache.exists()

@@ -1,0 +1,66 @@
+"""Any diffusers pipeline as a baseline: the same pictures as by its own call, and nothing before them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+from transformers import Gemma2Config, Gemma2Model
+
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.generators.base import Sampling
+from forejudge.generators.diffusers_pipeline import BlackBox
+from forejudge.types import IMAGE, latent_stage
+from research.miniature.autoencoder import new_autoencoder
+from research.miniature.language_model import gemma_tokenizer
+
+CPU = torch.device("cpu")
+TWO_STEPS = Sampling(steps=2)
+
+
+@pytest.fixture(scope="module")
+def sana(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained SANA (not Sprint): several steps, no verifier reads it."""
+    folder = tmp_path_factory.mktemp("sana")
+    torch.manual_seed(0)
+    tokenizer = gemma_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text = Gemma2Model(Gemma2Config(vocab_size=len(tokenizer), num_key_value_heads=1, head_dim=32, **sizes))
+    transformer = SanaTransformer2DModel(
+        in_channels=16, out_channels=16, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+        num_cross_attention_heads=2, cross_attention_head_dim=16, cross_attention_dim=32, caption_channels=32,
+        sample_size=16,
+    )  # fmt: skip
+    autoencoder: AutoencoderDC = new_autoencoder()
+    SanaPipeline(tokenizer, text, autoencoder, transformer, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def black_box(sana: Path) -> BlackBox:
+    return BlackBox.from_pretrained(str(sana), CPU, torch.float32)
+
+
+def test_it_draws_what_the_pipeline_draws(black_box: BlackBox) -> None:
+    black_box.pipeline.set_progress_bar_config(disable=True)
+    candidates = black_box.start(black_box.encode("a star", TWO_STEPS), (3, 4))
+    drawn = black_box.advance(candidates, [IMAGE]).pictures
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    (first, second) = black_box.pipeline(
+        "a star", num_inference_steps=2, num_images_per_prompt=2, generator=generators
+    ).images
+    assert np.array_equal(np.asarray(drawn[0]), np.asarray(first))
+    assert np.array_equal(np.asarray(drawn[1]), np.asarray(second))
+
+
+def test_no_verifier_reads_it_before_the_picture(black_box: BlackBox) -> None:
+    with pytest.raises(InvalidRequest, match="called as a whole"):
+        black_box.advance(black_box.start(black_box.encode("a star", TWO_STEPS), (3,)), [latent_stage(), IMAGE])
+
+
+def test_bad_input_is_refused(black_box: BlackBox, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="the prompt is empty"):
+        black_box.encode(" ", TWO_STEPS)
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        BlackBox.from_pretrained(str(tmp_path), CPU, torch.float32)

@@ -1,0 +1,115 @@
+"""What the engine's tests share: stand-ins that follow a script, and a plain diffusers call to compare with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import SanaSprintPipeline
+from PIL import Image
+
+from forejudge.generators import load_generator
+from forejudge.generators.base import Architecture, Generator, Sampling
+from forejudge.noise import candidate_seed
+from forejudge.types import IMAGE, NOISE, Candidates, Stage, Verdict, prefix_stage
+from forejudge.verifiers.base import Verifier
+
+PROMPT = "a photo of a red circle left of a blue square"
+CPU = torch.device("cpu")
+Kind = TypeVar("Kind", bound=Generator)
+ARCHITECTURE = Architecture(
+    transformer="Scripted", width=1, num_blocks=4, latent_channels=1, latent_size=1, text_width=1
+)
+
+
+class FakeTime:
+    """Stands in for `perf_counter` in forejudge.search: time passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def probabilities(*script: float) -> dict[int, float]:
+    """A script for `ScriptedVerifier`: what it says of candidates 0, 1, ... of PROMPT under seed 0."""
+    return {candidate_seed(0, PROMPT, 0, index): probability for index, probability in enumerate(script)}
+
+
+class ScriptedGenerator(Generator):
+    """Draws nothing, and writes down what it was asked: the number of candidates advanced, stage by stage."""
+
+    def __init__(self, before_advance: Callable[[int], None] = lambda count: None) -> None:
+        self.name, self.architecture, self.fingerprint = "scripted", ARCHITECTURE, "0"
+        self.device, self.dtype = CPU, torch.float32
+        self.encoded = 0
+        self.advanced: list[tuple[Stage, int]] = []
+        self.before_advance = before_advance
+
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        pass
+
+    def encode(self, prompt: str, sampling: Sampling) -> str:
+        self.encoded += 1
+        return prompt
+
+    def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
+        return Candidates(seeds, NOISE, {}, torch.tensor(seeds))
+
+    def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
+        self.before_advance(len(candidates))
+        views = dict(candidates.views)
+        for stage in set(stages) - set(views):
+            self.advanced.append((stage, len(candidates)))
+            pictures = tuple(Image.new("I", (1, 1), seed % 2**31) for seed in candidates.seeds)
+            views[stage] = pictures if stage == IMAGE else candidates.state
+        return Candidates(candidates.seeds, max(stages), views, candidates.state)
+
+
+class ScriptedVerifier(Verifier):
+    """Gives each seed the probability of its script, and that as its score; 0 to all others."""
+
+    def __init__(self, script: dict[int, float], *reads: Stage) -> None:
+        self.name, self.digest, self.calibrated, self.script = "scripted", "0", True, script
+        self.reads = frozenset(reads or {prefix_stage(2)})
+
+    def check(self, generator: Generator) -> list[str]:
+        return []
+
+    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        assert self.reads <= candidates.views.keys()
+        found = [self.script.get(seed, 0.0) for seed in candidates.seeds]
+        return [Verdict(score=probability, probability=probability) for probability in found]
+
+
+def load_as(kind: type[Kind], folder: Path) -> Kind:
+    """A generator's folder, loaded as users do, which must be one of that class."""
+    found = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(found, kind)
+    return found
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprintPipeline:
+    """A pipeline as anybody loads it."""
+    pipeline = SanaSprintPipeline.from_pretrained(folder, dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def call_plainly(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
+    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    arguments = {
+        "num_inference_steps": steps,
+        "intermediate_timesteps": None,
+        "height": 64,
+        "width": 64,
+        "use_resolution_binning": False,
+        "complex_human_instruction": None,
+        "num_images_per_prompt": len(seeds),
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+    }
+    return pipeline(PROMPT, **arguments | changes).images

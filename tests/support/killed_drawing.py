@@ -1,0 +1,79 @@
+"""Run as a process of its own: draws into a folder, and kills itself at a given moment of the second block."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from forejudge import files
+from forejudge.candidates import store
+from forejudge.candidates.store import RowFolder
+from forejudge.evaluators.base import Judgement
+from forejudge.progress import Shard, report_nothing
+from forejudge.prompts.prompt_file import PromptLine
+from tests.support.stand_in import FIVE, MANY, EvenIsRight, drawing
+
+
+def die() -> None:
+    """End at once, with nothing cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesAtTheSecondCall(EvenIsRight):
+    """Judges one block, and half of the next."""
+
+    calls = 0
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image.Image]) -> list[Judgement]:
+        self.calls += 1
+        if self.calls == 2:
+            super().__call__(lines[:50], pictures[:50])
+            die()
+        return super().__call__(lines, pictures)
+
+
+def die_between_states_and_rows() -> None:
+    """The second block's states are there and its rows are not begun."""
+    write = files.write_bytes
+
+    def write_or_die(path: Path, content: bytes) -> None:
+        if path.name == "00001.parquet":
+            die()
+        write(path, content)
+
+    store.write_bytes = write_or_die  # type: ignore[attr-defined]
+
+
+def die_before_the_rename() -> None:
+    """The second block's rows are on disk, under another name."""
+    replace = Path.replace
+
+    def replace_or_die(self: Path, target: Any) -> Path:
+        if Path(target).name == "00001.parquet":
+            die()
+        return replace(self, target)
+
+    Path.replace = replace_or_die  # type: ignore[method-assign,assignment]
+
+
+MOMENTS = ("evaluating", "between-states-and-rows", "before-the-rename")
+
+
+def main(folder: str, moment: str) -> None:
+    """Draw until killed; at the moment "any", it is somebody else who kills."""
+    if moment == "between-states-and-rows":
+        die_between_states_and_rows()
+    if moment == "before-the-rename":
+        die_before_the_rename()
+    evaluator = DiesAtTheSecondCall() if moment == "evaluating" else EvenIsRight()
+    drawing(MANY if moment == "any" else FIVE, evaluator=evaluator).run(
+        RowFolder(Path(folder)), Shard(), report_nothing
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

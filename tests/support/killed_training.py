@@ -1,0 +1,81 @@
+"""Run as a process of its own: verifiers in training, each killed at another moment by itself.
+
+Importing takes longer than training here, so one process imports for all and is killed in copies of itself.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from forejudge.progress import Progress, report_nothing
+from forejudge.training import output
+from tests.support.tiny_run import TinyRun
+
+IN_AN_EPOCH: dict[str, Any] = {"steps": 10, "batch_size": 20}  # six steps make an epoch
+# Never better than after two steps, so over after six.
+STOPS_EARLY: dict[str, Any] = {"learning_rate": 1e-12, "patience": 2, "evaluate_every": 2}
+
+
+def die(*_: Any) -> None:
+    """End at once, with nothing cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_step_five(progress: Progress) -> None:
+    """Right after a checkpoint."""
+    if progress.step == 5:
+        die()
+
+
+def die_in_the_second_checkpoint() -> None:
+    """Its weights are written and its trainer_state.json is not."""
+    save = TrainerState.save_to_json
+
+    def save_or_die(self: TrainerState, path: str) -> None:
+        if "checkpoint-8" in path:
+            die()
+        save(self, path)
+
+    TrainerState.save_to_json = save_or_die
+
+
+def die_before_the_card() -> None:
+    """All steps are done, and the verifier is written."""
+    setattr(output, "verifier_card", die)  # noqa: B010 - no module of its own exports it
+
+
+MOMENTS: dict[str, dict[str, Any]] = {
+    "at-a-step": IN_AN_EPOCH,
+    "at-a-step-of-a-run-that-stops-early": STOPS_EARLY,
+    "in-a-checkpoint": IN_AN_EPOCH,
+    "before-the-card": IN_AN_EPOCH,
+    "before-the-card-of-a-run-that-stopped-early": STOPS_EARLY,
+}
+
+
+def train_until_killed(run: TinyRun, moment: str) -> None:
+    """In a folder of the moment's name."""
+    if moment == "in-a-checkpoint":
+        die_in_the_second_checkpoint()
+    if moment.startswith("before-the-card"):
+        die_before_the_card()
+    report = die_at_step_five if moment.startswith("at-a-step") else report_nothing
+    run.verify(run.folder / moment, report, **MOMENTS[moment])
+
+
+def main(folder: str) -> None:
+    """Print how each copy ended."""
+    for moment in MOMENTS:
+        copy = os.fork()
+        if copy == 0:
+            train_until_killed(TinyRun(Path(folder)), moment)
+            os._exit(0)
+        print(moment, os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,99 @@
+"""A finished evaluation that no model has made: two verifiers, of which one has probabilities."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from forejudge.candidates.store import EvaluationFolder, EvaluationSettings
+from forejudge.evaluation.figures import FIGURES_FILE, Costs
+from forejudge.evaluation.suite import COSTS_FILE, FinishedSuite, plain_folder
+from forejudge.files import write_json, write_text
+from forejudge.profiling.searches import SearchCosts
+
+SETTINGS = EvaluationSettings(
+    generator="tiny <1>",  # as HTML, a tag
+    revision="0",
+    dtype="float32",
+    benchmark="six prompts",
+    benchmark_digest="0",
+    evaluator="coin",
+    verifiers={"hidden": "0", "clip": "0"},
+    reads={"hidden": "prefix(2 blocks, step 0)", "clip": "image"},
+    prompts=6,
+    seeds=2,
+    images_per_prompt=1,
+    candidates=4,
+    steps=1,
+)
+COSTS = Costs(
+    made={"command": "forejudge eval", "commit": "abc", "device": "paper and pencil"},
+    searches={
+        "hidden": SearchCosts(
+            milliseconds={1: 100, 2: 110, 4: 130},
+            fixed_flops=10**9,
+            candidate_flops=60 * 10**9,
+            judging_bytes={1: 10**6, 8: 15 * 10**6},
+        ),
+        "clip": SearchCosts(
+            milliseconds={1: 100, 2: 125, 4: 175},
+            fixed_flops=10**9,
+            candidate_flops=120 * 10**9,
+            judging_bytes={1: 10**6, 8: 29 * 10**6},
+        ),
+    },
+    plain_milliseconds={"1 step": 90.0, "2 steps": 105.0},
+    stage_flops={
+        "encode": 10**9,
+        "to the verdict": 50 * 10**9,
+        "to the latent": 30 * 10**9,
+        "decode": 20 * 10**9,
+        "hidden": 10**10,
+        "clip": 2 * 10**10,
+    },
+)
+_KINDS = {"single_object": ("star", "ring", "cross"), "colors": ("red star", "blue ring", "green cross")}
+
+
+def made_up_evaluation(path: Path) -> Path:
+    """Write the folder."""
+    rng = np.random.default_rng(0)
+    _write(EvaluationFolder(path), SETTINGS, rng)
+    for name, steps in (("1 step", 1), ("2 steps", 2)):
+        plain = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
+        _write(EvaluationFolder(plain_folder(path, name)), plain, rng)
+    write_text(path / COSTS_FILE, COSTS.model_dump_json())
+    found = FinishedSuite(path, ["1 step", "2 steps"], COSTS.made).figures([1, 2, 4], None, [{"hidden": 1, "clip": 1}])
+    write_json(path / FIGURES_FILE, found)
+    return path
+
+
+def _write(folder: EvaluationFolder, settings: EvaluationSettings, rng: np.random.Generator) -> None:
+    folder.begin(settings)
+    seeds, indices = range(settings.seeds), range(settings.candidates)
+    for number, (tag, kind) in enumerate((tag, kind) for tag, kinds in _KINDS.items() for kind in kinds):
+        include = [{"class": kind, "count": 1}]
+        metadata = json.dumps({"tag": tag, "include": include, "prompt": f"a photo of a {kind}"})
+        rows = [_row(settings, seed, index, rng) for seed in seeds for index in indices]
+        samples = [Image.new("RGB", (8, 8), (60 * index, 0, 0)) for index in indices]
+        folder.write(number, metadata, rows, samples)
+
+
+def _row(settings: EvaluationSettings, seed: int, index: int, rng: np.random.Generator) -> dict[str, object]:
+    probability = float(rng.random())
+    said = {
+        "hidden": {"score": float(np.log(probability / (1 - probability))), "probability": probability},
+        "clip": {"score": float(rng.random()), "probability": None},
+    }
+    correct = bool(rng.random() < 0.5)
+    return {
+        "seed": seed,
+        "sample": f"{index:04d}.png" if seed == 0 else None,
+        "image_index": 0,
+        "index": index,
+        "candidate_seed": 0,
+        "correct": correct,
+        "reason": "" if correct else "nothing seen",
+        "verdicts": {name: said[name] for name in settings.verifiers},
+    }

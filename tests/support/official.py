@@ -1,0 +1,132 @@
+"""Recorded cases of the official code, verifiers in its layout to change, and what it computes, written out plainly."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from forejudge.hub import Source
+from forejudge.types import IMAGE, Candidates, prefix_stage
+from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.published_import import PublishedSource, import_published
+from tests.support.folders import copied
+
+OFFICIAL = Path(__file__).resolve().parents[1] / "fixtures" / "official"
+DTYPES = {"fp32": torch.float32, "fp32_bf16norm": torch.float32, "bf16": torch.bfloat16}  # of the model, in each mode
+STATES = {"fp32": torch.float32, "fp32_bf16norm": torch.bfloat16, "bf16": torch.bfloat16}
+TOLERANCE = {"fp32": 2e-6, "fp32_bf16norm": 2e-6, "bf16": 2e-2}
+CUT = prefix_stage(8)
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A folder of the official code's inputs and outputs."""
+
+    folder: Path
+
+    def cases(self, name: str) -> list[dict[str, Any]]:
+        cases: list[dict[str, Any]] = json.loads((self.folder / name).read_text())["cases"]
+        return cases
+
+    def states(self, dtype: torch.dtype) -> Tensors:
+        return {name: state.to(dtype) for name, state in load_file(self.folder / "activations_96.safetensors").items()}
+
+    def picture(self, name: str) -> Image.Image:
+        with Image.open(self.folder / name) as picture:
+            return picture.copy()
+
+    def statistics(self, norm: str, mode: str) -> tuple[Path, Path]:
+        """Files of mean and variance; `norm` is channel, token or global."""
+        of, dtype = "" if norm == "channel" else f"_{norm}", "fp32" if mode == "fp32" else "bf16"
+        mean, variance = (self.folder / f"norm/96/block_7_{name}{of}_{dtype}.pt" for name in ("mean", "variance"))
+        return mean, variance
+
+    def hidden_verifier(self, norm: str = "channel", mode: str = "fp32") -> PublishedSource:
+        files = self.statistics(norm, mode)
+        return PublishedSource(Source("vhs", self.folder / "vhs-tiny-96"), files, str(self.folder / "sana-sprint-tiny"))
+
+    def clip_verifier(self) -> PublishedSource:
+        return PublishedSource(
+            Source("clip", self.folder / "vhs-tiny-clip"),
+            generator=str(self.folder / "sana-sprint-tiny"),
+            vision_tower=str(self.folder / "openai" / "clip-tiny-vision"),
+        )
+
+
+RECORDED = Recorded(OFFICIAL)
+
+
+def loaded(source: PublishedSource, dtype: torch.dtype | None = torch.float32) -> LanguageModelVerifier:
+    return import_published(source, dtype=dtype).verifier
+
+
+def candidates(hidden_NTD: Tensor) -> Candidates:
+    """That stand after 8 blocks."""
+    return Candidates(tuple(range(len(hidden_NTD))), CUT, {CUT: hidden_NTD}, None)
+
+
+def finished(pictures: list[Image.Image]) -> Candidates:
+    """That have become pictures."""
+    return Candidates(tuple(range(len(pictures))), IMAGE, {IMAGE: tuple(pictures)}, None)
+
+
+def changed(
+    folder: Path, to: Path, config: dict[str, Any] | None = None, tensors: Callable[[Tensors], object] | None = None
+) -> Path:
+    """A copy of a published verifier with other values in its config, None leaves one out, and with other tensors."""
+    copied(folder, to)
+    described = json.loads((to / "config.json").read_text()) | (config or {})
+    kept = {name: value for name, value in described.items() if value is not None}
+    (to / "config.json").write_text(json.dumps(kept))
+    if tensors is not None:
+        weights = load_file(to / "model.safetensors")
+        tensors(weights)
+        save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+def with_tokenizer_config(folder: Path, **values: Any) -> Path:
+    """The same folder, its tokenizer_config.json changed."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def written_out(
+    folder: Path, hidden_NTD: Tensor, mean: Tensor, variance: Tensor, prompt: str, dtype: torch.dtype
+) -> Tensor:
+    """Probabilities of the next token (V,) as the official code's description has them, with no line of ours."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    also = ("num_key_value_heads", "tie_word_embeddings", "rms_norm_eps")
+    rope = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    qwen2 = Qwen2Config(**{name: config[name] for name in sizes + also}, rope_parameters=rope)
+    projector = {name.removeprefix("model.mm_projector."): weights.pop(name) for name in list(weights) if "mm_" in name}
+    model = Qwen2ForCausalLM.from_pretrained(None, config=qwen2, state_dict=weights, dtype=dtype).eval()
+
+    standard = (hidden_NTD - mean.unsqueeze(1)) / torch.sqrt(variance.unsqueeze(1) + 1e-6)
+    inner = F.gelu(F.linear(standard.to(dtype), projector["0.weight"], projector["0.bias"]))
+    picture = F.linear(inner, projector["2.weight"], projector["2.bias"])
+
+    asked = (
+        "You are an AI assistant specializing in image analysis and ranking. Your task is to analyze and compare image "
+        f"based on how well they match the given prompt. <image> The given prompt is: {prompt}. Please consider the "
+        "prompt and the image to make a decision and response directly with 'yes' or 'no'"
+    )
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+    turn = [{"role": "user", "content": asked}]
+    sides = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True).split("<image>")
+    left, right = (model.get_input_embeddings()(torch.tensor([tokenizer(side).input_ids])) for side in sides)
+    with torch.no_grad():
+        logits_V = model(inputs_embeds=torch.cat([left, picture, right], dim=1)).logits[0, -1]
+    return logits_V.float().softmax(-1)

@@ -1,0 +1,73 @@
+"""What the miniature's tests share: held-out scenes with what is true of them, and single objects."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from forejudge.evaluators.geneval_rules import Detection
+from forejudge.miniature.prompts import cases
+from forejudge.miniature.scenes import COLOUR_NAMES, KINDS, NOISE_SHAPE, Asked, SceneBatch, couple, coverage, render
+from forejudge.prompts.geneval import TASKS, Description
+
+Pictures = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Descriptions, the scenes they became, and the scenes' pictures, (N, 64, 64, 3) in [0, 1]."""
+
+    descriptions: list[Description]
+    scenes: SceneBatch
+    pictures: NDArray[np.float32]
+
+    def truth(self) -> list[list[Detection]]:
+        """What a perfect detector would say of each picture."""
+        slots = range(self.scenes.kind_NK.shape[1])
+        masks = [coverage(self.scenes, slot).numpy() > 0.5 for slot in slots]
+        return [
+            [self._seen(row, slot, masks[slot][row]) for slot in slots if self.scenes.present_NK[row, slot]]
+            for row in range(len(self.pictures))
+        ]
+
+    def _seen(self, row: int, slot: int, mask: NDArray[np.bool_]) -> Detection:
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        kind = KINDS[int(self.scenes.kind_NK[row, slot])]
+        colour = COLOUR_NAMES[int(self.scenes.colour_NK[row, slot])]
+        return Detection(kind, (x, y, x + width, y + height), 1.0, colour, mask)
+
+
+def noise(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, *NOISE_SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(descriptions: list[Description], seed: int) -> Drawn:
+    scenes = couple(Asked.of(descriptions), noise(len(descriptions), seed))
+    return Drawn(descriptions, scenes, render(scenes).permute(0, 2, 3, 1).numpy())
+
+
+def held_out(count: int, seed: int = 0) -> Drawn:
+    """Scenes of the test split, equally many of each task."""
+    per_task = -(-count // len(TASKS))
+    every = (case.description for case in cases("test", per_task))
+    return draw(list(islice(every, count)), seed)
+
+
+def single(kind: str, colour: str = "blue", background: float = 0.55, radius: float = 9.0, x: float = 32.0) -> Drawn:
+    """One object on the middle line of its picture."""
+    scenes = SceneBatch(
+        kind_NK=torch.tensor([[KINDS.index(kind)]]),
+        colour_NK=torch.tensor([[COLOUR_NAMES.index(colour)]]),
+        centre_NK2=torch.tensor([[[x, 32.0]]]),
+        radius_NK=torch.tensor([[radius]]),
+        present_NK=torch.tensor([[True]]),
+        background_N=torch.tensor([background]),
+    )
+    return Drawn([], scenes, render(scenes).permute(0, 2, 3, 1).numpy())
+
+
+def as_bytes(pictures: NDArray[np.floating]) -> Pictures:
+    return (np.clip(pictures, 0, 1) * 255).round().astype(np.uint8)

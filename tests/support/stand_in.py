@@ -1,0 +1,89 @@
+"""A generator that needs no model library, and drawings with it: quick enough to be killed many times."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from forejudge.candidates.collect import CandidateDrawing, LabelObserver
+from forejudge.errors import InvalidRequest
+from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.generators.base import Architecture, Generator, Sampling
+from forejudge.noise import noise_batch
+from forejudge.prompts.prompt_file import PromptLine
+from forejudge.types import IMAGE, NOISE, Candidates, Stage
+from forejudge.verifiers.inputs import reading_named
+
+REFUSED = "a prompt of too many words"
+ARCHITECTURE = Architecture(
+    transformer="StandIn", width=4, num_blocks=4, latent_channels=1, latent_size=2, text_width=1
+)
+
+
+class SeedGenerator(Generator):
+    """Pictures and hidden states are functions of the seed."""
+
+    def __init__(self) -> None:
+        self.name, self.architecture, self.fingerprint = "stand-in", ARCHITECTURE, "f00d"
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def check(self, prompt: str, sampling: Sampling) -> None:
+        if prompt == REFUSED:
+            raise InvalidRequest("the prompt has too many words")
+
+    def encode(self, prompt: str, sampling: Sampling) -> str:
+        return prompt
+
+    def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
+        return Candidates(seeds, NOISE, {}, None)
+
+    def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
+        views: dict[Stage, Any] = {}
+        for stage in stages:
+            hidden_NTD = noise_batch(candidates.seeds, 0, (4, ARCHITECTURE.width)) + stage.blocks
+            views[stage] = self._pictures(candidates.seeds) if stage == IMAGE else hidden_NTD
+        return Candidates(candidates.seeds, max(views), views, None)
+
+    @staticmethod
+    def _pictures(seeds: tuple[int, ...]) -> tuple[Image.Image, ...]:
+        return tuple(Image.new("RGB", (4, 4), tuple(seed.to_bytes(4, "big")[1:])) for seed in seeds)
+
+
+def brightness(picture: Image.Image) -> int:
+    """The last byte of the seed it was drawn from."""
+    return picture.tobytes()[2]
+
+
+class EvenIsRight(Evaluator):
+    """Calls every other seed right."""
+
+    name = "even"
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image.Image]) -> list[Judgement]:
+        return [Judgement(brightness(picture) % 2 == 0, f"blue {brightness(picture)}") for picture in pictures]
+
+
+def lines_of(*prompts: str) -> list[PromptLine]:
+    """Prompts as a file of JSON lines holds them."""
+    return [
+        PromptLine(prompt, f'{{"tag": "counting", "prompt": "{prompt}"}}', f"prompts.jsonl, line {number}")
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+
+
+# With 50 candidates each, two prompts make a block: three blocks, the last of one prompt.
+FIVE = lines_of("a star", "a disc", "a star", "a ring", "a star")
+MANY = FIVE * 12
+
+
+def drawing(
+    lines: Sequence[PromptLine] = FIVE,
+    candidates: int = 50,
+    record: Sequence[str] = ("hidden:1", "hidden:3"),
+    evaluator: Evaluator | None = None,
+) -> CandidateDrawing:
+    """What is drawn unless a test says otherwise."""
+    observer = LabelObserver(evaluator or EvenIsRight())
+    readings = [reading_named(name) for name in record]
+    return CandidateDrawing(SeedGenerator(), lines, candidates, 7, observer, readings)

@@ -1,0 +1,19 @@
+"""Outcomes that are known, for tests of what is made of them."""
+
+import numpy as np
+
+from forejudge.evaluation.strategies import Outcomes
+from forejudge.prompts.geneval import TASKS
+
+
+def outcomes(cases: int = 60, seeds: int = 2, candidates: int = 4) -> Outcomes:
+    """Half of the candidates are right; one verifier knows which, one says the opposite, one says nothing."""
+    correct = np.random.default_rng(0).random((cases, seeds, candidates)) < 0.5
+    truth = correct.astype(float)
+    return Outcomes(
+        prompts=[f"prompt {case // 2}" for case in range(cases)],
+        tasks=[TASKS[case // 2 % len(TASKS)] for case in range(cases)],
+        correct_CSN=correct,
+        score_CSN={"knows": truth, "contrary": -truth, "silent": np.zeros_like(truth)},
+        probability_CSN={"knows": truth, "contrary": 1 - truth},
+    )

@@ -1,0 +1,161 @@
+"""What the tests of training share: candidates of the tiny generator, drawn once, and runs of a few steps on them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from safetensors.torch import load_file
+
+from forejudge.candidates.collect import CandidateDrawing
+from forejudge.candidates.store import RowFolder
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator
+from forejudge.miniature.prompts import Split, sample_prompt_lines
+from forejudge.progress import Report, Shard, report_nothing
+from forejudge.prompts.prompt_file import PromptLine
+from forejudge.training.align import align
+from forejudge.training.config import AlignRecipe, VerifyRecipe
+from forejudge.training.presets import RECIPES
+from forejudge.training.verify import verify
+from forejudge.verifiers.inputs import reading_named
+from research.miniature.language_model import language_model_tokenizer, new_language_model
+
+CPU = torch.device("cpu")
+CANDIDATES = 4
+READABLE_CHANNEL = 62  # of hidden:2; its mean over the tokens varies among the candidates of a prompt
+SHORT: dict[str, Any] = {
+    "reads": "hidden:2",
+    "steps": 10,
+    "batch_size": 8,
+    "evaluate_every": 4,
+    "warmup_steps": 2,
+    "precision": "float32",
+}
+
+
+class ReadableLabels:
+    """Right is what has much of one channel: easy to learn. Captions say it, too."""
+
+    name = "readable"
+
+    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[dict[str, Any]]:
+        return [{"correct": False, "caption": "", "reason": "", "detections": "[]"} for _ in pictures]
+
+    @staticmethod
+    def put_into(folder: RowFolder) -> None:
+        """Only the drawn states decide the labels, so they are written over the observer's."""
+        states = load_file(folder.states_path(0))
+        amount_N = states["hidden:2"].float()[:, :, READABLE_CHANNEL].mean(1)
+        rows = folder.table().to_pylist()
+        for row, is_right in zip(rows, (amount_N > amount_N.median()).tolist(), strict=True):
+            row |= {"correct": is_right, "caption": "a red circle" if is_right else "two blue stars above a disc"}
+        folder.write(0, rows, states)
+
+
+def draw(folder: Path, generator: Generator, split: Split, prompts: int) -> Path:
+    """A folder of candidates with both labels and captions, as one block, `hidden:2` recorded."""
+    lines, readings = sample_prompt_lines(prompts, split, 0), [reading_named("hidden:2")]
+    rows = RowFolder(folder)
+    CandidateDrawing(generator, lines, CANDIDATES, 0, ReadableLabels(), readings).run(rows, Shard(), report_nothing)
+    ReadableLabels.put_into(rows)
+    return folder
+
+
+def save_language_model(folder: Path, *, tied: bool = True, scale: float = 1.0) -> Path:
+    """An untrained language model of one layer with its tokenizer; of a larger scale, what it reads matters more."""
+    torch.manual_seed(2)
+    tokenizer = language_model_tokenizer()
+    model = new_language_model(tokenizer, 32, 1)
+    if not tied:
+        config = model.config
+        config.tie_word_embeddings = False
+        model = type(model)(config)
+    for weight in model.parameters():
+        weight.data *= scale if weight.ndim == 2 else 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def relabelled(
+    folder: Path, to: Path, change: Callable[[dict[str, Any]], dict[str, Any]], without: Sequence[str] = ()
+) -> Path:
+    """A folder of the same candidates whose rows were changed one by one, and lack some columns."""
+    rows = RowFolder(folder)
+    (to / "states").mkdir(parents=True)
+    (to / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
+    (to / "settings.json").write_text((folder / "settings.json").read_text())
+    changed = [row | change(row) for row in rows.table().drop_columns(list(without)).to_pylist()]
+    RowFolder(to).write(0, changed, {})
+    return to
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A folder that holds generator, language_model, training and validation, and runs on these."""
+
+    folder: Path
+
+    @property
+    def generator(self) -> Generator:
+        return load_generator(str(self.folder / "generator"), CPU, torch.float32)
+
+    @property
+    def language_model(self) -> str:
+        return str(self.folder / "language_model")
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def validation(self) -> Path:
+        return self.folder / "validation"
+
+    def verify_recipe(self, **changes: Any) -> VerifyRecipe:
+        """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
+        fields = RECIPES["miniature"].verify.model_dump() | SHORT | {"language_model": self.language_model}
+        return VerifyRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
+
+    def align_recipe(self, **changes: Any) -> AlignRecipe:
+        """The same for stage 1."""
+        fields = RECIPES["miniature"].align.model_dump() | SHORT | {"language_model": self.language_model}
+        return AlignRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
+
+    def verify(self, out: Path, report: Report = report_nothing, aligned: Path | None = None, **changes: Any) -> Path:
+        """Stage 2 in a folder, which is returned."""
+        recipe = self.verify_recipe(**changes)
+        verify(recipe, self.generator, self.training, self.validation, out, report, aligned)
+        return out
+
+    def align(self, out: Path, report: Report = report_nothing, **changes: Any) -> Path:
+        """Stage 1 in a folder, which is returned."""
+        align(self.align_recipe(**changes), self.generator, self.training, self.validation, out, report)
+        return out
+
+
+def new_tiny_run(folder: Path, generator: Path) -> TinyRun:
+    """Everything drawn and saved: 120 candidates to learn from, 64 of held-out prompts."""
+    (folder / "generator").symlink_to(generator)
+    save_language_model(folder / "language_model")
+    run = TinyRun(folder)
+    draw(run.training, run.generator, "training", prompts=30)
+    draw(run.validation, run.generator, "validation", prompts=16)
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All that a verifier's folder holds, by file and name."""
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("language_model/*.safetensors"))
+    assert len(files) >= 2, files
+    return {f"{file.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+    """Equal names and, within the tolerance, equal values."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=tolerance, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023

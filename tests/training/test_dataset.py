@@ -1,0 +1,139 @@
+"""What a model is trained on, batch by batch."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from forejudge.candidates.features import States
+from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.generators import load_generator
+from forejudge.training.align import align
+from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
+from forejudge.training.dataset import (
+    IGNORED,
+    CaptionBatches,
+    DrawnRows,
+    QuestionBatches,
+    Rows,
+    collated,
+    share_of_training_prompts,
+)
+from forejudge.training.trainer import newest_checkpoint
+from forejudge.training.verify import verify
+from forejudge.verifiers.question import Question
+from research.miniature.language_model import language_model_tokenizer
+from tests.support.tiny_run import CPU, TinyRun
+
+PROMPTS = ["a photo of a star", "a photo of a red circle above a blue square", "x"]
+CAPTIONS = ["a star", "two red circles above a blue square", "an empty <|im_end|> scene"]
+CORRECT = [True, False, False]
+
+
+class NumberedStates(States):
+    """Row 5 holds nothing but fives."""
+
+    def tokens(self, rows: list[int]) -> Tensor:  # type: ignore[override]
+        return torch.tensor(rows).view(-1, 1, 1).expand(-1, 4, 8).half()
+
+
+@pytest.fixture(scope="module")
+def question() -> Question:
+    return Question(MINIATURE_QUESTION, language_model_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def questions(question: Question) -> QuestionBatches:
+    return QuestionBatches(NumberedStates(), question, PROMPTS, CORRECT)
+
+
+@pytest.fixture(scope="module")
+def captions(question: Question) -> CaptionBatches:
+    return CaptionBatches(NumberedStates(), Question(MINIATURE_INSTRUCTION, question.tokenizer), CAPTIONS)
+
+
+def test_a_batch_of_questions_is_what_the_verifier_asks(questions: QuestionBatches, question: Question) -> None:
+    rows = [2, 0, 1, 2]
+    batch = questions(rows)
+    for place, row in enumerate(rows):
+        left, right = question.tokens_around_picture(PROMPTS[row])
+        real = batch["mask_NL"][place].bool()
+        assert batch["left_NL"][place].tolist() == left
+        assert batch["right_NL"][place, real].tolist() == right
+        assert real.tolist() == sorted(real.tolist(), reverse=True), "padding is on the right"
+        assert batch["tokens_NTD"][place].unique().item() == row
+    assert batch["labels"].tolist() == [0, 1, 0, 0]
+    assert not batch["mask_NL"].all()
+
+
+def test_only_a_caption_and_its_end_are_to_be_learnt(captions: CaptionBatches) -> None:
+    batch = captions([0, 1, 2])
+    tokenizer = captions.instruction.tokenizer
+    left, asked = captions.instruction.tokens_around_picture("")
+    for place, caption in enumerate(CAPTIONS):
+        learnt = batch["labels"][place] != IGNORED
+        said = batch["labels"][place, learnt]
+        assert torch.equal(said, batch["right_NL"][place, learnt])
+        assert tokenizer.decode(said) == f"{caption}<|im_end|>"
+        assert said.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1, "one in a caption is plain text"
+        assert learnt.tolist().index(True) == len(asked)
+        assert batch["right_NL"][place, : len(asked)].tolist() == asked
+        assert batch["left_NL"][place].tolist() == left
+
+
+@pytest.mark.parametrize("kind", ["questions", "captions"])
+def test_a_batch_is_a_function_of_its_rows(request: pytest.FixtureRequest, kind: str) -> None:
+    batches = request.getfixturevalue(kind)
+    first = batches([1, 2])
+    batches([0])
+    again = batches([1, 2])
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_rows_carry_what_makes_a_batch_of_them(questions: QuestionBatches, captions: CaptionBatches) -> None:
+    """One collator serves training and validation."""
+    for batches in (questions, captions):
+        rows = Rows(range(1, 3), batches)
+        made, expected = collated([rows[1], rows[0]]), batches([2, 1])
+        assert len(rows) == 2
+        assert made.keys() == expected.keys()
+        assert all(torch.equal(made[name], part) for name, part in expected.items())
+
+
+def test_training_candidates_do_not_judge_their_own_training(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run, data = tiny_run.generator, tiny_run.training
+    with pytest.raises(InvalidRequest, match="holds the training candidates"):
+        verify(tiny_run.verify_recipe(), run, data, data, tmp_path, lambda _: None)
+    with pytest.raises(InvalidRequest, match="holds the training candidates"):
+        align(tiny_run.align_recipe(), run, data, data, tmp_path, lambda _: None)
+
+
+def test_rows_of_another_precision_are_other_pictures(tiny_run: TinyRun) -> None:
+    generator = load_generator(str(tiny_run.folder / "generator"), CPU, torch.bfloat16)
+    with pytest.raises(MismatchError, match="drawn in float32, the generator runs in bfloat16"):
+        DrawnRows.of(tiny_run.training, generator)
+
+
+def test_a_card_says_how_many_validation_candidates_have_a_training_prompt(tiny_run: TinyRun, verified: Path) -> None:
+    rows = [DrawnRows.of(folder, tiny_run.generator) for folder in (tiny_run.training, tiny_run.validation)]
+    training, validation = (set(each.prompts) for each in rows)
+    expected = sum(prompt in training for prompt in rows[1].prompts) / len(rows[1])
+    assert share_of_training_prompts(*rows) == expected
+    assert 0 < expected < len(training & validation)
+    figures = json.loads((verified / "metrics.json").read_text())
+    assert figures["share of these with a training prompt"] == expected
+    assert f"| share of these with a training prompt | {expected:.4f} |" in (verified / "README.md").read_text()
+
+
+def test_an_alignment_with_another_language_model_is_refused(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="made with language_model = language_model, the recipe has owner/other"):
+        tiny_run.verify(tmp_path, aligned=aligned, language_model="owner/other")
+
+
+def test_weights_that_are_no_numbers_are_not_left_as_a_result(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="training diverged"):
+        tiny_run.align(tmp_path, learning_rate=1e38, steps=3, evaluate_every=3, warmup_steps=0)
+    assert not (tmp_path / "README.md").exists()
+    assert newest_checkpoint(tmp_path / "checkpoints") is not None

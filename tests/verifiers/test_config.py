@@ -1,0 +1,88 @@
+"""From log-odds to probabilities that hold what they say."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import float32
+
+from forejudge.errors import CheckpointError
+from forejudge.generators import load_generator
+from forejudge.verifiers.config import SANA_SPRINT_1_6B, Calibration, architecture_named, fit_calibration
+from research.figures.projected_costs import BLOCKS
+from tests.support.doubles import CPU
+from tests.support.folders import copied
+
+
+@pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, -0.8), (0.2, 1.5)])
+def test_a_known_temperature_and_bias_are_found_again(temperature: float, bias: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    log_odds = torch.randn(40_000, generator=draw, dtype=torch.float64) * 2 * temperature
+    chance = torch.sigmoid(log_odds / temperature + bias)
+    correct = torch.rand(len(chance), generator=draw, dtype=torch.float64) < chance
+    found = fit_calibration(log_odds.tolist(), correct.tolist())
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.bias == pytest.approx(bias, abs=0.05)
+
+
+def test_calibrated_probabilities_come_true() -> None:
+    """Of candidates said to be right with about 0.7, about 0.7 are."""
+    draw = torch.Generator().manual_seed(1)
+    truth = torch.rand(40_000, generator=draw, dtype=torch.float64)
+    correct = torch.rand(len(truth), generator=draw, dtype=torch.float64) < truth
+    overconfident = 3 * torch.logit(truth, eps=1e-9) + 2
+    calibration = fit_calibration(overconfident.tolist(), correct.tolist())
+    said = torch.tensor([calibration.probability(value) for value in overconfident.tolist()])
+    for low in (0.0, 0.25, 0.5, 0.7, 0.9):
+        among = (said >= low) & (said < low + 0.1)
+        assert correct[among].double().mean().item() == pytest.approx(said[among].mean().item(), abs=0.03)
+
+
+def test_the_probability_grows_with_the_log_odds() -> None:
+    calibration = Calibration(temperature=0.5, bias=-1.0)
+    steps = [calibration.probability(value / 10) for value in range(-100, 101)]
+    assert steps == sorted(set(steps))
+    assert calibration.probability(0.5) == pytest.approx(0.5)
+    assert calibration.probability(0.0) == pytest.approx(1 / (1 + math.e))
+
+
+@pytest.mark.parametrize("log_odds", [-1e9, 1e9, -math.inf, math.inf])
+def test_extreme_log_odds_stay_within_bounds(log_odds: float) -> None:
+    assert 0 <= Calibration(temperature=1e-3, bias=0).probability(log_odds) <= 1
+
+
+def test_a_temperature_must_be_positive() -> None:
+    for temperature in (0, -1):
+        with pytest.raises(ValidationError, match="temperature"):
+            Calibration(temperature=temperature, bias=0)
+
+
+@pytest.mark.parametrize("name", ["miniature", "tiny"])
+def test_it_is_that_of_the_loaded_generator(name: str, tiny_generator: Path) -> None:
+    source = str(tiny_generator) if name == "tiny" else name
+    assert architecture_named(source) == load_generator(source, CPU, float32).architecture
+
+
+def test_no_weights_are_needed(tiny_generator: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_generator, tmp_path / "generator")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    assert architecture_named(str(folder)) == architecture_named(str(tiny_generator))
+
+
+def test_the_default_one_is_as_deep_as_where_its_work_is_counted() -> None:
+    assert SANA_SPRINT_1_6B.num_blocks == BLOCKS
+
+
+def test_another_pipeline_or_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="minature is no folder, nor a hub id"):
+        architecture_named("minature")
+    with pytest.raises(CheckpointError, match=r"transformer/config\.json is missing"):
+        architecture_named(str(tmp_path))
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
+    with pytest.raises(CheckpointError, match="_class_name: Input should be 'SanaTransformer2DModel'"):
+        architecture_named(str(tmp_path))

@@ -1,0 +1,95 @@
+"""Verifiers of finished pictures: CLIPScore, and functions of the user's."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel
+
+from forejudge import BestOfN
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.generators import load_generator
+from forejudge.types import IMAGE, Candidates
+from forejudge.verifiers import load_verifier
+from forejudge.verifiers.image_scores import PictureScoreVerifier
+from research.miniature.clip import caption_tokenizer, new_clip, picture_processor
+
+CPU = torch.device("cpu")
+PICTURES = tuple(Image.new("RGB", (64, 64), (80 * shade, 90, 10)) for shade in range(3))
+CANDIDATES = Candidates((0, 1, 2), IMAGE, {IMAGE: PICTURES}, None)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    tokenizer = caption_tokenizer()
+    for part in (new_clip(tokenizer, 32, 1), tokenizer, picture_processor()):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_clipscore_is_the_cosine_of_its_embeddings(clip: Path) -> None:
+    verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
+    model = CLIPModel.from_pretrained(clip).eval()
+    text = caption_tokenizer()("a red star", return_tensors="pt")
+    for picture, verdict in zip(PICTURES, verifier.judge("a red star", CANDIDATES), strict=True):
+        pixels = picture_processor()(picture, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            shown = model(**text, pixel_values=pixels)
+        expected = torch.cosine_similarity(shown.image_embeds, shown.text_embeds)
+        assert verdict.score == pytest.approx(float(expected), abs=1e-5)
+        assert verdict.probability is None
+
+
+def test_a_prompt_longer_than_clip_takes_is_cut(clip: Path) -> None:
+    verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
+    assert len(verifier.judge("star " * 200, CANDIDATES)) == 3
+
+
+def test_weights_tell_clips_apart(clip: Path, tmp_path: Path) -> None:
+    other = CLIPModel.from_pretrained(clip)
+    torch.nn.init.ones_(other.visual_projection.weight)
+    for part in (other, caption_tokenizer(), picture_processor()):
+        part.save_pretrained(tmp_path)
+    (tmp_path / "x").symlink_to(clip)
+    digests = {load_verifier(f"clipscore:{folder}", CPU, torch.float32).digest for folder in (clip, tmp_path)}
+    assert len(digests) == 2
+
+
+def test_a_function_picks_from_finished_pictures(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_scores.py").write_text(
+        "def redness(prompt, pictures):\n"
+        "    return [picture.convert('RGB').resize((1, 1)).getpixel((0, 0))[0] for picture in pictures]\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    generator = load_generator(str(tiny_generator), CPU, torch.float32)
+    result = BestOfN(generator, load_verifier("my_scores:redness", CPU, torch.float32))("a star", n=4, top_k=4)
+    scores = [candidate.score for candidate in result.record.candidates]
+    assert result.record.winner == scores.index(max(scores))
+    assert result.record.passed is None
+
+
+@pytest.mark.parametrize("name", ["no_such_module:score", "forejudge.errors:no_such_function"])
+def test_what_cannot_be_imported_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"verifier '{name}' cannot be imported"):
+        load_verifier(name, CPU, torch.float32)
+
+
+def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        load_verifier(f"clipscore:{tmp_path}", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0, float("nan")]])
+def test_scores_that_are_none_are_refused(scores: list[float]) -> None:
+    def says(prompt: str, pictures: Sequence[Image.Image]) -> list[float]:
+        return scores
+
+    with pytest.raises(InvalidRequest, match="for 3 pictures: a number each"):
+        PictureScoreVerifier(says, "says").judge("a star", CANDIDATES)

@@ -1,0 +1,80 @@
+"""What verifiers read: the right stage, its tokens in order, and spellings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
+from forejudge.types import IMAGE, Candidates, latent_stage, prefix_stage
+from forejudge.verifiers.inputs import ClipReading, HiddenStateReading, reading_named
+from tests.support.doubles import ARCHITECTURE
+
+
+@pytest.fixture
+def tower(tmp_path: Path) -> Path:
+    """A tiny CLIP vision tower of 16 patches, as a folder."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path / "tower")
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessorPil(**size).save_pretrained(tmp_path / "tower")
+    return tmp_path / "tower"
+
+
+def test_a_hidden_state_is_read_as_it_is() -> None:
+    stage = prefix_stage(3)
+    candidates = Candidates((0,), stage, {stage: torch.arange(6.0).view(1, 2, 3)}, None)
+    reading = reading_named("hidden:3")
+    assert reading.stage == stage
+    assert torch.equal(reading.tokens(candidates), candidates.tensor(stage))
+    assert reading.width(ARCHITECTURE) == ARCHITECTURE.width
+
+
+def test_blocks_that_a_generator_does_not_have_are_refused() -> None:
+    assert HiddenStateReading(4).width(ARCHITECTURE) == 1
+    with pytest.raises(MismatchError, match="after 5 blocks, but the generator has only 4"):
+        HiddenStateReading(5).width(ARCHITECTURE)
+
+
+def test_a_latent_is_a_token_for_each_place_row_by_row() -> None:
+    stage = latent_stage()
+    latents_NCHW = torch.arange(12.0).view(1, 3, 2, 2)
+    tokens_NTD = reading_named("latent").tokens(Candidates((0,), stage, {stage: latents_NCHW}, None))
+    assert tokens_NTD.tolist() == [[[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]]
+
+
+def test_a_picture_is_read_from_the_towers_last_layer_but_one_without_the_class_token(tower: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    pictures = tuple(Image.fromarray(each) for each in pixels)
+    tokens_NTD = reading_named("clip", tower).tokens(Candidates((0, 1), IMAGE, {IMAGE: pictures}, None))
+    model, processor = CLIPVisionModel.from_pretrained(tower), CLIPImageProcessorPil.from_pretrained(tower)
+    with torch.no_grad():
+        states = model(**processor(list(pictures), return_tensors="pt"), output_hidden_states=True).hidden_states
+    assert tokens_NTD.shape == (2, 16, 32)
+    assert torch.equal(tokens_NTD, states[-2][:, 1:])
+
+
+def test_a_tower_is_saved_and_loaded_and_never_trained(tower: Path, tmp_path: Path) -> None:
+    reading = ClipReading.from_pretrained(tower)
+    reading.save_pretrained(tmp_path)
+    again = ClipReading.from_pretrained(tmp_path / "vision_tower")
+    for name, weight in reading.tower.state_dict().items():
+        assert torch.equal(weight, again.tower.state_dict()[name])
+    assert not any(weight.requires_grad for weight in again.tower.parameters())
+
+
+@pytest.mark.parametrize("name", ["hidden", "hidden:", "hidden:0", "hidden:-1", "hidden:x", "latents", ""])
+def test_another_spelling_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="hidden:K"):
+        reading_named(name)
+
+
+def test_clip_needs_a_tower(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="vision_tower"):
+        reading_named("clip")
+    with pytest.raises(CheckpointError, match="is no folder, nor a hub id"):
+        reading_named("clip", tmp_path / "nowhere")
