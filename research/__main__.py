@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from forejudge.cli.progress import waiting
+from forejudge.cli.progress import spinner
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 
@@ -41,11 +41,11 @@ def study(
     from forejudge.files import write_json
     from research.figures.study_plot import write_plot
     from research.miniature.recipe import miniature
-    from research.studies.study import Study, StudyBuilds, variants_of
+    from research.studies.study import Study, StudyBuilds, study_variants
 
-    variants = variants_of(name)
+    variants = study_variants(name)
     with StageProgress() as progress:
-        builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).of(name)
+        builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).for_study(name)
         figures = Study(builds, variants, training_seeds, steps, seeds, per_task).figures()
     write_json(out / f"{name}.json", figures)
     write_plot(figures, out / f"{name}.png")
@@ -76,14 +76,14 @@ def build(
     from research.miniature.build import Build
     from research.miniature.recipe import miniature
 
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     with StageProgress() as progress:
-        Build(miniature(), out, where, progress.show).run(only)
+        Build(miniature(), out, torch_device, progress.show).run(only)
     typer.echo(f"built in {out}; try: forejudge generate PROMPT --generator {out}/generator --verifier {out}/verifier")
 
 
 @group.command()
-def edges(
+def sharpness(
     generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
     per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 10,
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-edges.json"),
@@ -95,9 +95,9 @@ def edges(
     from forejudge.generators import load_generator
     from research.figures.sharpness import edge_figures
 
-    drawn_by = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
+    model = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
     with StageProgress() as progress:
-        figures = edge_figures(drawn_by, per_task, progress.show)
+        figures = edge_figures(model, per_task, progress.show)
     write_json(out, figures)
     typer.echo(json.dumps(figures, indent=1))
 
@@ -119,16 +119,16 @@ def measure(
 
 
 @group.command()
-def pictures(
+def readme_images(
     out: Annotated[Path, Option(help="The folder for flow.png and gallery.png.")] = Path("docs/pictures"),
     device: Device = None,
 ) -> None:
     """Draw the pictures of the README anew."""
     from forejudge import BestOfN
-    from research.figures.pictures import write_pictures
+    from research.figures.pictures import write_readme_images
 
-    with waiting("drawing"):
-        write_pictures(BestOfN.from_pretrained(device=device), out)
+    with spinner("drawing"):
+        write_readme_images(BestOfN.from_pretrained(device=device), out)
     typer.echo(f"written to {out}")
 
 

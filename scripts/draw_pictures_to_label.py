@@ -17,44 +17,44 @@ from forejudge.prompts.geneval import TASKS
 from forejudge.types import IMAGE
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "by_eye"
-EACH, SHEETS, COLUMNS, TILE = 20, 4, 6, 176
+PER_TASK, SHEETS, COLUMNS, TILE = 20, 4, 6, 176
 
 
 def main(name: str) -> None:
     """Draw, and write strip and sheets."""
     generator = load_generator(name, torch.device("cpu"), torch.float32)
-    pictures = []
-    for number in range(EACH):
+    images = []
+    for number in range(PER_TASK):
         for task in TASKS:
             case = TestCase(descriptions(task, "validation")[number % 12], number)
             (candidates,) = case.group(seed=1, candidates=1, split="validation").draw(generator, [IMAGE], batch_size=1)
-            pictures += candidates.pictures
+            images += candidates.images
     FOLDER.mkdir(parents=True, exist_ok=True)
-    strip(pictures).save(FOLDER / "pictures.png")
-    per_sheet = len(pictures) // SHEETS
+    strip(images).save(FOLDER / "pictures.png")
+    per_sheet = len(images) // SHEETS
     for sheet in range(SHEETS):
         first = sheet * per_sheet
-        numbered(pictures[first : first + per_sheet], first).save(FOLDER / f"sheet_{sheet + 1}.png")
+        numbered_sheet(images[first : first + per_sheet], first).save(FOLDER / f"sheet_{sheet + 1}.png")
 
 
-def strip(pictures: list[Image.Image]) -> Image.Image:
+def strip(images: list[Image.Image]) -> Image.Image:
     """Ten pictures a row, at their own size."""
-    size = pictures[0].width
-    image = Image.new("RGB", (10 * size, len(pictures) // 10 * size))
-    for place, picture in enumerate(pictures):
-        image.paste(picture, (place % 10 * size, place // 10 * size))
-    return image
+    size = images[0].width
+    sheet = Image.new("RGB", (10 * size, len(images) // 10 * size))
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % 10 * size, index // 10 * size))
+    return sheet
 
 
-def numbered(pictures: list[Image.Image], first: int) -> Image.Image:
+def numbered_sheet(images: list[Image.Image], first: int) -> Image.Image:
     """Enlarged pictures with their numbers."""
-    rows = len(pictures) // COLUMNS
+    rows = len(images) // COLUMNS
     sheet = Image.new("RGB", (COLUMNS * TILE, rows * (TILE + 20)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, picture in enumerate(pictures):
-        left, top = place % COLUMNS * TILE, place // COLUMNS * (TILE + 20)
-        draw.text((left + 4, top + 2), str(first + place), "black", ImageFont.load_default(14))
-        sheet.paste(picture.resize((TILE - 6, TILE - 6), Image.Resampling.BICUBIC), (left + 3, top + 20))
+    generate = ImageDraw.Draw(sheet)
+    for index, image in enumerate(images):
+        left, top = index % COLUMNS * TILE, index // COLUMNS * (TILE + 20)
+        generate.text((left + 4, top + 2), str(first + index), "black", ImageFont.load_default(14))
+        sheet.paste(image.resize((TILE - 6, TILE - 6), Image.Resampling.BICUBIC), (left + 3, top + 20))
     return sheet
 
 

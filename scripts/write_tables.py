@@ -67,22 +67,22 @@ def best_of_n(figures: Figures) -> str:
     rows = [
         [
             str(row["n"]),
-            "verifier" if row["chosen_by"] == first else row["chosen_by"],
+            "verifier" if row["strategy"] == first else row["strategy"],
             percent(row["micro"]),
             percent(row["macro"]),
             *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS),
         ]
         for row in figures["best_of_n"]
-        if row["chosen_by"] in (first, "random", "perfect judge") and (row["n"] > 1 or row["chosen_by"] == "random")
+        if row["strategy"] in (first, "random", "oracle") and (row["n"] > 1 or row["strategy"] == "random")
     ]
-    reads, share = figures["settings"]["reads"][first], percent(closed(figures["verifiers"][first]))
+    reads, share = figures["settings"]["reads"][first], percent(gap_closed(figures["verifiers"][first]))
     return (
-        f"{tested(figures)}; the verifier reads {reads}. Of the distance from one candidate to a perfect judge's "
+        f"{test_setup(figures)}; the verifier reads {reads}. Of the distance from one candidate to a perfect judge's "
         f"Best-of-8 it closes {share} %.\n\n" + table(header, rows)
     )
 
 
-def tested(figures: Figures) -> str:
+def test_setup(figures: Figures) -> str:
     """On what, and how the figures are to be read."""
     return (
         f"{figures['test_cases']} test cases ({figures['distinct_prompts']} prompts), {figures['seeds']} seeds, right "
@@ -92,51 +92,51 @@ def tested(figures: Figures) -> str:
 
 def equal_n(figures: Figures) -> str:
     """Overall of every chooser, a column for each N."""
-    return f"{tested(figures)}.\n\n" + by_n(figures["best_of_n"])
+    return f"{test_setup(figures)}.\n\n" + by_n(figures["best_of_n"])
 
 
 def by_n(rows: list[Figures]) -> str:
     """A row for each chooser, a column for each N."""
     ns = sorted({row["n"] for row in rows})
-    found = {(row["chosen_by"], row["n"]): percent(row["micro"]) for row in rows}
-    choosers = list(dict.fromkeys(row["chosen_by"] for row in rows))
+    cells = {(row["strategy"], row["n"]): percent(row["micro"]) for row in rows}
+    strategies = list(dict.fromkeys(row["strategy"] for row in rows))
     return table(
         ["chosen by", *(f"Best of {n}" for n in ns)],
-        [[NAMES.get(chooser, chooser), *(found[chooser, n] for n in ns)] for chooser in choosers],
+        [[NAMES.get(strategy, strategy), *(cells[strategy, n] for n in ns)] for strategy in strategies],
     )
 
 
-def second(figures: Figures) -> str:
+def second_evaluator(figures: Figures) -> str:
     """What a judge says that no verifier was trained on."""
-    ((judge, found),) = figures["second_evaluators"].items()
+    ((evaluator, entry),) = figures["second_evaluators"].items()
     return (
-        f"Judged by {judge}, which agrees with the detector's verdicts on {percent(found['agreement'])} % of the "
-        f"candidates (Cohen's kappa {found['cohens_kappa']['estimate']:.2f}).\n\n" + by_n(found["best_of_n"])
+        f"Judged by {evaluator}, which agrees with the detector's verdicts on {percent(entry['agreement'])} % of the "
+        f"candidates (Cohen's kappa {entry['cohens_kappa']['estimate']:.2f}).\n\n" + by_n(entry["best_of_n"])
     )
 
 
-def closed(verifier: Figures) -> dict[str, float]:
+def gap_closed(verifier: Figures) -> dict[str, float]:
     """The share of the distance to a perfect judge that a verifier closes."""
-    return next(value for name, value in verifier.items() if name.startswith("distance_closed"))
+    return next(value for name, value in verifier.items() if name.startswith("oracle_gap_closed"))
 
 
 def verifiers(figures: Figures) -> str:
     """All verifiers of a test beside each other."""
     rows = [
-        [NAMES[name], figures["settings"]["reads"][name], *ranked(verifier), f"{100 * verifier['ties']:.1f}"]
+        [NAMES[name], figures["settings"]["reads"][name], *ranking_cells(verifier), f"{100 * verifier['ties']:.1f}"]
         for name, verifier in figures["verifiers"].items()
     ]
-    return table(["verifier", "reads", *RANKED, "ties for the best, %"], rows)
+    return table(["verifier", "reads", *RANKING_COLUMNS, "ties for the best, %"], rows)
 
 
-RANKED = ["distance closed, %", "pair accuracy, %", "AUROC", "calibration error"]
+RANKING_COLUMNS = ["distance closed, %", "pair accuracy, %", "AUROC", "calibration error"]
 
 
-def ranked(verifier: Figures) -> list[str]:
+def ranking_cells(verifier: Figures) -> list[str]:
     """Cells for the columns RANKED."""
     calibration = verifier["expected_calibration_error"]
     return [
-        percent(closed(verifier)),
+        percent(gap_closed(verifier)),
         percent(verifier["pair_accuracy"]),
         f"{verifier['auroc']:.3f}",
         "-" if calibration is None else f"{calibration:.3f}",
@@ -145,19 +145,19 @@ def ranked(verifier: Figures) -> list[str]:
 
 def equal_time(figures: Figures) -> str:
     """The paper's table by time measured here."""
-    device = figures["costs"]["made"]["device"]
-    return f"{tested(figures)}. Time from prompt to decoded winner, models warm, on {device}.\n\n" + equal_cost(
+    device = figures["costs"]["provenance"]["device"]
+    return f"{test_setup(figures)}. Time from prompt to decoded winner, models warm, on {device}.\n\n" + equal_cost(
         figures["equal_time"], "ms"
     )
 
 
-def equal_work(figures: Figures) -> str:
+def equal_projected_cost(figures: Figures) -> str:
     """The same by the work that the same searches would be on SANA-Sprint 1.6B."""
     return (
         "The same candidates and verdicts, but each way to choose gets the N that its work on SANA-Sprint 1.6B at 1024 "
         "px would allow (counted: encoder, blocks, decoder, CLIP ViT-L/14@336, Qwen2.5-0.5B; read after half of the "
         "blocks; with the prompt's padding, as the pipeline's own call has it)."
-        "\n\n" + equal_cost(figures["equal_work"], "TFLOP")
+        "\n\n" + equal_cost(figures["equal_projected_cost"], "TFLOP")
     )
 
 
@@ -169,11 +169,11 @@ def equal_cost(rows: list[Figures], unit: str) -> str:
         [
             [
                 f"{row['budget']:.0f}",
-                NAMES[row["chosen_by"]],
+                NAMES[row["strategy"]],
                 str(row["n"]),
                 *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS),
                 percent(row["micro"]),
-                "" if row["reference_ahead_by"]["p"] == 1 else f"{row['reference_ahead_by']['p']:.3f}",
+                "" if row["reference_lead"]["p"] == 1 else f"{row['reference_lead']['p']:.3f}",
             ]
             for row in rows
         ],
@@ -183,14 +183,17 @@ def equal_cost(rows: list[Figures], unit: str) -> str:
 def costs(figures: Figures) -> str:
     """What one more candidate costs with each verifier; savings are against the one that reads CLIP."""
     searches = figures["costs"]["searches"]
-    each = {name: candidate_costs(found) for name, found in searches.items()}
-    dearest = each.get("clip", next(iter(each.values())))
+    each = {name: candidate_costs(entry) for name, entry in searches.items()}
+    reference = each.get("clip", next(iter(each.values())))
     rows = [
         [
             NAMES[name],
-            *(f"{value:.1f} ({100 * (value / most - 1):+.0f} %)" for value, most in zip(mine, dearest, strict=True)),
+            *(
+                f"{value:.1f} ({100 * (value / reference_cost - 1):+.0f} %)"
+                for value, reference_cost in zip(own_costs, reference, strict=True)
+            ),
         ]
-        for name, mine in each.items()
+        for name, own_costs in each.items()
     ]
     unit = "MB at once while 8 are judged"
     return table(["verifier", "ms for one more candidate", "GFLOP for one more", unit], rows)
@@ -198,17 +201,17 @@ def costs(figures: Figures) -> str:
 
 def stages(figures: Figures) -> str:
     """What each stage is of the work of all, here and on SANA-Sprint 1.6B."""
-    here, there = figures["costs"]["stage_flops"], figures["stage_flops_elsewhere"]
-    unit = "to the verdict"
+    measured, projected = figures["costs"]["stage_flops"], figures["projected_stage_flops"]
+    unit = "prefix"
     rows = [
         [
             NAMES.get(name, name),
-            f"{here[name] / 1e9:.3f}",
-            f"{here[name] / here[unit]:.2f}",
-            f"{there[name] / 1e12:.2f}",
-            f"{there[name] / there[unit]:.2f}",
+            f"{measured[name] / 1e9:.3f}",
+            f"{measured[name] / measured[unit]:.2f}",
+            f"{projected[name] / 1e12:.2f}",
+            f"{projected[name] / projected[unit]:.2f}",
         ]
-        for name in there
+        for name in projected
     ]
     relative = "of the way to the verdict"
     return table(["stage", "miniature, GFLOP", relative, "SANA-Sprint 1.6B, TFLOP", relative], rows)
@@ -219,22 +222,28 @@ def candidate_costs(search: Figures) -> tuple[float, float, float]:
     by_n = {int(n): value for n, value in search["milliseconds"].items()}
     first, last = min(by_n), max(by_n)
     slope = (by_n[last] - by_n[first]) / (last - first)
-    return slope, search["candidate_flops"] / 1e9, search["judging_bytes"]["8"] / 1e6
+    return slope, search["candidate_flops"] / 1e9, search["scoring_bytes"]["8"] / 1e6
 
 
-def study(figures: Figures, also: Columns) -> str:
-    """Verifiers that differ in one thing; `also` are columns after the variant's name."""
+def study(figures: Figures, extra_columns: Columns) -> str:
+    """Verifiers that differ in one thing; `extra_columns` are columns after the variant's name."""
     rows = [
         [
             name,
-            *(cell(found) for cell in also.values()),
-            percent(found["best_of_8"]),
-            *ranked(found),
-            ", ".join(f"{100 * each:.1f}" for each in found["distance_closed_of_each_seed"]),
+            *(cell(entry) for cell in extra_columns.values()),
+            percent(entry["best_of_8"]),
+            *ranking_cells(entry),
+            ", ".join(f"{100 * each:.1f}" for each in entry["oracle_gap_closed_per_seed"]),
         ]
-        for name, found in figures["variants"].items()
+        for name, entry in figures["variants"].items()
     ]
-    header = ["variant", *also, "Best-of-8, % right", *RANKED, "distance closed by each training seed, %"]
+    header = [
+        "variant",
+        *extra_columns,
+        "Best-of-8, % right",
+        *RANKING_COLUMNS,
+        "distance closed by each training seed, %",
+    ]
     return (
         f"{figures['test_cases']} test cases, {figures['test_seeds']} seed(s), Best-of-8, 95 % intervals over prompts; "
         f"{figures['training_seeds']} training seed(s) of {figures['steps']} steps each.\n\n" + table(header, rows)
@@ -245,37 +254,37 @@ def steps(figures: Figures) -> str:
     """Best-of-1 with more denoising steps."""
     rows = [
         [name.split()[0], percent(row["micro"]), *(f"{100 * row[task]['estimate']:.1f}" for task in TASKS)]
-        for name, row in figures["plain"].items()
+        for name, row in figures["baselines"].items()
     ]
-    return f"{tested(figures)}.\n\n" + table(["steps", "overall (micro)", *TASKS.values()], rows)
+    return f"{test_setup(figures)}.\n\n" + table(["steps", "overall (micro)", *TASKS.values()], rows)
 
 
 def searches(profile: Figures) -> str:
     """From the prompt to the picture by each way to pick, and what one more candidate costs."""
-    (*_, most) = ns = [str(n) for n in profile["settings"]["ns"]]
+    (*_, max_n) = ns = [str(n) for n in profile["settings"]["ns"]]
     rows = [
         [
-            f"{way['strategy']}, {way['verifier']}",
-            *(f"{way['at'][n]['milliseconds']['median']:.0f}" for n in ns),
-            f"{way['at'][most]['times_floor']:.1f}",
-            f"{way['one_more']['milliseconds']:.1f}",
-            f"{way['one_more']['flops'] / 1e9:.2f}",
-            f"{way['memory']['judging']['8'] / 1e6:.1f}",
+            f"{strategy['strategy']}, {strategy['verifier']}",
+            *(f"{strategy['at'][n]['milliseconds']['median']:.0f}" for n in ns),
+            f"{strategy['at'][max_n]['roofline_ratio']:.1f}",
+            f"{strategy['one_more']['milliseconds']:.1f}",
+            f"{strategy['one_more']['flops'] / 1e9:.2f}",
+            f"{strategy['memory']['judging']['8'] / 1e6:.1f}",
         ]
-        for way in profile["strategies"]
+        for strategy in profile["strategies"]
     ]
-    of_one_more = ["one more: ms", "one more: GFLOP"]
-    header = ["ms with N =", *ns, f"times the floor at {most}", *of_one_more, "MB while 8 are judged"]
-    return f"{profiled(profile)}.\n\n" + table(header, rows)
+    marginal_columns = ["one more: ms", "one more: GFLOP"]
+    header = ["ms with N =", *ns, f"times the floor at {max_n}", *marginal_columns, "MB while 8 are judged"]
+    return f"{profile_setup(profile)}.\n\n" + table(header, rows)
 
 
 def savings(profile: Figures) -> str:
     """Of one more candidate and of all memory, beside what the paper reports."""
-    names = ("milliseconds", "flops", "judging_bytes")
+    names = ("milliseconds", "flops", "scoring_bytes")
     rows = [
-        [found["of"], found["against"], *(f"{found[name]:.1f}" for name in names)]
-        for found in profile["savings"]
-        if "hidden" in found["of"]
+        [entry["strategy"], entry["baseline"], *(f"{entry[name]:.1f}" for name in names)]
+        for entry in profile["savings"]
+        if "hidden" in entry["strategy"]
     ]
     paper = ["VHS (paper, on its own GPU)", "MLLM w/ CLIP", "63.3", "62.9", "14.5"]
     header = [
@@ -285,20 +294,22 @@ def savings(profile: Figures) -> str:
         "FLOP saved, %",
         "memory saved, weights included, %",
     ]
-    return f"{profiled(profile)}.\n\n" + table(header, [*rows, paper])
+    return f"{profile_setup(profile)}.\n\n" + table(header, [*rows, paper])
 
 
-def profile_budgets(profile: Figures) -> str:
+def profile_deadlines(profile: Figures) -> str:
     """Of a profile."""
-    return f"{profiled(profile)}.\n\n" + kept_budgets(profile["budgets"])
+    return f"{profile_setup(profile)}.\n\n" + deadline_adherence(profile["deadline_adherence"])
 
 
-def miniature_budgets(timing: Figures) -> str:
+def miniature_deadlines(timing: Figures) -> str:
     """Of the miniature, on its test prompts."""
-    return f"The miniature, on {timing['provenance']['device']}.\n\n" + kept_budgets(timing["budgets"].values())
+    return f"The miniature, on {timing['provenance']['device']}.\n\n" + deadline_adherence(
+        timing["deadline_adherence"].values()
+    )
 
 
-def kept_budgets(budgets: Iterable[Figures]) -> str:
+def deadline_adherence(budgets: Iterable[Figures]) -> str:
     """A row for each budget."""
     header = [
         "budget, ms",
@@ -313,27 +324,27 @@ def kept_budgets(budgets: Iterable[Figures]) -> str:
         header,
         [
             [
-                f"{found['budget_milliseconds']:g}",
-                str(found["runs"]),
-                f"{found['median_promised']:g}",
-                f"{100 * found['as_promised']:.0f}",
-                f"{found['median_n']:g}",
+                f"{entry['budget_ms']:g}",
+                str(entry["runs"]),
+                f"{entry['median_predicted_n']:g}",
+                f"{100 * entry['reached_predicted_n']:.0f}",
+                f"{entry['median_n']:g}",
                 "{:.0f} [{:.1f}, {:.1f}]".format(
-                    *(100 * each for each in (found["in_time"], *found["in_time_interval"]))
+                    *(100 * each for each in (entry["on_time"], *entry["on_time_interval"]))
                 ),
-                f"{found['slowest']:.0f}",
+                f"{entry['slowest']:.0f}",
             ]
-            for found in budgets
+            for entry in budgets
         ],
     )
 
 
-def profiled(profile: Figures) -> str:
+def profile_setup(profile: Figures) -> str:
     """What was measured, and where."""
-    settings, made = profile["settings"], profile["made"]
+    settings, provenance = profile["settings"], profile["provenance"]
     size = f"{settings['width']} x {settings['height']} px, {settings['dtype']}"
     compiled = ", compiled" if settings["compiled"] else ""
-    where = f"{settings['generator']}, {size}{compiled}, on {made['device']}"
+    where = f"{settings['generator']}, {size}{compiled}, on {provenance['device']}"
     return f"{where}; medians of {settings['rounds']} rounds"
 
 
@@ -344,10 +355,10 @@ STUDIES: dict[str, Columns] = {
     "captions": {},
     "pooling": {},
     "data": {},
-    "llm": {"parameters of the language model": lambda found: f"{found['language_model_parameters']:,}"},
+    "llm": {"parameters of the language model": lambda entry: f"{entry['language_model_parameters']:,}"},
     "generator": {
-        "Best-of-1, % right": lambda found: percent(found["best_of_1"]),
-        "perfect judge's Best-of-8, % right": lambda found: percent(found["perfect_judge"]),
+        "Best-of-1, % right": lambda entry: percent(entry["best_of_1"]),
+        "perfect judge's Best-of-8, % right": lambda entry: percent(entry["oracle"]),
     },
 }
 
@@ -357,9 +368,9 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "verifiers": (verifiers, "miniature.json"),
     "steps": (steps, "miniature.json"),
     "equal-n": (equal_n, "miniature.json"),
-    "second-judge": (second, "miniature.json"),
+    "second-judge": (second_evaluator, "miniature.json"),
     "equal-time": (equal_time, "miniature.json"),
-    "equal-work": (equal_work, "miniature.json"),
+    "equal-work": (equal_projected_cost, "miniature.json"),
     "costs": (costs, "miniature.json"),
     "stages": (stages, "miniature.json"),
     "searches-small": (searches, "profile/sana-sprint-small/profile.json"),
@@ -368,9 +379,12 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "savings-small-compiled": (savings, "profile/sana-sprint-small-compiled/profile.json"),
     "searches-miniature": (searches, "profile/miniature/profile.json"),
     "searches-miniature-compiled": (searches, "profile/miniature-compiled/profile.json"),
-    "budgets-small": (profile_budgets, "profile/sana-sprint-small/profile.json"),
-    "budgets-miniature": (miniature_budgets, "miniature-time.json"),
-    **{f"study-{name}": (partial(study, also=also), f"studies/{name}.json") for name, also in STUDIES.items()},
+    "budgets-small": (profile_deadlines, "profile/sana-sprint-small/profile.json"),
+    "budgets-miniature": (miniature_deadlines, "miniature-time.json"),
+    **{
+        f"study-{name}": (partial(study, extra_columns=extra_columns), f"studies/{name}.json")
+        for name, extra_columns in STUDIES.items()
+    },
 }
 
 

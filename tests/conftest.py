@@ -79,7 +79,7 @@ def tiny_run(tiny_generator: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def verified(tiny_run: "TinyRun") -> Path:
+def trained_verifier(tiny_run: "TinyRun") -> Path:
     """A verifier's folder, trained for ten steps without a stop."""
     return tiny_run.verify(tiny_run.folder / "verified")
 
@@ -91,7 +91,7 @@ def aligned(tiny_run: "TinyRun") -> Path:
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> "Iterator[CompileCounter]":
+def compile_counter(monkeypatch: pytest.MonkeyPatch) -> "Iterator[CompileCounter]":
     """torch.compile without its code generation, which takes a minute; counts what it would generate code for."""
     import torch
     from torch._dynamo.testing import CompileCounter

@@ -25,14 +25,14 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.doubles import (
     CPU,
     PROMPT,
-    FakeTime,
+    FakeClock,
     ScriptedGenerator,
     ScriptedVerifier,
-    call_plainly,
+    call_reference_pipeline,
     load_pipeline,
     probabilities,
 )
-from tests.support.hub_cache import COMMIT, cached
+from tests.support.hub_cache import COMMIT, add_to_cache
 
 CUT, BLOCKS = 2, 4
 TOLERANCE = 1e-5  # of a score, between batches of other sizes
@@ -94,7 +94,7 @@ class TestPictures:
         pipeline = load_pipeline(tiny_generator)
         assert len(result.images) == 8
         for index, image in result.images.items():
-            assert distance(image, call_plainly(pipeline, [result.candidates[index].seed], steps)[0]) <= 1
+            assert distance(image, call_reference_pipeline(pipeline, [result.candidates[index].seed], steps)[0]) <= 1
 
     def test_a_pipeline_of_the_caller_s_serves_as_well(
         self, best_of_n: BestOfN, verifier: LanguageModelVerifier, tiny_generator: Path
@@ -103,7 +103,7 @@ class TestPictures:
         result = BestOfN(pipeline, verifier, batch_size=4)(PROMPT, n=8)
         assert result.record.candidates == best_of_n(PROMPT, n=8).record.candidates
         assert distance(result.image, best_of_n(PROMPT, n=8).image) == 0
-        assert distance(result.image, call_plainly(pipeline, [result.winner.seed])[0]) <= 1
+        assert distance(result.image, call_reference_pipeline(pipeline, [result.winner.seed])[0]) <= 1
 
     def test_the_best_come_first(self, best_of_n: BestOfN) -> None:
         result = best_of_n(PROMPT, n=6, top_k=3)
@@ -153,7 +153,7 @@ class TestNothingIsDoneTwice:
 
     def test_a_prompt_that_comes_again_stays_encoded(self, load: Callable[..., BestOfN]) -> None:
         loaded = load()
-        best_of_n = BestOfN(loaded.generator, loaded.verifier, prompts_kept=1)
+        best_of_n = BestOfN(loaded.generator, loaded.verifier, prompt_cache_size=1)
         with counted(best_of_n.generator) as rows:
             first, again = best_of_n(PROMPT, n=2), best_of_n(PROMPT, n=2)
             assert rows["text encoder"] == 1
@@ -244,7 +244,7 @@ class TestUntil:
     @pytest.mark.parametrize(("batch_size", "unused"), [(1, 0), (3, 1), (8, 3)])
     def test_it_ends_at_the_first_that_is_sure_enough(self, batch_size: int, unused: int) -> None:
         result = scripted(batch_size=batch_size)(PROMPT, until=0.9, max_n=9)
-        assert (result.record.n, result.record.ended_by, result.winner.index) == (5, "until", 4)
+        assert (result.record.n, result.record.stopped_by, result.winner.index) == (5, "until", 4)
         assert result.record.unused == unused
         again = scripted(batch_size=batch_size)(PROMPT, n=5)
         assert again.candidates == result.candidates
@@ -257,7 +257,7 @@ class TestUntil:
         until = (chances[first] + max(chances[:first])) / 2
         results = [load(batch_size=size)(PROMPT, until=until) for size in (1, 3, 8)]
         for result in results:
-            assert (result.record.n, result.winner.index, result.record.ended_by) == (first + 1, first, "until")
+            assert (result.record.n, result.winner.index, result.record.stopped_by) == (first + 1, first, "until")
             assert distance(result.image, results[0].image) <= 1
         repeated = best_of_n(PROMPT, n=first + 1)
         assert repeated.winner.index == first
@@ -281,24 +281,24 @@ class TestBudget:
         self, monkeypatch: pytest.MonkeyPatch, budget_ms: float, top_k: int
     ) -> None:
         """On a clock that only work moves, whatever the budget; most of it is used."""
-        fake = FakeTime()
+        fake = FakeClock()
         monkeypatch.setattr("forejudge.search.perf_counter", fake)
-        generator = ScriptedGenerator(before_advance=lambda count: fake.passes(0.010 + 0.001 * count))
+        generator = ScriptedGenerator(before_advance=lambda count: fake.advance(0.010 + 0.001 * count))
         best_of_n = BestOfN(generator, ScriptedVerifier(SURE_AT_4))
         result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000, top_k=top_k)
-        assert result.record.ended_by == "budget_ms"
+        assert result.record.stopped_by == "budget_ms"
         assert len(result.images) == top_k
         assert 0.7 * budget_ms / 1000 < result.timings["total"] <= budget_ms / 1000
         again = best_of_n(PROMPT, n=result.record.n, top_k=top_k)
-        assert (again.candidates, again.record.ended_by) == (result.candidates, "n")
+        assert (again.candidates, again.record.stopped_by) == (result.candidates, "n")
 
     def test_most_real_runs_end_in_time(self, best_of_n: BestOfN) -> None:
         """The clock is real and others may use the machine, so a third of the runs may be late."""
-        budget_ms = 5000 * best_of_n.costs.measure(PROMPT, Sampling(), 4, 10.0).least
+        budget_ms = 5000 * best_of_n.costs.measure(PROMPT, Sampling(), 4, 10.0).min_seconds
         results = [best_of_n(PROMPT, budget_ms=budget_ms, max_n=100_000, seed=seed) for seed in range(20)]
         late = [result for result in results if result.timings["total"] > 1.1 * budget_ms / 1000]
         assert len(late) <= 7, [result.timings["total"] for result in late]
-        assert {result.record.ended_by for result in results} == {"budget_ms"}
+        assert {result.record.stopped_by for result in results} == {"budget_ms"}
         repeated = best_of_n(PROMPT, n=results[0].record.n)
         assert repeated.winner.index == results[0].winner.index
         assert distance(repeated.image, results[0].image) <= 1
@@ -309,11 +309,11 @@ class TestBudget:
 
     def test_it_is_capped_by_max_n_alone(self) -> None:
         result = scripted()(PROMPT, budget_ms=60_000, max_n=11)
-        assert (result.record.n, result.record.ended_by) == (11, "max_n")
+        assert (result.record.n, result.record.stopped_by) == (11, "max_n")
 
     def test_until_may_end_it_sooner(self) -> None:
         result = scripted()(PROMPT, budget_ms=60_000, until=0.9)
-        assert (result.record.n, result.record.ended_by) == (5, "until")
+        assert (result.record.n, result.record.stopped_by) == (5, "until")
 
 
 class TestRefusals:
@@ -365,7 +365,7 @@ class TestRefusals:
 class TestRecord:
     def test_it_says_what_makes_the_result_again(self, result: Result, best_of_n: BestOfN) -> None:
         record = result.record
-        assert (record.prompt, record.n, record.unused, record.ended_by) == (PROMPT, 6, 0, "n")
+        assert (record.prompt, record.n, record.unused, record.stopped_by) == (PROMPT, 6, 0, "n")
         settings = record.settings
         assert (settings.seed, settings.image_index, settings.sampling) == (3, 0, Sampling(steps=2))
         assert (settings.device, settings.dtype, settings.batch_size) == ("cpu", "float32", 4)
@@ -384,8 +384,8 @@ class TestRecord:
         self, tiny_generator: Path, tiny_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        cached(tmp_path, "owner/tiny", tiny_generator, ref="v1")
-        cached(tmp_path, "owner/verifier", tiny_verifier, commit="e" * 40)
+        add_to_cache(tmp_path, "owner/tiny", tiny_generator, ref="v1")
+        add_to_cache(tmp_path, "owner/verifier", tiny_verifier, commit="e" * 40)
         best = BestOfN.from_pretrained("owner/tiny@v1", "owner/verifier", device="cpu")
         found = [source.model_dump(exclude={"weights"}) for source in best(PROMPT, n=1).record.sources]
         assert found == [
@@ -469,13 +469,13 @@ class TestOutOfMemory:
     def test_with_a_budget_too(self, cramped: tuple[BestOfN, list[int]]) -> None:
         engine, sizes = cramped
         result = engine(PROMPT, budget_ms=600_000, max_n=5)
-        assert (result.record.n, result.record.ended_by) == (5, "max_n")
+        assert (result.record.n, result.record.stopped_by) == (5, "max_n")
         assert [size for size, _ in itertools.groupby(sizes)] == [1, 2, 4, 2, 1]  # measured up to 4, then drawn
 
 
 class TestJudgedInALaterStep:
     def test_the_verdict_is_of_that_step(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
-        two_steps, later = Sampling(steps=2), load(judge_step=1, batch_size=4)
+        two_steps, later = Sampling(steps=2), load(verifier_step=1, batch_size=4)
         found = later(PROMPT, n=4, sampling=two_steps)
         assert found.winner.stage == "image"
         assert {candidate.stage for candidate in found.candidates} == {"image", f"prefix({CUT} blocks, step 1)"}
@@ -484,15 +484,15 @@ class TestJudgedInALaterStep:
         assert scores(found) != scores(first)
 
     def test_its_picture_is_that_of_the_plain_call(self, load: Callable[..., BestOfN], tiny_generator: Path) -> None:
-        found = load(judge_step=1, batch_size=1)(PROMPT, n=2, sampling=Sampling(steps=2))
-        (plain,) = call_plainly(load_pipeline(tiny_generator), [found.winner.seed], 2)
+        found = load(verifier_step=1, batch_size=1)(PROMPT, n=2, sampling=Sampling(steps=2))
+        (plain,) = call_reference_pipeline(load_pipeline(tiny_generator), [found.winner.seed], 2)
         assert distance(found.image, plain) == 0
 
     def test_a_step_that_there_is_not_is_refused(self, load: Callable[..., BestOfN]) -> None:
         with pytest.raises(InvalidRequest, match="needs more than the 1 steps asked for"):
-            load(judge_step=1)(PROMPT, n=2)
+            load(verifier_step=1)(PROMPT, n=2)
         with pytest.raises(InvalidRequest, match="judge_step = -1 is no step"):
-            load(judge_step=-1)
+            load(verifier_step=-1)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import load_strictly, named_file, quiet_libraries, read_config, weights_digest
+from forejudge.checkpoint import checkpoint_errors, load_weights, quiet_libraries, read_config, weights_digest
 from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
-from tests.support.folders import copied
-from tests.support.hub_cache import cached
+from tests.support.folders import copy_folder
+from tests.support.hub_cache import add_to_cache
 from tests.support.tiny_pixart import new_transformer
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -75,22 +75,22 @@ def test_a_wrong_tensor_of_a_module_is_named(tmp_path: Path, change: Change, sai
     tensors = dict(nn.Linear(2, 3).state_dict())
     change(tensors)
     save_file(tensors, path)
-    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path}: {said}")
+    assert_refused(lambda: load_weights(nn.Linear(2, 3), path), f"{path}: {said}")
 
 
 def test_a_truncated_or_missing_module_is_named(tmp_path: Path) -> None:
     path = tmp_path / "layer.safetensors"
     save_file(nn.Linear(2, 3).state_dict(), path)
     path.write_bytes(path.read_bytes()[:-4])
-    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path} cannot be loaded")
+    assert_refused(lambda: load_weights(nn.Linear(2, 3), path), f"{path} cannot be loaded")
     path.unlink()
-    assert_refused(lambda: load_strictly(nn.Linear(2, 3), path), f"{path} cannot be loaded")
+    assert_refused(lambda: load_weights(nn.Linear(2, 3), path), f"{path} cannot be loaded")
 
 
 def test_a_module_is_filled(tmp_path: Path) -> None:
     saved, filled = nn.Linear(2, 3), nn.Linear(2, 3)
     save_file(saved.state_dict(), tmp_path / "layer.safetensors")
-    load_strictly(filled, tmp_path / "layer.safetensors")
+    load_weights(filled, tmp_path / "layer.safetensors")
     assert torch.equal(filled.weight, saved.weight)
 
 
@@ -107,10 +107,10 @@ LIBRARY_MODELS = [
 class TestLibraryModel:
     @pytest.fixture
     def folder(self, tiny_verifier: Path, part: str, tmp_path: Path) -> Path:
-        return copied(tiny_verifier.parent / part, tmp_path / "model")
+        return copy_folder(tiny_verifier.parent / part, tmp_path / "model")
 
-    def load(self, kind: Any, folder: Path, extra_allowed: bool = False) -> nn.Module:
-        return load_library_model(kind, folder, torch.float32, extra_allowed=extra_allowed)
+    def load(self, kind: Any, folder: Path, allow_unexpected_keys: bool = False) -> nn.Module:
+        return load_library_model(kind, folder, torch.float32, allow_unexpected_keys=allow_unexpected_keys)
 
     def test_a_wrong_tensor_is_named(self, kind: Any, folder: Path, weights: str) -> None:
         tensors = load_file(folder / weights)
@@ -129,7 +129,7 @@ class TestLibraryModel:
     def test_an_extra_tensor_may_be_allowed(self, kind: Any, folder: Path, weights: str) -> None:
         extra = load_file(folder / weights) | {"other.weight": torch.ones(2)}
         save_file(extra, folder / weights, metadata={"format": "pt"})
-        self.load(kind, folder, extra_allowed=True)
+        self.load(kind, folder, allow_unexpected_keys=True)
 
     def test_a_truncated_or_missing_file_is_named(self, kind: Any, folder: Path, weights: str) -> None:
         complete = (folder / weights).read_bytes()
@@ -146,7 +146,7 @@ class TestLibraryModel:
 
 
 def test_a_truncated_file_of_the_hub_s_cache_is_named_with_what_to_delete(tiny_verifier: Path, tmp_path: Path) -> None:
-    snapshot = cached(tmp_path, "owner/model", tiny_verifier / "language_model")
+    snapshot = add_to_cache(tmp_path, "owner/model", tiny_verifier / "language_model")
     blob = (snapshot / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=f"delete {blob} and get it again") as caught:
@@ -157,7 +157,7 @@ def test_a_truncated_file_of_the_hub_s_cache_is_named_with_what_to_delete(tiny_v
 def test_code_that_comes_with_a_model_is_left_alone_where_the_library_knows_the_model(
     tiny_verifier: Path, tmp_path: Path
 ) -> None:
-    folder = copied(tiny_verifier / "language_model", tmp_path / "model")
+    folder = copy_folder(tiny_verifier / "language_model", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -196,7 +196,7 @@ def test_a_sentencepiece_model_names_the_extra_that_reads_it(
 
 
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="said already"), named_file(tmp_path):
+    with pytest.raises(InvalidRequest, match="said already"), checkpoint_errors(tmp_path):
         raise InvalidRequest("said already")
 
 

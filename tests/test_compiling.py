@@ -52,14 +52,14 @@ def check_alike(generator: Generator, verifier: Verifier) -> None:
         found, expected = drawn(fast_generator, prompt, count), drawn(generator, prompt, count)
         for stage in (prefix_stage(2), latent_stage()):
             torch.testing.assert_close(found.tensor(stage), expected.tensor(stage), rtol=0, atol=ROUNDING)
-        pixels = [np.stack([np.asarray(picture, int) for picture in each.pictures]) for each in (found, expected)]
+        pixels = [np.stack([np.asarray(image, int) for image in each.images]) for each in (found, expected)]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
-        scores = [verdict.score for verdict in fast_verifier.judge(prompt, expected)]
-        assert scores == pytest.approx([verdict.score for verdict in verifier.judge(prompt, expected)], abs=ROUNDING)
+        scores = [verdict.score for verdict in fast_verifier.score(prompt, expected)]
+        assert scores == pytest.approx([verdict.score for verdict in verifier.score(prompt, expected)], abs=ROUNDING)
 
 
 def test_all_is_alike_and_the_models_stay_as_they_are(
-    generator: SanaSprint, verifier: LanguageModelVerifier, traced: CompileCounter
+    generator: SanaSprint, verifier: LanguageModelVerifier, compile_counter: CompileCounter
 ) -> None:
     before = compiled_parts(generator, verifier)
     check_alike(generator, verifier)
@@ -68,7 +68,7 @@ def test_all_is_alike_and_the_models_stay_as_they_are(
 
 
 def test_what_is_compiled_is_told_apart_and_saved_as_before(
-    generator: SanaSprint, verifier: LanguageModelVerifier, traced: CompileCounter, tmp_path: Path
+    generator: SanaSprint, verifier: LanguageModelVerifier, compile_counter: CompileCounter, tmp_path: Path
 ) -> None:
     fast_generator, fast_verifier = generator.compiled(), verifier.compiled()
     fast_parts = compiled_parts(fast_generator, fast_verifier)
@@ -81,7 +81,9 @@ def test_what_is_compiled_is_told_apart_and_saved_as_before(
     assert LanguageModelVerifier.from_pretrained(tmp_path / "saved").digest == verifier.digest
 
 
-def test_hooks_that_one_gets_later_do_not_reach_the_other(generator: SanaSprint, traced: CompileCounter) -> None:
+def test_hooks_that_one_gets_later_do_not_reach_the_other(
+    generator: SanaSprint, compile_counter: CompileCounter
+) -> None:
     """Transformers notes on a model that its layers have hooks, and would hang them up twice."""
     calls: list[int] = []
     fast = generator.compiled()
@@ -92,33 +94,37 @@ def test_hooks_that_one_gets_later_do_not_reach_the_other(generator: SanaSprint,
     assert calls == [1]
 
 
-def test_a_picture_is_seen_alike_whoever_looks_first(monkeypatch: pytest.MonkeyPatch, traced: CompileCounter) -> None:
+def test_a_picture_is_seen_alike_whoever_looks_first(
+    monkeypatch: pytest.MonkeyPatch, compile_counter: CompileCounter
+) -> None:
     """What transformers hangs on a tower's layers to see their output must not hang there twice."""
     models = tiny_models(monkeypatch, "clip")
-    plain = models.verifiers["clip"].reading
+    plain = models.verifiers["clip"].verifier_input
     candidates = models.generator.advance(models.generator.start(models.conditioning, (0, 1)), [IMAGE])
     fast = plain.compiled()
-    seen = [reading.tokens(candidates) for reading in (fast, plain, fast)]
-    assert traced.frame_count
+    seen = [verifier_input.tokens(candidates) for verifier_input in (fast, plain, fast)]
+    assert compile_counter.frame_count
     for tokens_NTD in seen[1:]:
         torch.testing.assert_close(tokens_NTD, seen[0], rtol=0, atol=ROUNDING)
 
 
 def test_other_prompts_and_batches_are_not_compiled_for(
-    generator: SanaSprint, verifier: Verifier, traced: CompileCounter
+    generator: SanaSprint, verifier: Verifier, compile_counter: CompileCounter
 ) -> None:
     """Else a time budget would be spent on compiling."""
     best_of_n = BestOfN(generator, verifier, compiled=True)
     for count in (1, 2):
         best_of_n(PROMPT, count)
-    warm = traced.frame_count
+    warm = compile_counter.frame_count
     assert warm
     for prompt, count in (("a star", 1), ("a star", 2), ("two red stars", 8), (PROMPT, 5)):
         best_of_n(prompt, count)
-    assert traced.frame_count == warm
+    assert compile_counter.frame_count == warm
 
 
-def test_a_search_says_that_it_was_compiled(generator: SanaSprint, verifier: Verifier, traced: CompileCounter) -> None:
+def test_a_search_says_that_it_was_compiled(
+    generator: SanaSprint, verifier: Verifier, compile_counter: CompileCounter
+) -> None:
     plain, compiled = (BestOfN(generator, verifier, compiled=wanted)(PROMPT, 4).record for wanted in (False, True))
     assert (plain.settings.compiled, compiled.settings.compiled) == (False, True)
     assert compiled.winner == plain.winner
@@ -141,7 +147,7 @@ def test_where_nothing_can_be_compiled_the_search_says_so_and_runs_plainly(
     assert settings.warnings == ("nothing is compiled, for torch.compile does not work here: no C++ compiler",)
 
 
-def test_a_generator_that_has_nothing_to_compile_says_so(traced: CompileCounter) -> None:
+def test_a_generator_that_has_nothing_to_compile_says_so(compile_counter: CompileCounter) -> None:
     best_of_n = BestOfN(ScriptedGenerator(), ScriptedVerifier({}), compiled=True)
     assert not best_of_n.compiled
     assert best_of_n.warnings == tuple(
@@ -169,12 +175,14 @@ def test_a_model_that_cannot_be_compiled_is_run_plainly_and_that_is_said(
         assert found.record.settings.warnings == ("nothing is compiled, for torch.compile failed: a call of C++",)
 
 
-def test_other_errors_stay_what_they_are(generator: SanaSprint, verifier: Verifier, traced: CompileCounter) -> None:
+def test_other_errors_stay_what_they_are(
+    generator: SanaSprint, verifier: Verifier, compile_counter: CompileCounter
+) -> None:
     def failing(*given: object, **options: object) -> object:
         raise RuntimeError("out of luck")
 
     best_of_n = BestOfN(generator, verifier, compiled=True)
-    best_of_n.verifier.judge = failing  # type: ignore[assignment, method-assign]
+    best_of_n.verifier.score = failing  # type: ignore[assignment, method-assign]
     with pytest.raises(RuntimeError, match="out of luck"):
         best_of_n(PROMPT, 3)
 

@@ -5,82 +5,82 @@ import torch
 
 from forejudge.costs import CostModel
 from forejudge.generators.base import Sampling
-from forejudge.policies import Limits, Pace
+from forejudge.policies import SearchLimits, SearchPolicy
 from forejudge.types import IMAGE, prefix_stage
-from tests.support.doubles import PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier
+from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier
 
 CUT = prefix_stage(2)
 
 
 @pytest.fixture
-def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    fake = FakeTime()
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
     monkeypatch.setattr("forejudge.search.perf_counter", fake)
     return fake
 
 
 @pytest.fixture
-def generator(fake_time: FakeTime) -> ScriptedGenerator:
+def generator(fake_time: FakeClock) -> ScriptedGenerator:
     """Each stage takes 10 ms, and 1 ms more for every candidate."""
-    return ScriptedGenerator(before_advance=lambda count: fake_time.passes(0.010 + 0.001 * count))
+    return ScriptedGenerator(before_advance=lambda count: fake_time.advance(0.010 + 0.001 * count))
 
 
-def chunks(generator: ScriptedGenerator) -> list[int]:
+def batches(generator: ScriptedGenerator) -> list[int]:
     return [count for stage, count in generator.advanced if stage == CUT]
 
 
 def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=13, seconds=9.0)
-    assert costs.chunk == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=13, seconds=9.0)
+    assert costs.batch == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
     assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
-    assert costs.least == pytest.approx(0.011 + 0.022)
+    assert costs.min_seconds == pytest.approx(0.011 + 0.022)
     assert all(count == 1 for stage, count in generator.advanced if stage == IMAGE)
 
 
-def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_time: FakeTime) -> None:
+def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_time: FakeClock) -> None:
     seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
-    generator = ScriptedGenerator(before_advance=lambda count: fake_time.passes(next(seconds)))
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=1, seconds=9.0)
-    assert costs.least == pytest.approx(0.1 + 0.2)
-    assert costs.chunk == pytest.approx({1: 0.1 * 2.5})  # finishing took 0.2 and 0.5 seconds
+    generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(next(seconds)))
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=1, seconds=9.0)
+    assert costs.min_seconds == pytest.approx(0.1 + 0.2)
+    assert costs.batch == pytest.approx({1: 0.1 * 2.5})  # finishing took 0.2 and 0.5 seconds
     assert costs.finish == pytest.approx(0.5)
 
 
 def test_chunks_that_no_budget_allows_are_not_measured(generator: ScriptedGenerator) -> None:
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), largest=64, seconds=0.013)
-    assert list(costs.chunk) == [1, 2, 4]
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=64, seconds=0.013)
+    assert list(costs.batch) == [1, 2, 4]
 
 
 def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    first = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    first = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
     rounds = len(generator.advanced)
-    assert model.measure("another prompt", Sampling(), largest=4, seconds=9.0) == first
-    assert model.measure(PROMPT, Sampling(), largest=2, seconds=9.0) == first
+    assert model.measure("another prompt", Sampling(), max_batch_size=4, seconds=9.0) == first
+    assert model.measure(PROMPT, Sampling(), max_batch_size=2, seconds=9.0) == first
     assert len(generator.advanced) == rounds
-    assert list(model.measure(PROMPT, Sampling(), largest=8, seconds=9.0).chunk) == [1, 2, 4, 8]
-    assert chunks(generator)[-3:] == [8, 8, 8]
-    model.measure(PROMPT, Sampling(steps=2), largest=1, seconds=9.0)
-    assert chunks(generator)[-3:] == [1, 1, 1]
+    assert list(model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0).batch) == [1, 2, 4, 8]
+    assert batches(generator)[-3:] == [8, 8, 8]
+    model.measure(PROMPT, Sampling(steps=2), max_batch_size=1, seconds=9.0)
+    assert batches(generator)[-3:] == [1, 1, 1]
 
 
 def test_searches_teach_how_slow_it_is_by_now(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    quiet = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
+    quiet = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
     model.learn(Sampling(), [(4, 0.028), (3, 7.0)], finish=0.033)  # twice as slow; 3 was never measured
-    slower = model.measure(PROMPT, Sampling(), largest=4, seconds=9.0)
-    assert slower.chunk == pytest.approx({size: 2 * seconds for size, seconds in quiet.chunk.items()})
+    slower = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
+    assert slower.batch == pytest.approx({size: 2 * seconds for size, seconds in quiet.batch.items()})
     assert slower.finish == pytest.approx(2 * quiet.finish)
-    assert slower.least == pytest.approx(quiet.least), "a slow moment makes no budget too small"
+    assert slower.min_seconds == pytest.approx(quiet.min_seconds), "a slow moment makes no budget too small"
 
 
 def test_after_a_slow_search_quiet_ones_bring_large_chunks_back(generator: ScriptedGenerator) -> None:
     """Though it is small chunks alone that the searches between draw."""
-    model, limits = CostModel(generator, ScriptedVerifier({})), Limits(budget_ms=60)
+    model, limits = CostModel(generator, ScriptedVerifier({})), SearchLimits(budget_ms=60)
 
     def first_chunk() -> int:
-        costs = model.measure(PROMPT, Sampling(), largest=8, seconds=0.06)
-        size = Pace(limits, 8, costs=costs).next(0, elapsed=0.0)
+        costs = model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=0.06)
+        size = SearchPolicy(limits, 8, costs=costs).next_batch(0, elapsed=0.0)
         model.learn(Sampling(), [(size, 0.010 + 0.001 * size)], finish=0.022)
         return size
 
@@ -91,19 +91,19 @@ def test_after_a_slow_search_quiet_ones_bring_large_chunks_back(generator: Scrip
     assert sizes[-1] == 8
 
 
-def test_a_budget_that_seems_too_small_is_measured_once_more(fake_time: FakeTime) -> None:
+def test_a_budget_that_seems_too_small_is_measured_once_more(fake_time: FakeClock) -> None:
     slowness = [10.0]
-    generator = ScriptedGenerator(before_advance=lambda count: fake_time.passes(0.01 * slowness[0]))
+    generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(0.01 * slowness[0]))
     model = CostModel(generator, ScriptedVerifier({}))
-    assert model.measure(PROMPT, Sampling(), largest=1, seconds=0.1).least == pytest.approx(0.3)
+    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.3)
     slowness[0] = 1.0
-    assert model.measure(PROMPT, Sampling(), largest=1, seconds=0.1).least == pytest.approx(0.03)
+    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.03)
 
 
 def test_what_was_never_measured_is_not_learnt(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
     model.learn(Sampling(), [(1, 5.0)], finish=5.0)
-    assert model.measure(PROMPT, Sampling(), largest=1, seconds=9.0).chunk == pytest.approx({1: 0.011})
+    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=9.0).batch == pytest.approx({1: 0.011})
 
 
 def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
@@ -115,9 +115,9 @@ def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
             raise torch.OutOfMemoryError
 
     model = CostModel(ScriptedGenerator(only_two), ScriptedVerifier({}))
-    costs = model.measure(PROMPT, Sampling(), largest=8, seconds=9.0)
-    assert Pace(Limits(budget_ms=60_000), 8, costs=costs).next(0, 0.0) == 2
-    assert model.measure(PROMPT, Sampling(), largest=8, seconds=9.0) == costs
+    costs = model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0)
+    assert SearchPolicy(SearchLimits(budget_ms=60_000), 8, costs=costs).next_batch(0, 0.0) == 2
+    assert model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0) == costs
     assert tried.count(4) == 1
     assert 8 not in tried
 

@@ -6,11 +6,11 @@ import pytest
 from forejudge.errors import InvalidRequest, OutputError
 from forejudge.files import (
     Journal,
+    atomic_folder,
     check_writable,
-    held_alone,
+    exclusive_lock,
     prepare_folder,
-    trial_folder,
-    whole_folder,
+    scratch_folder,
     write_bytes,
     write_shared_text,
     write_text,
@@ -58,7 +58,7 @@ def test_preparing_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
 
 
 def test_a_trial_lies_beside_a_folder_that_is_yet_to_come(tmp_path: Path) -> None:
-    with trial_folder(tmp_path / "new" / "folder") as trial:
+    with scratch_folder(tmp_path / "new" / "folder") as trial:
         write_text(trial / "file", "text")
         assert trial.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
@@ -97,26 +97,26 @@ def test_two_that_write_one_file_at_once_do_not_meet(tmp_path: Path, monkeypatch
 def test_work_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
     lock = tmp_path / "work" / "lock"
     refused = pytest.raises(InvalidRequest, match="being written to by another process")
-    with held_alone(lock), refused, held_alone(lock):
+    with exclusive_lock(lock), refused, exclusive_lock(lock):
         raise AssertionError("both hold it")
-    with held_alone(lock):
+    with exclusive_lock(lock):
         pass
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "deep" / "model") as part:
+    with atomic_folder(tmp_path / "deep" / "model") as part:
         (part / "weights").touch()
         assert not (tmp_path / "deep" / "model").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
     assert (tmp_path / "deep" / "model" / "weights").exists()
-    with pytest.raises(ValueError, match="torn"), whole_folder(tmp_path / "other"):
+    with pytest.raises(ValueError, match="torn"), atomic_folder(tmp_path / "other"):
         raise ValueError("torn")
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
 def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with whole_folder(tmp_path / "empty") as part:
+    with atomic_folder(tmp_path / "empty") as part:
         (part / "weights").touch()
-    with pytest.raises(InvalidRequest, match="empty is there already"), whole_folder(tmp_path / "empty"):
+    with pytest.raises(InvalidRequest, match="empty is there already"), atomic_folder(tmp_path / "empty"):
         raise AssertionError("nothing is made")

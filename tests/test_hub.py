@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import constants
 
 from forejudge.errors import CheckpointError
-from forejudge.hub import Source, fetch, split_revision, stated_licence
-from tests.support.hub_cache import COMMIT, cached
+from forejudge.hub import Source, card_license, fetch, split_revision
+from tests.support.hub_cache import COMMIT, add_to_cache
 from tests.support.hub_server import HubServer, hub_server
 
 OTHER = "f" * 40
@@ -65,7 +65,7 @@ def test_what_is_no_name_of_a_model_is_refused(name: str, cache: Path) -> None:
 
 
 def test_a_cached_model_needs_no_network(cache: Path, folder: Path) -> None:
-    snapshot = cached(cache, "owner/model", folder)
+    snapshot = add_to_cache(cache, "owner/model", folder)
     assert fetch("owner/model") == Source("owner/model", snapshot, None, COMMIT)
     assert fetch("owner/model@main") == Source("owner/model", snapshot, "main", COMMIT)
     assert fetch(f"owner/model@{COMMIT}") == Source("owner/model", snapshot, COMMIT, COMMIT)
@@ -73,22 +73,22 @@ def test_a_cached_model_needs_no_network(cache: Path, folder: Path) -> None:
 
 @pytest.mark.usefixtures("network_down")
 def test_a_network_that_is_down_is_as_good_as_none(cache: Path, folder: Path) -> None:
-    snapshot = cached(cache, "owner/model", folder)
+    snapshot = add_to_cache(cache, "owner/model", folder)
     assert fetch("owner/model").folder == snapshot
     assert "owner/other cannot be loaded: the hub cannot be reached, and" in refusal("owner/other")
 
 
 def test_revisions_are_told_apart(cache: Path, folder: Path) -> None:
-    cached(cache, "owner/model", folder)
+    add_to_cache(cache, "owner/model", folder)
     (folder / "config.json").write_text('{"width": 2}')
-    cached(cache, "owner/model", folder, commit=OTHER, ref="v2")
+    add_to_cache(cache, "owner/model", folder, commit=OTHER, ref="v2")
     assert fetch("owner/model").commit == COMMIT
     assert fetch("owner/model@v2").commit == OTHER
     assert (fetch("owner/model@v2").folder / "config.json").read_text() == '{"width": 2}'
 
 
 def test_what_is_not_cached_is_refused_without_a_network(cache: Path, folder: Path) -> None:
-    cached(cache, "owner/model", folder)
+    add_to_cache(cache, "owner/model", folder)
     for name in ("owner/other", "owner/model@v3"):
         said = refusal(name)
         assert said.startswith(f"{name} cannot be loaded: HF_HUB_OFFLINE is set, and {cache} does not hold all of it")
@@ -112,10 +112,10 @@ class TestDownload:
             yield server
 
     def test_only_what_is_read_is_downloaded_and_only_once(self, hub: HubServer) -> None:
-        found = fetch("owner/model", ignored=["*.fp16*"])
+        found = fetch("owner/model", ignore_patterns=["*.fp16*"])
         assert (found.commit, [path.name for path in found.folder.iterdir()]) == (COMMIT, ["config.json"])
-        assert fetch("owner/model", ignored=["*.fp16*"]) == found
-        assert hub.sent == ["config.json"]
+        assert fetch("owner/model", ignore_patterns=["*.fp16*"]) == found
+        assert hub.sent_files == ["config.json"]
 
     def test_a_model_that_is_not_there_is_refused(self, hub: HubServer) -> None:
         assert "owner/other cannot be loaded: the hub has no such model" in refusal("owner/other")
@@ -123,11 +123,11 @@ class TestDownload:
     def test_what_breaks_off_leaves_nothing_half_made_and_is_mended_by_another_try(
         self, hub: HubServer, cache: Path
     ) -> None:
-        hub.cut_off = "config.json"
+        hub.truncated_file = "config.json"
         assert "owner/model cannot be loaded: the download broke off (peer closed connection" in refusal("owner/model")
         assert not list(cache.rglob("*.incomplete"))
         assert not list(cache.rglob("config.json"))
-        hub.cut_off = None
+        hub.truncated_file = None
         assert (fetch("owner/model").folder / "config.json").read_text() == "{}"
 
     @pytest.mark.usefixtures("hub")
@@ -156,14 +156,14 @@ class TestDownload:
         assert not list(cache.rglob("*.incomplete"))
 
 
-def test_a_licence_is_what_the_card_states(cache: Path, folder: Path) -> None:
+def test_a_license_is_what_the_card_states(cache: Path, folder: Path) -> None:
     (folder / "README.md").write_text("---\ntags:\n- a\nlicense: mit\n---\nlicense: none\n")
-    cached(cache, "owner/model", folder)
-    assert stated_licence(str(folder)) == stated_licence("owner/model") == stated_licence("owner/model@main") == "mit"
+    add_to_cache(cache, "owner/model", folder)
+    assert card_license(str(folder)) == card_license("owner/model") == card_license("owner/model@main") == "mit"
 
 
 @pytest.mark.parametrize("card", ["no front matter", "---\ntags:\n- a\n---\n", "---\n: [\n---\n"])
-def test_a_card_that_states_no_licence_is_no_obstacle(card: str, folder: Path) -> None:
+def test_a_card_that_states_no_license_is_no_obstacle(card: str, folder: Path) -> None:
     (folder / "README.md").write_text(card)
-    assert stated_licence(str(folder)) is None
-    assert stated_licence("owner/nowhere") is None
+    assert card_license(str(folder)) is None
+    assert card_license("owner/nowhere") is None

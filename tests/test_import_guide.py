@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import CommandLine
-from tests.support.folders import copied
+from tests.support.folders import copy_folder
 from tests.support.official import OFFICIAL
 from tests.test_readme import find_blocks
 
@@ -25,7 +25,7 @@ STANDS_FOR = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the page's hub ids are folders."""
     for name, tiny in STANDS_FOR.items():
-        copied(OFFICIAL / tiny, tmp_path / name)
+        copy_folder(OFFICIAL / tiny, tmp_path / name)
     for name in ("mean", "variance"):
         shutil.copy(OFFICIAL / "norm" / "96" / f"block_7_{name}_bf16.pt", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.generators import KNOWN_MODELS
-from tests.support.hub_cache import cached
+from tests.support.hub_cache import add_to_cache
 from tests.test_readme import Block, find_blocks
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "use-it-with-your-model.md").read_text(encoding="utf-8")
@@ -22,8 +22,8 @@ def environment(tiny_generator: Path, tiny_verifier: Path, tmp_path: Path) -> di
     """No network, and a hub's cache that holds what the page names."""
     assert SANA.verifier is not None
     for model, folder in ((SANA.pipeline, tiny_generator), (SANA.verifier, tiny_verifier)):
-        cached(tmp_path / "hub", model, folder)
-        cached(tmp_path / "hub", model, folder, commit="a" * 40, ref="REVISION")
+        add_to_cache(tmp_path / "hub", model, folder)
+        add_to_cache(tmp_path / "hub", model, folder, commit="a" * 40, ref="REVISION")
     installed = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     places = {"HF_HUB_CACHE": str(tmp_path / "hub"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": installed}
     return {**os.environ, **places, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}

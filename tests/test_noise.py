@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from forejudge.noise import LARGEST_SEED, candidate_seed, noise, noise_batch, noise_source
+from forejudge.noise import MAX_SEED, candidate_seed, noise, noise_batch, noise_generator
 
 SHAPE = (16, 8, 8)
 
@@ -23,11 +23,11 @@ def test_everything_that_names_a_candidate_enters_its_seed() -> None:
 def test_seeds_fill_32_bits() -> None:
     seeds = [candidate_seed(0, "a", 0, index) for index in range(2000)]
     assert len(set(seeds)) == 2000
-    assert 0 <= min(seeds) < 0.01 * LARGEST_SEED
-    assert 0.99 * LARGEST_SEED < max(seeds) <= LARGEST_SEED == 2**32 - 1
+    assert 0 <= min(seeds) < 0.01 * MAX_SEED
+    assert 0.99 * MAX_SEED < max(seeds) <= MAX_SEED == 2**32 - 1
 
 
-@pytest.mark.parametrize("seed", [0, 1, LARGEST_SEED])
+@pytest.mark.parametrize("seed", [0, 1, MAX_SEED])
 def test_noise_is_what_diffusers_draws_in_turn(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for draw in range(4):
@@ -39,7 +39,7 @@ def test_noise_of_a_dtype_is_what_diffusers_draws_in_it(dtype: torch.dtype) -> N
     """After some draws, too: a scheduler that draws for itself goes on from there."""
     generator = torch.Generator().manual_seed(7)
     for draw in range(3):
-        source = noise_source(7, draw, SHAPE, dtype)
+        source = noise_generator(7, draw, SHAPE, dtype)
         expected = randn_tensor((1, *SHAPE), generator=generator, dtype=dtype)
         assert torch.equal(noise(7, draw, SHAPE, dtype), expected)
         assert torch.equal(randn_tensor((1, *SHAPE), generator=source, dtype=dtype), expected)

@@ -6,7 +6,7 @@ from forejudge.progress import Shard
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_shards_share_all_work_without_overlap(count: int) -> None:
-    parts = [list(Shard.parse(f"{number}/{count}").of(7)) for number in range(1, count + 1)]
+    parts = [list(Shard.parse(f"{number}/{count}").indices(7)) for number in range(1, count + 1)]
     assert sorted(block for part in parts for block in part) == list(range(7))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

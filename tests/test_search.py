@@ -7,37 +7,45 @@ import torch
 
 from forejudge.generators.base import Sampling
 from forejudge.noise import candidate_seed
-from forejudge.policies import Limits, Pace
-from forejudge.search import Drawing, Found, Search, StageClock, first_reaching, order_by_score, passed
+from forejudge.policies import SearchLimits, SearchPolicy
+from forejudge.search import (
+    PromptSession,
+    Search,
+    SearchOutput,
+    StageClock,
+    first_index_reaching,
+    order_by_score,
+    passed,
+)
 from forejudge.types import IMAGE, NOISE, Stage, Verdict, latent_stage, prefix_stage
-from tests.support.doubles import CPU, PROMPT, FakeTime, ScriptedGenerator, ScriptedVerifier, probabilities
+from tests.support.doubles import CPU, PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier, probabilities
 
 
 @pytest.fixture
-def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    fake = FakeTime()
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
     monkeypatch.setattr("forejudge.search.perf_counter", fake)
     return fake
 
 
-def test_stages_add_up_and_time_between_them_counts_to_none(fake_time: FakeTime) -> None:
+def test_stages_add_up_and_time_between_them_counts_to_none(fake_time: FakeClock) -> None:
     clock = StageClock(CPU)
     for seconds in (1.0, 0.5):
         with clock.stage("prefix"):
-            fake_time.passes(seconds)
-        fake_time.passes(0.25)
+            fake_time.advance(seconds)
+        fake_time.advance(0.25)
     with clock.stage("decode"):
-        fake_time.passes(2.0)
+        fake_time.advance(2.0)
     assert clock.seconds == {"prefix": 1.5, "decode": 2.0}
     assert clock.elapsed == 4.0
 
 
-def test_a_stage_that_fails_has_taken_its_time_too(fake_time: FakeTime) -> None:
+def test_a_stage_that_fails_has_taken_its_time_too(fake_time: FakeClock) -> None:
     clock = StageClock(CPU)
 
     def fail_after_3_seconds() -> None:
         with clock.stage("prefix"):
-            fake_time.passes(3.0)
+            fake_time.advance(3.0)
             raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
@@ -74,7 +82,7 @@ class QueuedEvent:
 
 
 def test_on_a_gpu_nobody_waits_for_a_stage_until_its_time_is_asked_for(
-    fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+    fake_time: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = QueuedWork()
     monkeypatch.setattr("forejudge.search.torch.cuda", work)
@@ -118,11 +126,11 @@ def test_nothing_drawn_has_no_order() -> None:
 
 @pytest.mark.parametrize(("wanted", "index"), [(0.3, 0), (0.4, 2), (0.7, 2), (0.9, 3), (0.95, None)])
 def test_the_first_that_is_sure_enough_is_found(wanted: float, index: int | None) -> None:
-    assert first_reaching(sure_of(0.3, 0.2, 0.7, 0.9), wanted) == index
+    assert first_index_reaching(sure_of(0.3, 0.2, 0.7, 0.9), wanted) == index
 
 
 def test_without_a_probability_nothing_is_sure() -> None:
-    assert first_reaching(sure_of(None, None), 0.1) is None
+    assert first_index_reaching(sure_of(None, None), 0.1) is None
 
 
 @pytest.mark.parametrize(("probability", "verdict"), [(0.5, True), (0.49, False), (1.0, True), (None, None)])
@@ -137,7 +145,7 @@ SEEDS = tuple(candidate_seed(0, PROMPT, 0, index) for index in range(9))
 
 
 def searching(
-    limits: Limits,
+    limits: SearchLimits,
     batch_size: int,
     *,
     top_k: int = 1,
@@ -146,27 +154,27 @@ def searching(
     reads: tuple[Stage, ...] = (),
 ) -> Search:
     verifier = ScriptedVerifier(script, *reads)
-    drawing = Drawing(generator or ScriptedGenerator(), verifier, PROMPT, Sampling())
-    return Search(drawing, Pace(limits, batch_size), top_k)
+    session = PromptSession(generator or ScriptedGenerator(), verifier, PROMPT, Sampling())
+    return Search(session, SearchPolicy(limits, batch_size), top_k)
 
 
-def what_was_chosen(found: Found) -> tuple:
-    return found.verdicts, found.order, list(found.images), found.ended_by
+def what_was_chosen(found: SearchOutput) -> tuple:
+    return found.verdicts, found.order, list(found.images), found.stopped_by
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 32])
 def test_the_best_of_n_wins_whatever_the_chunks(batch_size: int) -> None:
-    found = searching(Limits(n=9), batch_size).run(SEEDS)
+    found = searching(SearchLimits(n=9), batch_size).run(SEEDS)
     assert [verdict.probability for verdict in found.verdicts] == list(SCRIPT.values())
     assert found.order == (7, 4, 6, 3, 1, 8, 5, 0, 2)
     assert list(found.images) == [7]
     assert found.images[7].getpixel((0, 0)) == SEEDS[7] % 2**31
-    assert (found.ended_by, found.drawn) == ("n", 9)
+    assert (found.stopped_by, found.num_generated) == ("n", 9)
 
 
 def test_losers_are_not_finished_and_nothing_is_done_twice() -> None:
     generator = ScriptedGenerator()
-    searching(Limits(n=9), 4, generator=generator).run(SEEDS)
+    searching(SearchLimits(n=9), 4, generator=generator).run(SEEDS)
     assert generator.encoded == 1
     assert generator.advanced == [(CUT, 4), (CUT, 4), (CUT, 1), (latent_stage(), 1), (IMAGE, 1)]
 
@@ -174,7 +182,7 @@ def test_losers_are_not_finished_and_nothing_is_done_twice() -> None:
 @pytest.mark.parametrize("reads", [(NOISE,), (latent_stage(),), (IMAGE,), (NOISE, CUT, IMAGE)])
 def test_the_verifier_says_how_far_candidates_go(reads: tuple[Stage, ...]) -> None:
     generator = ScriptedGenerator()
-    found = searching(Limits(n=9), 9, generator=generator, reads=reads).run(SEEDS)
+    found = searching(SearchLimits(n=9), 9, generator=generator, reads=reads).run(SEEDS)
     assert list(found.images) == [7]
     assert found.images[7].getpixel((0, 0)) == SEEDS[7] % 2**31
     assert {stage for stage, count in generator.advanced if count == 9} == set(reads)
@@ -186,7 +194,7 @@ def test_the_verifier_says_how_far_candidates_go(reads: tuple[Stage, ...]) -> No
 
 @pytest.mark.parametrize("top_k", [1, 3, 20])
 def test_only_the_best_are_kept_and_finished(top_k: int) -> None:
-    search = searching(Limits(n=9), 2, top_k=top_k)
+    search = searching(SearchLimits(n=9), 2, top_k=top_k)
     kept: list[list[int]] = []
 
     def look(judged: int, most: int) -> None:
@@ -206,33 +214,33 @@ class TestUntil:
 
     @pytest.mark.parametrize(("batch_size", "unused"), [(1, 0), (3, 1), (8, 3), (32, 4)])
     def test_the_chunk_size_changes_nothing(self, batch_size: int, unused: int) -> None:
-        found = searching(Limits(n=9, until=0.9), batch_size).run(SEEDS)
+        found = searching(SearchLimits(n=9, until=0.9), batch_size).run(SEEDS)
         assert len(found.verdicts) == 5
         assert found.order == (4, 3, 1, 0, 2)
         assert list(found.images) == [4]
-        assert found.ended_by == "until"
-        assert found.drawn - len(found.verdicts) == unused
+        assert found.stopped_by == "until"
+        assert found.num_generated - len(found.verdicts) == unused
 
     def test_the_number_drawn_repeats_it(self) -> None:
-        until = searching(Limits(n=9, until=0.9), 3).run(SEEDS)
-        again = searching(Limits(n=len(until.verdicts)), 3).run(SEEDS)
+        until = searching(SearchLimits(n=9, until=0.9), 3).run(SEEDS)
+        again = searching(SearchLimits(n=len(until.verdicts)), 3).run(SEEDS)
         assert what_was_chosen(again)[:3] == what_was_chosen(until)[:3]
-        assert again.ended_by == "n"
+        assert again.stopped_by == "n"
 
     @pytest.mark.parametrize(
-        ("limits", "ended_by"), [(Limits(n=9, until=0.97), "n"), (Limits(until=1, max_n=9), "max_n")]
+        ("limits", "stopped_by"), [(SearchLimits(n=9, until=0.97), "n"), (SearchLimits(until=1, max_n=9), "max_n")]
     )
-    def test_the_cap_ends_a_search_that_is_never_sure(self, limits: Limits, ended_by: str) -> None:
+    def test_the_cap_ends_a_search_that_is_never_sure(self, limits: SearchLimits, stopped_by: str) -> None:
         found = searching(limits, 4).run(SEEDS)
-        assert (found.ended_by, len(found.verdicts), found.order[0]) == (ended_by, 9, 7)
+        assert (found.stopped_by, len(found.verdicts), found.order[0]) == (stopped_by, 9, 7)
 
     def test_reached_by_the_last_candidate_it_ended_the_search(self) -> None:
-        found = searching(Limits(n=8, until=0.96), 8).run(SEEDS)
-        assert (found.ended_by, len(found.verdicts), found.drawn) == ("until", 8, 8)
+        found = searching(SearchLimits(n=8, until=0.96), 8).run(SEEDS)
+        assert (found.stopped_by, len(found.verdicts), found.num_generated) == ("until", 8, 8)
 
     def test_a_better_candidate_behind_the_end_stays_unused(self) -> None:
-        found = searching(Limits(n=9, until=0.5), 9).run(SEEDS)
-        assert (found.order, found.ended_by, found.drawn) == ((1, 0), "until", 9)
+        found = searching(SearchLimits(n=9, until=0.5), 9).run(SEEDS)
+        assert (found.order, found.stopped_by, found.num_generated) == ((1, 0), "until", 9)
 
 
 class TestOutOfMemory:
@@ -252,28 +260,28 @@ class TestOutOfMemory:
     ])  # fmt: skip
     def test_the_chunk_is_halved(self, error: RuntimeError) -> None:
         generator = ScriptedGenerator(self.no_more_than(2, error))
-        found = searching(Limits(n=9), 8, generator=generator).run(SEEDS)
-        assert what_was_chosen(found) == what_was_chosen(searching(Limits(n=9), 8).run(SEEDS))
+        found = searching(SearchLimits(n=9), 8, generator=generator).run(SEEDS)
+        assert what_was_chosen(found) == what_was_chosen(searching(SearchLimits(n=9), 8).run(SEEDS))
         assert [count for stage, count in generator.advanced if stage == CUT] == [2, 2, 2, 2, 1]
 
     def test_until_holds_then_too(self) -> None:
         generator = ScriptedGenerator(self.no_more_than(3, torch.OutOfMemoryError()))
-        found = searching(Limits(n=9, until=0.9), 8, generator=generator).run(SEEDS)
-        assert what_was_chosen(found) == what_was_chosen(searching(Limits(n=9, until=0.9), 8).run(SEEDS))
+        found = searching(SearchLimits(n=9, until=0.9), 8, generator=generator).run(SEEDS)
+        assert what_was_chosen(found) == what_was_chosen(searching(SearchLimits(n=9, until=0.9), 8).run(SEEDS))
 
     def test_one_candidate_that_does_not_fit_is_an_error(self) -> None:
         generator = ScriptedGenerator(self.no_more_than(0, torch.OutOfMemoryError("no room")))
         with pytest.raises(torch.OutOfMemoryError, match="no room"):
-            searching(Limits(n=9), 8, generator=generator).run(SEEDS)
+            searching(SearchLimits(n=9), 8, generator=generator).run(SEEDS)
 
     def test_other_errors_are_not_swallowed(self) -> None:
         generator = ScriptedGenerator(self.no_more_than(2, RuntimeError("shapes cannot be multiplied")))
         with pytest.raises(RuntimeError, match="shapes"):
-            searching(Limits(n=9), 8, generator=generator).run(SEEDS)
+            searching(SearchLimits(n=9), 8, generator=generator).run(SEEDS)
 
 
 def test_every_stage_is_timed() -> None:
-    found = searching(Limits(n=9), 4).run(SEEDS)
+    found = searching(SearchLimits(n=9), 4).run(SEEDS)
     assert set(found.timings) == {"encode", "prefix", "verify", "suffix", "decode", "total"}
     parts = sum(seconds for stage, seconds in found.timings.items() if stage != "total")
     assert 0 < parts <= found.timings["total"]

@@ -35,8 +35,8 @@ def test_stages_say_where_they_are() -> None:
 
 
 def four_candidates() -> Candidates:
-    pictures = tuple(Image.new("L", (1, 1), shade) for shade in range(4))
-    views: dict[Stage, Any] = {prefix_stage(2): torch.arange(4.0).view(4, 1, 1), IMAGE: pictures}
+    images = tuple(Image.new("L", (1, 1), shade) for shade in range(4))
+    views: dict[Stage, Any] = {prefix_stage(2): torch.arange(4.0).view(4, 1, 1), IMAGE: images}
     return Candidates((10, 11, 12, 13), IMAGE, views, torch.arange(4))
 
 
@@ -46,10 +46,10 @@ def test_rows_are_taken_in_their_order_from_everything() -> None:
     assert chosen.seeds == (13, 11)
     assert chosen.state.tolist() == [3, 1]
     assert chosen.tensor(prefix_stage(2)).flatten().tolist() == [3, 1]
-    assert [picture.getpixel((0, 0)) for picture in chosen.pictures] == [3, 1]
+    assert [image.getpixel((0, 0)) for image in chosen.images] == [3, 1]
 
 
 def test_of_the_views_only_pictures_are_kept() -> None:
-    kept = four_candidates().to_keep()
+    kept = four_candidates().without_views()
     assert set(kept.views) == {IMAGE}
     assert kept.state.tolist() == [0, 1, 2, 3]

@@ -17,35 +17,35 @@ _TILE, _GAP = 64, 12
 _FLOW_PROMPT = "a photo of a red circle left of a blue square"
 
 
-def write_pictures(best: BestOfN, folder: Path) -> None:
+def write_readme_images(best_of_n: BestOfN, folder: Path) -> None:
     """Write flow.png and gallery.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    flow(best).save(folder / "flow.png")
-    gallery(best).save(folder / "gallery.png")
+    flow(best_of_n).save(folder / "flow.png")
+    gallery(best_of_n).save(folder / "gallery.png")
 
 
-def flow(best: BestOfN) -> Image.Image:
+def flow(best_of_n: BestOfN) -> Image.Image:
     """Noises, hidden states at the cut, verdicts, the finished winner: from left to right."""
-    result = best(_FLOW_PROMPT, n=_N)
-    (cut,) = best.verifier.reads
+    result = best_of_n(_FLOW_PROMPT, n=_N)
+    (cut,) = best_of_n.verifier.reads
     seeds = tuple(candidate.seed for candidate in result.candidates)
-    candidates = best.generator.start(best.generator.encode_without_padding(_FLOW_PROMPT, Sampling()), seeds)
-    candidates = best.generator.advance(candidates, [NOISE, prefix_stage(cut.blocks)])
+    candidates = best_of_n.generator.start(best_of_n.generator.encode_without_padding(_FLOW_PROMPT, Sampling()), seeds)
+    candidates = best_of_n.generator.advance(candidates, [NOISE, prefix_stage(cut.blocks)])
     sheet = Image.new("RGB", (1180, 400), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((24, 18), f'"{_FLOW_PROMPT}"', _INK, _font(20))
-    blocks = best.generator.architecture.num_blocks
-    _tiles(sheet, 24, f"{_N} noises", _as_colours(candidates.tensor(NOISE).flatten(2).mT))
+    blocks = best_of_n.generator.architecture.num_blocks
+    _tiles(sheet, 24, f"{_N} noises", _states_to_rgb(candidates.tensor(NOISE).flatten(2).mT))
     _arrow(draw, 210, f"first {cut.blocks} of\n{blocks} blocks")
-    _tiles(sheet, 300, "hidden states", _as_colours(candidates.tensor(cut)))
+    _tiles(sheet, 300, "hidden states", _states_to_rgb(candidates.tensor(cut)))
     _arrow(draw, 486, "connector,\nlanguage model")
     _verdicts(draw, 610, result)
     _arrow(draw, 830, "winner alone:\nthe other blocks,\ndecoder")
-    sheet.paste(_framed(result.image, 192, winner=True), (950, 110))
+    sheet.paste(_frame(result.image, 192, winner=True), (950, 110))
     return sheet
 
 
-def _as_colours(states_NTD: Tensor) -> list[Image.Image]:
+def _states_to_rgb(states_NTD: Tensor) -> list[Image.Image]:
     """States as small pictures: their first three principal components over all candidates."""
     count, tokens, width = states_NTD.shape
     flat = states_NTD.reshape(-1, width).float()
@@ -57,11 +57,11 @@ def _as_colours(states_NTD: Tensor) -> list[Image.Image]:
     return [Image.fromarray(grid).resize((_TILE, _TILE), Image.Resampling.NEAREST) for grid in grids]
 
 
-def _tiles(sheet: Image.Image, left: int, title: str, pictures: list[Image.Image]) -> None:
+def _tiles(sheet: Image.Image, left: int, title: str, images: list[Image.Image]) -> None:
     ImageDraw.Draw(sheet).text((left, 56), title, _FAINT, _font(14))
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, 2)
-        sheet.paste(picture, (left + column * (_TILE + _GAP), 80 + row * (_TILE + _GAP)))
+    for index, image in enumerate(images):
+        row, column = divmod(index, 2)
+        sheet.paste(image, (left + column * (_TILE + _GAP), 80 + row * (_TILE + _GAP)))
 
 
 def _arrow(draw: ImageDraw.ImageDraw, left: int, text: str) -> None:
@@ -72,15 +72,15 @@ def _arrow(draw: ImageDraw.ImageDraw, left: int, text: str) -> None:
 
 def _verdicts(draw: ImageDraw.ImageDraw, left: int, result: Result) -> None:
     draw.text((left, 56), "p(yes)", _FAINT, _font(14))
-    for place, candidate in enumerate(result.candidates):
-        top, won = 82 + place * 37, candidate.index == result.record.winner
+    for index, candidate in enumerate(result.candidates):
+        top, is_winner = 82 + index * 37, candidate.index == result.record.winner
         probability = candidate.probability or 0.0
         draw.rectangle([left, top, left + 140, top + 22], _PAPER, _BAR)
-        draw.rectangle([left, top, left + round(140 * probability), top + 22], _WINNER if won else _BAR)
-        draw.text((left + 148, top + 2), f"{probability:.2f}", _WINNER if won else _INK, _font(15))
+        draw.rectangle([left, top, left + round(140 * probability), top + 22], _WINNER if is_winner else _BAR)
+        draw.text((left + 148, top + 2), f"{probability:.2f}", _WINNER if is_winner else _INK, _font(15))
 
 
-def gallery(best: BestOfN) -> Image.Image:
+def gallery(best_of_n: BestOfN) -> Image.Image:
     """A test prompt of each task: eight candidates, all finished here, with the verdicts given before."""
     tile, label = 112, 26
     row_height = label + tile + 34
@@ -88,19 +88,19 @@ def gallery(best: BestOfN) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for row, task in enumerate(TASKS):
         prompt = descriptions(task, "test")[0].prompt
-        result = best(prompt, n=_N, top_k=_N)
+        result = best_of_n(prompt, n=_N, top_k=_N)
         top = 12 + row * row_height
         draw.text((24, top), prompt, _INK, _font(16))
-        for index, picture in result.images.items():
-            left, won = 24 + index * (tile + _GAP), index == result.record.winner
-            sheet.paste(_framed(picture, tile, won), (left - 4, top + label - 4))
+        for index, image in result.images.items():
+            left, is_winner = 24 + index * (tile + _GAP), index == result.record.winner
+            sheet.paste(_frame(image, tile, is_winner), (left - 4, top + label - 4))
             text = f"p(yes) {result.candidates[index].probability:.2f}"
-            draw.text((left, top + label + tile + 6), text, _WINNER if won else _FAINT, _font(13))
+            draw.text((left, top + label + tile + 6), text, _WINNER if is_winner else _FAINT, _font(13))
     return sheet
 
 
-def _framed(picture: Image.Image, size: int, winner: bool) -> Image.Image:
-    large = picture.resize((size, size), Image.Resampling.LANCZOS)
+def _frame(image: Image.Image, size: int, winner: bool) -> Image.Image:
+    large = image.resize((size, size), Image.Resampling.LANCZOS)
     return ImageOps.expand(large, 4, _WINNER if winner else _PAPER)
 
 

@@ -11,18 +11,18 @@ from forejudge.evaluators.geneval_rules import Detection
 from forejudge.generators.base import Generator
 from forejudge.miniature.detector import detect
 from forejudge.miniature.prompts import cases
-from forejudge.miniature.scenes import NOISE_SHAPE, Asked, couple, render, to_images
+from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render, to_pil
 from forejudge.noise import noise_batch
-from forejudge.progress import Report, Stopwatch
+from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.result import provenance
 from forejudge.types import IMAGE
 
 # FOLDED: How sharp a picture's objects are: the width of their edges, to be compared with rendered ones.
 
 
-def edge_widths(picture: Image.Image, detections: Sequence[Detection]) -> list[float]:
+def edge_widths(image: Image.Image, detections: Sequence[Detection]) -> list[float]:
     """For each detected object the pixels on its way from 10 % to 90 % of its contrast, per pixel of outline."""
-    pixels = np.asarray(picture, dtype=np.float64) / 255
+    pixels = np.asarray(image, dtype=np.float64) / 255
     background = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
     widths = [_edge_width(pixels, background, detection) for detection in detections]
     return [width for width in widths if width is not None]
@@ -41,23 +41,23 @@ def _edge_width(pixels: NDArray[np.float64], background: NDArray[np.float64], de
     return float(np.count_nonzero((share > 0.1) & (share < 0.9))) / max(outline, 1)
 
 
-def edge_figures(generator: Generator, per_task: int, report: Report) -> dict[str, Any]:
+def edge_figures(generator: Generator, per_task: int, report: ProgressCallback) -> dict[str, Any]:
     """Median widths over test prompts, drawn over rendered; the ratio is None where no object is seen."""
-    held = cases("test", per_task)
-    drawn: list[float] = []
+    test_cases = cases("test", per_task)
+    generated: list[float] = []
     rendered: list[float] = []
-    stopwatch = Stopwatch("pictures", 0, len(held))
-    for done, case in enumerate(held, start=1):
+    stopwatch = Stopwatch("pictures", 0, len(test_cases))
+    for done, case in enumerate(test_cases, start=1):
         group = case.group(seed=0, candidates=1)
         (candidates,) = group.draw(generator, [IMAGE], batch_size=1)
-        scene = couple(Asked.of([case.description]), noise_batch(group.seeds, 0, NOISE_SHAPE))
-        for widths, picture in ((drawn, candidates.pictures[0]), (rendered, to_images(render(scene))[0])):
-            widths += edge_widths(picture, detect(picture))
+        scene = couple(SceneConstraints.from_descriptions([case.description]), noise_batch(group.seeds, 0, NOISE_SHAPE))
+        for widths, image in ((generated, candidates.images[0]), (rendered, to_pil(render(scene))[0])):
+            widths += edge_widths(image, detect(image))
         report(stopwatch.at(done))
     return {
         "provenance": provenance(generator.device),
-        "ratio": float(np.median(drawn) / np.median(rendered)) if drawn else None,
-        "objects_drawn": len(drawn),
+        "ratio": float(np.median(generated) / np.median(rendered)) if generated else None,
+        "objects_drawn": len(generated),
         "objects_rendered": len(rendered),
-        "pictures": len(held),
+        "pictures": len(test_cases),
     }

@@ -9,8 +9,8 @@ from diffusers import AutoencoderDC
 from torch import Tensor
 
 from forejudge.miniature.prompts import sample_descriptions
-from forejudge.miniature.scenes import NOISE_SHAPE, Asked, couple, render
-from research.miniature.train import LossAtStep, generator_at
+from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render
+from research.miniature.train import LossAtStep, generator_for_step
 
 _LATENT_NOISE = 0.05  # the decoder learns to forgive small errors of the generator
 
@@ -37,29 +37,29 @@ def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> 
     """Absolute pixel error, its gradient's error, and the pull of the latents towards mean 0 and variance 1."""
 
     def loss_at_step(step: int) -> Tensor:
-        generator = generator_at(seed, step)
-        asked = Asked.of(sample_descriptions(batch_size, generator))
+        generator = generator_for_step(seed, step)
+        constraints = SceneConstraints.from_descriptions(sample_descriptions(batch_size, generator))
         noise = torch.randn(batch_size, *NOISE_SHAPE, generator=generator)
-        picture = to_model_range(render(couple(asked, noise))).to(autoencoder.device)
-        latents = autoencoder.encode(picture).latent
-        blur = torch.randn(latents.shape, generator=generator).to(latents)
-        noisy = latents + _LATENT_NOISE * blur
-        decoded = autoencoder.decode(noisy).sample
-        return _pixel_error(decoded, picture) + 0.05 * _distance_from_standard(latents)
+        image = to_model_range(render(couple(constraints, noise))).to(autoencoder.device)
+        latents = autoencoder.encode(image).latent
+        perturbation = torch.randn(latents.shape, generator=generator).to(latents)
+        noisy = latents + _LATENT_NOISE * perturbation
+        decode_latents = autoencoder.decode(noisy).sample
+        return _reconstruction_loss(decode_latents, image) + 0.05 * _standardization_loss(latents)
 
     return loss_at_step
 
 
-def to_model_range(picture: Tensor) -> Tensor:
+def to_model_range(image: Tensor) -> Tensor:
     """[0, 1] to the autoencoder's [-1, 1], laid out as its convolutions run fastest."""
-    return (2 * picture - 1).contiguous(memory_format=torch.channels_last)
+    return (2 * image - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _pixel_error(decoded: Tensor, picture: Tensor) -> Tensor:
-    edges = [F.l1_loss(decoded.diff(dim=axis), picture.diff(dim=axis)) for axis in (2, 3)]
-    return F.l1_loss(decoded, picture) + F.mse_loss(decoded, picture) + edges[0] + edges[1]
+def _reconstruction_loss(decode_latents: Tensor, image: Tensor) -> Tensor:
+    edges = [F.l1_loss(decode_latents.diff(dim=axis), image.diff(dim=axis)) for axis in (2, 3)]
+    return F.l1_loss(decode_latents, image) + F.mse_loss(decode_latents, image) + edges[0] + edges[1]
 
 
-def _distance_from_standard(latents: Tensor) -> Tensor:
+def _standardization_loss(latents: Tensor) -> Tensor:
     mean, variance = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))
     return mean.square().mean() + (variance - 1).square().mean()

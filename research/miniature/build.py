@@ -23,22 +23,22 @@ from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.plugin import MiniatureEvaluator
 from forejudge.miniature.prompts import Split, cases, descriptions, sample_prompt_lines
-from forejudge.miniature.scenes import NOISE_SHAPE, Asked, couple, render
-from forejudge.progress import Report, Shard
+from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render
+from forejudge.progress import ProgressCallback, Shard
 from forejudge.prompts.geneval import TASKS
 from forejudge.training.align import align
 from forejudge.training.config import VerifyRecipe
 from forejudge.training.output import CARD_FILE
 from forejudge.training.verify import verify
-from forejudge.verifiers.inputs import reading_named
+from forejudge.verifiers.inputs import build_verifier_input
 from research.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from research.miniature.cards import classifier_card, clip_card, generator_card, made, with_test_figures
+from research.miniature.cards import classifier_card, clip_card, generator_card, training_provenance, with_test_figures
 from research.miniature.classifier import classifier_loss, held_out_accuracy
-from research.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip, picture_processor
-from research.miniature.generator import SANA_SPRINT, GeneratorTraining, autoencoder_in, store_generator
+from research.miniature.clip import caption_tokenizer, clip_image_processor, clip_loss, held_out_retrieval, new_clip
+from research.miniature.generator import SANA_SPRINT, GeneratorTraining, load_autoencoder, save_generator
 from research.miniature.language_model import build_language_model
-from research.miniature.recipe import Recipe, VerifierPartRecipe, keep_recipe
-from research.miniature.train import generator_at, train
+from research.miniature.recipe import Recipe, VerifierPartRecipe, save_recipe
+from research.miniature.train import generator_for_step, train
 
 # FOLDED: The verifier's part of the build: label, caption, align, verify, as the commands of those names do it.
 
@@ -51,28 +51,28 @@ _LANGUAGE_MODEL = "language_model"  # how the names of all folders of language m
 class VerifierBuild:
     """Where it is built, and from what. Every step goes on where it was stopped.
 
-    `folder` holds the models, `work` what is drawn and aligned; `language_model` is the folder of the one that answers.
+    `folder` holds the models, `work_folder` what is drawn and aligned; `language_model` is the folder of the one that answers.
     """
 
     recipe: VerifierPartRecipe
     seed: int
     folder: Path
-    work: Path
+    work_folder: Path
     language_model: Path
     generator: Generator
     evaluator: Evaluator
-    report: Report
+    report: ProgressCallback
 
     @classmethod
-    def of(
-        cls, recipe: Recipe, folder: Path, device: torch.device, evaluator: Evaluator, report: Report
+    def from_recipe(
+        cls, recipe: Recipe, folder: Path, device: torch.device, evaluator: Evaluator, report: ProgressCallback
     ) -> "VerifierBuild":
         """Raises CheckpointError where the generator, the language model or CLIP has not been built."""
         generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
         for part in (_LANGUAGE_MODEL, *(["clip"] if "clip" in recipe.verifier.recorded else [])):
             local_folder(str(folder / part))
-        work, language_model = folder / "work", folder / _LANGUAGE_MODEL
-        return cls(recipe.verifier, recipe.seed, folder, work, language_model, generator, evaluator, report)
+        work_folder, language_model = folder / "work", folder / _LANGUAGE_MODEL
+        return cls(recipe.verifier, recipe.seed, folder, work_folder, language_model, generator, evaluator, report)
 
     @property
     def language_model_parameters(self) -> int:
@@ -82,7 +82,7 @@ class VerifierBuild:
 
     def run(self) -> None:
         """Draw what is trained on, and train the shipped verifier."""
-        self.draw()
+        self.collect_candidates()
         self.train(self.folder / "verifier", self.recipe.verify)
         card = self.folder / "verifier" / CARD_FILE
         write_text(card, with_test_figures(card.read_text()))
@@ -92,51 +92,54 @@ class VerifierBuild:
         for name, reads in self.recipe.baselines.items():
             self.train(self.folder / "baselines" / name, self.recipe.verify.model_copy(update={"reads": reads}))
 
-    def draw(self) -> None:
+    def collect_candidates(self) -> None:
         """Labelled and captioned candidates of training and validation prompts, their states recorded."""
         recipe = self.recipe
-        judge, caption = LabelObserver(self.evaluator), CaptionObserver(MiniatureCaptioner())
-        self._draw("labels", "training", recipe.training_prompts, recipe.candidates_each, judge)
-        self._draw("labels", "validation", recipe.validation_prompts, recipe.candidates_each, judge)
-        captioned = recipe.captioned_prompts, recipe.captioned_candidates_each
-        self._draw("captions", "training", *captioned, caption)
-        self._draw("captions", "validation", captioned[0] // 10 + 1, captioned[1], caption)
+        label_observer, caption_observer = LabelObserver(self.evaluator), CaptionObserver(MiniatureCaptioner())
+        self._collect("labels", "training", recipe.training_prompts, recipe.candidates_per_prompt, label_observer)
+        self._collect("labels", "validation", recipe.validation_prompts, recipe.candidates_per_prompt, label_observer)
+        captioned = recipe.captioned_prompts, recipe.captioned_candidates_per_prompt
+        self._collect("captions", "training", *captioned, caption_observer)
+        self._collect("captions", "validation", captioned[0] // 10 + 1, captioned[1], caption_observer)
 
     def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
         """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
-        recipe = recipe.model_copy(update=self._models(recipe.reads))
-        labels, validation = self._drawn("labels", "training"), self._drawn("labels", "validation")
-        aligned = None if captions is None else self._aligned(recipe, captions)
+        recipe = recipe.model_copy(update=self._model_paths(recipe.reads))
+        labels, validation = (
+            self._candidate_folder("labels", "training"),
+            self._candidate_folder("labels", "validation"),
+        )
+        aligned = None if captions is None else self._align(recipe, captions)
         verify(recipe, self.generator, labels, validation, out, self.report, aligned)
 
-    def _aligned(self, recipe: VerifyRecipe, captions: Captions) -> Path:
+    def _align(self, recipe: VerifyRecipe, captions: Captions) -> Path:
         """A connector for what the recipe reads, and how."""
         reads, size = recipe.reads, recipe.spatial_merge_size
-        changes = {"reads": reads, "spatial_merge_size": size, "captions": captions, **self._models(reads)}
-        other = self.language_model.name.removeprefix(_LANGUAGE_MODEL)
-        out = self.work / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}{other}"
+        changes = {"reads": reads, "spatial_merge_size": size, "captions": captions, **self._model_paths(reads)}
+        model_suffix = self.language_model.name.removeprefix(_LANGUAGE_MODEL)
+        out = self.work_folder / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}{model_suffix}"
         align(
             self.recipe.align.model_copy(update=changes),
             self.generator,
-            self._drawn("captions", "training"),
-            self._drawn("captions", "validation"),
+            self._candidate_folder("captions", "training"),
+            self._candidate_folder("captions", "validation"),
             out,
             self.report,
         )
         return out
 
-    def _models(self, reads: str) -> dict[str, str | None]:
-        tower = str(self.folder / "clip") if reads == "clip" else None
-        return {"language_model": str(self.language_model), "vision_tower": tower}
+    def _model_paths(self, reads: str) -> dict[str, str | None]:
+        vision_tower = str(self.folder / "clip") if reads == "clip" else None
+        return {"language_model": str(self.language_model), "vision_tower": vision_tower}
 
-    def _draw(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
+    def _collect(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
-        readings = [reading_named(name, self.folder / "clip") for name in self.recipe.recorded]
-        drawing = CandidateDrawing(self.generator, lines, candidates, self.seed, observer, readings)
-        drawing.run(RowFolder(self._drawn(kind, split)), Shard(), self.report)
+        verifier_inputs = [build_verifier_input(name, self.folder / "clip") for name in self.recipe.recorded]
+        collector = CandidateDrawing(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
+        collector.run(RowFolder(self._candidate_folder(kind, split)), Shard(), self.report)
 
-    def _drawn(self, kind: str, split: Split) -> Path:
-        return self.work / f"{kind}_{split}"
+    def _candidate_folder(self, kind: str, split: Split) -> Path:
+        return self.work_folder / f"{kind}_{split}"
 
 
 # FOLDED: The world to look at: a sheet of rendered scenes, and its test prompts as GenEval metadata lines.
@@ -156,9 +159,9 @@ def write_world(folder: Path) -> None:
 
 def world_sheet() -> Image.Image:
     """Scenes of every task as the renderer draws them, twice enlarged."""
-    described = [item for task in TASKS for item in descriptions(task, "test")[:_COLUMNS]]
-    noise = torch.randn(len(described), *NOISE_SHAPE, generator=generator_at(0, 0))
-    scenes_N3HW = render(couple(Asked.of(described), noise))
+    sampled = [item for task in TASKS for item in descriptions(task, "test")[:_COLUMNS]]
+    noise = torch.randn(len(sampled), *NOISE_SHAPE, generator=generator_for_step(0, 0))
+    scenes_N3HW = render(couple(SceneConstraints.from_descriptions(sampled), noise))
     rows = scenes_N3HW.unflatten(0, (len(TASKS), _COLUMNS)).permute(0, 3, 1, 4, 2)
     height, width = rows.shape[0] * rows.shape[1], rows.shape[2] * rows.shape[3]
     sheet = Image.fromarray((rows.reshape(height, width, 3) * 255).round().byte().numpy())
@@ -166,7 +169,7 @@ def world_sheet() -> Image.Image:
 
 
 PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "classifier", "verifier", "baselines")
-_CAPTIONS_TO_FIND, _PICTURES_TO_READ = 200, 1000
+_RETRIEVAL_CAPTIONS, _HELD_OUT_IMAGES = 200, 1000
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Build:
     recipe: Recipe
     folder: Path
     device: torch.device
-    report: Report
+    report: ProgressCallback
     evaluator: Evaluator = field(default_factory=MiniatureEvaluator)
 
     def run(self, only: str | None = None) -> None:
@@ -194,13 +197,13 @@ class Build:
             raise InvalidRequest(f"unknown part {only!r}: expected one of {', '.join(PARTS)}")
         # Denormal gradients make a step on a CPU three times slower. Worker threads take this over when they start.
         torch.set_flush_denormal(True)
-        keep_recipe(self.folder, self.recipe)
-        self._work.mkdir(parents=True, exist_ok=True)
+        save_recipe(self.folder, self.recipe)
+        self._work_folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS if only is None else (only,):
             getattr(self, f"_{part.replace('-', '_')}")()
 
     @property
-    def _work(self) -> Path:
+    def _work_folder(self) -> Path:
         return self.folder / "work"
 
     def _world(self) -> None:
@@ -211,26 +214,26 @@ class Build:
         torch.manual_seed(self.recipe.seed)
         autoencoder = new_autoencoder().to(self.device, memory_format=torch.channels_last)
         loss = autoencoder_loss(autoencoder, settings.batch_size, self.recipe.seed + 1)
-        checkpoint = self._work / "autoencoder.checkpoint"
+        checkpoint = self._work_folder / "autoencoder.checkpoint"
         trained, _ = train("autoencoder", autoencoder, loss, settings, checkpoint, self.report)
-        trained.save_pretrained(self._work / "autoencoder")
+        trained.save_pretrained(self._work_folder / "autoencoder")
 
     def _generator(self) -> None:
         recipe, autoencoder = self.recipe.generator, self._trained_autoencoder()
         seed = self.recipe.seed
-        training = GeneratorTraining(recipe, seed, autoencoder, self._work, self.device, self.report)
+        training = GeneratorTraining(recipe, seed, autoencoder, self._work_folder, self.device, self.report)
         deep, seconds = training.run(SANA_SPRINT.new_parts)
-        card = generator_card(recipe, self._made(seconds))
-        store_generator(self.folder / "generator", SANA_SPRINT, deep, autoencoder, card)
+        card = generator_card(recipe, self._training_provenance(seconds))
+        save_generator(self.folder / "generator", SANA_SPRINT, deep, autoencoder, card)
 
     def _trained_autoencoder(self) -> AutoencoderDC:
-        folder = self._work / "autoencoder"
+        folder = self._work_folder / "autoencoder"
         if not folder.exists():
             raise CheckpointError(f"{folder} is missing: build the autoencoder first")
-        return autoencoder_in(folder).to(self.device, memory_format=torch.channels_last)
+        return load_autoencoder(folder).to(self.device, memory_format=torch.channels_last)
 
     def _language_model(self) -> None:
-        folder, checkpoint = self.folder / "language_model", self._work / "language_model.checkpoint"
+        folder, checkpoint = self.folder / "language_model", self._work_folder / "language_model.checkpoint"
         seed, recipe = self.recipe.seed, self.recipe.language_model
         build_language_model(folder, checkpoint, recipe, seed, self.device, self.report)
 
@@ -239,27 +242,35 @@ class Build:
         torch.manual_seed(self.recipe.seed)
         model = new_clip(tokenizer, recipe.width, recipe.layers).to(self.device)
         loss = clip_loss(model, tokenizer, recipe.settings.batch_size, self.recipe.seed + 6)
-        trained, seconds = train("clip", model, loss, recipe.settings, self._work / "clip.checkpoint", self.report)
-        found = held_out_retrieval(trained.half().float().eval(), tokenizer, _CAPTIONS_TO_FIND, self.recipe.seed + 7)
+        trained, seconds = train(
+            "clip", model, loss, recipe.settings, self._work_folder / "clip.checkpoint", self.report
+        )
+        accuracy = held_out_retrieval(
+            trained.half().float().eval(), tokenizer, _RETRIEVAL_CAPTIONS, self.recipe.seed + 7
+        )
         folder = self.folder / "clip"
         with quiet_libraries():
-            for part in (trained.half(), tokenizer, picture_processor()):
+            for part in (trained.half(), tokenizer, clip_image_processor()):
                 part.save_pretrained(folder)
-        made = self._made(seconds) | {f"own caption found among {_CAPTIONS_TO_FIND} held-out ones": round(found, 3)}
-        (folder / "README.md").write_text(clip_card(recipe, made))
+        training_provenance = self._training_provenance(seconds) | {
+            f"own caption found among {_RETRIEVAL_CAPTIONS} held-out ones": round(accuracy, 3)
+        }
+        (folder / "README.md").write_text(clip_card(recipe, training_provenance))
 
     def _classifier(self) -> None:
-        recipe, checkpoint = self.recipe.classifier, self._work / "classifier.checkpoint"
+        recipe, checkpoint = self.recipe.classifier, self._work_folder / "classifier.checkpoint"
         torch.manual_seed(self.recipe.seed)
         model = new_classifier(recipe.width).to(self.device)
         loss = classifier_loss(model, recipe.settings.batch_size, self.recipe.seed + 8)
         trained, seconds = train("classifier", model, loss, recipe.settings, checkpoint, self.report)
-        found = held_out_accuracy(trained.half().float().eval(), _PICTURES_TO_READ, self.recipe.seed + 9)
+        accuracy = held_out_accuracy(trained.half().float().eval(), _HELD_OUT_IMAGES, self.recipe.seed + 9)
         folder = self.folder / "classifier"
         with quiet_libraries():
             trained.half().save_pretrained(folder)
-        made = self._made(seconds) | {"quadrants of worn and ghosted scenes read right": round(found, 3)}
-        (folder / "README.md").write_text(classifier_card(recipe, made))
+        training_provenance = self._training_provenance(seconds) | {
+            "quadrants of worn and ghosted scenes read right": round(accuracy, 3)
+        }
+        (folder / "README.md").write_text(classifier_card(recipe, training_provenance))
 
     def _verifier(self) -> None:
         self._verifiers().run()
@@ -268,7 +279,7 @@ class Build:
         self._verifiers().run_baselines()
 
     def _verifiers(self) -> VerifierBuild:
-        return VerifierBuild.of(self.recipe, self.folder, self.device, self.evaluator, self.report)
+        return VerifierBuild.from_recipe(self.recipe, self.folder, self.device, self.evaluator, self.report)
 
-    def _made(self, seconds: float) -> dict[str, Any]:
-        return made(self.recipe.seed, seconds, self.device)
+    def _training_provenance(self, seconds: float) -> dict[str, Any]:
+        return training_provenance(self.recipe.seed, seconds, self.device)

@@ -90,34 +90,36 @@ of the generator nor the detector's answers. It sees at most one object in a qua
 """
 
 
-def made(seed: int, seconds: float, device: torch.device) -> dict[str, Any]:
+def training_provenance(seed: int, seconds: float, device: torch.device) -> dict[str, Any]:
     """When, where and how long: what every card tells."""
     return {"seed": seed, "minutes of training": round(seconds / 60, 1), **provenance(device)}
 
 
-def generator_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
-    """The card of the generator; `made` says when, where and how long."""
-    return _GENERATOR.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(recipe, made)
+def generator_card(recipe: GeneratorRecipe, training_provenance: dict[str, Any]) -> str:
+    """The card of the generator; `training_provenance` says when, where and how long."""
+    return _GENERATOR.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(
+        recipe, training_provenance
+    )
 
 
-def pixart_card(recipe: GeneratorRecipe, made: dict[str, Any]) -> str:
-    """The card of the second generator; `made` says when, where and how long."""
-    return _PIXART.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(recipe, made)
+def pixart_card(recipe: GeneratorRecipe, training_provenance: dict[str, Any]) -> str:
+    """The card of the second generator; `training_provenance` says when, where and how long."""
+    return _PIXART.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(recipe, training_provenance)
 
 
-def language_model_card(recipe: LanguageModelRecipe, made: dict[str, Any]) -> str:
-    """The card of the language model; `made` holds its held-out perplexity, too."""
-    return _LANGUAGE_MODEL + _sections(recipe, made)
+def language_model_card(recipe: LanguageModelRecipe, training_provenance: dict[str, Any]) -> str:
+    """The card of the language model; `training_provenance` holds its held-out perplexity, too."""
+    return _LANGUAGE_MODEL + _sections(recipe, training_provenance)
 
 
-def clip_card(recipe: ClipRecipe, made: dict[str, Any]) -> str:
-    """The card of CLIP; `made` holds how well it finds captions, too."""
-    return _CLIP + _sections(recipe, made)
+def clip_card(recipe: ClipRecipe, training_provenance: dict[str, Any]) -> str:
+    """The card of CLIP; `training_provenance` holds how well it finds captions, too."""
+    return _CLIP + _sections(recipe, training_provenance)
 
 
-def classifier_card(recipe: ClassifierRecipe, made: dict[str, Any]) -> str:
-    """The card of the classifier; `made` holds how well it reads quadrants, too."""
-    return _CLASSIFIER + _sections(recipe, made)
+def classifier_card(recipe: ClassifierRecipe, training_provenance: dict[str, Any]) -> str:
+    """The card of the classifier; `training_provenance` holds how well it reads quadrants, too."""
+    return _CLASSIFIER + _sections(recipe, training_provenance)
 
 
 def with_test_figures(card: str) -> str:
@@ -134,7 +136,7 @@ By `forejudge eval`; for the shipped verifier `python scripts/write_tables.py` w
 """
 
 
-def _sections(recipe: BaseModel, made: dict[str, Any]) -> str:
-    rows = "".join(f"| {name} | {value} |\n" for name, value in made.items())
+def _sections(recipe: BaseModel, training_provenance: dict[str, Any]) -> str:
+    rows = "".join(f"| {name} | {value} |\n" for name, value in training_provenance.items())
     settings = json.dumps(recipe.model_dump(), indent=1)
     return f"\n## Made\n| what | |\n| --- | --- |\n{rows}\n## Recipe\n```json\n{settings}\n```\n"

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from forejudge.miniature.captioner import CAPTION_WORDS, caption_of
+from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
 from forejudge.miniature.prompts import Split, sample_descriptions
-from forejudge.miniature.scenes import IMAGE_SIZE, NOISE_SHAPE, Asked, couple, render
-from research.miniature.language_model import clip_tokenizer, seen_in
-from research.miniature.train import LossAtStep, generator_at
+from forejudge.miniature.scenes import IMAGE_SIZE, NOISE_SHAPE, SceneConstraints, couple, render
+from research.miniature.language_model import clip_tokenizer, scene_detections
+from research.miniature.train import LossAtStep, generator_for_step
 
-_PATCH = 8  # pixels: a picture is as many patches as the generator has tokens
-_LONGEST_TEXT = 77  # tokens, as the real one
+_PATCH_SIZE = 8  # pixels: a picture is as many patches as the generator has tokens
+_MAX_TEXT_TOKENS = 77  # tokens, as the real one
 
 
-def picture_processor() -> CLIPImageProcessorPil:
+def clip_image_processor() -> CLIPImageProcessorPil:
     """Pictures as its vision tower takes them, in [-1, 1]."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     half = [0.5, 0.5, 0.5]
@@ -41,9 +41,9 @@ def new_clip(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPModel:
         "num_hidden_layers": layers,
         "num_attention_heads": width // 32,
     }
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": _LONGEST_TEXT, **marks, **size}
-    vision = {"image_size": IMAGE_SIZE, "patch_size": _PATCH, **size}
+    special_tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": _MAX_TEXT_TOKENS, **special_tokens, **size}
+    vision = {"image_size": IMAGE_SIZE, "patch_size": _PATCH_SIZE, **size}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
 
 
@@ -51,7 +51,7 @@ def clip_loss(model: CLIPModel, tokenizer: CLIPTokenizer, batch_size: int, seed:
     """CLIP's contrastive loss on fresh scenes of training prompts, as a function of the training step."""
 
     def loss_at_step(step: int) -> Tensor:
-        return _contrastive(_logits(model, tokenizer, batch_size, generator_at(seed, step), "training"))
+        return _contrastive_loss(_logits(model, tokenizer, batch_size, generator_for_step(seed, step), "training"))
 
     return loss_at_step
 
@@ -59,22 +59,24 @@ def clip_loss(model: CLIPModel, tokenizer: CLIPTokenizer, batch_size: int, seed:
 @torch.no_grad()
 def held_out_retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, seed: int) -> float:
     """The share in [0, 1] of pictures of validation prompts whose caption, of `count`, is found as the nearest."""
-    logits_NN = _logits(model, tokenizer, count, generator_at(seed, 0), "validation")
+    logits_NN = _logits(model, tokenizer, count, generator_for_step(seed, 0), "validation")
     return float((logits_NN.argmax(dim=1) == torch.arange(count, device=logits_NN.device)).float().mean())
 
 
-def _logits(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, source: torch.Generator, split: Split) -> Tensor:
+def _logits(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, generator: torch.Generator, split: Split) -> Tensor:
     """(N, N): how well each picture fits each caption."""
-    wording = random.Random(int(torch.randint(2**62, (), generator=source)))
-    described = sample_descriptions(count, source, split)
-    scenes = couple(Asked.of(described), torch.randn(count, *NOISE_SHAPE, generator=source))
-    captions = [caption_of(seen_in(scenes, row, wording, unclear_share=0), wording) for row in range(count)]
-    texts = tokenizer(captions, padding=True, truncation=True, max_length=_LONGEST_TEXT, return_tensors="pt")
+    rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    sampled = sample_descriptions(count, generator, split)
+    scenes = couple(SceneConstraints.from_descriptions(sampled), torch.randn(count, *NOISE_SHAPE, generator=generator))
+    captions = [
+        caption_from_detections(scene_detections(scenes, row, rng, unclear_share=0), rng) for row in range(count)
+    ]
+    texts = tokenizer(captions, padding=True, truncation=True, max_length=_MAX_TEXT_TOKENS, return_tensors="pt")
     pixels_N3HW = (2 * render(scenes) - 1).to(model.device)
     logits_NN: Tensor = model(**texts.to(model.device), pixel_values=pixels_N3HW).logits_per_image
     return logits_NN
 
 
-def _contrastive(logits_NN: Tensor) -> Tensor:
-    own = torch.arange(len(logits_NN), device=logits_NN.device)
-    return (F.cross_entropy(logits_NN, own) + F.cross_entropy(logits_NN.T, own)) / 2
+def _contrastive_loss(logits_NN: Tensor) -> Tensor:
+    targets = torch.arange(len(logits_NN), device=logits_NN.device)
+    return (F.cross_entropy(logits_NN, targets) + F.cross_entropy(logits_NN.T, targets)) / 2

@@ -15,24 +15,24 @@ from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel,
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
-from forejudge.checkpoint import load_strictly, quiet_libraries
+from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.files import write_text
 from forejudge.generators.base import OPTIONS_FILE, Options
 from forejudge.generators.sana_sprint import SanaInput, SanaSplit, SanaSprintOptions
 from forejudge.miniature.scenes import NOISE_SHAPE
-from forejudge.progress import Report
+from forejudge.progress import ProgressCallback
 from research.miniature import pixart_generator
 from research.miniature.autoencoder import new_autoencoder
-from research.miniature.cards import generator_card, made, pixart_card
+from research.miniature.cards import generator_card, pixart_card, training_provenance
 from research.miniature.language_model import gemma_tokenizer
-from research.miniature.one_step import Exercise, GeneratorLoss, OneStepParts
-from research.miniature.recipe import GeneratorRecipe, keep_recipe
+from research.miniature.one_step import GeneratorLoss, OneStepParts, TrainingExample
+from research.miniature.recipe import GeneratorRecipe, save_recipe
 from research.miniature.train import TrainingSettings, train
 
 # FOLDED: A generator of the miniature's world is trained shallow, then deepened and trained on; both go on where they were.
 
 
-Parts = TypeVar("Parts", bound=OneStepParts)
+PartsT = TypeVar("PartsT", bound=OneStepParts)
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,29 @@ class GeneratorTraining:
     recipe: GeneratorRecipe
     seed: int
     autoencoder: AutoencoderDC
-    work: Path
+    work_folder: Path
     device: torch.device
-    report: Report
+    report: ProgressCallback
 
-    def run(self, new_parts: Callable[[int, int, int], Parts]) -> tuple[Parts, float]:
+    def run(self, new_parts: Callable[[int, int, int], PartsT]) -> tuple[PartsT, float]:
         """Parts made from blocks, width and the blocks that decide; trained, and the seconds that it took."""
         recipe = self.recipe
         torch.manual_seed(self.seed)
         parts = new_parts(recipe.shallow_blocks, recipe.width, recipe.shallow_blocks)
         shallow, first_seconds = self._train("shallow generator", parts, recipe.shallow, self.seed + 2)
-        deep, seconds = self._train("generator", shallow.deepened(recipe.blocks), recipe.deep, self.seed + 3)
+        deep, seconds = self._train("generator", shallow.deepen(recipe.blocks), recipe.deep, self.seed + 3)
         return deep, first_seconds + seconds
 
-    def _train(self, part: str, parts: Parts, settings: TrainingSettings, seed: int) -> tuple[Parts, float]:
+    def _train(self, part: str, parts: PartsT, settings: TrainingSettings, seed: int) -> tuple[PartsT, float]:
         parts = parts.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss_at_step = GeneratorLoss(parts, self.autoencoder, self.recipe.compiled).at(settings.batch_size, seed)
-        checkpoint = self.work / f"{part.replace(' ', '_')}.checkpoint"
+        loss_at_step = GeneratorLoss(parts, self.autoencoder, self.recipe.compiled).per_step(settings.batch_size, seed)
+        checkpoint = self.work_folder / f"{part.replace(' ', '_')}.checkpoint"
         return train(part, parts, loss_at_step, settings, checkpoint, self.report)
 
 
 GUIDANCE_SCALE = 4.5  # the pipeline's default
 _COUPLED_SHARE = 0.75
-_EARLIEST_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
+_MIN_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
 _HEAD_WIDTH = 32
 
 
@@ -72,37 +72,41 @@ class GeneratorParts(OneStepParts):
     """SANA-Sprint's transformer and a Gemma-2, which predict the velocity: noise less clean latents."""
 
     split: ClassVar = SanaSplit()
-    outputs = ("to_out", "conv_point")
+    output_layers = ("to_out", "conv_point")
 
-    def __init__(self, blocks: int, width: int, decided_after: int) -> None:
+    def __init__(self, blocks: int, width: int, early_exit_blocks: int) -> None:
         super().__init__()
         self.text_encoder = Gemma2Model(_text_encoder_config(len(gemma_tokenizer())))
         self.transformer = new_transformer(blocks, width, self.text_encoder.config.hidden_size)
-        self.decided_after = decided_after
+        self.early_exit_blocks = early_exit_blocks
 
     def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
         """See `OneStepParts.forward`; a time is sin / (sin + cos) of SCMScheduler's angle."""
         text_NLD = self.text_encoder(ids_NL, attention_mask=mask_NL)[0]
         guidance_N = torch.full_like(time_N, GUIDANCE_SCALE * self.transformer.config.guidance_embeds_scale)
-        return self.outputs_of(SanaInput(latents_NCHW, text_NLD, mask_NL, time_N, guidance_N))
+        return self.transformer_outputs(SanaInput(latents_NCHW, text_NLD, mask_NL, time_N, guidance_N))
 
     def tokenizer(self) -> GemmaTokenizer:
         """See `OneStepParts.tokenizer`."""
         return gemma_tokenizer()
 
-    def exercise(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> Exercise:
-        """See `OneStepParts.exercise`."""
-        size = len(clean_NCHW)
+    def training_example(
+        self, pred_original_sample_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator
+    ) -> TrainingExample:
+        """See `OneStepParts.training_example`."""
+        size = len(pred_original_sample_NCHW)
         coupled = torch.rand(size, generator=generator) < _COUPLED_SHARE
         other = torch.randn(noise_NCHW.shape, generator=generator)
         noise = torch.where(coupled.view(-1, 1, 1, 1), noise_NCHW, other)
         time = torch.where(coupled, 1.0, _random_times(size, generator))
         share = time.view(-1, 1, 1, 1)
-        return Exercise((1 - share) * clean_NCHW + share * noise, time, noise - clean_NCHW)
+        return TrainingExample(
+            (1 - share) * pred_original_sample_NCHW + share * noise, time, noise - pred_original_sample_NCHW
+        )
 
-    def of_depth(self, blocks: int) -> "GeneratorParts":
-        """See `OneStepParts.of_depth`."""
-        return GeneratorParts(blocks, self.transformer.config.num_attention_heads * _HEAD_WIDTH, self.decided_after)
+    def with_depth(self, blocks: int) -> "GeneratorParts":
+        """See `OneStepParts.with_depth`."""
+        return GeneratorParts(blocks, self.transformer.config.num_attention_heads * _HEAD_WIDTH, self.early_exit_blocks)
 
 
 def new_transformer(blocks: int, width: int, text_width: int) -> SanaTransformer2DModel:
@@ -144,14 +148,14 @@ def _text_encoder_config(vocabulary_size: int) -> Gemma2Config:
 
 def _random_times(size: int, generator: torch.Generator) -> Tensor:
     """Times as the transformer is told them: sin / (sin + cos) of a uniform angle."""
-    angle = torch.rand(size, generator=generator) * (math.pi / 2 - _EARLIEST_TIME) + _EARLIEST_TIME
+    angle = torch.rand(size, generator=generator) * (math.pi / 2 - _MIN_TIME) + _MIN_TIME
     return angle.sin() / (angle.sin() + angle.cos())
 
 
 def assemble(parts: GeneratorParts, autoencoder: AutoencoderDC) -> SanaSprintPipeline:
     """The pipeline that plain diffusers loads and runs."""
     return SanaSprintPipeline(
-        tokenizer=_padded(gemma_tokenizer()),
+        tokenizer=_right_padded(gemma_tokenizer()),
         text_encoder=parts.text_encoder,
         vae=autoencoder,
         transformer=parts.transformer,
@@ -159,7 +163,7 @@ def assemble(parts: GeneratorParts, autoencoder: AutoencoderDC) -> SanaSprintPip
     )
 
 
-def _padded(tokenizer: GemmaTokenizer) -> GemmaTokenizer:
+def _right_padded(tokenizer: GemmaTokenizer) -> GemmaTokenizer:
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -192,7 +196,7 @@ SANA_SPRINT = GeneratorKind(
 PIXART = GeneratorKind(pixart_generator.PixArtParts, pixart_generator.assemble, pixart_generator.OPTIONS, pixart_card)
 
 
-def store_generator(folder: Path, kind: GeneratorKind, parts: Any, autoencoder: AutoencoderDC, card: str) -> None:
+def save_generator(folder: Path, kind: GeneratorKind, parts: Any, autoencoder: AutoencoderDC, card: str) -> None:
     """As plain diffusers loads it, in half precision."""
     with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
         kind.assemble(parts, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
@@ -206,7 +210,7 @@ def build_generator(
     miniature: Path,
     recipe: GeneratorRecipe,
     device: torch.device,
-    report: Report,
+    report: ProgressCallback,
     seed: int = 0,
 ) -> Path:
     """Train one as the miniature's is trained and return its folder, `folder/generator`.
@@ -215,20 +219,20 @@ def build_generator(
     goes on; a finished one is left as it is. Raises CheckpointError where the autoencoder is missing, InvalidRequest
     for a folder begun with another recipe.
     """
-    keep_recipe(folder, recipe)
-    built, work = folder / "generator", folder / "work"
+    save_recipe(folder, recipe)
+    built, work_folder = folder / "generator", folder / "work"
     if (built / _CARD_FILE).exists():
         return built
-    autoencoder = autoencoder_in(miniature / "generator" / "vae").to(device, memory_format=torch.channels_last)
-    work.mkdir(exist_ok=True)
-    training = GeneratorTraining(recipe, seed, autoencoder, work, device, report)
+    autoencoder = load_autoencoder(miniature / "generator" / "vae").to(device, memory_format=torch.channels_last)
+    work_folder.mkdir(exist_ok=True)
+    training = GeneratorTraining(recipe, seed, autoencoder, work_folder, device, report)
     parts, seconds = training.run(kind.new_parts)
-    store_generator(built, kind, parts, autoencoder, kind.card(recipe, made(seed, seconds, device)))
+    save_generator(built, kind, parts, autoencoder, kind.card(recipe, training_provenance(seed, seconds, device)))
     return built
 
 
-def autoencoder_in(folder: Path) -> AutoencoderDC:
+def load_autoencoder(folder: Path) -> AutoencoderDC:
     """The trained autoencoder, in single precision. Raises CheckpointError."""
     autoencoder = new_autoencoder()  # from_pretrained would note the folder's path in the config
-    load_strictly(autoencoder, folder / "diffusion_pytorch_model.safetensors")
+    load_weights(autoencoder, folder / "diffusion_pytorch_model.safetensors")
     return autoencoder

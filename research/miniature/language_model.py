@@ -28,17 +28,17 @@ from transformers import (
 from forejudge.checkpoint import quiet_libraries
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.files import write_text
-from forejudge.miniature.captioner import CAPTION_WORDS, caption_of
+from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
 from forejudge.miniature.prompts import Split, sample_descriptions
-from forejudge.miniature.scenes import COLOUR_NAMES, KINDS, NOISE_SHAPE, Asked, SceneBatch, couple
-from forejudge.progress import Report
+from forejudge.miniature.scenes import COLOR_NAMES, KINDS, NOISE_SHAPE, SceneBatch, SceneConstraints, couple
+from forejudge.progress import ProgressCallback
 from forejudge.prompts.geneval import NUMBER_WORDS, plural
 from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
-from forejudge.training.dataset import IGNORED, padded
-from forejudge.verifiers.question import PICTURE, PROMPT
-from research.miniature.cards import language_model_card, made
+from forejudge.training.dataset import IGNORE_INDEX, pad_right
+from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PROMPT_PLACEHOLDER
+from research.miniature.cards import language_model_card, training_provenance
 from research.miniature.recipe import LanguageModelRecipe
-from research.miniature.train import LossAtStep, generator_at, train
+from research.miniature.train import LossAtStep, generator_for_step, train
 
 # FOLDED: The miniature's tokenizers: the library's own Gemma, T5, Qwen2 and CLIP classes over the world's few words.
 #
@@ -47,10 +47,10 @@ from research.miniature.train import LossAtStep, generator_at, train
 
 
 WORDS: tuple[str, ...] = (
-    *KINDS, *map(plural, KINDS), *COLOUR_NAMES, *NUMBER_WORDS.values(),
+    *KINDS, *map(plural, KINDS), *COLOR_NAMES, *NUMBER_WORDS.values(),
     "a", "an", "and", "above", "below", "left", "of", "photo", "right",
 )  # fmt: skip
-_CHAT_MARKS = ("<|im_start|>", "<|im_end|>")
+_CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -59,12 +59,12 @@ CHAT_TEMPLATE = (
 
 def gemma_tokenizer() -> GemmaTokenizer:
     """For the text encoder. Words carry a leading "▁", as Gemma's do."""
-    splitter = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
+    pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
     texts = [f"{word} {word}" for word in WORDS]
-    pieces, merges = _train(splitter, texts, alphabet=[])
+    pieces, merges = _train_bpe(pre_tokenizer, texts, alphabet=[])
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + pieces
-    return GemmaTokenizer(vocab=_numbered(tokens), merges=merges)
+    return GemmaTokenizer(vocab=_to_vocab(tokens), merges=merges)
 
 
 def t5_tokenizer() -> T5Tokenizer:
@@ -77,32 +77,32 @@ def t5_tokenizer() -> T5Tokenizer:
 
 def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
     """For the verifier's language model; `texts` holds the wording of its questions."""
-    splitter = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     words = [f"{word} {word}" for word in (*WORDS, "yes", "no")]
-    pieces, merges = _train(splitter, [*words, *texts], pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Qwen2Tokenizer(vocab=_numbered(["<|endoftext|>", *pieces]), merges=merges)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(_CHAT_MARKS)})
+    pieces, merges = _train_bpe(pre_tokenizer, [*words, *texts], pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(vocab=_to_vocab(["<|endoftext|>", *pieces]), merges=merges)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_CHAT_TOKENS)})
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
 def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
     """For the CLIP tower's text side; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
-    splitter = CLIPTokenizer().backend_tokenizer.pre_tokenizer
+    pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
     words = [f"{word} {word}" for word in (*WORDS, *texts)]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    pieces, merges = _train(splitter, words, alphabet, end_of_word_suffix="</w>")
+    pieces, merges = _train_bpe(pre_tokenizer, words, alphabet, end_of_word_suffix="</w>")
     ends = [f"{letter}</w>" for letter in sorted(alphabet)]
-    vocabulary = _numbered([*sorted(alphabet), *ends, *pieces, "<|startoftext|>", "<|endoftext|>"])
+    vocabulary = _to_vocab([*sorted(alphabet), *ends, *pieces, "<|startoftext|>", "<|endoftext|>"])
     return CLIPTokenizer(vocab=vocabulary, merges=merges)
 
 
-def _train(
-    splitter: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
+def _train_bpe(
+    pre_tokenizer: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = splitter
+    tokenizer.pre_tokenizer = pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=end_of_word_suffix
     )
@@ -112,7 +112,7 @@ def _train(
     return pieces, [(left, right) for left, right in model["merges"]]
 
 
-def _numbered(tokens: list[str]) -> dict[str, int]:
+def _to_vocab(tokens: list[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
@@ -129,16 +129,18 @@ def world_texts(
     count: int, generator: torch.Generator, split: Split, tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
     """Token numbers of `count` chats about scenes that prompts of a split ask for."""
-    source = random.Random(int(torch.randint(2**62, (), generator=generator)))
-    described = sample_descriptions(count, generator, split)
-    scenes = couple(Asked.of(described), torch.randn(count, *NOISE_SHAPE, generator=generator))
+    rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    sampled = sample_descriptions(count, generator, split)
+    scenes = couple(SceneConstraints.from_descriptions(sampled), torch.randn(count, *NOISE_SHAPE, generator=generator))
     texts = []
-    for row, description in enumerate(described):
-        seen = seen_in(scenes, row, source)
-        before, after = (caption_of(seen, source) for _ in range(2))
-        asked = MINIATURE_QUESTION.replace(PROMPT, description.prompt).replace(PICTURE, before)
-        told = MINIATURE_INSTRUCTION.replace(PICTURE, source.choice([before, before, ""])).strip()
-        texts.append(_chat(asked) if source.random() < 0.25 else _chat(told, after))
+    for row, description in enumerate(sampled):
+        detections = scene_detections(scenes, row, rng)
+        caption, paraphrase = (caption_from_detections(detections, rng) for _ in range(2))
+        question = MINIATURE_QUESTION.replace(PROMPT_PLACEHOLDER, description.prompt).replace(
+            IMAGE_PLACEHOLDER, caption
+        )
+        instruction = MINIATURE_INSTRUCTION.replace(IMAGE_PLACEHOLDER, rng.choice([caption, caption, ""])).strip()
+        texts.append(_chat(question) if rng.random() < 0.25 else _chat(instruction, paraphrase))
     ids: list[list[int]] = [
         tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False).input_ids
         for chat in texts
@@ -146,23 +148,23 @@ def world_texts(
     return ids
 
 
-def _chat(asked: str, answer: str | None = None) -> list[dict[str, str]]:
-    turns = [{"role": "user", "content": asked}]
+def _chat(question: str, answer: str | None = None) -> list[dict[str, str]]:
+    turns = [{"role": "user", "content": question}]
     return turns if answer is None else [*turns, {"role": "assistant", "content": answer}]
 
 
-def seen_in(
-    scenes: SceneBatch, row: int, source: random.Random, unclear_share: float = _UNCLEAR_SHARE
+def scene_detections(
+    scenes: SceneBatch, row: int, rng: random.Random, unclear_share: float = _UNCLEAR_SHARE
 ) -> Sequence[Detection]:
     """The objects of a scene as a detector would report them, some of them unclear."""
-    found = []
+    detections = []
     for slot in torch.nonzero(scenes.present_NK[row]).flatten().tolist():
-        x, y = scenes.centre_NK2[row, slot].tolist()
+        x, y = scenes.center_NK2[row, slot].tolist()
         radius = float(scenes.radius_NK[row, slot])
-        confidence = 0.6 if source.random() < unclear_share else 1.0
-        kind, colour = KINDS[scenes.kind_NK[row, slot]], COLOUR_NAMES[scenes.colour_NK[row, slot]]
-        found.append(Detection(kind, (x - radius, y - radius, x + radius, y + radius), confidence, colour))
-    return found
+        confidence = 0.6 if rng.random() < unclear_share else 1.0
+        kind, color = KINDS[scenes.kind_NK[row, slot]], COLOR_NAMES[scenes.color_NK[row, slot]]
+        detections.append(Detection(kind, (x - radius, y - radius, x + radius, y + radius), confidence, color))
+    return detections
 
 
 _HELD_OUT_TEXTS = 2000
@@ -196,7 +198,7 @@ def language_model_loss(
     """Next-token cross-entropy on fresh texts of training prompts, as a function of the training step."""
 
     def loss_at_step(step: int) -> Tensor:
-        total, tokens = _next_token_loss(model, tokenizer, batch_size, generator_at(seed, step), "training")
+        total, tokens = _next_token_loss(model, tokenizer, batch_size, generator_for_step(seed, step), "training")
         return total / tokens
 
     return loss_at_step
@@ -205,26 +207,31 @@ def language_model_loss(
 @torch.no_grad()
 def held_out_perplexity(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int) -> float:
     """Per token, on texts about scenes of validation prompts."""
-    total, tokens = _next_token_loss(model, tokenizer, _HELD_OUT_TEXTS, generator_at(seed, 0), "validation")
+    total, tokens = _next_token_loss(model, tokenizer, _HELD_OUT_TEXTS, generator_for_step(seed, 0), "validation")
     return math.exp(float(total) / tokens)
 
 
 def _next_token_loss(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, source: torch.Generator, split: Split
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, generator: torch.Generator, split: Split
 ) -> tuple[Tensor, int]:
     """Summed over tokens, and how many they are."""
-    ids_NL, mask_NL = padded(world_texts(count, source, split, tokenizer))
-    wanted_NL = ids_NL.masked_fill(~mask_NL.bool(), IGNORED)[:, 1:]
+    ids_NL, mask_NL = pad_right(world_texts(count, generator, split, tokenizer))
+    labels_NL = ids_NL.masked_fill(~mask_NL.bool(), IGNORE_INDEX)[:, 1:]
     logits_NLV = model(ids_NL.to(model.device)).logits[:, :-1]
-    loss = F.cross_entropy(logits_NLV.flatten(0, 1), wanted_NL.to(model.device).flatten(), reduction="sum")
-    return loss, int(wanted_NL.ne(IGNORED).sum())
+    loss = F.cross_entropy(logits_NLV.flatten(0, 1), labels_NL.to(model.device).flatten(), reduction="sum")
+    return loss, int(labels_NL.ne(IGNORE_INDEX).sum())
 
 
 # FOLDED: A language model of the miniature pre-trained and stored, whatever its size.
 
 
 def build_language_model(
-    folder: Path, checkpoint: Path, recipe: LanguageModelRecipe, seed: int, device: torch.device, report: Report
+    folder: Path,
+    checkpoint: Path,
+    recipe: LanguageModelRecipe,
+    seed: int,
+    device: torch.device,
+    report: ProgressCallback,
 ) -> None:
     """Train it, going on from `checkpoint`, and leave it in `folder` with its tokenizer and card."""
     tokenizer = language_model_tokenizer()
@@ -237,5 +244,5 @@ def build_language_model(
     with quiet_libraries():
         trained.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    told = made(seed, seconds, device) | {"held-out perplexity per token": round(perplexity, 3)}
-    write_text(folder / "README.md", language_model_card(recipe, told))
+    card_facts = training_provenance(seed, seconds, device) | {"held-out perplexity per token": round(perplexity, 3)}
+    write_text(folder / "README.md", language_model_card(recipe, card_facts))

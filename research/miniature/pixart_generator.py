@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from forejudge.generators.pixart import PixArtInput, PixArtOptions, PixArtSplit
 from forejudge.miniature.scenes import NOISE_SHAPE
 from research.miniature.language_model import t5_tokenizer
-from research.miniature.one_step import Exercise, OneStepParts
+from research.miniature.one_step import OneStepParts, TrainingExample
 
 # The step may start where it likes. At 200 what is drawn holds 1.2 times the noise that it starts with, which the
 # transformer has to take away again; at 400, where the published model starts, 2.3 times, and learning is slower.
@@ -26,38 +26,44 @@ class PixArtParts(OneStepParts):
     """PixArt's transformer and a T5 encoder, which predict the clean latents, by way of the noise."""
 
     split: ClassVar = PixArtSplit()
-    outputs = ("to_out", "ff.net.2")
+    output_layers = ("to_out", "ff.net.2")
 
-    def __init__(self, blocks: int, width: int, decided_after: int) -> None:
+    def __init__(self, blocks: int, width: int, early_exit_blocks: int) -> None:
         super().__init__()
         self.text_encoder = T5EncoderModel(_text_encoder_config(len(t5_tokenizer())))
         self.transformer = new_transformer(blocks, width, self.text_encoder.config.d_model)
-        self.decided_after = decided_after
+        self.early_exit_blocks = early_exit_blocks
         # How much of the variance is the picture's at the time that the transformer is told.
-        self.kept = float(_scheduler().alphas_cumprod[OPTIONS.start_timestep])
+        self.alpha_cumprod = float(_scheduler().alphas_cumprod[OPTIONS.start_timestep])
 
     def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
         """See `OneStepParts.forward`; a time is a timestep of DDPMScheduler."""
         text_NLD = self.text_encoder(ids_NL, attention_mask=mask_NL)[0]
-        noise, decided_noise = self.outputs_of(PixArtInput(latents_NCHW, text_NLD, mask_NL, time_N))
-        decided = self._clean(latents_NCHW, decided_noise)
-        return (decided if noise is decided_noise else self._clean(latents_NCHW, noise)), decided
+        noise, early_noise = self.transformer_outputs(PixArtInput(latents_NCHW, text_NLD, mask_NL, time_N))
+        early = self._pred_original_sample(latents_NCHW, early_noise)
+        return (early if noise is early_noise else self._pred_original_sample(latents_NCHW, noise)), early
 
     def tokenizer(self) -> T5Tokenizer:
         """See `OneStepParts.tokenizer`."""
         return t5_tokenizer()
 
-    def exercise(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> Exercise:
-        """See `OneStepParts.exercise`: one step is all that is learnt."""
-        return Exercise(noise_NCHW, torch.full((len(noise_NCHW),), OPTIONS.start_timestep), clean_NCHW)
+    def training_example(
+        self, pred_original_sample_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator
+    ) -> TrainingExample:
+        """See `OneStepParts.training_example`: one step is all that is learnt."""
+        return TrainingExample(
+            noise_NCHW, torch.full((len(noise_NCHW),), OPTIONS.start_timestep), pred_original_sample_NCHW
+        )
 
-    def of_depth(self, blocks: int) -> "PixArtParts":
-        """See `OneStepParts.of_depth`."""
-        return PixArtParts(blocks, self.transformer.config.num_attention_heads * _HEAD_WIDTH, self.decided_after)
+    def with_depth(self, blocks: int) -> "PixArtParts":
+        """See `OneStepParts.with_depth`."""
+        return PixArtParts(blocks, self.transformer.config.num_attention_heads * _HEAD_WIDTH, self.early_exit_blocks)
 
-    def _clean(self, noisy_NCHW: Tensor, noise_NCHW: Tensor) -> Tensor:
-        clean: Tensor = (noisy_NCHW - (1 - self.kept) ** 0.5 * noise_NCHW) / self.kept**0.5
-        return clean
+    def _pred_original_sample(self, latents_NCHW: Tensor, noise_NCHW: Tensor) -> Tensor:
+        pred_original_sample: Tensor = (
+            latents_NCHW - (1 - self.alpha_cumprod) ** 0.5 * noise_NCHW
+        ) / self.alpha_cumprod**0.5
+        return pred_original_sample
 
 
 def new_transformer(blocks: int, width: int, text_width: int) -> PixArtTransformer2DModel:

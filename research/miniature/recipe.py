@@ -8,7 +8,7 @@ from forejudge.checkpoint import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 from forejudge.training.config import AlignRecipe, VerifyRecipe
-from forejudge.training.presets import RECIPES
+from forejudge.training.presets import PRESETS
 from research.miniature.train import TrainingSettings
 
 
@@ -24,10 +24,10 @@ class GeneratorRecipe(_Recipe):
     width: PositiveInt = 128
     compiled: bool = True
     shallow: TrainingSettings = TrainingSettings(
-        steps=3700, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200
+        steps=3700, batch_size=48, learning_rate=2e-3, ema_decay=0.998, warmup_steps=200
     )
     deep: TrainingSettings = TrainingSettings(
-        steps=1300, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100
+        steps=1300, batch_size=48, learning_rate=1e-3, ema_decay=0.995, warmup_steps=100
     )
 
 
@@ -37,7 +37,7 @@ class LanguageModelRecipe(_Recipe):
     width: PositiveInt = 128
     layers: PositiveInt = 3
     settings: TrainingSettings = TrainingSettings(
-        steps=1000, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+        steps=1000, batch_size=64, learning_rate=3e-3, ema_decay=0.99, warmup_steps=50, weight_decay=0.05
     )
 
 
@@ -47,7 +47,7 @@ class ClipRecipe(_Recipe):
     width: PositiveInt = 128
     layers: PositiveInt = 4
     settings: TrainingSettings = TrainingSettings(
-        steps=800, batch_size=96, learning_rate=1e-3, average_decay=0.99, warmup_steps=100, weight_decay=0.05
+        steps=800, batch_size=96, learning_rate=1e-3, ema_decay=0.99, warmup_steps=100, weight_decay=0.05
     )
 
 
@@ -56,7 +56,7 @@ class ClassifierRecipe(_Recipe):
 
     width: PositiveInt = 32
     settings: TrainingSettings = TrainingSettings(
-        steps=850, batch_size=64, learning_rate=3e-3, average_decay=0.99, warmup_steps=50, weight_decay=0.05
+        steps=850, batch_size=64, learning_rate=3e-3, ema_decay=0.99, warmup_steps=50, weight_decay=0.05
     )
 
 
@@ -69,13 +69,13 @@ class VerifierPartRecipe(_Recipe):
 
     training_prompts: PositiveInt = 8000
     validation_prompts: PositiveInt = 300
-    candidates_each: PositiveInt = 8
+    candidates_per_prompt: PositiveInt = 8
     captioned_prompts: PositiveInt = 1500
-    captioned_candidates_each: PositiveInt = 8
+    captioned_candidates_per_prompt: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
     baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
-    align: AlignRecipe = RECIPES["miniature"].align
-    verify: VerifyRecipe = RECIPES["miniature"].verify
+    align: AlignRecipe = PRESETS["miniature"].align
+    verify: VerifyRecipe = PRESETS["miniature"].verify
 
 
 class Recipe(_Recipe):
@@ -83,7 +83,7 @@ class Recipe(_Recipe):
 
     seed: int = 0
     autoencoder: TrainingSettings = TrainingSettings(
-        steps=1500, batch_size=32, learning_rate=2e-3, average_decay=0.995, warmup_steps=100
+        steps=1500, batch_size=32, learning_rate=2e-3, ema_decay=0.995, warmup_steps=100
     )
     generator: GeneratorRecipe = GeneratorRecipe()
     language_model: LanguageModelRecipe = LanguageModelRecipe()
@@ -92,7 +92,7 @@ class Recipe(_Recipe):
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
-def keep_recipe(folder: Path, recipe: _Recipe) -> None:
+def save_recipe(folder: Path, recipe: _Recipe) -> None:
     """Write down what a folder is built from. Raises InvalidRequest where it was begun with another recipe."""
     path = folder / "recipe.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,21 +106,21 @@ def miniature() -> Recipe:
     return Recipe()
 
 
-def smaller_generator() -> GeneratorRecipe:
+def small_generator_recipe() -> GeneratorRecipe:
     """Of other width and depth than the shipped one, and trained for a shorter time: for studies."""
     return GeneratorRecipe(
         shallow_blocks=8,
         blocks=16,
         width=96,
-        shallow=TrainingSettings(steps=2500, batch_size=48, learning_rate=2e-3, average_decay=0.998, warmup_steps=200),
-        deep=TrainingSettings(steps=900, batch_size=48, learning_rate=1e-3, average_decay=0.995, warmup_steps=100),
+        shallow=TrainingSettings(steps=2500, batch_size=48, learning_rate=2e-3, ema_decay=0.998, warmup_steps=200),
+        deep=TrainingSettings(steps=900, batch_size=48, learning_rate=1e-3, ema_decay=0.995, warmup_steps=100),
     )
 
 
-def shrunken() -> Recipe:
+def tiny_recipe() -> Recipe:
     """Every part of the build in seconds, for tests: draws nothing worth looking at."""
     short = TrainingSettings(steps=20, batch_size=8, learning_rate=1e-3, warmup_steps=5, checkpoint_seconds=1.0)
-    few = {"steps": 6, "batch_size": 8, "evaluate_every": 3, "reads": "hidden:2"}
+    few = {"steps": 6, "batch_size": 8, "eval_steps": 3, "reads": "hidden:2"}
     return Recipe(
         autoencoder=short,
         generator=GeneratorRecipe(shallow_blocks=2, blocks=4, width=64, compiled=False, shallow=short, deep=short),
@@ -130,12 +130,12 @@ def shrunken() -> Recipe:
         verifier=VerifierPartRecipe(
             training_prompts=12,
             validation_prompts=6,
-            candidates_each=2,
+            candidates_per_prompt=2,
             captioned_prompts=4,
-            captioned_candidates_each=2,
+            captioned_candidates_per_prompt=2,
             recorded=("hidden:2", "clip"),
             baselines={"clip": "clip"},
-            align=RECIPES["miniature"].align.model_copy(update=few),
-            verify=RECIPES["miniature"].verify.model_copy(update=few),
+            align=PRESETS["miniature"].align.model_copy(update=few),
+            verify=PRESETS["miniature"].verify.model_copy(update=few),
         ),
     )

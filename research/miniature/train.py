@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from forejudge.progress import Report, Stopwatch
+from forejudge.progress import ProgressCallback, Stopwatch
 
 LossAtStep = Callable[[int], Tensor]
-Trained = TypeVar("Trained", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class TrainingSettings(BaseModel):
@@ -31,7 +31,7 @@ class TrainingSettings(BaseModel):
     learning_rate: PositiveFloat
     warmup_steps: PositiveInt = 200
     weight_decay: float = 0.01
-    average_decay: float = 0.999
+    ema_decay: float = 0.999
     checkpoint_seconds: float = 60.0
 
     def learning_rate_factor(self, step: int) -> float:
@@ -40,19 +40,19 @@ class TrainingSettings(BaseModel):
         return min((step + 1) / self.warmup_steps, 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def generator_at(seed: int, step: int) -> torch.Generator:
+def generator_for_step(seed: int, step: int) -> torch.Generator:
     """The source of a step's randomness."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def train(
     part: str,
-    module: Trained,
+    module: ModuleT,
     loss_at_step: LossAtStep,
     settings: TrainingSettings,
     checkpoint: Path,
-    report: Report,
-) -> tuple[Trained, float]:
+    report: ProgressCallback,
+) -> tuple[ModuleT, float]:
     """Train `module`; return its averaged copy and the seconds it took. Goes on from `checkpoint` if that exists."""
     run = _Run(module, settings, checkpoint)
     stopwatch, seconds_before = Stopwatch(part, run.step, settings.steps), run.seconds
@@ -63,7 +63,7 @@ def train(
             report(stopwatch.at(run.step, f"loss {float(loss):.3f}"))
         run.save_when_due()
     run.save()
-    return cast(Trained, run.average.module), run.seconds
+    return cast(ModuleT, run.ema_model.module), run.seconds
 
 
 class _Run:
@@ -78,8 +78,8 @@ class _Run:
             betas=(0.9, 0.99),
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
-        average = get_ema_multi_avg_fn(settings.average_decay)
-        self.average = AveragedModel(module, multi_avg_fn=average, use_buffers=False)
+        ema_model = get_ema_multi_avg_fn(settings.ema_decay)
+        self.ema_model = AveragedModel(module, multi_avg_fn=ema_model, use_buffers=False)
         self.step, self.seconds = 0, 0.0
         self._saved_at = time.monotonic()
         if checkpoint.exists():
@@ -92,7 +92,7 @@ class _Run:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.module)
+        self.ema_model.update_parameters(self.module)
         self.step += 1
         return loss.detach()
 
@@ -102,10 +102,10 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint beside its place and move it there in one go."""
-        unfinished = self.checkpoint.with_suffix(".unfinished")
+        temporary = self.checkpoint.with_suffix(".unfinished")
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save(state | {"step": self.step, "seconds": self.seconds}, unfinished)
-        unfinished.replace(self.checkpoint)
+        torch.save(state | {"step": self.step, "seconds": self.seconds}, temporary)
+        temporary.replace(self.checkpoint)
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
@@ -119,5 +119,5 @@ class _Run:
             "module": self.module,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
-            "average": self.average,
+            "average": self.ema_model,
         }

@@ -19,7 +19,7 @@ from forejudge.generators.flux import FluxInput, FluxSplit
 from forejudge.generators.flux2 import Flux2Input, Flux2Split
 from forejudge.generators.pixart import PixArtInput, PixArtSplit
 from forejudge.profiling.measure import count_flops
-from forejudge.profiling.stages import TransformerWork, text_flops, transformer_work
+from forejudge.profiling.stages import TransformerFlops, text_flops, transformer_flops
 
 # FOLDED: The work of PixArt-alpha at 512 px, of which PixArt-Alpha-DMD is one, counted without any weights.
 
@@ -51,7 +51,7 @@ def pixart_512_input() -> PixArtInput:
 
 
 @torch.no_grad()
-def pixart_512_block() -> int:
+def pixart_512_block_flops() -> int:
     """Floating-point operations of one block for one candidate; all blocks are alike."""
     with torch.device("meta"):
         transformer = PixArtTransformer2DModel(**PIXART_512)
@@ -65,15 +65,15 @@ _SCHNELL_TEXT, _KLEIN_TEXT = 256, 512  # tokens, padding included
 
 
 @dataclass(frozen=True)
-class FluxWork:
+class FluxFlops:
     """Floating-point operations: `encode` and `decode` once, a forward pass for each step of each candidate."""
 
     encode: int
-    transformer: TransformerWork
+    transformer: TransformerFlops
     decode: int
 
 
-def flux_schnell_work() -> FluxWork:
+def flux_schnell_flops() -> FluxFlops:
     """FLUX.1-schnell: 19 double-stream blocks, then 38 single-stream ones. CLIP's few operations are left out."""
     with torch.device("meta"):
         transformer, autoencoder = FluxTransformer2DModel(), AutoencoderKL(latent_channels=16, **_autoencoder())
@@ -87,14 +87,14 @@ def flux_schnell_work() -> FluxWork:
             torch.zeros(_SCHNELL_TEXT, 3),
             torch.zeros(_TOKENS, 3),
         )
-        return FluxWork(
+        return FluxFlops(
             text_flops(T5EncoderModel(_t5_xxl()), _SCHNELL_TEXT),
-            transformer_work(FluxSplit(), transformer, inputs, config.num_layers + config.num_single_layers),
+            transformer_flops(FluxSplit(), transformer, inputs, config.num_layers + config.num_single_layers),
             _decoder_flops(autoencoder),
         )
 
 
-def flux2_klein_work() -> FluxWork:
+def flux2_klein_flops() -> FluxFlops:
     """FLUX.2-klein-4B: 5 double-stream blocks, then 20 single-stream ones."""
     with torch.device("meta"):
         transformer = Flux2Transformer2DModel(
@@ -112,9 +112,9 @@ def flux2_klein_work() -> FluxWork:
             torch.zeros(_KLEIN_TEXT, 4),
             torch.zeros(_TOKENS, 4),
         )
-        return FluxWork(
+        return FluxFlops(
             text_flops(Qwen3ForCausalLM(_qwen3_4b()), _KLEIN_TEXT),
-            transformer_work(Flux2Split(), transformer, inputs, config.num_layers + config.num_single_layers),
+            transformer_flops(Flux2Split(), transformer, inputs, config.num_layers + config.num_single_layers),
             _decoder_flops(AutoencoderKLFlux2()),
         )
 

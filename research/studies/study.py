@@ -11,11 +11,17 @@ import torch
 from forejudge.candidates.collect import Evaluation
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.intervals import averages_of, chosen_by, distance_closed_by, pair_accuracy_of, ranking_figures
-from forejudge.evaluation.strategies import Outcomes, at_random, outcomes_of, perfect
+from forejudge.evaluation.intervals import (
+    best_of_n_outcome,
+    oracle_gap_closed_interval,
+    outcome_averages,
+    pair_accuracy_interval,
+    ranking_metrics,
+)
+from forejudge.evaluation.strategies import Outcomes, load_outcomes, oracle_strategy, random_strategy
 from forejudge.generators import load_generator
 from forejudge.miniature.plugin import MiniatureEvaluator, miniature_benchmark
-from forejudge.progress import Report, Shard
+from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
 from forejudge.training.config import VerifyRecipe
 from forejudge.training.losses import VerifierLoss
@@ -23,7 +29,7 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 from research.miniature.build import Captions, VerifierBuild
 from research.miniature.generator import PIXART, SANA_SPRINT, GeneratorKind, build_generator
 from research.miniature.language_model import build_language_model
-from research.miniature.recipe import GeneratorRecipe, Recipe, keep_recipe, smaller_generator
+from research.miniature.recipe import GeneratorRecipe, Recipe, save_recipe, small_generator_recipe
 
 # FOLDED: What the studies compare: verifiers of the miniature that differ from the shipped recipe in one thing.
 
@@ -32,7 +38,7 @@ BASE = "class-weighted, new captions"  # the shipped recipe
 
 
 @dataclass(frozen=True)
-class OtherGenerator:
+class StudyGenerator:
     """A generator that a study builds, as `build_generator` does."""
 
     recipe: GeneratorRecipe
@@ -50,7 +56,7 @@ class Variant:
     captions: Captions | None = "new"
     changes: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, int] = field(default_factory=dict)
-    generator: OtherGenerator | None = None
+    generator: StudyGenerator | None = None
 
 
 def _losses() -> dict[str, Variant]:
@@ -91,8 +97,10 @@ def _generators() -> dict[str, Variant]:
     half = {"reads": "hidden:8"}
     return {
         "24 blocks of width 128": Variant(),
-        "16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator())),
-        "PixArt, 16 blocks of width 96": Variant(changes=half, generator=OtherGenerator(smaller_generator(), PIXART)),
+        "16 blocks of width 96": Variant(changes=half, generator=StudyGenerator(small_generator_recipe())),
+        "PixArt, 16 blocks of width 96": Variant(
+            changes=half, generator=StudyGenerator(small_generator_recipe(), PIXART)
+        ),
     }
 
 
@@ -120,58 +128,58 @@ class StudyBuilds:
     recipe: Recipe
     folder: Path
     device: torch.device
-    report: Report
+    report: ProgressCallback
 
-    def of(self, study: str) -> dict[str, VerifierBuild]:
+    def for_study(self, study: str) -> dict[str, VerifierBuild]:
         """By variant: with its generator, its language model and rows to train on. What is missing is built.
 
         For another generator, and for cuts that the build did not record, fewer rows are drawn anew. Raises
         CheckpointError where there is no build, InvalidRequest for a study that there is not.
         """
-        variants = variants_of(study)
-        build = VerifierBuild.of(self.recipe, self.folder, self.device, MiniatureEvaluator(), self.report)
+        variants = study_variants(study)
+        build = VerifierBuild.from_recipe(self.recipe, self.folder, self.device, MiniatureEvaluator(), self.report)
         if any(variant.generator for variant in variants.values()):
-            return self._of_generators(build, variants, build.work / study)
+            return self._with_generators(build, variants, build.work_folder / study)
         if not (reads := self._reads(*variants.values())) <= set(build.recipe.recorded):
-            build = self._with_own_rows(build, reads, build.work / study)
+            build = self._with_own_candidates(build, reads, build.work_folder / study)
         return {name: self._with_language_model(build, variant) for name, variant in variants.items()}
 
-    def _of_generators(
-        self, build: VerifierBuild, variants: Mapping[str, Variant], work: Path
+    def _with_generators(
+        self, build: VerifierBuild, variants: Mapping[str, Variant], work_folder: Path
     ) -> dict[str, VerifierBuild]:
         """All generators first, which takes longest; then rows of each."""
-        folders = {name: work / folder_name(name) for name in variants}
+        folders = {name: work_folder / folder_name(name) for name in variants}
         builds = {
             name: self._with_generator(build, folders[name], variant.generator) for name, variant in variants.items()
         }
         return {
-            name: self._with_own_rows(builds[name], self._reads(variant), folders[name])
+            name: self._with_own_candidates(builds[name], self._reads(variant), folders[name])
             for name, variant in variants.items()
         }
 
-    def _with_generator(self, build: VerifierBuild, folder: Path, other: OtherGenerator | None) -> VerifierBuild:
+    def _with_generator(self, build: VerifierBuild, folder: Path, other: StudyGenerator | None) -> VerifierBuild:
         if other is None:
             return build
         settings = (other.recipe, self.device, self.report, self.recipe.seed)
         built = build_generator(other.kind, folder, self.folder, *settings)
         return replace(build, generator=load_generator(str(built), self.device, torch.float32))
 
-    def _with_own_rows(self, build: VerifierBuild, reads: set[str], work: Path) -> VerifierBuild:
-        fewer = {
+    def _with_own_candidates(self, build: VerifierBuild, reads: set[str], work_folder: Path) -> VerifierBuild:
+        overrides = {
             "recorded": tuple(sorted(reads)),
             "training_prompts": _PROMPTS,
             "captioned_prompts": _CAPTIONED_PROMPTS,
         }
-        own = replace(build, recipe=build.recipe.model_copy(update=fewer), work=work)
-        own.draw()
-        return own
+        reduced = replace(build, recipe=build.recipe.model_copy(update=overrides), work_folder=work_folder)
+        reduced.collect_candidates()
+        return reduced
 
     def _with_language_model(self, build: VerifierBuild, variant: Variant) -> VerifierBuild:
         if not variant.language_model:
             return build
         recipe = self.recipe.language_model.model_copy(update=variant.language_model)
         folder = self.folder / "work" / f"language_model_{recipe.layers}x{recipe.width}"
-        keep_recipe(folder, recipe)
+        save_recipe(folder, recipe)
         if not (folder / "README.md").exists():
             checkpoint = folder.with_suffix(".checkpoint")
             build_language_model(folder, checkpoint, recipe, self.recipe.seed, self.device, self.report)
@@ -186,14 +194,14 @@ def folder_name(variant: str) -> str:
     return variant.replace(", ", "-").replace(" ", "-")
 
 
-def variants_of(study: str) -> dict[str, Variant]:
+def study_variants(study: str) -> dict[str, Variant]:
     """Raises InvalidRequest for a study that there is not."""
     if study not in STUDIES:
         raise InvalidRequest(f"unknown study {study!r}: expected one of {', '.join(STUDIES)}")
     return STUDIES[study]
 
 
-CHOSEN_FROM = 8  # the N of Best-of-N
+NUM_CANDIDATES = 8  # the N of Best-of-N
 
 
 @dataclass(frozen=True)
@@ -238,25 +246,27 @@ class Study:
 
     def _recipe(self, name: str, seed: int) -> VerifyRecipe:
         changes = self.variants[name].changes
-        fields = {"steps": self.steps, "evaluate_every": self.steps, "seed": seed, **changes}
+        fields = {"steps": self.steps, "eval_steps": self.steps, "seed": seed, **changes}
         return self.builds[name].recipe.verify.model_copy(update=fields)
 
     def _folder(self, name: str, seed: int) -> Path:
         """A variant that differs in nothing is that of other studies."""
         shared = BASE if self.variants[name] == Variant() else name
-        return self._studies(name) / f"{folder_name(shared)}-{self.steps}-steps-seed-{seed}"
+        return self._studies_folder(name) / f"{folder_name(shared)}-{self.steps}-steps-seed-{seed}"
 
-    def _studies(self, name: str) -> Path:
-        return self.builds[name].work / "studies"
+    def _studies_folder(self, name: str) -> Path:
+        return self.builds[name].work_folder / "studies"
 
     def _outcomes(self) -> dict[str, Outcomes]:
         """By variant."""
-        drawn_by = {name: build.generator.fingerprint for name, build in self.builds.items()}
-        alike = [[name for name in drawn_by if drawn_by[name] == one] for one in dict.fromkeys(drawn_by.values())]
-        tested = {names[0]: self._tested(names) for names in alike}
-        return {name: tested[names[0]] for names in alike for name in names}
+        fingerprints = {name: build.generator.fingerprint for name, build in self.builds.items()}
+        groups = [
+            [name for name in fingerprints if fingerprints[name] == one] for one in dict.fromkeys(fingerprints.values())
+        ]
+        evaluated = {names[0]: self._evaluate(names) for names in groups}
+        return {name: evaluated[names[0]] for names in groups for name in names}
 
-    def _tested(self, names: Sequence[str]) -> Outcomes:
+    def _evaluate(self, names: Sequence[str]) -> Outcomes:
         """Variants of one generator on the same candidates."""
         verifiers = {
             f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
@@ -264,28 +274,28 @@ class Study:
             if name in names
         }
         build, test = self.builds[names[0]], miniature_benchmark(self.per_task)
-        evaluation = Evaluation(build.generator, verifiers, test, CHOSEN_FROM, seeds=self.test_seeds)
-        folder = EvaluationFolder(self._studies(names[0]) / f"tested-{evaluation.settings.digest}")
+        evaluation = Evaluation(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
+        folder = EvaluationFolder(self._studies_folder(names[0]) / f"tested-{evaluation.settings.digest}")
         evaluation.run(folder, Shard(), build.report)
-        return outcomes_of(folder)
+        return load_outcomes(folder)
 
     def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
         """Over its training seeds: intervals of the mean, and each seed's own estimate."""
         names = [f"{name} {seed}" for seed in range(self.training_seeds)]
-        chosen_C = chosen_by(outcomes, names, CHOSEN_FROM)
-        of_each = [ranking_figures(outcomes, one) for one in names]
+        chosen_C = best_of_n_outcome(outcomes, names, NUM_CANDIDATES)
+        per_seed = [ranking_metrics(outcomes, one) for one in names]
         return {
             "reads": self._recipe(name, 0).reads,
             "language_model_parameters": self.builds[name].language_model_parameters,
             "generator_fingerprint": self.builds[name].generator.fingerprint,
-            "best_of_1": averages_of(outcomes, at_random(outcomes, 1))["micro"],
-            "perfect_judge": averages_of(outcomes, perfect(outcomes, CHOSEN_FROM))["micro"],
-            "best_of_8": averages_of(outcomes, chosen_C)["micro"],
-            "distance_closed": distance_closed_by(outcomes, names, CHOSEN_FROM),
-            "distance_closed_of_each_seed": [
-                distance_closed_by(outcomes, [one], CHOSEN_FROM)["estimate"] for one in names
+            "best_of_1": outcome_averages(outcomes, random_strategy(outcomes, 1))["micro"],
+            "oracle": outcome_averages(outcomes, oracle_strategy(outcomes, NUM_CANDIDATES))["micro"],
+            "best_of_8": outcome_averages(outcomes, chosen_C)["micro"],
+            "oracle_gap_closed": oracle_gap_closed_interval(outcomes, names, NUM_CANDIDATES),
+            "oracle_gap_closed_per_seed": [
+                oracle_gap_closed_interval(outcomes, [one], NUM_CANDIDATES)["estimate"] for one in names
             ],
-            "pair_accuracy": pair_accuracy_of(outcomes, names),
-            "auroc": float(np.mean([ranked["auroc"] for ranked in of_each])),
-            "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in of_each])),
+            "pair_accuracy": pair_accuracy_interval(outcomes, names),
+            "auroc": float(np.mean([ranked["auroc"] for ranked in per_seed])),
+            "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in per_seed])),
         }

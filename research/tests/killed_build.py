@@ -14,7 +14,7 @@ from forejudge.evaluators.base import Evaluator, Judgement
 from forejudge.progress import Progress
 from forejudge.prompts.prompt_file import PromptLine
 from research.miniature.build import Build
-from research.miniature.recipe import Recipe, shrunken
+from research.miniature.recipe import Recipe, tiny_recipe
 
 MOMENTS = ("generator", "labelling", "verify")
 
@@ -24,15 +24,15 @@ class EvenIsRight(Evaluator):
 
     name = "even"
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
-        return [Judgement(picture.tobytes()[0] % 2 == 0, "") for picture in pictures]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+        return [Judgement(image.tobytes()[0] % 2 == 0, "") for image in images]
 
 
-class Dies(EvenIsRight):
+class DyingEvaluator(EvenIsRight):
     """Half of the pictures are judged."""
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
-        super().__call__(lines[: len(lines) // 2], pictures[: len(lines) // 2])
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+        super().__call__(lines[: len(lines) // 2], images[: len(lines) // 2])
         die()
         return []
 
@@ -42,9 +42,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def often_saved() -> Recipe:
+def frequent_checkpoints() -> Recipe:
     """The shrunken miniature, whose parts leave a checkpoint after every step."""
-    values: dict[str, Any] = shrunken().model_dump()
+    values: dict[str, Any] = tiny_recipe().model_dump()
     for settings in (
         values["autoencoder"],
         values["generator"]["shallow"],
@@ -62,8 +62,8 @@ def build_until_killed(folder: Path, moment: str) -> None:
         if progress.part == moment and progress.step >= 4:
             die()
 
-    evaluator = Dies() if moment == "labelling" else EvenIsRight()
-    Build(often_saved(), folder, torch.device("cpu"), report, evaluator).run()
+    evaluator = DyingEvaluator() if moment == "labelling" else EvenIsRight()
+    Build(frequent_checkpoints(), folder, torch.device("cpu"), report, evaluator).run()
 
 
 def main(folder: str) -> None:

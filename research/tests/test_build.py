@@ -13,8 +13,8 @@ from forejudge import BestOfN
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.miniature.plugin import MiniatureEvaluator
 from forejudge.progress import Progress
-from research.miniature.recipe import shrunken
-from research.tests.killed_build import MOMENTS, often_saved
+from research.miniature.recipe import tiny_recipe
+from research.tests.killed_build import MOMENTS, frequent_checkpoints
 from research.tests.small_build import build
 
 SHIPPED = ("generator", "language_model", "verifier")
@@ -23,8 +23,8 @@ SHIPPED = ("generator", "language_model", "verifier")
 def hashes(folder: Path) -> dict[str, str]:
     """All that would be shipped, without the cards, which tell the time it took."""
     files = [file for part in SHIPPED for file in sorted((folder / part).rglob("*")) if file.is_file()]
-    told = {str(file.relative_to(folder)): file for file in files if file.suffix not in (".md", ".jsonl")}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in told.items()}
+    progress_reports = {str(file.relative_to(folder)): file for file in files if file.suffix not in (".md", ".jsonl")}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in progress_reports.items()}
 
 
 def test_a_build_can_be_used(built: Path) -> None:
@@ -56,8 +56,8 @@ def test_weights_are_stored_in_half_precision(built: Path) -> None:
         assert {tensor.dtype for tensor in trained.values()} == {torch.float16}, file
 
 
-def test_the_generator_is_trained_shallow_and_then_deep(built: Path, told: list[Progress]) -> None:
-    parts = list(dict.fromkeys(progress.part for progress in told))
+def test_the_generator_is_trained_shallow_and_then_deep(built: Path, progress_reports: list[Progress]) -> None:
+    parts = list(dict.fromkeys(progress.part for progress in progress_reports))
     assert parts[:4] == ["autoencoder", "shallow generator", "generator", "language model"]
     assert parts[-2:] == ["align", "verify"]
     tensors = load_file(built / "generator" / "transformer" / "diffusion_pytorch_model.safetensors")
@@ -72,7 +72,7 @@ def test_a_build_killed_three_times_ends_the_same(built: Path, tmp_path: Path, r
     assert ended.stdout.splitlines() == [f"{moment} -9" for moment in MOMENTS], ended.stderr
     assert not (tmp_path / "verifier" / "README.md").exists()
     left: list[Progress] = []
-    build(tmp_path, often_saved(), left.append).run()
+    build(tmp_path, frequent_checkpoints(), left.append).run()
     assert [(progress.part, progress.step) for progress in left] == [("verify", step) for step in (4, 5, 6)]
     assert hashes(tmp_path) == hashes(built)
 
@@ -86,7 +86,7 @@ def test_a_finished_build_is_not_made_again(built: Path) -> None:
 
 
 def test_another_recipe_in_the_same_folder_is_refused(built: Path) -> None:
-    other = shrunken().model_copy(update={"seed": 1})
+    other = tiny_recipe().model_copy(update={"seed": 1})
     with pytest.raises(InvalidRequest, match="holds another recipe"):
         build(built, other).run("world")
 

@@ -14,7 +14,7 @@ from forejudge.evaluators.geneval_rules import Detection, judge_image
 from forejudge.miniature import classifier
 from forejudge.miniature.classifier import (
     LABELS,
-    NO_COLOUR,
+    NO_COLOR,
     NO_KIND,
     QUADRANTS,
     ClassifierEvaluator,
@@ -22,12 +22,12 @@ from forejudge.miniature.classifier import (
     new_classifier,
 )
 from forejudge.miniature.detector import detect
-from forejudge.miniature.scenes import COLOUR_NAMES, KINDS
-from research.miniature.classifier import classifier_loss, examples, held_out_accuracy
-from research.miniature.train import generator_at
+from forejudge.miniature.scenes import COLOR_NAMES, KINDS
+from research.miniature.classifier import classifier_loss, held_out_accuracy, sample_examples
+from research.miniature.train import generator_for_step
 from research.tests.few_steps import losses_of
 from tests.miniature.test_plugin import PLAIN, RED, circle
-from tests.support.scenes import as_bytes, held_out
+from tests.support.scenes import held_out, to_uint8
 
 MODEL = new_classifier(4)
 
@@ -47,14 +47,14 @@ def sure_of(number_NQ: Tensor, classes: int, log_odds: float = 12.0) -> Tensor:
 def test_true_answers_are_right_by_genevals_rules(answers: dict[str, Tensor]) -> None:
     drawn = held_out(120)
     kind_NQ = torch.full((120, QUADRANTS), NO_KIND)
-    colour_NQ = torch.full((120, QUADRANTS), NO_COLOUR)
-    for row, truth in enumerate(drawn.truth()):
+    color_NQ = torch.full((120, QUADRANTS), NO_COLOR)
+    for row, truth in enumerate(drawn.ground_truth()):
         for found in truth:
             x, y = (found.box[0] + found.box[2]) / 2, (found.box[1] + found.box[3]) / 2
             at = int(x > 32) + 2 * int(y > 32)
             kind_NQ[row, at] = KINDS.index(found.class_name)
-            colour_NQ[row, at] = COLOUR_NAMES.index(found.color)
-    answers |= {"kinds": sure_of(kind_NQ, NO_KIND + 1), "colours": sure_of(colour_NQ, NO_COLOUR + 1)}
+            color_NQ[row, at] = COLOR_NAMES.index(found.color)
+    answers |= {"kinds": sure_of(kind_NQ, NO_KIND + 1), "colours": sure_of(color_NQ, NO_COLOR + 1)}
     for description, seen in zip(drawn.descriptions, classify(MODEL, torch.zeros(120, 3, 64, 64)), strict=True):
         verdict = judge_image(seen, description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"
@@ -64,7 +64,7 @@ def test_the_probability_of_a_kind_is_the_confidence(answers: dict[str, Tensor])
     kinds_NQK = torch.zeros(1, QUADRANTS, NO_KIND + 1)
     kinds_NQK[..., NO_KIND] = 20.0
     kinds_NQK[0, 3, 4] = 21.0
-    answers |= {"kinds": kinds_NQK, "colours": sure_of(torch.full((1, 4), NO_COLOUR), NO_COLOUR + 1)}
+    answers |= {"kinds": kinds_NQK, "colours": sure_of(torch.full((1, 4), NO_COLOR), NO_COLOR + 1)}
     ((found,),) = classify(MODEL, torch.zeros(1, 3, 64, 64))
     assert (found.class_name, found.color) == (KINDS[4], None)
     assert found.confidence == pytest.approx(1 / (1 + 2.718281828**-1), abs=1e-4)
@@ -74,18 +74,18 @@ def test_the_probability_of_a_kind_is_the_confidence(answers: dict[str, Tensor])
 def test_a_quadrant_is_read_by_its_own_pixels_and_a_few_around() -> None:
     torch.manual_seed(0)
     model = new_classifier(4).eval()
-    picture_N3HW = torch.rand(1, 3, 64, 64)
-    changed_N3HW = picture_N3HW.clone()
+    image_N3HW = torch.rand(1, 3, 64, 64)
+    changed_N3HW = image_N3HW.clone()
     changed_N3HW[..., 36:, 36:] = 0
     for before, after in zip(
-        classifier.quadrant_logits(model, picture_N3HW), classifier.quadrant_logits(model, changed_N3HW), strict=True
+        classifier.quadrant_logits(model, image_N3HW), classifier.quadrant_logits(model, changed_N3HW), strict=True
     ):
         assert torch.equal(before[:, :3], after[:, :3])
         assert not torch.allclose(before[:, 3], after[:, 3])
 
 
 def test_no_number_is_not_nothing_seen(answers: dict[str, Tensor]) -> None:
-    answers |= {"kinds": torch.full((1, 4, NO_KIND + 1), torch.nan), "colours": torch.zeros(1, 4, NO_COLOUR + 1)}
+    answers |= {"kinds": torch.full((1, 4, NO_KIND + 1), torch.nan), "colours": torch.zeros(1, 4, NO_COLOR + 1)}
     with pytest.raises(CheckpointError, match="gave no numbers"):
         classify(MODEL, torch.zeros(1, 3, 64, 64))
 
@@ -111,9 +111,9 @@ def test_it_is_loaded_by_its_spelling_and_named_by_its_weights(folder: Path) -> 
     evaluator = load_evaluator(f"classifier-miniature:{folder}", ON_CPU)
     assert isinstance(evaluator, ClassifierEvaluator)
     assert evaluator.name.startswith("classifier-miniature (reader ")
-    pictures = [circle("red"), circle("blue").resize((90, 90)).convert("L")]
-    together = evaluator([RED, RED], pictures)
-    assert [evaluator([RED], [picture])[0].correct for picture in pictures] == [each.correct for each in together]
+    images = [circle("red"), circle("blue").resize((90, 90)).convert("L")]
+    together = evaluator([RED, RED], images)
+    assert [evaluator([RED], [image])[0].correct for image in images] == [each.correct for each in together]
     assert evaluator([], []) == []
 
 
@@ -148,32 +148,32 @@ def test_no_folder_is_refused() -> None:
 
 
 def test_the_truth_is_what_another_reader_mostly_finds() -> None:
-    seen = examples(200, generator_at(0, 0))
+    seen = sample_examples(200, generator_for_step(0, 0))
     agreed = 0
-    for picture, kinds, colours in zip(
-        as_bytes(seen.pictures_N3HW.permute(0, 2, 3, 1).numpy()),
+    for image, kinds, colors in zip(
+        to_uint8(seen.images_N3HW.permute(0, 2, 3, 1).numpy()),
         seen.kind_NQ.tolist(),
-        seen.colour_NQ.tolist(),
+        seen.color_NQ.tolist(),
         strict=True,
     ):
-        found = [(NO_KIND, NO_COLOUR)] * 4
-        for each in detect(picture):
+        found = [(NO_KIND, NO_COLOR)] * 4
+        for each in detect(image):
             if each.confidence > 0.5 and each.color is not None:
                 at = int(each.box[0] + each.box[2] > 64) + 2 * int(each.box[1] + each.box[3] > 64)
-                found[at] = KINDS.index(each.class_name), COLOUR_NAMES.index(each.color)
-        agreed += sum(each == true for each, true in zip(found, zip(kinds, colours, strict=True), strict=True))
+                found[at] = KINDS.index(each.class_name), COLOR_NAMES.index(each.color)
+        agreed += sum(each == true for each, true in zip(found, zip(kinds, colors, strict=True), strict=True))
     assert agreed / 800 > 0.8  # the worst worn of them it takes for none
 
 
 def test_a_quadrant_holds_an_object_with_a_colour_or_neither() -> None:
-    seen = examples(300, generator_at(1, 0))
-    assert torch.equal(seen.kind_NQ == NO_KIND, seen.colour_NQ == NO_COLOUR)
+    seen = sample_examples(300, generator_for_step(1, 0))
+    assert torch.equal(seen.kind_NQ == NO_KIND, seen.color_NQ == NO_COLOR)
     assert 0.4 < float((seen.kind_NQ != NO_KIND).float().mean()) < 0.65
-    assert 0 <= float(seen.pictures_N3HW.min()) < float(seen.pictures_N3HW.max()) <= 1
+    assert 0 <= float(seen.images_N3HW.min()) < float(seen.images_N3HW.max()) <= 1
 
 
 def test_equal_steps_give_equal_examples() -> None:
-    one, same, other = (examples(4, generator_at(0, step)).pictures_N3HW for step in (3, 3, 4))
+    one, same, other = (sample_examples(4, generator_for_step(0, step)).images_N3HW for step in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
 from forejudge.types import IMAGE, Candidates
-from forejudge.verifiers.inputs import ClipReading
+from forejudge.verifiers.inputs import ImageFeaturesInput
 from research.miniature.clip import caption_tokenizer, clip_loss, held_out_retrieval, new_clip
 from research.tests.few_steps import losses_of
 
@@ -33,12 +33,12 @@ def test_what_is_built_is_a_library_folder_whose_tower_reads_pictures(built: Pat
     folder = built / "clip"
     assert isinstance(CLIPTokenizer.from_pretrained(folder), CLIPTokenizer)
     whole = CLIPModel.from_pretrained(folder).float().eval()
-    reading = ClipReading.from_pretrained(folder)
-    picture = torch.randint(256, (64, 64, 3), dtype=torch.uint8)
-    candidates = Candidates((0,), IMAGE, {IMAGE: (Image.fromarray(picture.numpy()),)}, None)
-    pixels_N3HW = picture.permute(2, 0, 1)[None] / 127.5 - 1
+    verifier_input = ImageFeaturesInput.from_pretrained(folder)
+    image = torch.randint(256, (64, 64, 3), dtype=torch.uint8)
+    candidates = Candidates((0,), IMAGE, {IMAGE: (Image.fromarray(image.numpy()),)}, None)
+    pixels_N3HW = image.permute(2, 0, 1)[None] / 127.5 - 1
     shown = whole.vision_model(pixels_N3HW, output_hidden_states=True)
-    torch.testing.assert_close(reading.tokens(candidates), shown.hidden_states[-2][:, 1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(verifier_input.tokens(candidates), shown.hidden_states[-2][:, 1:], atol=1e-4, rtol=1e-4)
 
 
 def test_its_card_says_how_well_it_finds_captions(built: Path) -> None:

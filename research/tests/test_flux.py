@@ -2,19 +2,19 @@
 
 import pytest
 
-from research.sizes.flux import FluxWork, flux2_klein_work, flux_schnell_work
+from research.sizes.flux import FluxFlops, flux2_klein_flops, flux_schnell_flops
 
 WIDTH, TOKENS = 3072, 4096
 
 
 @pytest.fixture(scope="module")
-def schnell() -> FluxWork:
-    return flux_schnell_work()
+def schnell() -> FluxFlops:
+    return flux_schnell_flops()
 
 
 @pytest.fixture(scope="module")
-def klein() -> FluxWork:
-    return flux2_klein_work()
+def klein() -> FluxFlops:
+    return flux2_klein_flops()
 
 
 def products(tokens: int, squares: int) -> int:
@@ -22,7 +22,7 @@ def products(tokens: int, squares: int) -> int:
     return 2 * squares * WIDTH**2 * tokens + 4 * tokens**2 * WIDTH
 
 
-def test_blocks_of_flux_1_are_their_matrix_products(schnell: FluxWork) -> None:
+def test_blocks_of_flux_1_are_their_matrix_products(schnell: FluxFlops) -> None:
     """Queries, keys, values, output and a feed-forward of four widths; in single-stream blocks put together."""
     by_hand = products(TOKENS + 256, 3 + 1 + 4 + 4)
     blocks = schnell.transformer.blocks
@@ -32,7 +32,7 @@ def test_blocks_of_flux_1_are_their_matrix_products(schnell: FluxWork) -> None:
     assert blocks[-1] == pytest.approx(by_hand, rel=0.03)
 
 
-def test_blocks_of_flux_2_are_their_matrix_products(klein: FluxWork) -> None:
+def test_blocks_of_flux_2_are_their_matrix_products(klein: FluxFlops) -> None:
     """A feed-forward of three widths that is gated: its first matrix is twice as wide."""
     by_hand = products(TOKENS + 512, 3 + 1 + 6 + 3)
     blocks = klein.transformer.blocks
@@ -41,14 +41,14 @@ def test_blocks_of_flux_2_are_their_matrix_products(klein: FluxWork) -> None:
     assert blocks[-1] == pytest.approx(by_hand, rel=0.03)
 
 
-def test_the_work_of_the_published_models(schnell: FluxWork, klein: FluxWork) -> None:
+def test_the_work_of_the_published_models(schnell: FluxFlops, klein: FluxFlops) -> None:
     """In TFLOP, by PyTorch's own counter."""
     found = [
-        [round(each / 1e12, 2) for each in (work.encode, work.transformer.whole, work.decode)]
+        [round(each / 1e12, 2) for each in (work.encode, work.transformer.total, work.decode)]
         for work in (schnell, klein)
     ]
     assert found == [[2.4, 69.47, 10.47], [4.27, 34.82, 10.47]]
     work = schnell.transformer
-    assert work.of_prefix(0) == work.before
-    assert work.of_prefix(57) + work.after == work.whole
-    assert work.whole == pytest.approx(57 * products(TOKENS + 256, 12), rel=0.03)
+    assert work.prefix_flops(0) == work.before
+    assert work.prefix_flops(57) + work.after == work.total
+    assert work.total == pytest.approx(57 * products(TOKENS + 256, 12), rel=0.03)

@@ -9,15 +9,15 @@ from safetensors.torch import load_file
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
-from forejudge.progress import Progress, report_nothing
+from forejudge.progress import Progress, ignore_progress
 from forejudge.types import IMAGE, prefix_stage
 from research.miniature.generator import PIXART, build_generator
 from research.miniature.pixart_generator import OPTIONS
-from research.miniature.recipe import GeneratorRecipe, shrunken
+from research.miniature.recipe import GeneratorRecipe, tiny_recipe
 from tests.support.doubles import CPU, PROMPT
 
 MINIATURE = Path(__file__).parents[2] / "src" / "forejudge" / "miniature" / "weights"
-RECIPE = shrunken().generator
+RECIPE = tiny_recipe().generator
 
 
 class Stopped(Exception):
@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pixart")
     with pytest.raises(Stopped):
         build_generator(PIXART, folder, MINIATURE, RECIPE, CPU, stop_in_the_deep_part)
-    build_generator(PIXART, folder, MINIATURE, RECIPE, CPU, report_nothing)
+    build_generator(PIXART, folder, MINIATURE, RECIPE, CPU, ignore_progress)
     return folder
 
 
@@ -44,7 +44,7 @@ def test_what_is_built_draws_in_one_step(built: Path) -> None:
     assert generator.options == OPTIONS
     assert (generator.architecture.num_blocks, generator.architecture.width) == (RECIPE.blocks, RECIPE.width)
     candidates = generator.start(generator.encode(PROMPT, Sampling()), (1, 2))
-    assert generator.advance(candidates, [prefix_stage(2), IMAGE]).pictures[1].size == (64, 64)
+    assert generator.advance(candidates, [prefix_stage(2), IMAGE]).images[1].size == (64, 64)
 
 
 def test_it_draws_with_the_miniatures_autoencoder_in_half_precision(built: Path) -> None:
@@ -56,7 +56,7 @@ def test_it_draws_with_the_miniatures_autoencoder_in_half_precision(built: Path)
 
 
 def test_a_build_that_was_stopped_ends_the_same(built: Path, tmp_path: Path) -> None:
-    build_generator(PIXART, tmp_path, MINIATURE, RECIPE, CPU, report_nothing)
+    build_generator(PIXART, tmp_path, MINIATURE, RECIPE, CPU, ignore_progress)
     file = "generator/transformer/diffusion_pytorch_model.safetensors"
     assert (tmp_path / file).read_bytes() == (built / file).read_bytes()
 
@@ -71,9 +71,9 @@ def test_a_card_tells_how_it_was_made(built: Path) -> None:
 def test_another_recipe_in_the_same_folder_is_refused(built: Path) -> None:
     other: GeneratorRecipe = RECIPE.model_copy(update={"blocks": 6})
     with pytest.raises(InvalidRequest, match="holds another recipe"):
-        build_generator(PIXART, built, MINIATURE, other, CPU, report_nothing)
+        build_generator(PIXART, built, MINIATURE, other, CPU, ignore_progress)
 
 
 def test_without_a_miniature_there_is_no_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"vae.*cannot be loaded"):
-        build_generator(PIXART, tmp_path, tmp_path / "nothing", RECIPE, CPU, report_nothing)
+        build_generator(PIXART, tmp_path, tmp_path / "nothing", RECIPE, CPU, ignore_progress)

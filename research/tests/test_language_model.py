@@ -15,7 +15,7 @@ from research.miniature.language_model import (
     new_language_model,
     world_texts,
 )
-from research.miniature.train import generator_at
+from research.miniature.train import generator_for_step
 from research.tests.few_steps import losses_of
 
 
@@ -26,7 +26,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    ids = world_texts(300, generator_at(0, 0), "training", tokenizer)
+    ids = world_texts(300, generator_for_step(0, 0), "training", tokenizer)
     return [tokenizer.decode(text) for text in ids]
 
 

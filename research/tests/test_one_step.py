@@ -35,7 +35,7 @@ def drawn(parts: OneStepParts) -> tuple[Tensor, Tensor]:
 
 
 def test_new_blocks_change_nothing_at_first(shallow: OneStepParts) -> None:
-    deep = shallow.deepened(4).eval()
+    deep = shallow.deepen(4).eval()
     assert len(deep.transformer.transformer_blocks) == 4
     for found in drawn(deep):
         torch.testing.assert_close(found, drawn(shallow)[0], atol=1e-5, rtol=1e-5)
@@ -43,26 +43,28 @@ def test_new_blocks_change_nothing_at_first(shallow: OneStepParts) -> None:
 
 def test_new_blocks_learn(shallow: OneStepParts) -> None:
     """All of their output layers, from the first step."""
-    deep = shallow.deepened(4)
+    deep = shallow.deepen(4)
     predicted, _ = deep(*INPUTS)
     predicted.square().sum().backward()
     for block in list(deep.transformer.transformer_blocks)[2:]:
         named = dict(block.named_parameters())
-        outputs = {name: weight for name, weight in named.items() if any(part in name for part in deep.outputs)}
-        assert len(outputs) >= 3
-        assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in outputs.values())
+        output_layers = {
+            name: weight for name, weight in named.items() if any(part in name for part in deep.output_layers)
+        }
+        assert len(output_layers) >= 3
+        assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in output_layers.values())
 
 
 def test_deepening_leaves_the_shallow_ones_alone(shallow: OneStepParts) -> None:
     before = drawn(shallow)[0]
-    deep = shallow.deepened(3)
+    deep = shallow.deepen(3)
     for weight in deep.parameters():
         weight.data.zero_()
     assert torch.equal(drawn(shallow)[0], before)
 
 
 def test_what_is_decided_comes_from_the_first_blocks_alone(shallow: OneStepParts) -> None:
-    deep = shallow.deepened(4).eval()
+    deep = shallow.deepen(4).eval()
     for block in list(deep.transformer.transformer_blocks)[2:]:
         for weight in block.parameters():
             weight.data.normal_(generator=DRAW)

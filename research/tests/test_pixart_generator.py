@@ -10,7 +10,7 @@ from research.miniature.autoencoder import new_autoencoder
 from research.miniature.one_step import GeneratorLoss
 from research.miniature.pixart_generator import OPTIONS, PixArtParts, assemble
 from research.tests.few_steps import losses_of
-from tests.support.tiny_pixart import call_plainly
+from tests.support.tiny_pixart import call_reference_pipeline
 
 PROMPT = "a photo of a red circle left of a blue square"
 
@@ -24,23 +24,25 @@ def test_what_is_learnt_is_what_is_drawn() -> None:
     candidates = generator.start(generator.encode(PROMPT, Sampling()), (0, 1), noise_NCHW)
     drawn_NCHW = generator.advance(candidates, [latent_stage()]).tensor(latent_stage())
     text = parts.tokenizer()([PROMPT] * 2, return_tensors="pt")
-    exercise = parts.exercise(torch.zeros(2, *NOISE_SHAPE), noise_NCHW, torch.Generator())
+    training_example = parts.training_example(torch.zeros(2, *NOISE_SHAPE), noise_NCHW, torch.Generator())
     with torch.no_grad():
-        predicted_NCHW, _ = parts(text.input_ids, text.attention_mask, exercise.noisy_NCHW, exercise.time_N)
+        predicted_NCHW, _ = parts(
+            text.input_ids, text.attention_mask, training_example.latents_NCHW, training_example.time_N
+        )
     torch.testing.assert_close(predicted_NCHW, drawn_NCHW, atol=1e-4, rtol=1e-4)
-    assert exercise.wanted_NCHW.eq(0).all()
+    assert training_example.target_NCHW.eq(0).all()
 
 
 def test_plain_diffusers_draws_with_it() -> None:
     """Though its autoencoder is none of those that PixArt's pipeline expects."""
     pipeline = assemble(PixArtParts(2, 64, 2), new_autoencoder())
     pipeline.set_progress_bar_config(disable=True)
-    (picture,) = call_plainly(pipeline, [0])
-    assert picture.size == (64, 64)
+    (image,) = call_reference_pipeline(pipeline, [0])
+    assert image.size == (64, 64)
 
 
 def test_a_few_steps_teach_something() -> None:
     torch.manual_seed(0)
     parts = PixArtParts(2, 64, 2)
-    losses = losses_of(parts, GeneratorLoss(parts, new_autoencoder(), compiled=False).at(8, seed=0), 25, 2e-3)
+    losses = losses_of(parts, GeneratorLoss(parts, new_autoencoder(), compiled=False).per_step(8, seed=0), 25, 2e-3)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.sizes.flux import pixart_512_block
+from research.sizes.flux import pixart_512_block_flops
 
 WIDTH, TOKENS, TEXT = 1152, 32 * 32, 120
 
@@ -13,5 +13,5 @@ def test_a_block_is_its_matrix_products() -> None:
     cross_attention = 2 * (TOKENS + TEXT) * WIDTH**2 + 2 * TOKENS * TEXT * WIDTH
     feed_forward = 2 * TOKENS * WIDTH * 4 * WIDTH
     by_hand = 2 * (self_attention + cross_attention + feed_forward)
-    assert pixart_512_block() == pytest.approx(by_hand, rel=0.03)
+    assert pixart_512_block_flops() == pytest.approx(by_hand, rel=0.03)
     assert by_hand == pytest.approx(44e9, rel=0.03)

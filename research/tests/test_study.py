@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from forejudge.errors import InvalidRequest
-from forejudge.progress import Progress, Report, report_nothing
+from forejudge.progress import Progress, ProgressCallback, ignore_progress
 from research.miniature.build import VerifierBuild
-from research.miniature.recipe import shrunken
-from research.studies.study import BASE, STUDIES, OtherGenerator, Study, StudyBuilds, Variant, variants_of
+from research.miniature.recipe import tiny_recipe
+from research.studies.study import BASE, STUDIES, Study, StudyBuilds, StudyGenerator, Variant, study_variants
 from research.tests.small_build import EVEN
 
 CPU = torch.device("cpu")
@@ -19,12 +19,12 @@ WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
 
 
 def study(built: Path, variants: Mapping[str, Variant]) -> Study:
-    build = VerifierBuild.of(shrunken(), built, CPU, EVEN, report_nothing)
+    build = VerifierBuild.from_recipe(tiny_recipe(), built, CPU, EVEN, ignore_progress)
     return Study(dict.fromkeys(variants, build), variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
 
 
-def builds(name: str, built: Path, report: Report = report_nothing) -> dict[str, VerifierBuild]:
-    return StudyBuilds(shrunken(), built, CPU, report).of(name)
+def builds(name: str, built: Path, report: ProgressCallback = ignore_progress) -> dict[str, VerifierBuild]:
+    return StudyBuilds(tiny_recipe(), built, CPU, report).for_study(name)
 
 
 def test_every_variant_is_trained_and_tested(built: Path) -> None:
@@ -34,8 +34,8 @@ def test_every_variant_is_trained_and_tested(built: Path) -> None:
     for variant in figures["variants"].values():
         assert variant["reads"] == "hidden:2"
         assert 0 <= variant["best_of_8"]["estimate"] <= 1
-        assert len(variant["distance_closed_of_each_seed"]) == 1
-        assert {"distance_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
+        assert len(variant["oracle_gap_closed_per_seed"]) == 1
+        assert {"oracle_gap_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
 
 
 def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
@@ -50,7 +50,7 @@ def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
         recipe, trained_on = kept(name, "recipe.json"), kept(name, "trained_on.json")
         differs = {field for field in recipe if recipe[field] != shipped[field]}
         expected = {
-            field for field, value in variant.changes.items() if getattr(shrunken().verifier.verify, field) != value
+            field for field, value in variant.changes.items() if getattr(tiny_recipe().verifier.verify, field) != value
         }
         assert differs == expected, name
         is_aligned_alike = trained_on["aligned"] == data["aligned"]
@@ -66,20 +66,20 @@ def test_fewer_labels_are_the_first_ones(built: Path) -> None:
 
 
 @pytest.fixture
-def shrunken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a study draws for itself: few, and judged so that some are right."""
     monkeypatch.setattr("research.studies.study._PROMPTS", 12)
     monkeypatch.setattr("research.studies.study._CAPTIONED_PROMPTS", 4)
     monkeypatch.setattr("research.studies.study.MiniatureEvaluator", lambda: EVEN)
 
 
-@pytest.mark.usefixtures("shrunken_rows")
+@pytest.mark.usefixtures("tiny_rows")
 def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
-    figures = Study(builds("layers", built), variants_of("layers"), 1, 2, 1, 1).figures()
+    figures = Study(builds("layers", built), study_variants("layers"), 1, 2, 1, 1).figures()
     assert set(figures["variants"]) == {"after 1", "after 4"}
     assert (built / "work" / "layers" / "labels_training").is_dir()
-    assert {build.work for build in builds("loss", built).values()} == {built / "work"}
+    assert {build.work_folder for build in builds("loss", built).values()} == {built / "work"}
 
 
 def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,13 +92,13 @@ def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypat
     parameters = [each["language_model_parameters"] for each in figures.values()]
     assert parameters[0] < parameters[1]
     assert len({each["generator_fingerprint"] for each in figures.values()}) == 1
-    work = built / "work"
-    assert (work / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
-    assert (work / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
-    card = (work / "language_model_2x64" / "README.md").read_text()
+    work_folder = built / "work"
+    assert (work_folder / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
+    assert (work_folder / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
+    card = (work_folder / "language_model_2x64" / "README.md").read_text()
     assert '"layers": 2' in card
     told.clear()
-    assert builds("llm", built, told.append)["larger"].language_model == work / "language_model_2x64"
+    assert builds("llm", built, told.append)["larger"].language_model == work_folder / "language_model_2x64"
     assert not told
 
 
@@ -106,14 +106,14 @@ class Stopped(Exception):
     """A kill, at a moment that a test chooses."""
 
 
-@pytest.mark.usefixtures("shrunken_rows")
+@pytest.mark.usefixtures("tiny_rows")
 def test_another_generator_is_trained_and_tested_on_its_own_candidates(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    smaller = shrunken().generator.model_copy(update={"shallow_blocks": 1, "blocks": 2, "width": 32})
+    smaller = tiny_recipe().generator.model_copy(update={"shallow_blocks": 1, "blocks": 2, "width": 32})
     variants = {
         "own": Variant(),
-        "smaller, of 2 blocks": Variant(changes={"reads": "hidden:1"}, generator=OtherGenerator(smaller)),
+        "smaller, of 2 blocks": Variant(changes={"reads": "hidden:1"}, generator=StudyGenerator(smaller)),
     }
     monkeypatch.setitem(STUDIES, "generator", variants)
 
@@ -128,19 +128,19 @@ def test_another_generator_is_trained_and_tested_on_its_own_candidates(
     found = builds("generator", built, told.append)
     assert "shallow generator" not in [progress.part for progress in told]
     assert builds("generator", built, told.append).keys() == found.keys()
-    work = built / "work" / "generator"
-    assert {name: build.work for name, build in found.items()} == {
-        "own": work / "own",
-        "smaller, of 2 blocks": work / "smaller-of-2-blocks",
+    work_folder = built / "work" / "generator"
+    assert {name: build.work_folder for name, build in found.items()} == {
+        "own": work_folder / "own",
+        "smaller, of 2 blocks": work_folder / "smaller-of-2-blocks",
     }
     figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
     assert [each["reads"] for each in figures.values()] == ["hidden:2", "hidden:1"]
     assert len({each["generator_fingerprint"] for each in figures.values()}) == 2
     for each in figures.values():
-        assert each["best_of_1"]["estimate"] <= each["perfect_judge"]["estimate"] <= 1
-    assert len(list(work.glob("*/studies/tested-*"))) == 2
+        assert each["best_of_1"]["estimate"] <= each["oracle"]["estimate"] <= 1
+    assert len(list(work_folder.glob("*/studies/tested-*"))) == 2
 
 
 def test_an_unknown_study_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="unknown study 'colour': expected one of layers, loss"):
-        variants_of("colour")
+        study_variants("colour")

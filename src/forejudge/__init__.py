@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 __version__ = version("forejudge")
-_HOMES = {
+_LAZY_IMPORTS = {
     "BestOfN": "best_of_n",
     "ForejudgeError": "errors",
     "Result": "result",
@@ -23,6 +23,6 @@ __all__ = ["BestOfN", "ForejudgeError", "Result", "Sampling", "__version__"]
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: model libraries take seconds."""
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'forejudge' has no attribute {name!r}")
-    return getattr(import_module(f"forejudge.{_HOMES[name]}"), name)
+    return getattr(import_module(f"forejudge.{_LAZY_IMPORTS[name]}"), name)

@@ -20,21 +20,21 @@ from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
 from forejudge.generators.base import Generator, Sampling
-from forejudge.policies import Pace
+from forejudge.policies import SearchPolicy
 from forejudge.result import Result, Settings, search_record
-from forejudge.search import Asked, Drawing, OnProgress, Search
+from forejudge.search import OnProgress, PromptSession, Search, SearchOptions
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 
-LARGEST_CHUNK = 32
+DEFAULT_MAX_BATCH_SIZE = 32
 
 
 class BestOfN:
     """A generator and a verifier that reads it, ready to pick the best of N.
 
     `generator` may be a diffusers pipeline, which stays as it is. `batch_size` is the most candidates drawn at once;
-    None draws up to 32, as many as fit in memory. `judge_step` is the denoising step, counted from 0, in which the
-    verifier reads. The last `prompts_kept` prompts stay encoded, so that one that comes again is not encoded again:
+    None draws up to 32, as many as fit in memory. `verifier_step` is the denoising step, counted from 0, in which the
+    verifier reads. The last `prompt_cache_size` prompts stay encoded, so that one that comes again is not encoded again:
     after a change of a pipeline's text encoder make a new one. With `compiled` both are compiled as they are then
     (adapters, offloading and tiling come before) where torch.compile works; elsewhere a warning says why not. Raises
     MismatchError when the verifier cannot read the generator.
@@ -46,19 +46,19 @@ class BestOfN:
         verifier: Verifier,
         *,
         batch_size: int | None = None,
-        judge_step: int = 0,
-        prompts_kept: int = 16,
+        verifier_step: int = 0,
+        prompt_cache_size: int = 16,
         compiled: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidRequest(f"batch_size = {batch_size} draws nothing: it must be at least 1")
-        if judge_step < 0:
-            raise InvalidRequest(f"judge_step = {judge_step} is no step: the first is 0")
+        if verifier_step < 0:
+            raise InvalidRequest(f"judge_step = {verifier_step} is no step: the first is 0")
         generator = generator if isinstance(generator, Generator) else as_generator(generator)
-        self.batch_size, self._prompts_kept = batch_size, prompts_kept
+        self.batch_size, self._prompt_cache_size = batch_size, prompt_cache_size
         self.warnings, self.compiled = tuple(verifier.check(generator)), False
-        self._plain = generator, verifier.in_step(judge_step)
-        self._use(*self._plain)
+        self._eager_models = generator, verifier.at_step(verifier_step)
+        self._set_models(*self._eager_models)
         if compiled:
             self._compile()
 
@@ -71,7 +71,7 @@ class BestOfN:
         device: str | None = None,
         dtype: str = AUTO,
         batch_size: int | None = None,
-        judge_step: int = 0,
+        verifier_step: int = 0,
         offload: str | None = None,
         compiled: bool = False,
     ) -> "BestOfN":
@@ -83,17 +83,17 @@ class BestOfN:
         """
         spec = find_spec(generator)
         if verifier is None and (spec is None or spec.verifier is None):
-            judged = [name for name, known in KNOWN_MODELS.items() if known.verifier]
+            known_generators = [name for name, known in KNOWN_MODELS.items() if known.verifier]
             raise InvalidRequest(
-                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(judged)}"
+                f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(known_generators)}"
             )
-        where = resolve_device(device)
-        kind = resolve_dtype(dtype, where)
+        torch_device = resolve_device(device)
+        torch_dtype = resolve_dtype(dtype, torch_device)
         return cls(
-            load_generator(generator, where, kind, offload),
-            load_verifier(verifier or generator, where, kind),
+            load_generator(generator, torch_device, torch_dtype, offload),
+            load_verifier(verifier or generator, torch_device, torch_dtype),
             batch_size=batch_size,
-            judge_step=judge_step,
+            verifier_step=verifier_step,
             compiled=compiled,
         )
 
@@ -112,12 +112,12 @@ class BestOfN:
         sampling: Sampling | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        """Draw, judge, pick and finish; see `Limits` for n (8 by default), budget_ms, until and max_n.
+        """Draw, judge, pick and finish; see `SearchLimits` for n (8 by default), budget_ms, until and max_n.
 
         `seeds` lists candidate seeds outright; otherwise they follow from `seed`, the prompt and `image_index`.
         `top_k` pictures are finished, the best ones. Raises InvalidRequest for what cannot be served.
         """
-        asked = Asked.of(
+        options = SearchOptions.from_arguments(
             prompt,
             n,
             seed=seed,
@@ -134,66 +134,66 @@ class BestOfN:
                 f"until needs a probability, and verifier {self.verifier.name} is not calibrated: use n instead"
             )
         try:
-            return self._search(asked, on_progress)
+            return self._search(options, on_progress)
         except RuntimeError as error:
-            self._go_on_plainly(error)
-        return self._search(asked, on_progress)
+            self._fall_back_to_eager(error)
+        return self._search(options, on_progress)
 
     @property
-    def largest_chunk(self) -> int:
+    def max_batch_size(self) -> int:
         """The most candidates that are drawn at once."""
-        return self.batch_size or LARGEST_CHUNK
+        return self.batch_size or DEFAULT_MAX_BATCH_SIZE
 
-    def _search(self, asked: Asked, on_progress: OnProgress | None) -> Result:
-        pace = self._pace(asked)
-        drawing = Drawing(self.generator, self.verifier, asked.prompt, asked.sampling, self._encode)
-        found = Search(drawing, pace, asked.top_k).run(asked.seeds, on_progress)
-        finishing = found.timings["suffix"] + found.timings["decode"]
-        self.costs.learn(asked.sampling, pace.observed, finishing / len(found.images))
-        record = search_record(asked, found, self._settings(asked), self.generator, self.verifier)
-        return Result(record, found.images)
+    def _search(self, options: SearchOptions, on_progress: OnProgress | None) -> Result:
+        policy = self._policy(options)
+        session = PromptSession(self.generator, self.verifier, options.prompt, options.sampling, self._encode)
+        output = Search(session, policy, options.top_k).run(options.seeds, on_progress)
+        finish_seconds = output.timings["suffix"] + output.timings["decode"]
+        self.costs.learn(options.sampling, policy.batch_timings, finish_seconds / len(output.images))
+        record = search_record(options, output, self._settings(options), self.generator, self.verifier)
+        return Result(record, output.images)
 
-    def _use(self, generator: Generator, verifier: Verifier) -> None:
+    def _set_models(self, generator: Generator, verifier: Verifier) -> None:
         """From now on; what is known of others is forgotten."""
         self.generator, self.verifier = generator, verifier
         self.costs = CostModel(generator, verifier)
-        self._encode = lru_cache(maxsize=self._prompts_kept)(generator.encode_without_padding)
+        self._encode = lru_cache(maxsize=self._prompt_cache_size)(generator.encode_without_padding)
 
     def _compile(self) -> None:
         """As far as it can be done."""
-        generator, verifier = self._plain
+        generator, verifier = self._eager_models
         if problem := compiler_problem(generator.device):
             self.warnings += (f"nothing is compiled, for torch.compile does not work here: {problem}",)
             return
-        self._use(generator.compiled(), verifier.compiled())
-        plain = [f"generator {generator.name}"] if self.generator is generator else []
-        plain += [f"verifier {verifier.name}"] if self.verifier is verifier else []
-        self.warnings += tuple(f"{name} is not compiled, for it has nothing that can be" for name in plain)
-        self.compiled = len(plain) < 2
+        self._set_models(generator.compiled(), verifier.compiled())
+        not_compiled = [f"generator {generator.name}"] if self.generator is generator else []
+        not_compiled += [f"verifier {verifier.name}"] if self.verifier is verifier else []
+        self.warnings += tuple(f"{name} is not compiled, for it has nothing that can be" for name in not_compiled)
+        self.compiled = len(not_compiled) < 2
 
-    def _go_on_plainly(self, error: RuntimeError) -> None:
+    def _fall_back_to_eager(self, error: RuntimeError) -> None:
         """After an error of torch.compile; raises any other."""
-        said = compile_error(error)
-        if not self.compiled or said is None:
+        message = compile_error(error)
+        if not self.compiled or message is None:
             raise error
-        self._use(*self._plain)
+        self._set_models(*self._eager_models)
         self.compiled = False
-        self.warnings += (f"nothing is compiled, for torch.compile failed: {said}",)
+        self.warnings += (f"nothing is compiled, for torch.compile failed: {message}",)
 
-    def _pace(self, asked: Asked) -> Pace:
-        limits, largest = asked.limits, min(self.largest_chunk, asked.limits.cap)
+    def _policy(self, options: SearchOptions) -> SearchPolicy:
+        limits, max_batch_size = options.limits, min(self.max_batch_size, options.limits.cap)
         if limits.budget_ms is None:
-            return Pace(limits, largest)
-        costs = self.costs.measure(asked.prompt, asked.sampling, largest, limits.budget_ms / 1000)
-        return Pace(limits, largest, asked.top_k, costs)
+            return SearchPolicy(limits, max_batch_size)
+        costs = self.costs.measure(options.prompt, options.sampling, max_batch_size, limits.budget_ms / 1000)
+        return SearchPolicy(limits, max_batch_size, options.top_k, costs)
 
-    def _settings(self, asked: Asked) -> Settings:
+    def _settings(self, options: SearchOptions) -> Settings:
         return Settings(
             generator=self.generator.name,
             verifier=self.verifier.name,
-            seed=asked.seed,
-            image_index=asked.image_index,
-            sampling=asked.sampling,
+            seed=options.seed,
+            image_index=options.image_index,
+            sampling=options.sampling,
             generator_options=self.generator.options.model_dump(),
             device=str(self.generator.device),
             dtype=dtype_name(self.generator.dtype),

@@ -22,7 +22,7 @@ from forejudge.errors import CheckpointError, ForejudgeError
 
 
 @contextmanager
-def named_file(path: Path) -> Iterator[None]:
+def checkpoint_errors(path: Path) -> Iterator[None]:
     """Turn whatever libraries raise about a model file or folder into one line that names it."""
     try:
         yield
@@ -41,8 +41,8 @@ def named_file(path: Path) -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """What an error says, short enough to be part of another line; its kind where it says nothing."""
-    words = str(error).strip().splitlines() or [type(error).__name__]
-    return words[0][:200]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 @contextmanager
@@ -52,21 +52,21 @@ def quiet_libraries() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: list[Any] = [diffusers_logging, transformers_logging]
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    previous = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity(library.CRITICAL)
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+        for library, (verbosity, progress_bar_enabled) in zip(libraries, previous, strict=True):
             library.set_verbosity(verbosity)
-            if bars:
+            if progress_bar_enabled:
                 library.enable_progress_bar()
 
 
 @contextmanager
-def renamed_in_transformers() -> Iterator[None]:
+def ignore_transformers_deprecations() -> Iterator[None]:
     """For names that every version that we allow has, and the newest ones warn about."""
     with catch_warnings():
         simplefilter("ignore", FutureWarning)
@@ -78,38 +78,38 @@ Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
 
 
-def read_config(path: Path, kind: type[Config]) -> Config:
+def read_config(path: Path, config_class: type[Config]) -> Config:
     """A pydantic model from a JSON file. Raises CheckpointError naming the file and the field."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: expected a folder that holds {path.name}")
-    with named_file(path):
+    with checkpoint_errors(path):
         text = path.read_text(encoding="utf-8")
     try:
-        return kind.model_validate_json(text)
+        return config_class.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
         raise CheckpointError(f"{path}: {field}: {first['msg']}") from None
 
 
-def load_strictly(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:
-    """`fill_strictly` from a safetensors file."""
-    check_whole(path)
-    with named_file(path):
+def load_weights(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:
+    """`assign_weights` from a safetensors file."""
+    check_safetensors(path)
+    with checkpoint_errors(path):
         tensors = load_file(path)
-    fill_strictly(module, tensors, path, keep_dtypes=keep_dtypes)
+    assign_weights(module, tensors, path, keep_dtypes=keep_dtypes)
 
 
-def fill_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, keep_dtypes: bool = False) -> None:
+def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, keep_dtypes: bool = False) -> None:
     """Fill a module with tensors that come from `path`, in its own dtypes or, if they are kept, in theirs.
 
     Raises CheckpointError naming a missing, extra or misshapen tensor.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    both = sorted(expected.keys() & found.keys())
-    misshapen = [(name, found[name], expected[name]) for name in both if found[name] != expected[name]]
-    refuse(path, expected.keys() - found.keys(), found.keys() - expected.keys(), misshapen)
+    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    common = sorted(expected.keys() & actual.keys())
+    mismatched_keys = [(name, actual[name], expected[name]) for name in common if actual[name] != expected[name]]
+    check_loading_info(path, expected.keys() - actual.keys(), actual.keys() - expected.keys(), mismatched_keys)
     module.load_state_dict(tensors, assign=keep_dtypes)
 
 
@@ -120,17 +120,17 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
     """
     index, names = folder / f"{_WEIGHTS}.index.json", [_WEIGHTS]
     if index.is_file():
-        with named_file(index):
+        with checkpoint_errors(index):
             names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
     tensors: dict[str, Tensor] = {}
     for path in (folder / name for name in names):
-        check_whole(path)
-        with named_file(path):
+        check_safetensors(path)
+        with checkpoint_errors(path):
             tensors |= load_file(path)
     return tensors
 
 
-def rounded_bytes(weight: Tensor) -> bytes:
+def bfloat16_bytes(weight: Tensor) -> bytes:
     """A tensor rounded to bfloat16, so that the dtype in use does not matter to a hash of it."""
     return weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
 
@@ -144,7 +144,7 @@ def weights_digest(folder: Path) -> str:
     if not files:
         raise CheckpointError(f"{folder} holds no .safetensors file")
     for path in files:
-        with named_file(path), path.open("rb") as file:
+        with checkpoint_errors(path), path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
@@ -159,11 +159,11 @@ def read_pickle(path: Path) -> Any:
 
     Raises CheckpointError, for one that asks for code as well.
     """
-    with named_file(path):
+    with checkpoint_errors(path):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
 
 
-def check_whole(path: Path) -> None:
+def check_safetensors(path: Path) -> None:
     """Raises CheckpointError for a safetensors file that is not as long as its header says, or is none."""
     try:
         with safe_open(path, "pt"):
@@ -175,15 +175,18 @@ def check_whole(path: Path) -> None:
         ) from None
 
 
-def refuse(
-    path: Path, missing: Iterable[str], extra: Iterable[str], misshapen: Iterable[tuple[str, Shape, Shape]]
+def check_loading_info(
+    path: Path,
+    missing_keys: Iterable[str],
+    unexpected_keys: Iterable[str],
+    mismatched_keys: Iterable[tuple[str, Shape, Shape]],
 ) -> None:
     """Raises CheckpointError naming the first tensor that is wrong, if any; shapes are those found and expected."""
-    complaints = [f"tensor {name} is missing" for name in sorted(missing)]
-    complaints += [f"tensor {name} is not part of the model" for name in sorted(extra)]
-    complaints += [
-        f"tensor {name} has shape {tuple(found)}, expected {tuple(expected)}"
-        for name, found, expected in sorted(misshapen)
+    problems = [f"tensor {name} is missing" for name in sorted(missing_keys)]
+    problems += [f"tensor {name} is not part of the model" for name in sorted(unexpected_keys)]
+    problems += [
+        f"tensor {name} has shape {tuple(actual)}, expected {tuple(expected)}"
+        for name, actual, expected in sorted(mismatched_keys)
     ]
-    if complaints:
-        raise CheckpointError(f"{path}: {complaints[0]}")
+    if problems:
+        raise CheckpointError(f"{path}: {problems[0]}")

@@ -12,41 +12,41 @@ from forejudge.checkpoint import first_line
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def with_compiled_layers(model: Model) -> Model:
+def compile_layers(model: Model) -> Model:
     """A copy that shares all weights, in which every layer of its lists of layers is compiled when it first runs.
 
     That is once for one candidate, and once for any number of them: layers of one class share what is compiled.
     """
-    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
-    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    module_lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    outermost = [name for name in module_lists if not any(name.startswith(f"{other}.") for other in module_lists)]
     for name in outermost:
-        layers = nn.ModuleList(_compiled(layer, dynamic=True) for layer in model.get_submodule(name).children())
-        model = _with_part(model, name, layers)
+        layers = nn.ModuleList(_compile_copy(layer, dynamic=True) for layer in model.get_submodule(name).children())
+        model = _replace_submodule(model, name, layers)
     return model
 
 
-def with_compiled_part(model: Model, name: str) -> Model:
+def compile_submodule(model: Model, name: str) -> Model:
     """A copy that shares all weights, in which one module is compiled as a whole, anew for each shape of its input."""
-    return _with_part(model, name, _compiled(model.get_submodule(name), dynamic=False))
+    return _replace_submodule(model, name, _compile_copy(model.get_submodule(name), dynamic=False))
 
 
-def _compiled(part: nn.Module, dynamic: bool) -> nn.Module:
+def _compile_copy(module: nn.Module, dynamic: bool) -> nn.Module:
     """A copy of the same class whose weights have the same names, so that it is saved and told apart as before.
 
     Hooks run outside of what is compiled, and those that are added to either later do not reach the other.
     """
-    found = copy(part)
-    found._forward_hooks, found._forward_pre_hooks = copy(part._forward_hooks), copy(part._forward_pre_hooks)
-    found.forward = torch.compile(found.forward, dynamic=dynamic)
-    return found
+    clone = copy(module)
+    clone._forward_hooks, clone._forward_pre_hooks = copy(module._forward_hooks), copy(module._forward_pre_hooks)
+    clone.forward = torch.compile(clone.forward, dynamic=dynamic)
+    return clone
 
 
-def _with_part(model: Model, name: str, part: nn.Module) -> Model:
+def _replace_submodule(model: Model, name: str, module: nn.Module) -> Model:
     """A copy with another module at a name, which may lead inward with dots."""
-    found, (outer, _, inner) = copy(model), name.partition(".")
-    found._modules = dict(model._modules)
-    found._modules[outer] = _with_part(model.get_submodule(outer), inner, part) if inner else part
-    return found
+    clone, (outer, _, inner) = copy(model), name.partition(".")
+    clone._modules = dict(model._modules)
+    clone._modules[outer] = _replace_submodule(model.get_submodule(outer), inner, module) if inner else module
+    return clone
 
 
 def compile_error(error: Exception) -> str | None:

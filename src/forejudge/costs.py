@@ -8,36 +8,38 @@ from dataclasses import dataclass, field
 from forejudge.device import is_out_of_memory
 from forejudge.generators.base import Generator, Sampling
 from forejudge.noise import candidate_seed
-from forejudge.policies import Costs
-from forejudge.search import Drawing
+from forejudge.policies import LatencyEstimate
+from forejudge.search import PromptSession
 from forejudge.verifiers.base import Verifier
 
 _ROUNDS = 3  # the first warms up
-_REMEMBERED = 8  # searches
+_HISTORY_SIZE = 8  # searches
 _FINISH = 0  # as the size of a chunk
 
 
 @dataclass
-class _Seen:
+class _TimingHistory:
     """The least seconds that chunks of each size took, and finishing; how many times slower the last searches were.
 
     All sizes share their slowness, so that a quiet search of small chunks tells that large ones fit again.
     """
 
-    least: dict[int, float] = field(default_factory=dict)
-    slowness: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    min_seconds: dict[int, float] = field(default_factory=dict)
+    slowdowns: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY_SIZE))
 
     @property
-    def costs(self) -> Costs:
-        slowest = max(self.slowness)
-        chunk = {size: seconds * slowest for size, seconds in self.least.items() if size != _FINISH}
-        return Costs(chunk, self.least[_FINISH] * slowest, self.least[1] + self.least[_FINISH])
+    def costs(self) -> LatencyEstimate:
+        slowdown = max(self.slowdowns)
+        batch = {size: seconds * slowdown for size, seconds in self.min_seconds.items() if size != _FINISH}
+        return LatencyEstimate(
+            batch, self.min_seconds[_FINISH] * slowdown, self.min_seconds[1] + self.min_seconds[_FINISH]
+        )
 
     def add(self, times: Sequence[tuple[int, float]]) -> None:
         """What one search took, of sizes that are known or not."""
         for size, seconds in times:
-            self.least[size] = min(seconds, self.least.get(size, math.inf))
-        self.slowness.append(max(seconds / self.least[size] for size, seconds in times))
+            self.min_seconds[size] = min(seconds, self.min_seconds.get(size, math.inf))
+        self.slowdowns.append(max(seconds / self.min_seconds[size] for size, seconds in times))
 
 
 class CostModel:
@@ -45,46 +47,48 @@ class CostModel:
 
     def __init__(self, generator: Generator, verifier: Verifier) -> None:
         self._generator, self._verifier = generator, verifier
-        self._seen: dict[Sampling, _Seen] = {}
+        self._histories: dict[Sampling, _TimingHistory] = {}
 
-    def measure(self, prompt: str, sampling: Sampling, largest: int, seconds: float) -> Costs:
-        """Costs of chunks of 1, 2, 4, ... candidates, up to `largest`, and of finishing one.
+    def measure(self, prompt: str, sampling: Sampling, max_batch_size: int, seconds: float) -> LatencyEstimate:
+        """Costs of chunks of 1, 2, 4, ... candidates, up to `max_batch_size`, and of finishing one.
 
         Larger chunks than the first one that takes more than `seconds`, or more memory than there is, are left out.
         What is known is not measured again, unless `seconds` seem too few for one candidate.
         """
-        if sampling not in self._seen or seconds < self._seen[sampling].costs.least:
+        if sampling not in self._histories or seconds < self._histories[sampling].costs.min_seconds:
             self._measure(prompt, sampling, 1)
-        seen = self._seen[sampling]
-        while (size := 2 * max(seen.least)) <= largest and max(seen.costs.chunk.values()) < seconds:
+        history = self._histories[sampling]
+        while (size := 2 * max(history.min_seconds)) <= max_batch_size and max(history.costs.batch.values()) < seconds:
             try:
                 self._measure(prompt, sampling, size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                seen.least[size] = math.inf  # never drawn, and not tried again
-        return seen.costs
+                history.min_seconds[size] = math.inf  # never drawn, and not tried again
+        return history.costs
 
-    def learn(self, sampling: Sampling, chunks: Iterable[tuple[int, float]], finish: float) -> None:
+    def learn(self, sampling: Sampling, batches: Iterable[tuple[int, float]], finish: float) -> None:
         """Seconds that a search took for chunks of these sizes, and to finish one candidate.
 
         A device that others use as well is as slow as they let it be. Nothing is learnt where nothing was measured.
         """
-        seen = self._seen.get(sampling)
-        if seen is not None:
-            seen.add([(size, seconds) for size, seconds in chunks if size in seen.least] + [(_FINISH, finish)])
+        history = self._histories.get(sampling)
+        if history is not None:
+            history.add(
+                [(size, seconds) for size, seconds in batches if size in history.min_seconds] + [(_FINISH, finish)]
+            )
 
     def _measure(self, prompt: str, sampling: Sampling, size: int) -> None:
-        rounds = [self._round(prompt, sampling, size, number) for number in range(_ROUNDS)][1:]
-        seen = self._seen.setdefault(sampling, _Seen())
-        for chunk, finish in rounds:
-            seen.add([(size, chunk), (_FINISH, finish)])
+        rounds = [self._run_round(prompt, sampling, size, round_index) for round_index in range(_ROUNDS)][1:]
+        history = self._histories.setdefault(sampling, _TimingHistory())
+        for batch, finish in rounds:
+            history.add([(size, batch), (_FINISH, finish)])
 
-    def _round(self, prompt: str, sampling: Sampling, size: int, number: int) -> tuple[float, float]:
+    def _run_round(self, prompt: str, sampling: Sampling, size: int, round_index: int) -> tuple[float, float]:
         """Seconds to draw and judge `size` candidates, and to finish one of them."""
-        drawing = Drawing(self._generator, self._verifier, prompt, sampling)
-        seeds = tuple(candidate_seed(number, "warm-up", size, index) for index in range(size))
-        candidates, _ = drawing.judge(seeds)
-        drawing.finish(candidates[[0]])
-        spent = drawing.clock.seconds
-        return spent["prefix"] + spent["verify"], spent["suffix"] + spent["decode"]
+        session = PromptSession(self._generator, self._verifier, prompt, sampling)
+        seeds = tuple(candidate_seed(round_index, "warm-up", size, index) for index in range(size))
+        candidates, _ = session.score(seeds)
+        session.finish(candidates[[0]])
+        timings = session.clock.seconds
+        return timings["prefix"] + timings["verify"], timings["suffix"] + timings["decode"]

@@ -35,19 +35,19 @@ def _default_device() -> str:
     return "cuda" if local_rank is None else f"cuda:{local_rank}"
 
 
-def is_first_process() -> bool:
+def is_main_process() -> bool:
     """Of several processes that a launcher started to train together, whether this is the one that writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def resolve_dtype(name: str, device: torch.device | None = None) -> torch.dtype:
     """float32, bfloat16 or float16 by name, or "auto" for what suits a device. Raises InvalidRequest for another."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == AUTO:
         return torch.bfloat16 if device is not None and _has_bfloat16(device) else torch.float32
-    if name not in known:
-        raise InvalidRequest(f"dtype {name!r} is unknown: use one of {', '.join([AUTO, *known])}")
-    return known[name]
+    if name not in dtypes:
+        raise InvalidRequest(f"dtype {name!r} is unknown: use one of {', '.join([AUTO, *dtypes])}")
+    return dtypes[name]
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -65,8 +65,10 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out, on a GPU or a CPU."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in said or "MPS backend out of" in said
+    message = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in message or "MPS backend out of" in message
+    )
 
 
 def free_memory() -> None:
@@ -81,11 +83,11 @@ def free_memory() -> None:
 def exact_float32() -> Iterator[None]:
     """Compute in float32 where it says float32, and not in the shorter TensorFloat-32 that GPUs may take for it."""
     backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
+    previous = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = False
     try:
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
+        for backend, allowed in zip(backends, previous, strict=True):
             backend.allow_tf32 = allowed

@@ -29,10 +29,10 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            path.write_text(whole)
-        self.entries: list[Any] = [json.loads(line) for line in whole.splitlines()]
+        complete_lines = text[: text.rfind("\n") + 1]
+        if complete_lines != text:
+            path.write_text(complete_lines)
+        self.entries: list[Any] = [json.loads(line) for line in complete_lines.splitlines()]
 
     def add(self, entry: Any) -> None:
         """Append an entry, which JSON must be able to hold."""
@@ -44,29 +44,29 @@ class Journal:
 def prepare_folder(folder: Path) -> None:
     """Make a folder, and make sure that files can be written to it. Raises OutputError."""
     probe = folder / f".{os.getpid()}.probe"
-    with _named(folder):
+    with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
 
 
-def existing_part(path: Path) -> Path:
+def nearest_existing_path(path: Path) -> Path:
     """The path itself, or the nearest of the folders above it that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    return next(location for location in (path.absolute(), *path.absolute().parents) if location.exists())
 
 
 @contextmanager
-def trial_folder(folder: Path) -> Iterator[Path]:
+def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder on the disk of another, which may be yet to come; gone afterwards. Raises OutputError as that would."""
-    with _named(folder):
-        trial = TemporaryDirectory(prefix=".trial-", dir=existing_part(folder))
-    with trial as place:
-        yield Path(place)
+    with _output_errors(folder):
+        scratch = TemporaryDirectory(prefix=".trial-", dir=nearest_existing_path(folder))
+    with scratch as location:
+        yield Path(location)
 
 
 def check_writable(folder: Path) -> None:
     """Raises OutputError where a folder, which may be yet to come, cannot be written to; leaves nothing."""
-    with trial_folder(folder):
+    with scratch_folder(folder):
         pass
 
 
@@ -98,7 +98,7 @@ def write_shared_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, content: bytes, partial: Path) -> None:
-    with _named(path):
+    with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
@@ -112,7 +112,7 @@ def _write(path: Path, content: bytes, partial: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write to; it becomes `folder` once all went well, and is gone where not.
 
     Raises InvalidRequest where there is something already, OutputError.
@@ -121,10 +121,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise InvalidRequest(f"{folder} is there already: choose another name, or remove it")
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
     try:
-        with _named(folder):
+        with _output_errors(folder):
             partial.mkdir(parents=True)
         yield partial
-        with _named(folder):
+        with _output_errors(folder):
             partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -132,17 +132,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def remove(path: Path) -> None:
     """Remove a file that may be there. Raises OutputError."""
-    with _named(path):
+    with _output_errors(path):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def held_alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold a lock file, with its folder; the lock of a process that was killed is gone with it.
 
     Raises InvalidRequest where another process holds it.
     """
-    with _named(path):
+    with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -158,7 +158,7 @@ def held_alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -183,7 +183,7 @@ def check_room(folder: Path, needed: int, what: str) -> None:
 
 def free_bytes(folder: Path) -> int:
     """On the disk of a folder, which may be yet to come."""
-    return shutil.disk_usage(existing_part(folder)).free
+    return shutil.disk_usage(nearest_existing_path(folder)).free
 
 
 def in_words(size: int) -> str:

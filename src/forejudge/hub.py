@@ -58,7 +58,7 @@ def check_name(name: str) -> None:
         raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model or owner/model@revision")
 
 
-def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignored: Sequence[str] = ()) -> Source:
+def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignore_patterns: Sequence[str] = ()) -> Source:
     """A folder as it is; of a hub id the files that match, from the cache where they are there, else downloaded.
 
     Without a network, or with HF_HUB_OFFLINE set, the cache has to do. Raises CheckpointError, which says what would.
@@ -67,9 +67,9 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignored: Sequence[str] 
     if Path(name).is_dir():
         return Source(name, Path(name))
     model, revision = split_revision(name)
-    with _said_plainly(name), quiet_libraries():
+    with _download_errors(name), quiet_libraries():
         folder = huggingface_hub.snapshot_download(
-            model, revision=revision, allow_patterns=list(files), ignore_patterns=list(ignored)
+            model, revision=revision, allow_patterns=list(files), ignore_patterns=list(ignore_patterns)
         )
     return Source(model, Path(folder), revision, Path(folder).name)
 
@@ -79,20 +79,20 @@ def local_folder(name: str) -> Path:
     return fetch(name).folder
 
 
-def stated_licence(name: str) -> str | None:
+def card_license(name: str) -> str | None:
     """What the front matter of a model's own card says; None where it says nothing, or no card is to be had."""
     model, revision = split_revision(name)
     try:
         local = Path(name) / _CARD if Path(name).is_dir() else None
         card = local or huggingface_hub.hf_hub_download(model, _CARD, revision=revision)
-        licence = (huggingface_hub.metadata_load(card) or {}).get("license")
+        license = (huggingface_hub.metadata_load(card) or {}).get("license")
     except Exception:  # of many kinds: no network, no card, no YAML in it; none of them stops anybody
         return None
-    return str(licence) if licence else None
+    return str(license) if license else None
 
 
 @contextmanager
-def _said_plainly(name: str) -> Iterator[None]:
+def _download_errors(name: str) -> Iterator[None]:
     """Turn what can go wrong between here and the hub into one line. Whole files stay in the cache, others are gone."""
     model, revision = split_revision(name)
     try:
@@ -108,18 +108,18 @@ def _said_plainly(name: str) -> Iterator[None]:
     except RevisionNotFoundError:
         reason = f"it has no revision {revision}"
     except LocalEntryNotFoundError:
-        asked = "HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else "the hub cannot be reached"
-        reason = f"{asked}, and {constants.HF_HUB_CACHE} does not hold all of it: load it once with a network"
+        cause = "HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else "the hub cannot be reached"
+        reason = f"{cause}, and {constants.HF_HUB_CACHE} does not hold all of it: load it once with a network"
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = f"{constants.HF_HUB_CACHE} is full: make room there, or name another disk's folder as HF_HOME"
-        reason = cure if full else _broken_off(error)
+        is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = f"{constants.HF_HUB_CACHE} is full: make room there, or name another disk's folder as HF_HOME"
+        reason = advice if is_disk_full else _download_failed(error)
     except Exception as error:  # the hub client's network library has a tree of its own
-        reason = _broken_off(error)
+        reason = _download_failed(error)
     else:
         return
     raise CheckpointError(f"{name} cannot be loaded: {reason}")
 
 
-def _broken_off(error: Exception) -> str:
+def _download_failed(error: Exception) -> str:
     return f"the download broke off ({first_line(error)}); try again, what came whole is kept"

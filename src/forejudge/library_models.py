@@ -8,35 +8,35 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from forejudge.checkpoint import check_whole, named_file, quiet_libraries, read_pickle, refuse
+from forejudge.checkpoint import check_loading_info, check_safetensors, checkpoint_errors, quiet_libraries, read_pickle
 from forejudge.errors import CheckpointError, MissingExtra
 
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # diffusers'; it is opened as tensors alone
-_OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
+_UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
 
 
 def load_library_model(
-    kind: Any,
+    pretrained_class: Any,
     folder: Path,
     dtype: torch.dtype | Literal["auto"],
     device: torch.device | str = "cpu",
     *,
-    extra_allowed: bool = False,
+    allow_unexpected_keys: bool = False,
 ) -> nn.Module:
     """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
 
-    `kind` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
+    `pretrained_class` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
     They are read in `dtype` at once, and what is stored in it is mapped and not copied. Raises CheckpointError naming
     a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors, unless they
     are diffusers' and nothing but tensors; and for a model that only code of its own could make.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
-    _refuse_code(folder)
-    is_safe = not _is_pickled(kind, folder)
+    _reject_remote_code(folder)
+    is_safe = not _is_pickled(pretrained_class, folder)
     _check_weights(folder) if is_safe else read_pickle(folder / PICKLED_WEIGHTS)
-    with named_file(folder), quiet_libraries():
-        model, report = kind.from_pretrained(
+    with checkpoint_errors(folder), quiet_libraries():
+        model, loading_info = pretrained_class.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=is_safe,
@@ -45,18 +45,20 @@ def load_library_model(
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    extra = [] if extra_allowed else report["unexpected_keys"]
-    refuse(folder, report["missing_keys"], extra, report["mismatched_keys"])
+    unexpected_keys = [] if allow_unexpected_keys else loading_info["unexpected_keys"]
+    check_loading_info(folder, loading_info["missing_keys"], unexpected_keys, loading_info["mismatched_keys"])
     return model.to(device)
 
 
-def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Any:
-    """A model of transformers, of class `kind`, from its config and tensors that come from `path`.
+def library_model_from_tensors(
+    pretrained_class: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
+) -> Any:
+    """A model of transformers, of class `pretrained_class`, from its config and tensors that come from `path`.
 
     Raises CheckpointError naming a missing, extra or misshapen tensor.
     """
-    with named_file(path), quiet_libraries():
-        model, report = kind.from_pretrained(
+    with checkpoint_errors(path), quiet_libraries():
+        model, loading_info = pretrained_class.from_pretrained(
             None,
             config=config,
             state_dict=dict(tensors),
@@ -64,22 +66,24 @@ def library_model_of(kind: Any, config: Any, tensors: Mapping[str, Tensor], path
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    refuse(path, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+    check_loading_info(
+        path, loading_info["missing_keys"], loading_info["unexpected_keys"], loading_info["mismatched_keys"]
+    )
     return model
 
 
-def load_tokenizer(kind: Any, folder: Path) -> Any:
+def load_tokenizer(pretrained_class: Any, folder: Path) -> Any:
     """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
 
-    `kind` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
+    `pretrained_class` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
     one whose vocabulary is a SentencePiece model that nothing installed can read.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
         _require_sentencepiece()
-    with named_file(folder), quiet_libraries():
-        tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with checkpoint_errors(folder), quiet_libraries():
+        tokenizer = pretrained_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     files = sorted(tokenizer.vocab_files_names.values())
     if not any((folder / name).is_file() for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
@@ -89,46 +93,46 @@ def load_tokenizer(kind: Any, folder: Path) -> Any:
 def _require_sentencepiece() -> None:
     from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
-    for package, is_there in (("sentencepiece", is_sentencepiece_available), ("protobuf", is_protobuf_available)):
-        if not is_there():
+    for package, is_available in (("sentencepiece", is_sentencepiece_available), ("protobuf", is_protobuf_available)):
+        if not is_available():
             raise MissingExtra(package, "sentencepiece")
 
 
-def _refuse_code(folder: Path) -> None:
+def _reject_remote_code(folder: Path) -> None:
     """Raises CheckpointError for a model of a type that only code of its own folder could make."""
     from transformers import CONFIG_MAPPING
 
     path = folder / "config.json"
     if not path.is_file():
         return
-    with named_file(folder):
+    with checkpoint_errors(folder):
         config = json.loads(path.read_text(encoding="utf-8"))
-        asks = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
-    if asks:
+        needs_remote_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if needs_remote_code:
         raise CheckpointError(
             f"{folder} asks for code of its own (auto_map in config.json), and no code that comes with a model is run: "
             "use a model whose type transformers knows"
         )
 
 
-def _is_pickled(kind: Any, folder: Path) -> bool:
+def _is_pickled(pretrained_class: Any, folder: Path) -> bool:
     """Whether a model of diffusers has its weights in that one file, with no other there that might be opened."""
     if any(folder.glob("*.safetensors")) or [path.name for path in folder.glob("*.bin*")] != [PICKLED_WEIGHTS]:
         return False
     from diffusers import ModelMixin
 
-    return isinstance(kind, type) and issubclass(kind, ModelMixin)
+    return isinstance(pretrained_class, type) and issubclass(pretrained_class, ModelMixin)
 
 
 def _check_weights(folder: Path) -> None:
     """Raises CheckpointError for a folder without safetensors, or with one that is not whole."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        others = [path.name for path in sorted(folder.iterdir()) if path.suffix in _OTHER_WEIGHTS]
+        unsafe_files = [path.name for path in sorted(folder.iterdir()) if path.suffix in _UNSAFE_SUFFIXES]
         raise CheckpointError(
-            f"{folder} holds no .safetensors file{f', only {others[0]}' if others else ''}; other formats can run code "
+            f"{folder} holds no .safetensors file{f', only {unsafe_files[0]}' if unsafe_files else ''}; other formats can run code "
             "when they are opened, so they are not read: load it where you trust it, and save it anew with "
             "save_pretrained, which writes safetensors"
         )
     for path in files:
-        check_whole(path)
+        check_safetensors(path)

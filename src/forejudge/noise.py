@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-LARGEST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 
 
 def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index: int) -> int:
@@ -14,10 +14,12 @@ def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def noise_source(seed: int, draws: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Generator:
+def noise_generator(
+    seed: int, num_draws: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> torch.Generator:
     """What `torch.Generator().manual_seed(seed)` is after so many draws of noise (1, *shape) in a dtype."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(draws):
+    for _ in range(num_draws):
         torch.randn(1, *shape, generator=generator, dtype=dtype)
     return generator
 
@@ -28,7 +30,7 @@ def noise(seed: int, draw: int, shape: tuple[int, ...], dtype: torch.dtype = tor
     Draw 0 is the latent, draw s the noise of the s-th further step: just what diffusers takes, one after the other,
     from `torch.Generator().manual_seed(seed)`, so that its plain pipeline makes the same image again.
     """
-    return torch.randn(1, *shape, generator=noise_source(seed, draw, shape, dtype), dtype=dtype)
+    return torch.randn(1, *shape, generator=noise_generator(seed, draw, shape, dtype), dtype=dtype)
 
 
 def noise_batch(

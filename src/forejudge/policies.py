@@ -6,14 +6,14 @@ from typing import Literal
 
 from forejudge.errors import InvalidRequest
 
-EndedBy = Literal["n", "budget_ms", "until", "max_n"]
+StopReason = Literal["n", "budget_ms", "until", "max_n"]
 DEFAULT_N = 8
 DEFAULT_MAX_N = 64
-_SAFETY = 1.15  # a chunk is begun only if this many times its expected time is left
+_SAFETY_FACTOR = 1.15  # a chunk is begun only if this many times its expected time is left
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """When a search ends: after `n` candidates, before `budget_ms` have passed, or once one is sure enough.
 
     `until` is a calibrated probability in (0, 1]. Without `n` the other two are capped by `max_n` alone; without
@@ -41,12 +41,12 @@ class Limits:
         return self._cap_and_reason[0]
 
     @property
-    def reason_at_cap(self) -> EndedBy:
+    def reason_at_cap(self) -> StopReason:
         """Why a search ends that reaches the cap."""
         return self._cap_and_reason[1]
 
     @property
-    def _cap_and_reason(self) -> tuple[int, EndedBy]:
+    def _cap_and_reason(self) -> tuple[int, StopReason]:
         if self.n is not None:
             return self.n, "n"
         if self.budget_ms is None and self.until is None and self.max_n >= DEFAULT_N:
@@ -55,76 +55,80 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds: `chunk` maps a batch size to drawing and judging so many, `finish` completes one winner.
+class LatencyEstimate:
+    """Seconds: `batch` maps a batch size to drawing and judging so many, `finish` completes one winner.
 
-    Both are what to reckon with; `least` is what a search with one candidate takes at best.
+    Both are what to reckon with; `min_seconds` is what a search with one candidate takes at best.
     """
 
-    chunk: Mapping[int, float]
+    batch: Mapping[int, float]
     finish: float
-    least: float
+    min_seconds: float
 
 
-class Pace:
+class SearchPolicy:
     """The size of the next chunk, so that limits are kept.
 
     Where there is a budget, `costs` are needed: room is kept for finishing the `top_k` best. Raises InvalidRequest
     for a budget in which not even one candidate fits.
     """
 
-    def __init__(self, limits: Limits, largest_chunk: int, top_k: int = 1, costs: Costs | None = None) -> None:
+    def __init__(
+        self, limits: SearchLimits, max_batch_size: int, top_k: int = 1, costs: LatencyEstimate | None = None
+    ) -> None:
         assert (limits.budget_ms is None) == (costs is None), "a time budget and costs go together"
         self.limits = limits
-        self._largest, self._top_k, self._costs = largest_chunk, top_k, costs
-        self._slower = 1.0  # than measured, by the slowest chunk so far
-        self.observed: list[tuple[int, float]] = []  # sizes of chunks, and the seconds they took
+        self._max_batch_size, self._top_k, self._costs = max_batch_size, top_k, costs
+        self._slowdown = 1.0  # than measured, by the slowest chunk so far
+        self.batch_timings: list[tuple[int, float]] = []  # sizes of chunks, and the seconds they took
         if costs is not None:
             _check_budget(limits, costs)
 
-    def next(self, drawn: int, elapsed: float) -> int:
-        """How many come after `drawn` candidates and `elapsed` seconds; 0 ends the search. One is always drawn."""
-        most = min(self._largest, self.limits.cap - drawn)
+    def next_batch(self, num_generated: int, elapsed: float) -> int:
+        """How many come after `num_generated` candidates and `elapsed` seconds; 0 ends the search. One is always drawn."""
+        max_size = min(self._max_batch_size, self.limits.cap - num_generated)
         if self._costs is None or self.limits.budget_ms is None:
-            return most
-        left = self.limits.budget_ms / 1000 - elapsed
-        fitting = [size for size in self._costs.chunk if size <= most and self._seconds(size, drawn) <= left]
-        return max(fitting, default=1 if drawn == 0 else 0)
+            return max_size
+        remaining = self.limits.budget_ms / 1000 - elapsed
+        feasible_sizes = [
+            size for size in self._costs.batch if size <= max_size and self._seconds(size, num_generated) <= remaining
+        ]
+        return max(feasible_sizes, default=1 if num_generated == 0 else 0)
 
-    def out_of_memory(self, size: int) -> None:
+    def on_out_of_memory(self, size: int) -> None:
         """Memory ran out for a chunk of `size`: later ones are at most half as large."""
-        self._largest = size // 2
+        self._max_batch_size = size // 2
 
-    def observe(self, size: int, seconds: float) -> None:
+    def record_batch(self, size: int, seconds: float) -> None:
         """A chunk took so long: slower than expected makes all that follows be expected slower."""
-        self.observed.append((size, seconds))
-        if self._costs is not None and size in self._costs.chunk:
-            self._slower = max(self._slower, seconds / self._costs.chunk[size])
+        self.batch_timings.append((size, seconds))
+        if self._costs is not None and size in self._costs.batch:
+            self._slowdown = max(self._slowdown, seconds / self._costs.batch[size])
 
-    def ended_by(self, drawn: int) -> EndedBy:
+    def stopped_by(self, num_generated: int) -> StopReason:
         """Which limit ended a search that no verdict ended."""
-        return self.limits.reason_at_cap if drawn >= self.limits.cap else "budget_ms"
+        return self.limits.reason_at_cap if num_generated >= self.limits.cap else "budget_ms"
 
-    def _seconds(self, size: int, drawn: int) -> float:
+    def _seconds(self, size: int, num_generated: int) -> float:
         """To draw and judge one more chunk and finish the best, on the safe side."""
         assert self._costs is not None
-        winners = min(self._top_k, drawn + size)
-        return (self._costs.chunk[size] + self._costs.finish * winners) * self._slower * _SAFETY
+        num_winners = min(self._top_k, num_generated + size)
+        return (self._costs.batch[size] + self._costs.finish * num_winners) * self._slowdown * _SAFETY_FACTOR
 
 
-def expected_n(limits: Limits, largest_chunk: int, costs: Costs, elapsed: float) -> int:
+def expected_n(limits: SearchLimits, max_batch_size: int, costs: LatencyEstimate, elapsed: float) -> int:
     """How many a search under a budget judges if every chunk costs what it should, from `elapsed` seconds on."""
-    pace, drawn = Pace(limits, largest_chunk, costs=costs), 0
-    while size := pace.next(drawn, elapsed):
-        drawn, elapsed = drawn + size, elapsed + costs.chunk[size]
-    return drawn
+    policy, num_generated = SearchPolicy(limits, max_batch_size, costs=costs), 0
+    while size := policy.next_batch(num_generated, elapsed):
+        num_generated, elapsed = num_generated + size, elapsed + costs.batch[size]
+    return num_generated
 
 
-def _check_budget(limits: Limits, costs: Costs) -> None:
+def _check_budget(limits: SearchLimits, costs: LatencyEstimate) -> None:
     assert limits.budget_ms is not None
-    least_ms = costs.least * 1000
-    if limits.budget_ms < least_ms:
+    min_ms = costs.min_seconds * 1000
+    if limits.budget_ms < min_ms:
         raise InvalidRequest(
             f"budget_ms = {limits.budget_ms:g} is too small: on this device one candidate, judged and finished, "
-            f"takes {least_ms:.0f} ms at best"
+            f"takes {min_ms:.0f} ms at best"
         )

@@ -24,7 +24,7 @@ class Shard:
             return cls(int(number), int(count))
         raise InvalidRequest(f"shard {text!r}: expected NUMBER/COUNT, from 1/4 to 4/4 for four of them")
 
-    def of(self, total: int) -> Iterator[int]:
+    def indices(self, total: int) -> Iterator[int]:
         """Which of `total` things, counted from 0, are this shard's."""
         return iter(range(self.number - 1, total, self.count))
 
@@ -43,19 +43,19 @@ class Progress:
     note: str = ""
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
-def report_nothing(progress: Progress) -> None:
+def ignore_progress(progress: Progress) -> None:
     """For work that nobody watches."""
 
 
 class Stopwatch:
-    """The pace of a part that was `done` steps on when it was taken up."""
+    """The pace of a part that was `initial` steps on when it was taken up."""
 
-    def __init__(self, part: str, done: int, steps: int) -> None:
+    def __init__(self, part: str, initial: int, steps: int) -> None:
         self.part, self.steps = part, steps
-        self._first, self._started = done, time.monotonic()
+        self._first, self._started = initial, time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -64,5 +64,5 @@ class Stopwatch:
 
     def at(self, step: int, note: str = "") -> Progress:
         """The stand after so many steps, the rest at the pace so far."""
-        pace = self.seconds / max(step - self._first, 1)
-        return Progress(self.part, step, self.steps, pace * (self.steps - step), note)
+        seconds_per_step = self.seconds / max(step - self._first, 1)
+        return Progress(self.part, step, self.steps, seconds_per_step * (self.steps - step), note)

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.generators.base import Generator, Sampling
 from forejudge.hub import Source
-from forejudge.policies import EndedBy
-from forejudge.search import Asked, Found, passed
+from forejudge.policies import StopReason
+from forejudge.search import SearchOptions, SearchOutput, passed
 from forejudge.types import IMAGE
 from forejudge.verifiers.base import Verifier
 
@@ -69,7 +69,7 @@ class SourceRecord(_Record):
     weights: str | None
 
     @classmethod
-    def of(cls, part: str, source: Source | None, name: str, weights: str | None = None) -> "SourceRecord":
+    def from_source(cls, part: str, source: Source | None, name: str, weights: str | None = None) -> "SourceRecord":
         """`name` is what it is called where it was not loaded but given."""
         if source is None:
             return cls(part=part, model=name, revision=None, commit=None, weights=weights)
@@ -87,7 +87,7 @@ class SearchRecord(_Record):
     candidates: tuple[CandidateRecord, ...]
     winner: int
     passed: bool | None
-    ended_by: EndedBy
+    stopped_by: StopReason
     n: int
     unused: int
     timings: dict[str, float]
@@ -135,29 +135,29 @@ def package_versions() -> dict[str, str]:
 def provenance(device: torch.device) -> dict[str, str]:
     """Command, commit, device and versions, as plain text. Absolute paths are named by their last part."""
     program = Path(sys.argv[0]).name.replace("__main__.py", "forejudge")  # as `python -m forejudge.cli` has it
-    command = " ".join([program, *map(_without_parents, sys.argv[1:])])
-    return {"command": command, "commit": _commit(), "device": _describe(device)} | package_versions()
+    command = " ".join([program, *map(_hide_parent_folders, sys.argv[1:])])
+    return {"command": command, "commit": _commit(), "device": _describe_device(device)} | package_versions()
 
 
-def _without_parents(argument: str) -> str:
+def _hide_parent_folders(argument: str) -> str:
     """Where a file lay on the machine is nobody's affair; also of the value in --name=value."""
-    option, equals, value = argument.rpartition("=")
-    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+    option, separator, value = argument.rpartition("=")
+    return f"{option}{separator}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def _commit() -> str:
     """The commit of the sources, marked where they were changed since; "unknown" outside a repository."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+    package_folder = Path(__file__).parent
+    git = ["git", "-C", str(package_folder)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit} with changes" if changed.stdout.strip() else commit
+    return f"{commit} with changes" if status.stdout.strip() else commit
 
 
-def _describe(device: torch.device) -> str:
+def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
@@ -169,29 +169,29 @@ def _describe(device: torch.device) -> str:
 
 
 def search_record(
-    asked: Asked, found: Found, settings: Settings, generator: Generator, verifier: Verifier
+    options: SearchOptions, output: SearchOutput, settings: Settings, generator: Generator, verifier: Verifier
 ) -> SearchRecord:
     """With all that was asked for, found and used."""
-    judged_at = max(verifier.reads)
+    scored_stage = max(verifier.reads)
     records = tuple(
         CandidateRecord(
             index=index,
-            seed=asked.seeds[index],
-            stage=str(IMAGE if index in found.images else judged_at),
+            seed=options.seeds[index],
+            stage=str(IMAGE if index in output.images else scored_stage),
             **vars(verdict),
         )
-        for index, verdict in enumerate(found.verdicts)
+        for index, verdict in enumerate(output.verdicts)
     )
-    winner = found.order[0]
+    winner = output.order[0]
     return SearchRecord(
-        prompt=asked.prompt,
+        prompt=options.prompt,
         candidates=records,
         winner=winner,
-        passed=passed(found.verdicts[winner]),
-        ended_by=found.ended_by,
+        passed=passed(output.verdicts[winner]),
+        stopped_by=output.stopped_by,
         n=len(records),
-        unused=found.drawn - len(records),
-        timings=found.timings,
+        unused=output.num_generated - len(records),
+        timings=output.timings,
         settings=settings,
         sources=_sources(generator, verifier),
         versions=package_versions(),
@@ -201,7 +201,7 @@ def search_record(
 def _sources(generator: Generator, verifier: Verifier) -> tuple[SourceRecord, ...]:
     pipeline, *transformer = generator.sources or (None,)
     return (
-        SourceRecord.of("generator", pipeline, generator.name, generator.fingerprint),
-        *(SourceRecord.of("transformer", source, source.model) for source in transformer if source),
-        SourceRecord.of("verifier", verifier.source, verifier.name, verifier.digest),
+        SourceRecord.from_source("generator", pipeline, generator.name, generator.fingerprint),
+        *(SourceRecord.from_source("transformer", source, source.model) for source in transformer if source),
+        SourceRecord.from_source("verifier", verifier.source, verifier.name, verifier.digest),
     )

@@ -15,8 +15,8 @@ from PIL.Image import Image
 from forejudge.device import free_memory, is_out_of_memory
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Sampling
-from forejudge.noise import LARGEST_SEED, candidate_seed
-from forejudge.policies import DEFAULT_MAX_N, EndedBy, Limits, Pace
+from forejudge.noise import MAX_SEED, candidate_seed
+from forejudge.policies import DEFAULT_MAX_N, SearchLimits, SearchPolicy, StopReason
 from forejudge.types import IMAGE, Candidates, Verdict, latent_stage
 from forejudge.verifiers.base import Verifier
 
@@ -24,11 +24,11 @@ from forejudge.verifiers.base import Verifier
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOptions:
     """`seeds` are those of all candidates there may be; `seed` is what they follow from, None if they were given."""
 
     prompt: str
-    limits: Limits
+    limits: SearchLimits
     seeds: tuple[int, ...]
     seed: int | None
     image_index: int
@@ -36,7 +36,7 @@ class Asked:
     sampling: Sampling
 
     @classmethod
-    def of(
+    def from_arguments(
         cls,
         prompt: str,
         n: int | None,
@@ -49,23 +49,23 @@ class Asked:
         max_n: int | None,
         top_k: int,
         sampling: Sampling,
-    ) -> "Asked":
+    ) -> "SearchOptions":
         """See `BestOfN.__call__`. Raises InvalidRequest for what no search can do."""
         if seeds is not None:
-            n = _number_of(seeds, n)
-        limits = Limits(n, budget_ms, until, DEFAULT_MAX_N if max_n is None else max_n)
+            n = _validate_seeds(seeds, n)
+        limits = SearchLimits(n, budget_ms, until, DEFAULT_MAX_N if max_n is None else max_n)
         if top_k < 1:
             raise InvalidRequest(f"top_k = {top_k} finishes nothing: it must be at least 1")
         if seeds is not None:
             return cls(prompt, limits, tuple(seeds), None, image_index, top_k, sampling)
-        following = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
-        return cls(prompt, limits, following, seed, image_index, top_k, sampling)
+        derived_seeds = tuple(candidate_seed(seed, prompt, image_index, index) for index in range(limits.cap))
+        return cls(prompt, limits, derived_seeds, seed, image_index, top_k, sampling)
 
 
-def _number_of(seeds: Sequence[int], n: int | None) -> int:
+def _validate_seeds(seeds: Sequence[int], n: int | None) -> int:
     """Raises InvalidRequest where there are not `n`, or one cannot be a seed."""
-    if not seeds or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
-        raise InvalidRequest(f"seeds must be one or more numbers from 0 to {LARGEST_SEED}")
+    if not seeds or not all(0 <= seed <= MAX_SEED for seed in seeds):
+        raise InvalidRequest(f"seeds must be one or more numbers from 0 to {MAX_SEED}")
     if n is not None and n != len(seeds):
         raise InvalidRequest(f"n = {n} contradicts the {len(seeds)} seeds given: leave one out")
     return len(seeds)
@@ -89,19 +89,19 @@ class StageClock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count what happens inside to `name`."""
-        began = self._mark()
+        start = self._mark()
         try:
             yield
         finally:
-            self._stages.append((name, began, self._mark()))
+            self._stages.append((name, start, self._mark()))
 
     @property
     def seconds(self) -> dict[str, float]:
         """By stage; waits for work that is not done yet."""
-        found: dict[str, float] = {}
-        for name, began, ended in self._stages:
-            found[name] = found.get(name, 0.0) + self._between(began, ended)
-        return found
+        totals: dict[str, float] = {}
+        for name, start, end in self._stages:
+            totals[name] = totals.get(name, 0.0) + self._elapsed_between(start, end)
+        return totals
 
     @property
     def elapsed(self) -> float:
@@ -117,17 +117,17 @@ class StageClock:
             torch.accelerator.synchronize(self._device)
         return perf_counter()
 
-    def _between(self, began: Any, ended: Any) -> float:
+    def _elapsed_between(self, start: Any, end: Any) -> float:
         if self._device.type != "cuda":
-            return float(ended - began)
-        ended.synchronize()
-        return float(began.elapsed_time(ended)) / 1000
+            return float(end - start)
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000
 
 
 # FOLDED: One prompt at work: encoded once, candidates drawn and judged chunk by chunk, the best ones finished; all timed.
 
 
-class Drawing:
+class PromptSession:
     """Encodes the prompt when it is made; its clock starts then. `encode` may do so from memory.
 
     Raises InvalidRequest for a prompt or for sizes that the generator cannot serve.
@@ -143,32 +143,32 @@ class Drawing:
     ) -> None:
         self.clock = StageClock(generator.device)
         self._generator, self._verifier, self._prompt = generator, verifier, prompt
-        self._last_latent = latent_stage(sampling.steps - 1)
+        self._final_latent_stage = latent_stage(sampling.steps - 1)
         with self.clock.stage("encode"):
             self._conditioning = (encode or generator.encode_without_padding)(prompt, sampling)
 
-    def judge(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
+    def score(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
         """New candidates at the furthest stage that the verifier reads, ready to be kept, and their verdicts."""
         with self.clock.stage("prefix"):
             candidates = self._generator.start(self._conditioning, seeds)
             candidates = self._generator.advance(candidates, self._verifier.reads)
         with self.clock.stage("verify"):
-            verdicts = self._verifier.judge(self._prompt, candidates)
-        return candidates.to_keep(), verdicts
+            verdicts = self._verifier.score(self._prompt, candidates)
+        return candidates.without_views(), verdicts
 
     def finish(self, candidate: Candidates) -> Image:
         """The picture of a single candidate, from where it stands."""
         with self.clock.stage("suffix"):
-            if candidate.stage < self._last_latent:
-                candidate = self._generator.advance(candidate, [self._last_latent])
+            if candidate.stage < self._final_latent_stage:
+                candidate = self._generator.advance(candidate, [self._final_latent_stage])
         with self.clock.stage("decode"):
-            return self._generator.advance(candidate, [IMAGE]).pictures[0]
+            return self._generator.advance(candidate, [IMAGE]).images[0]
 
 
 # FOLDED: From verdicts to a winner. Pure functions.
 
 
-PASSES = 0.5  # a candidate passes when its calibrated probability reaches this
+PASS_THRESHOLD = 0.5  # a candidate passes when its calibrated probability reaches this
 
 
 def order_by_score(verdicts: Sequence[Verdict]) -> tuple[int, ...]:
@@ -176,7 +176,7 @@ def order_by_score(verdicts: Sequence[Verdict]) -> tuple[int, ...]:
     return tuple(sorted(range(len(verdicts)), key=lambda index: (-verdicts[index].score, index)))
 
 
-def first_reaching(verdicts: Sequence[Verdict], probability: float) -> int | None:
+def first_index_reaching(verdicts: Sequence[Verdict], probability: float) -> int | None:
     """The first index whose calibrated probability reaches `probability`, if any."""
     for index, verdict in enumerate(verdicts):
         if verdict.probability is not None and verdict.probability >= probability:
@@ -186,70 +186,74 @@ def first_reaching(verdicts: Sequence[Verdict], probability: float) -> int | Non
 
 def passed(verdict: Verdict) -> bool | None:
     """Whether a verdict says yes; None where the verifier has no calibrated probability."""
-    return None if verdict.probability is None else verdict.probability >= PASSES
+    return None if verdict.probability is None else verdict.probability >= PASS_THRESHOLD
 
 
 OnProgress = Callable[[int, int], None]  # candidates judged, the most there will be
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutput:
     """What a search found. `order` ranks the used candidates; `images` are those of the best, best first."""
 
     verdicts: tuple[Verdict, ...]
     order: tuple[int, ...]
     images: dict[int, Image]
-    ended_by: EndedBy
-    drawn: int
+    stopped_by: StopReason
+    num_generated: int
     timings: dict[str, float]
 
 
 class Search:
     """One Best-of-N search over one prompt; only the `top_k` best candidates are kept."""
 
-    def __init__(self, drawing: Drawing, pace: Pace, top_k: int) -> None:
-        self.drawing, self.pace, self.top_k = drawing, pace, top_k
+    def __init__(self, session: PromptSession, policy: SearchPolicy, top_k: int) -> None:
+        self.session, self.policy, self.top_k = session, policy, top_k
         self.verdicts: list[Verdict] = []
         self.best: dict[int, Candidates] = {}
-        self.drawn = 0
+        self.num_generated = 0
 
-    def run(self, seeds: tuple[int, ...], on_progress: OnProgress | None = None) -> Found:
+    def run(self, seeds: tuple[int, ...], on_progress: OnProgress | None = None) -> SearchOutput:
         """Draw chunk after chunk until a limit is reached, then finish the best."""
-        ended_by: EndedBy | None = None
-        while ended_by is None and (size := self.pace.next(self.drawn, self.drawing.clock.elapsed)):
-            ended_by = self._take(*self._judge(seeds[self.drawn : self.drawn + size]))
+        stopped_by: StopReason | None = None
+        while stopped_by is None and (size := self.policy.next_batch(self.num_generated, self.session.clock.elapsed)):
+            stopped_by = self._add_batch(*self._score_batch(seeds[self.num_generated : self.num_generated + size]))
             if on_progress:
-                on_progress(len(self.verdicts), self.pace.limits.cap)
-        return self._finish(ended_by or self.pace.ended_by(self.drawn))
+                on_progress(len(self.verdicts), self.policy.limits.cap)
+        return self._finish(stopped_by or self.policy.stopped_by(self.num_generated))
 
-    def _judge(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
+    def _score_batch(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
         """Judge a chunk; where memory runs out, half of it, and so from then on."""
-        before = self.drawing.clock.elapsed
+        batch_start = self.session.clock.elapsed
         try:
-            judged = self.drawing.judge(seeds)
+            scored = self.session.score(seeds)
         except RuntimeError as error:
             if len(seeds) == 1 or not is_out_of_memory(error):
                 raise
         else:
-            self.pace.observe(len(seeds), self.drawing.clock.elapsed - before)
-            return judged
+            self.policy.record_batch(len(seeds), self.session.clock.elapsed - batch_start)
+            return scored
         # Out here the error is gone, and with it the tensors that its traceback kept alive.
         free_memory()
-        self.pace.out_of_memory(len(seeds))
-        return self._judge(seeds[: len(seeds) // 2])
+        self.policy.on_out_of_memory(len(seeds))
+        return self._score_batch(seeds[: len(seeds) // 2])
 
-    def _take(self, candidates: Candidates, verdicts: list[Verdict]) -> EndedBy | None:
+    def _add_batch(self, candidates: Candidates, verdicts: list[Verdict]) -> StopReason | None:
         """Add a chunk, up to the first candidate that ends the search."""
-        first, until = len(self.verdicts), self.pace.limits.until
-        self.drawn += len(verdicts)
-        sure = None if until is None else first_reaching(verdicts, until)
-        self.verdicts += verdicts if sure is None else verdicts[: sure + 1]
-        leading = order_by_score(self.verdicts)[: self.top_k]
-        self.best = {index: candidates[[index - first]] if index >= first else self.best[index] for index in leading}
-        return None if sure is None else "until"
+        offset, until = len(self.verdicts), self.policy.limits.until
+        self.num_generated += len(verdicts)
+        stop_index = None if until is None else first_index_reaching(verdicts, until)
+        self.verdicts += verdicts if stop_index is None else verdicts[: stop_index + 1]
+        best_indices = order_by_score(self.verdicts)[: self.top_k]
+        self.best = {
+            index: candidates[[index - offset]] if index >= offset else self.best[index] for index in best_indices
+        }
+        return None if stop_index is None else "until"
 
-    def _finish(self, ended_by: EndedBy) -> Found:
-        images = {index: self.drawing.finish(candidate) for index, candidate in self.best.items()}
-        clock = self.drawing.clock
+    def _finish(self, stopped_by: StopReason) -> SearchOutput:
+        images = {index: self.session.finish(candidate) for index, candidate in self.best.items()}
+        clock = self.session.clock
         timings = clock.seconds | {"total": clock.elapsed}
-        return Found(tuple(self.verdicts), order_by_score(self.verdicts), images, ended_by, self.drawn, timings)
+        return SearchOutput(
+            tuple(self.verdicts), order_by_score(self.verdicts), images, stopped_by, self.num_generated, timings
+        )

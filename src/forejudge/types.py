@@ -89,13 +89,13 @@ class Candidates:
         return view
 
     @property
-    def pictures(self) -> tuple[Image, ...]:
+    def images(self) -> tuple[Image, ...]:
         """The view at IMAGE."""
         view = self.views[IMAGE]
         assert isinstance(view, tuple)
         return view
 
-    def to_keep(self) -> Candidates:
+    def without_views(self) -> Candidates:
         """What is needed to go on, and finished pictures; all other views are let go."""
         views = {stage: view for stage, view in self.views.items() if stage == IMAGE}
         return Candidates(self.seeds, self.stage, views, self.state)

@@ -12,12 +12,12 @@ import torch
 from forejudge.candidates.collect import Evaluation
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluation.strategies import outcomes_of
-from forejudge.evaluation.suite import take_over, with_controls
+from forejudge.evaluation.strategies import load_outcomes
+from forejudge.evaluation.suite import merge_evaluation, with_controls
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark
 from forejudge.generators import load_generator
 from forejudge.miniature.plugin import MiniatureEvaluator, miniature_benchmark
-from forejudge.progress import Progress, Shard, report_nothing
+from forejudge.progress import Progress, Shard, ignore_progress
 from forejudge.verifiers import load_verifier
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def evaluation(tiny_generator: Path, tiny_verifier: Path) -> Evaluation:
 @pytest.fixture(scope="module")
 def drawn(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
     folder = EvaluationFolder(tmp_path_factory.mktemp("drawn"))
-    evaluation.run(folder, ALL, report_nothing)
+    evaluation.run(folder, ALL, ignore_progress)
     return folder
 
 
@@ -63,7 +63,7 @@ def test_every_candidate_has_a_line(drawn: EvaluationFolder) -> None:
 
 
 def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationFolder) -> None:
-    found = outcomes_of(drawn)
+    found = load_outcomes(drawn)
     assert found.correct_CSN.shape == found.score_CSN["tiny"].shape == (6, 2, 3)
     row = drawn.rows(4)[5]
     assert found.score_CSN["tiny"][4, 1, 2] == row["verdicts"]["tiny"]["score"]
@@ -72,7 +72,7 @@ def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationFolder) -> None:
 
 
 def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationFolder) -> None:
-    found = outcomes_of(drawn)
+    found = load_outcomes(drawn)
     names = ("tiny", "states shuffled", "states zeroed")
     own, shuffled, zeroed = (np.sort(found.score_CSN[name].reshape(6, -1)) for name in names)
     np.testing.assert_allclose(own, shuffled, atol=1e-5)
@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluati
         evaluation.run(folder, ALL, stop)
     assert folder.missing == [4, 5]
     with pytest.raises(CheckpointError, match="lacks 2 of 6 prompts"):
-        outcomes_of(folder)
+        load_outcomes(folder)
     (tmp_path / ".00004.0.partial").mkdir()  # what a kill leaves
     steps: list[int] = []
     evaluation.run(folder, ALL, lambda progress: steps.append(progress.step))
@@ -100,11 +100,11 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluati
 
 def test_parts_merge_to_the_same_as_one(evaluation: Evaluation, drawn: EvaluationFolder, tmp_path: Path) -> None:
     for number in (1, 2):
-        evaluation.run(EvaluationFolder(tmp_path / str(number)), Shard(number, 2), report_nothing)
-    assert take_over(tmp_path / "1", tmp_path / "2") == 3
+        evaluation.run(EvaluationFolder(tmp_path / str(number)), Shard(number, 2), ignore_progress)
+    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 3
     merged = EvaluationFolder(tmp_path / "1")
     assert [merged.rows(prompt) for prompt in range(6)] == [drawn.rows(prompt) for prompt in range(6)]
-    assert take_over(tmp_path / "1", tmp_path / "2") == 0
+    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 0
 
 
 @pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
@@ -112,13 +112,13 @@ def test_other_settings_are_refused_by_name(evaluation: Evaluation, drawn: Evalu
     change: Any = {field: getattr(evaluation, field) + 1}
     other = replace(evaluation, **change)
     with pytest.raises(InvalidRequest, match=f"was begun with {field} = "):
-        other.run(drawn, ALL, report_nothing)
+        other.run(drawn, ALL, ignore_progress)
 
 
 def test_other_verifiers_are_refused(evaluation: Evaluation, drawn: EvaluationFolder) -> None:
     other = replace(evaluation, verifiers={})
     with pytest.raises(InvalidRequest, match="was begun with verifiers = "):
-        other.run(drawn, ALL, report_nothing)
+        other.run(drawn, ALL, ignore_progress)
 
 
 def test_a_prompt_that_comes_again_is_its_next_image() -> None:

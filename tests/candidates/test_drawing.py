@@ -18,10 +18,10 @@ from forejudge.candidates.store import RowFolder
 from forejudge.errors import InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
 from forejudge.noise import candidate_seed
-from forejudge.progress import Progress, Shard, report_nothing
-from forejudge.verifiers.inputs import reading_named
+from forejudge.progress import Progress, Shard, ignore_progress
+from forejudge.verifiers.inputs import build_verifier_input
 from tests.support.killed_drawing import MOMENTS
-from tests.support.stand_in import FIVE, MANY, REFUSED, drawing, lines_of
+from tests.support.stand_in import FIVE_PROMPTS, MANY_PROMPTS, REJECTED_PROMPT, candidate_collector, prompt_lines
 
 CPU = torch.device("cpu")
 WHOLE = Shard()
@@ -29,14 +29,14 @@ WHOLE = Shard()
 
 def drawn(folder: Path, what: CandidateDrawing, shard: Shard = WHOLE) -> RowFolder:
     rows = RowFolder(folder)
-    what.run(rows, shard, report_nothing)
+    what.run(rows, shard, ignore_progress)
     return rows
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
     """A drawing that nothing stopped."""
-    return drawn(tmp_path_factory.mktemp("whole") / "rows", drawing())
+    return drawn(tmp_path_factory.mktemp("whole") / "rows", candidate_collector())
 
 
 def states(folder: RowFolder) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def states(folder: RowFolder) -> dict[str, torch.Tensor]:
     return {name: torch.cat([block[name] for block in blocks]) for name in folder.settings.recorded}
 
 
-def assert_same(folder: RowFolder, whole: RowFolder) -> None:
+def assert_weights_equal(folder: RowFolder, whole: RowFolder) -> None:
     assert folder.table().equals(whole.table())
     expected = states(whole)
     assert all(torch.equal(found, expected[name]) for name, found in states(folder).items())
@@ -57,7 +57,7 @@ def test_a_row_says_how_to_draw_it_again(whole: RowFolder) -> None:
     seed = candidate_seed(7, "a star", 1, 37)
     assert row == {
         "prompt": "a star",
-        "metadata": FIVE[2].metadata,
+        "metadata": FIVE_PROMPTS[2].metadata,
         "image_index": 1,
         "index": 37,
         "seed": seed,
@@ -66,7 +66,7 @@ def test_a_row_says_how_to_draw_it_again(whole: RowFolder) -> None:
         "detections": "[]",
         "generator": "stand-in",
         "revision": "f00d",
-        "judged_by": "even",
+        "observer_name": "even",
     }
 
 
@@ -77,55 +77,55 @@ def test_a_prompt_that_comes_again_is_its_next_image(whole: RowFolder) -> None:
 
 
 def test_shards_together_are_one_run(tmp_path: Path, whole: RowFolder) -> None:
-    first = drawn(tmp_path / "rows", drawing(), Shard(1, 2))
+    first = drawn(tmp_path / "rows", candidate_collector(), Shard(1, 2))
     assert first.missing == [1]
     written = first.rows_path(0).stat().st_mtime_ns
-    second = drawn(tmp_path / "rows", drawing(), Shard(2, 2))
+    second = drawn(tmp_path / "rows", candidate_collector(), Shard(2, 2))
     assert second.rows_path(0).stat().st_mtime_ns == written
-    assert_same(second, whole)
+    assert_weights_equal(second, whole)
 
 
 def test_the_batch_size_changes_nothing(tmp_path: Path, whole: RowFolder) -> None:
-    other = CandidateDrawing(**{**vars(drawing()), "batch_size": 3})
-    assert_same(drawn(tmp_path / "rows", other), whole)
+    other = CandidateDrawing(**{**vars(candidate_collector()), "batch_size": 3})
+    assert_weights_equal(drawn(tmp_path / "rows", other), whole)
 
 
 def test_progress_counts_what_was_there_before(tmp_path: Path) -> None:
-    drawn(tmp_path / "rows", drawing(), Shard(1, 3))
+    drawn(tmp_path / "rows", candidate_collector(), Shard(1, 3))
     told: list[Progress] = []
-    drawing().run(RowFolder(tmp_path / "rows"), Shard(), told.append)
+    candidate_collector().run(RowFolder(tmp_path / "rows"), Shard(), told.append)
     assert [(progress.step, progress.steps) for progress in told] == [(200, 250), (250, 250)]
     assert all(progress.note.endswith("images/s") for progress in told)
 
 
 def test_a_prompt_the_generator_refuses_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 3: the prompt has too many words"):
-        drawn(tmp_path / "rows", drawing(lines_of("a star", "a disc", REFUSED)))
+        drawn(tmp_path / "rows", candidate_collector(prompt_lines("a star", "a disc", REJECTED_PROMPT)))
     assert not (tmp_path / "rows").exists(), "the same folder takes the corrected prompts"
 
 
 def test_other_prompts_are_refused(whole: RowFolder) -> None:
     with pytest.raises(InvalidRequest, match=r"was made with prompts = .*, this run has prompts = "):
-        drawn(whole.folder, drawing([*FIVE[:4], *lines_of("a hexagon")]))
+        drawn(whole.folder, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
 
 
 def test_states_take_what_was_announced(whole: RowFolder) -> None:
     stored = sum(tensor.nbytes for tensor in states(whole).values())
-    assert drawing().recorded_bytes == stored
-    assert drawing(record=()).recorded_bytes == 0
+    assert candidate_collector().recorded_bytes == stored
+    assert candidate_collector(record=()).recorded_bytes == 0
 
 
 def test_a_disk_that_is_too_small_is_found_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", ["free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=10_000))
     with pytest.raises(OutputError, match=r"states to be recorded take 0\.0 MB and 0\.0 MB are free"):
-        drawn(tmp_path / "rows", drawing())
-    assert drawn(tmp_path / "rows", drawing(record=())).complete, "the same folder takes what needs less"
+        drawn(tmp_path / "rows", candidate_collector())
+    assert drawn(tmp_path / "rows", candidate_collector(record=())).complete, "the same folder takes what needs less"
 
 
 def test_a_reading_that_the_generator_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="after 9 blocks"):
-        drawn(tmp_path / "rows", drawing(record=["hidden:9"]))
+        drawn(tmp_path / "rows", candidate_collector(record=["hidden:9"]))
     assert not (tmp_path / "rows").exists()
 
 
@@ -137,13 +137,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert killed.wait(timeout=120) == -signal.SIGKILL
     folder = RowFolder(tmp_path / "rows")
     assert folder.missing == [1, 2]
-    assert_same(drawn(folder.folder, drawing()), whole)
+    assert_weights_equal(drawn(folder.folder, candidate_collector()), whole)
 
 
 @pytest.mark.slow
 def test_twenty_kills_at_any_moment_lose_nothing(repository: Path, tmp_path: Path) -> None:
     started = time.monotonic()
-    whole = drawn(tmp_path / "whole", drawing(MANY))
+    whole = drawn(tmp_path / "whole", candidate_collector(MANY_PROMPTS))
     took, moments, done = time.monotonic() - started, random.Random(0), 0
     for number in range(20):
         folder = tmp_path / str(number)
@@ -154,7 +154,7 @@ def test_twenty_kills_at_any_moment_lose_nothing(repository: Path, tmp_path: Pat
         run.kill()
         run.wait(timeout=60)
         done += len(list(folder.glob("rows/*.parquet")))
-        assert_same(drawn(folder, drawing(MANY)), whole)
+        assert_weights_equal(drawn(folder, candidate_collector(MANY_PROMPTS)), whole)
     assert 0 < done < 20 * whole.settings.blocks, "kills must come while blocks are drawn"
 
 
@@ -165,15 +165,15 @@ def start(repository: Path, folder: Path, moment: str) -> "subprocess.Popen[byte
 
 def test_recorded_states_are_those_drawn_anew(tiny_generator: Path, tmp_path: Path) -> None:
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
-    lines = lines_of("a photo of a red circle", "a photo of two stars", "a photo of a red circle")
-    readings = [reading_named("hidden:2"), reading_named("latent")]
-    what = CandidateDrawing(generator, lines, 3, 0, drawing().observer, readings, batch_size=2)
+    lines = prompt_lines("a photo of a red circle", "a photo of two stars", "a photo of a red circle")
+    verifier_inputs = [build_verifier_input("hidden:2"), build_verifier_input("latent")]
+    what = CandidateDrawing(generator, lines, 3, 0, candidate_collector().observer, verifier_inputs, batch_size=2)
     folder = drawn(tmp_path / "rows", what)
     table: pa.Table = folder.table()
     prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
     rows = [8, 0, 4, 3]
-    for reading in readings:
-        recorded = RecordedStates(folder, reading.name).tokens(rows)
-        anew = RecomputedStates(generator, reading, prompts, seeds).tokens(rows)
+    for verifier_input in verifier_inputs:
+        recorded = RecordedStates(folder, verifier_input.name).tokens(rows)
+        anew = RecomputedStates(generator, verifier_input, prompts, seeds).tokens(rows)
         assert recorded.dtype == torch.float16
         torch.testing.assert_close(recorded, anew, atol=2e-3, rtol=2e-3)

@@ -10,10 +10,10 @@ from forejudge.candidates.features import RecomputedStates, RecordedStates, chan
 from forejudge.candidates.store import RowFolder
 from forejudge.errors import CheckpointError
 from forejudge.generators import load_generator
-from forejudge.progress import Shard, report_nothing
-from forejudge.training.dataset import DrawnRows
-from forejudge.verifiers.inputs import reading_named
-from tests.support.stand_in import FIVE, SeedGenerator, drawing
+from forejudge.progress import Shard, ignore_progress
+from forejudge.training.dataset import StoredRows
+from forejudge.verifiers.inputs import build_verifier_input
+from tests.support.stand_in import FIVE_PROMPTS, SeedGenerator, candidate_collector
 from tests.support.tiny_run import CPU, TinyRun
 
 
@@ -21,7 +21,7 @@ from tests.support.tiny_run import CPU, TinyRun
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
     """250 rows of three prompts in three blocks; one prompt comes again in each of them."""
     rows = RowFolder(tmp_path_factory.mktemp("rows"))
-    drawing(FIVE).run(rows, Shard(), report_nothing)
+    candidate_collector(FIVE_PROMPTS).run(rows, Shard(), ignore_progress)
     return rows
 
 
@@ -37,20 +37,20 @@ def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: RowFol
 def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: RowFolder, rows: list[int]) -> None:
     table = folder.table()
     prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
-    anew = RecomputedStates(SeedGenerator(), reading_named("hidden:3"), prompts, seeds)
+    anew = RecomputedStates(SeedGenerator(), build_verifier_input("hidden:3"), prompts, seeds)
     assert torch.equal(anew.tokens(rows), RecordedStates(folder, "hidden:3").tokens(rows))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_generator_draws_anew_what_was_recorded(tiny_run: TinyRun, dtype: torch.dtype, tmp_path: Path) -> None:
     """Within what another batch size does to its sums: a thousandth in float32, a hundredth in bfloat16."""
-    from tests.support.tiny_run import draw
+    from tests.support.tiny_run import collect
 
     generator = load_generator(str(tiny_run.folder / "generator"), CPU, dtype)
-    rows = DrawnRows.of(draw(tmp_path / "rows", generator, "training", prompts=3), generator)
-    reading = reading_named("hidden:2")
-    recorded = rows.states(generator, reading)
-    anew = RecomputedStates(generator, reading, rows.prompts, rows.column("seed"))
+    rows = StoredRows.of(collect(tmp_path / "rows", generator, "training", prompts=3), generator)
+    verifier_input = build_verifier_input("hidden:2")
+    recorded = rows.states(generator, verifier_input)
+    anew = RecomputedStates(generator, verifier_input, rows.prompts, rows.column("seed"))
     assert isinstance(recorded, RecordedStates)
     wanted = [11, 0, 5, 4, 9]
     assert recorded.tokens(wanted).dtype == anew.tokens(wanted).dtype
@@ -73,9 +73,9 @@ def test_a_reading_that_was_not_recorded_is_refused(folder: RowFolder) -> None:
 
 
 def test_what_was_not_recorded_is_drawn_anew(folder: RowFolder) -> None:
-    rows, generator = DrawnRows.of(folder.folder, SeedGenerator()), SeedGenerator()
-    assert isinstance(rows.states(generator, reading_named("hidden:2")), RecomputedStates)
-    assert isinstance(rows.states(generator, reading_named("hidden:3")), RecordedStates)
+    rows, generator = StoredRows.of(folder.folder, SeedGenerator()), SeedGenerator()
+    assert isinstance(rows.states(generator, build_verifier_input("hidden:2")), RecomputedStates)
+    assert isinstance(rows.states(generator, build_verifier_input("hidden:3")), RecordedStates)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e5])

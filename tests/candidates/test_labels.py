@@ -10,20 +10,20 @@ from forejudge.candidates.store import RowFolder
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.base import Judgement
 from forejudge.evaluators.geneval_rules import Detection
-from forejudge.progress import Shard, report_nothing
+from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
-from tests.support.stand_in import EvenIsRight, drawing, lines_of
+from tests.support.stand_in import EvenIsRight, candidate_collector, prompt_lines
 
 
 class SeesAStar(EvenIsRight):
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image.Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
         star = Detection("star", (0.0, 1.0, 2.0, 3.5), 0.75, "red")
         disc = Detection("disc", (0.0, 0.0, 1.0, 1.0), 0.5)
-        return [Judgement(True, "", (star, disc)) for _ in pictures]
+        return [Judgement(True, "", (star, disc)) for _ in images]
 
 
 def test_what_was_seen_is_kept_as_json() -> None:
-    (columns,) = LabelObserver(SeesAStar())(lines_of("a star"), [Image.new("RGB", (4, 4))])
+    (columns,) = LabelObserver(SeesAStar())(prompt_lines("a star"), [Image.new("RGB", (4, 4))])
     assert json.loads(columns["detections"]) == [
         {"class": "star", "box": [0.0, 1.0, 2.0, 3.5], "confidence": 0.75, "color": "red"},
         {"class": "disc", "box": [0.0, 0.0, 1.0, 1.0], "confidence": 0.5},
@@ -34,7 +34,9 @@ def test_the_summary_counts_tasks_and_stays_in_the_folder(tmp_path: Path) -> Non
     colors = PromptLine("a red star", '{"tag": "colors", "prompt": "a red star"}', "line 3")
     plain = PromptLine("a star", '{"prompt": "a star"}', "line 4")
     folder = RowFolder(tmp_path)
-    drawing([*lines_of("a star", "a disc"), colors, plain], 10, ()).run(folder, Shard(), report_nothing)
+    candidate_collector([*prompt_lines("a star", "a disc"), colors, plain], 10, ()).run(
+        folder, Shard(), ignore_progress
+    )
     summary = summarize(folder)
     rows = folder.table().to_pylist()
     assert summary.rows == 40
@@ -46,7 +48,7 @@ def test_the_summary_counts_tasks_and_stays_in_the_folder(tmp_path: Path) -> Non
 
 def test_an_unfinished_folder_has_no_summary(tmp_path: Path) -> None:
     folder = RowFolder(tmp_path)
-    drawing().run(folder, Shard(1, 2), report_nothing)
+    candidate_collector().run(folder, Shard(1, 2), ignore_progress)
     with pytest.raises(CheckpointError, match="1 of its 3 blocks are missing"):
         summarize(folder)
     assert not (tmp_path / "summary.json").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from forejudge import __version__
-from forejudge.cli.generate import Request
+from forejudge.cli.generate import GenerateOptions
 from tests.support.command import CommandLine, refusal
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL")
@@ -49,20 +49,20 @@ def test_misspelt_option_is_usage(forejudge: CommandLine) -> None:
 
 
 def test_ctrl_c_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(request: Request) -> None:
+    def interrupt(request: GenerateOptions) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Request, "check", interrupt)
+    monkeypatch.setattr(GenerateOptions, "check", interrupt)
     assert refusal(forejudge("generate", "x"), 130) == "error: interrupted\n"
 
 
 def test_memory_that_runs_out_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    def run_out(request: Request) -> None:
+    def run_out(request: GenerateOptions) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(Request, "check", run_out)
+    monkeypatch.setattr(GenerateOptions, "check", run_out)
     assert refusal(forejudge("generate", "x"), 1).startswith("error: out of memory: draw fewer candidates at once")
 
 
@@ -71,9 +71,9 @@ def test_a_block_that_cannot_be_compiled_ends_with_one_line(
 ) -> None:
     from torch._dynamo.exc import Unsupported
 
-    def fail(request: Request) -> None:
+    def fail(request: GenerateOptions) -> None:
         raise Unsupported("a hook that cannot be traced\nand a long report")
 
-    monkeypatch.setattr(Request, "check", fail)
+    monkeypatch.setattr(GenerateOptions, "check", fail)
     said = refusal(forejudge("generate", "x", "--compile"), 1)
     assert said == "error: torch.compile failed (a hook that cannot be traced): leave out --compile\n"

@@ -30,7 +30,7 @@ def test_pictures_of_any_text_file_are_described(caption: CommandLine) -> None:
     table = RowFolder(Path("out")).table()
     assert table["prompt"].to_pylist() == [line for line in LINES for _ in range(2)]
     assert all(said.endswith(".") and said not in LINES for said in table["caption"].to_pylist())
-    assert set(table["judged_by"].to_pylist()) == {"miniature"}
+    assert set(table["observer_name"].to_pylist()) == {"miniature"}
     assert outcome.out == "4 captioned candidates are in out\n"
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from forejudge.cli.common import keep_compiled
+from forejudge.cli.common import use_compile_cache
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
 from tests.support.command import CommandLine
-from tests.support.folders import copied
-from tests.support.hub_cache import cached
+from tests.support.folders import copy_folder
+from tests.support.hub_cache import add_to_cache
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -24,7 +24,7 @@ def without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keep_compiled()
+    use_compile_cache()
     assert os.environ[VARIABLE] == str(tmp_path / "forejudge" / "compiled")
     assert Path(os.environ[VARIABLE]).is_dir()
 
@@ -32,7 +32,7 @@ def test_it_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_it_goes_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(VARIABLE, "elsewhere")
-    keep_compiled()
+    use_compile_cache()
     assert os.environ[VARIABLE] == "elsewhere"
 
 
@@ -43,15 +43,15 @@ def no_home() -> Path:
 def test_without_a_place_to_write_pytorch_s_own_has_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    keep_compiled()
+    use_compile_cache()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    keep_compiled()
+    use_compile_cache()
     assert VARIABLE not in os.environ
 
 
-TINY = "licence of owner/tiny: NSCL v2-custom; its terms are at https://huggingface.co/owner/tiny"
-JUDGE = "licence of owner/judge: mit; its terms are at https://huggingface.co/owner/judge"
+TINY = "license of owner/tiny: NSCL v2-custom; its terms are at https://huggingface.co/owner/tiny"
+JUDGE = "license of owner/judge: mit; its terms are at https://huggingface.co/owner/judge"
 
 
 @pytest.fixture
@@ -68,13 +68,13 @@ def on_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
     spec = GeneratorSpec(
-        name="tiny", pipeline="owner/tiny", verifier="owner/judge", licence="NSCL v2-custom", description=""
+        name="tiny", pipeline="owner/tiny", verifier="owner/judge", license="NSCL v2-custom", description=""
     )
     monkeypatch.setitem(KNOWN_MODELS, "tiny", spec)
-    judge = copied(tiny_verifier, tmp_path / "judge")
+    judge = copy_folder(tiny_verifier, tmp_path / "judge")
     (judge / "README.md").write_text("---\nlicense: mit\n---\n")
-    cached(tmp_path / "hub", "owner/tiny", tiny_generator)
-    cached(tmp_path / "hub", "owner/judge", judge)
+    add_to_cache(tmp_path / "hub", "owner/tiny", tiny_generator)
+    add_to_cache(tmp_path / "hub", "owner/judge", judge)
     return CommandLine(forejudge.capture, ("--generator", "tiny", "--n", "1", "--device", "cpu"))
 
 
@@ -82,13 +82,13 @@ def told(forejudge: CommandLine) -> list[str]:
     outcome = forejudge("generate", "a star", "--json")
     assert outcome.status == 0, outcome
     assert outcome.out.startswith("{")  # nothing but the result
-    return [line for line in outcome.err.splitlines() if line.startswith("licence")]
+    return [line for line in outcome.err.splitlines() if line.startswith("license")]
 
 
-def test_a_licence_is_told_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
+def test_a_license_is_told_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
     assert told(on_the_hub) == [TINY, JUDGE]
     assert told(on_the_hub) == []
-    memory = user_cache / "forejudge" / "licences-told.txt"
+    memory = user_cache / "forejudge" / "licenses-told.txt"
     memory.write_text("owner/judge\n")
     assert told(on_the_hub) == [TINY]
 
@@ -99,5 +99,5 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(on_the_hub: CommandLine, 
 
 
 def test_folders_are_their_owner_s_affair(generate: CommandLine, user_cache: Path) -> None:
-    assert "licence" not in generate("generate", "a star", "--n", "1").err
+    assert "license" not in generate("generate", "a star", "--n", "1").err
     assert not user_cache.exists()

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.support.command import CommandLine, refusal
-from tests.support.hub_cache import cached
+from tests.support.hub_cache import add_to_cache
 from tests.support.hub_server import HubServer, hub_server
 
 
@@ -58,7 +58,7 @@ def test_a_model_that_is_not_cached_needs_a_network(generate: CommandLine) -> No
 def test_a_torn_file_of_the_cache_is_named_with_what_to_delete(
     generate: CommandLine, cache: Path, tiny_generator: Path
 ) -> None:
-    snapshot = cached(cache, "owner/tiny", tiny_generator)
+    snapshot = add_to_cache(cache, "owner/tiny", tiny_generator)
     weights = snapshot / "vae" / "diffusion_pytorch_model.safetensors"
     blob = weights.resolve()
     blob.write_bytes(blob.read_bytes()[:-100])

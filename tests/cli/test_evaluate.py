@@ -28,12 +28,12 @@ def test_all_ways_to_choose_come_out_as_figures_and_tables(evaluate: CommandLine
     assert done.status == 0, done.err
     found = json.loads(Path("figures.json").read_text())
     assert set(found["verifiers"]) == {"verifier", scorer, "states shuffled", "states zeroed"}
-    assert set(found["plain"]) == {"1 step", "2 steps"}
-    chosen_by = {row["chosen_by"] for row in found["best_of_n"]}
-    assert {f"mean rank of verifier, {scorer}", f"log-odds of verifier, {scorer}", "random"} <= chosen_by
+    assert set(found["baselines"]) == {"1 step", "2 steps"}
+    strategy = {row["strategy"] for row in found["best_of_n"]}
+    assert {f"mean rank of verifier, {scorer}", f"log-odds of verifier, {scorer}", "random"} <= strategy
     (first, *_) = found["equal_time"]
-    assert (first["budget"], first["chosen_by"], first["n"]) == (1000, "verifier", 2)
-    assert {row["chosen_by"] for row in found["equal_time"]} == {"verifier", scorer, "1 step", "2 steps"}
+    assert (first["budget"], first["strategy"], first["n"]) == (1000, "verifier", 2)
+    assert {row["strategy"] for row in found["equal_time"]} == {"verifier", scorer, "1 step", "2 steps"}
     assert set(found["costs"]["searches"]) == {"verifier", scorer}
     assert found["settings"]["prompts"] == found["test_cases"] == 6
     assert "Best-of-N, % right of 6 cases" in done.out

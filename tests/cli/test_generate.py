@@ -17,7 +17,14 @@ import pytest
 from PIL import Image
 
 from forejudge.cli.app import main
-from forejudge.cli.generate import ModelOptions, Request, RunSettings, SamplingOptions, SearchOptions, parse_seeds
+from forejudge.cli.generate import (
+    GenerateOptions,
+    ModelOptions,
+    RunSettings,
+    SamplingOptions,
+    SearchArguments,
+    parse_seeds,
+)
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
 from forejudge.generators.base import Sampling
@@ -48,7 +55,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, prompts_file: Path, tiny
     return out
 
 
-def pictures(out: Path) -> dict[str, bytes]:
+def images(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/samples/*.png")}
 
 
@@ -91,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     run.send_signal(stop)
     said, errors = run.communicate(timeout=60)
     made = written_at(out)
-    done = len(pictures(out))
+    done = len(images(out))
     assert (run.returncode, said) == (status, ""), errors
     assert 0 < done < len(PROMPTS)
     if stop == signal.SIGINT:
@@ -100,10 +107,10 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     outcome = generate(*arguments)
     assert outcome.status == 0
     assert f"{len(PROMPTS) - done} were made now" in outcome.out
-    kept = {name for name in pictures(out) if name in made}
+    kept = {name for name in images(out) if name in made}
     assert len(kept) == done
     assert {name: written_at(out)[name] for name in kept} == {name: made[name] for name in kept}, "made again"
-    assert pictures(out) == pictures(whole_run)
+    assert images(out) == images(whole_run)
     assert judged(out) == judged(whole_run)
 
 
@@ -135,7 +142,7 @@ def test_a_picture_without_its_record_is_made_again(generate: CommandLine, whole
     (tmp_path / "out/00001/samples/0000.png").unlink()
     outcome = generate("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
     assert "2 were made now" in outcome.out
-    assert pictures(tmp_path / "out").items() <= pictures(whole_run).items()
+    assert images(tmp_path / "out").items() <= images(whole_run).items()
 
 
 def test_other_settings_are_refused(generate: CommandLine, prompts_file: Path, whole_run: Path) -> None:
@@ -160,7 +167,7 @@ def test_json_lists_every_record(generate: CommandLine) -> None:
     found = [(record.prompt, record.settings.image_index) for record in records]
     assert found == [(prompt, image) for prompt in ("a photo of a red circle", "a photo of a star") for image in (0, 1)]
     assert Path("forejudge-out/00000/metadata.jsonl").read_text() == metadata + "\n"
-    assert sorted(pictures(Path("forejudge-out"))) == [
+    assert sorted(images(Path("forejudge-out"))) == [
         f"{prompt:05}/samples/{image:04}.png" for prompt in (0, 1) for image in (0, 1)
     ]
     assert generate(*arguments).out == outcome.out
@@ -178,14 +185,14 @@ def test_a_disk_that_is_full_loses_nothing_made_before(generate: CommandLine, wh
     Path("two.txt").write_text("\n".join(PROMPTS[:2]))
     arguments = ("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
     record = (whole_run / "00000/results/0000.json").stat().st_size
-    picture = (whole_run / "00000/samples/0000.png").stat().st_size
-    assert record < picture
-    with largest_file(picture - 1):
+    image = (whole_run / "00000/samples/0000.png").stat().st_size
+    assert record < image
+    with largest_file(image - 1):
         line = refusal(generate(*arguments), 1)
     assert "samples/0000.png cannot be written (File too large)" in line
     assert list((tmp_path / "out/00000/samples").iterdir()) == []
     assert generate(*arguments).status == 0
-    assert pictures(tmp_path / "out").items() <= pictures(whole_run).items()
+    assert images(tmp_path / "out").items() <= images(whole_run).items()
 
 
 @contextmanager
@@ -211,8 +218,8 @@ def record_in(folder: Path) -> SearchRecord:
 
 
 def picture_in(folder: Path) -> Image.Image:
-    with Image.open(folder / "best.png") as picture:
-        return picture.copy()
+    with Image.open(folder / "best.png") as image:
+        return image.copy()
 
 
 def test_table_and_files(generate: CommandLine) -> None:
@@ -222,7 +229,7 @@ def test_table_and_files(generate: CommandLine) -> None:
     assert names(out) == ["best.png", "result.json"]
     assert picture_in(out).size == (64, 64)
     record = record_in(out)
-    assert (record.prompt, record.n, record.ended_by) == (PROMPT, 4, "n")
+    assert (record.prompt, record.n, record.stopped_by) == (PROMPT, 4, "n")
     assert all(str(candidate.seed) in outcome.out for candidate in record.candidates)
     assert all(stage in outcome.out for stage in record.timings)
     assert f"Winner: candidate {record.winner}" in outcome.out
@@ -325,12 +332,12 @@ def test_the_limit_that_ended_the_search_is_named(generate: CommandLine, limit: 
     assert said in generate("generate", PROMPT, *limit).out
 
 
-NOTHING = Request(
+NOTHING = GenerateOptions(
     ModelOptions(None, None, None, None, None, None, None, False),
     SamplingOptions(None, None, None, None, None),
-    SearchOptions(None, None, None, None, None, None, None),
+    SearchArguments(None, None, None, None, None, None, None),
     images_per_prompt=1,
-    everything=False,
+    finish_all=False,
 )
 
 
@@ -349,10 +356,10 @@ class Listening:
         self.warnings += self.further_warnings
 
 
-def arguments_of(request: Request) -> dict[str, Any]:
+def arguments_of(generate_options: GenerateOptions) -> dict[str, Any]:
     """What a request asks of the library for one image."""
     best = Listening()
-    request.run(best, "x", 3)  # type: ignore[arg-type]
+    generate_options.run(best, "x", 3)  # type: ignore[arg-type]
     return best.asked
 
 
@@ -375,7 +382,7 @@ def test_zero_is_given() -> None:
 )
 def test_all_finishes_as_many_as_there_can_be(options: dict[str, Any], most: int) -> None:
     search = replace(NOTHING.search, **options)
-    assert arguments_of(replace(NOTHING, search=search, everything=True))["top_k"] == most
+    assert arguments_of(replace(NOTHING, search=search, finish_all=True))["top_k"] == most
 
 
 def test_seeds_are_read_off_a_list() -> None:
@@ -402,18 +409,20 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
-def changed(**options: Any) -> Request:
+def changed(**options: Any) -> GenerateOptions:
     """A request with some options; each belongs to one of its groups."""
-    request = NOTHING
+    generate_options = NOTHING
     for name, value in options.items():
-        group = next((group for group in ("models", "sampling", "search") if name in vars(getattr(request, group))), "")
-        change = {group: replace(getattr(request, group), **{name: value})} if group else {name: value}
-        request = replace(request, **change)
-    return request
+        group = next(
+            (group for group in ("models", "sampling", "search") if name in vars(getattr(generate_options, group))), ""
+        )
+        change = {group: replace(getattr(generate_options, group), **{name: value})} if group else {name: value}
+        generate_options = replace(generate_options, **change)
+    return generate_options
 
 
 def test_defaults_are_filled_in() -> None:
-    settings = RunSettings.of(NOTHING)
+    settings = RunSettings.from_options(NOTHING)
     assert (settings.generator, settings.verifier, settings.dtype) == ("miniature", "miniature", "float32")
     assert (settings.n, settings.seed, settings.sampling.steps) == (8, 0, 1)
 
@@ -422,8 +431,8 @@ def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.Monke
     spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=Sampling(steps=4), description="")
     monkeypatch.setitem(KNOWN_MODELS, "few-step", spec)
     for name in ("few-step", "owner/few-step@v1"):
-        assert RunSettings.of(changed(generator=name)).sampling == Sampling(steps=4)
-        assert RunSettings.of(changed(generator=name, steps=2)).sampling == Sampling(steps=2)
+        assert RunSettings.from_options(changed(generator=name)).sampling == Sampling(steps=4)
+        assert RunSettings.from_options(changed(generator=name, steps=2)).sampling == Sampling(steps=2)
 
 
 @pytest.mark.parametrize(
@@ -434,8 +443,8 @@ def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.Monke
     ],
 )
 def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, Any]) -> None:
-    RunSettings.of(NOTHING).store(tmp_path)
-    RunSettings.of(changed(**same)).check(tmp_path)
+    RunSettings.from_options(NOTHING).store(tmp_path)
+    RunSettings.from_options(changed(**same)).check(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -453,21 +462,23 @@ def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, 
     ],
 )
 def test_other_settings_are_refused_with_both_values(tmp_path: Path, other: dict[str, Any], said: str) -> None:
-    RunSettings.of(NOTHING).store(tmp_path)
+    RunSettings.from_options(NOTHING).store(tmp_path)
     with pytest.raises(InvalidRequest, match=f"was made with {said}"):
-        RunSettings.of(changed(**other)).check(tmp_path)
+        RunSettings.from_options(changed(**other)).check(tmp_path)
 
 
 def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert RunSettings.of(changed(generator="model")) == RunSettings.of(changed(generator=str(tmp_path / "model")))
+    assert RunSettings.from_options(changed(generator="model")) == RunSettings.from_options(
+        changed(generator=str(tmp_path / "model"))
+    )
 
 
 def test_sampling_is_named_in_full() -> None:
-    assert RunSettings.of(replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))) == RunSettings.of(
-        NOTHING
-    )
+    assert RunSettings.from_options(
+        replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))
+    ) == RunSettings.from_options(NOTHING)
 
 
 LONG_PROMPT = "a red circle " * 110

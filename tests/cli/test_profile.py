@@ -23,7 +23,7 @@ def test_models_of_random_weights_are_measured_and_drawn(
         96,
         "bfloat16",
     )
-    assert "CPU" in found["settings"]["figures"]
+    assert "CPU" in found["settings"]["device_note"]
     assert done.out.startswith("Figures of a CPU: they say nothing of a GPU")
     for said in ("language model, hidden", "decode-all, clip", "VHS (paper)", "63.3", "written to out/profile.json"):
         assert said in done.out

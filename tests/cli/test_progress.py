@@ -25,7 +25,7 @@ def test_a_log_file_gets_a_line_now_and_then(
 ) -> None:
     clock = iter([0.0, 20.0, 40.0, 60.0, 80.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    with progress.counting("images", 8) as advance:
+    with progress.progress_counter("images", 8) as advance:
         for _ in range(4):
             advance()
     said = capsys.readouterr()
@@ -34,7 +34,7 @@ def test_a_log_file_gets_a_line_now_and_then(
 
 
 def test_nothing_else_is_written_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.waiting("loading"), progress.judging() as on_progress:
+    with progress.spinner("loading"), progress.scoring_progress() as on_progress:
         on_progress(4, 8)
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")
@@ -45,7 +45,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with progress.judging() as on_progress:
+    with progress.scoring_progress() as on_progress:
         on_progress(4, 8)
     said = capsys.readouterr()
     assert said.out == ""

@@ -17,14 +17,14 @@ def geneval(forejudge: CommandLine) -> CommandLine:
     return forejudge
 
 
-def metadata_of(name: str) -> list[PromptMetadata]:
+def metadata_line(name: str) -> list[PromptMetadata]:
     return [line.geneval_metadata() for line in read_prompts(Path(name))]
 
 
 def test_every_line_can_be_judged_and_the_counts_are_told(geneval: CommandLine) -> None:
     outcome = geneval("prompts", "geneval", "--objects", "objects.txt", "--count", "60", "--out", "new/train.jsonl")
     assert outcome.status == 0, outcome
-    tags = [metadata.tag for metadata in metadata_of("new/train.jsonl")]
+    tags = [metadata.tag for metadata in metadata_line("new/train.jsonl")]
     assert len(tags) == 60
     told = ", ".join(f"{tags.count(tag)} {tag}" for tag in TASKS)
     assert outcome.out == f"60 prompts written to new/train.jsonl: {told}\n"
@@ -38,9 +38,9 @@ def test_prompts_of_every_excluded_file_stay_out(geneval: CommandLine) -> None:
     held = {line.prompt for line in read_prompts(Path("train.jsonl"))}
     assert held >= {"a photo of an orange", "a photo of a cat", "a photo of a hot dog"}
     geneval(*arguments, "--exclude", "some.txt", "--exclude", "more.jsonl")
-    left = [metadata for metadata in metadata_of("train.jsonl") if metadata.tag == "single_object"]
+    left = [metadata for metadata in metadata_line("train.jsonl") if metadata.tag == "single_object"]
     assert left == []
-    assert len({normalised_text(metadata.prompt) for metadata in metadata_of("train.jsonl")}) == 100
+    assert len({normalised_text(metadata.prompt) for metadata in metadata_line("train.jsonl")}) == 100
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_cannot_be_made_is_refused_and_nothing_written(
 def test_miniature_prompts_are_none_of_the_test(forejudge: CommandLine, split: str) -> None:
     outcome = forejudge("prompts", "miniature", "--split", split, "--count", "400", "--out", "prompts.jsonl")
     assert outcome.out.startswith("400 prompts written to prompts.jsonl: ")
-    made = metadata_of("prompts.jsonl")
+    made = metadata_line("prompts.jsonl")
     assert {metadata.tag for metadata in made} == set(TASKS)
     held_out = {case.description.prompt for case in cases("test")}
     assert not held_out & {metadata.prompt for metadata in made if metadata.tag not in TASKS_SHARING_PROMPTS}

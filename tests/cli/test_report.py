@@ -5,19 +5,19 @@ import pytest
 
 from forejudge.report import page
 from tests.support.command import CommandLine, refusal
-from tests.support.folders import copied
-from tests.support.made_up_evaluation import made_up_evaluation
+from tests.support.folders import copy_folder
+from tests.support.made_up_evaluation import fake_evaluation
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_up_evaluation(tmp_path_factory.mktemp("evaluations") / "made-up")
+def fake_result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_evaluation(tmp_path_factory.mktemp("evaluations") / "made-up")
 
 
 @pytest.fixture
-def evaluation(forejudge: CommandLine, made_up: Path) -> Path:
+def evaluation(forejudge: CommandLine, fake_result: Path) -> Path:
     """A finished evaluation in the working folder."""
-    return copied(made_up, Path("evaluation"))
+    return copy_folder(fake_result, Path("evaluation"))
 
 
 def test_the_page_lies_in_the_evaluations_folder(forejudge: CommandLine, evaluation: Path) -> None:
@@ -49,7 +49,7 @@ def test_an_evaluation_without_figures(forejudge: CommandLine, evaluation: Path)
 
 
 def test_figures_that_are_none(forejudge: CommandLine, evaluation: Path) -> None:
-    (evaluation / "figures.json").write_text('{"made": {}}')
+    (evaluation / "figures.json").write_text('{"provenance": {}}')
     assert "figures.json: settings: Field required" in refusal(forejudge("report", evaluation), status=1)
 
 

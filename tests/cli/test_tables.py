@@ -3,9 +3,17 @@ from typing import Any
 
 import pytest
 
-from forejudge.cli.tables import answer, chance, ending, outcome, print_variants, show_result, show_warnings
-from research.tests.study_figures import estimated, study_figures
-from tests.support.command import made_up
+from forejudge.cli.tables import (
+    describe_stop,
+    describe_winner,
+    format_answer,
+    format_probability,
+    print_variants,
+    show_result,
+    show_warnings,
+)
+from research.tests.study_figures import interval, study_figures
+from tests.support.command import fake_result
 
 
 @pytest.fixture
@@ -22,38 +30,40 @@ def heading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def test_what_a_study_varies_is_told_with_each_variant(heading: Any) -> None:
     assert "language model parameters" in heading(small={}, large={"language_model_parameters": 1_234_567})
-    assert "best of 1" in heading(own={}, other={"best_of_1": estimated(0.4)})
+    assert "best of 1" in heading(own={}, other={"best_of_1": interval(0.4)})
 
 
 def test_what_all_variants_have_in_common_takes_no_column(heading: Any) -> None:
-    columns = heading(one={"best_of_8": estimated(0.7)}, other={})
+    columns = heading(one={"best_of_8": interval(0.7)}, other={})
     assert "best of 8" in columns
     assert "auroc" in columns  # alike, but by chance
-    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "perfect judge"):
+    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "oracle"):
         assert common not in columns
 
 
 def test_answer_follows_the_calibrated_probability() -> None:
-    candidates = made_up([0.5, 0.49, None], finished=[0]).candidates
-    assert [answer(candidate) for candidate in candidates] == ["yes", "no", ""]
-    assert [chance(candidate) for candidate in candidates] == ["p(yes) 0.50", "p(yes) 0.49", "score -1.00"]
+    candidates = fake_result([0.5, 0.49, None], with_images=[0]).candidates
+    assert [format_answer(candidate) for candidate in candidates] == ["yes", "no", ""]
+    assert [format_probability(candidate) for candidate in candidates] == ["p(yes) 0.50", "p(yes) 0.49", "score -1.00"]
 
 
 def test_outcome_says_when_no_candidate_passed() -> None:
-    assert "No candidate passed" in outcome(made_up([0.1, 0.4], finished=[1]).record)
-    assert "No candidate passed" not in outcome(made_up([0.1, 0.6], finished=[1]).record)
-    assert "No candidate passed" not in outcome(made_up([None], finished=[0]).record)
+    assert "No candidate passed" in describe_winner(fake_result([0.1, 0.4], with_images=[1]).record)
+    assert "No candidate passed" not in describe_winner(fake_result([0.1, 0.6], with_images=[1]).record)
+    assert "No candidate passed" not in describe_winner(fake_result([None], with_images=[0]).record)
 
 
-@pytest.mark.parametrize(("ended_by", "said"), [("n", "asked for"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
-def test_ending_says_who_ended_the_search(ended_by: str, said: str) -> None:
-    record = made_up([0.1, 0.2, 0.9], finished=[2]).record.model_copy(update={"ended_by": ended_by, "unused": 5})
-    assert said in ending(record)
-    assert "5 drawn beside the last one" in ending(record)
+@pytest.mark.parametrize(("stopped_by", "said"), [("n", "asked for"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
+def test_ending_says_who_ended_the_search(stopped_by: str, said: str) -> None:
+    record = fake_result([0.1, 0.2, 0.9], with_images=[2]).record.model_copy(
+        update={"stopped_by": stopped_by, "unused": 5}
+    )
+    assert said in describe_stop(record)
+    assert "5 drawn beside the last one" in describe_stop(record)
 
 
 def shown(capsys: pytest.CaptureFixture[str], probabilities: list[float | None]) -> list[str]:
-    show_result(made_up(probabilities, finished=[1]), Path("folder"))
+    show_result(fake_result(probabilities, with_images=[1]), Path("folder"))
     return capsys.readouterr().out.splitlines()
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from forejudge.cli import train
-from forejudge.training.estimate import Work
-from tests.support.command import CommandLine, Outcome, refusal
+from forejudge.training.estimate import CostEstimate
+from tests.support.command import CommandLine, CommandResult, refusal
 from tests.support.tiny import save_tiny_generator
-from tests.support.tiny_run import TinyRun, relabelled
+from tests.support.tiny_run import TinyRun, relabeled
 
 ENDING = "nothing was written; without --dry-run the run begins"
 PROMPT = '{"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"}'
 
 
-def shown(outcome: Outcome) -> tuple[dict[str, object], dict[str, str]]:
+def shown(outcome: CommandResult) -> tuple[dict[str, object], dict[str, str]]:
     """The recipe, and each line below it by its name."""
     assert outcome.status == 0, outcome
     recipe, end, rest = outcome.out.partition("\n}\n")
@@ -118,9 +118,9 @@ def test_prompts_are_counted_by_the_recipe(forejudge: CommandLine) -> None:
 
 
 def test_a_disk_that_is_too_small_ends_it(forejudge: CommandLine) -> None:
-    work = Work("much", 10**15, {"the states": 10**18}, 7200.0, "a guess")
+    work = CostEstimate("much", 10**15, {"the states": 10**18}, 7200.0, "a guess")
     with pytest.raises(Exception, match=r"out: the states take 1000000000\.0 GB and .* are free"):
-        train.show_work(work, Path("out"), "cpu")
+        train.print_cost_estimate(work, Path("out"), "cpu")
     said = forejudge.capture.readouterr().out
     assert "time on cpu: about 2.0 h (from a guess)" in said
     assert ENDING not in said
@@ -129,7 +129,7 @@ def test_a_disk_that_is_too_small_ends_it(forejudge: CommandLine) -> None:
 QUICK = ("--set", "steps=2", "--set", "batch_size=8", "--set", "evaluate_every=2", "--reads", "hidden:2")
 
 
-def command(forejudge: CommandLine, tiny_run: TinyRun, stage: str, *arguments: str | Path) -> Outcome:
+def command(forejudge: CommandLine, tiny_run: TinyRun, stage: str, *arguments: str | Path) -> CommandResult:
     """A stage with everything it needs; of an option that comes again, the last one counts."""
     folders = {"align": "--captions", "verify": "--labels"}
     needed = (folders[stage], tiny_run.training, "--validation", tiny_run.validation, "--out", "out")
@@ -184,14 +184,14 @@ def test_an_aligned_connector_that_reads_something_else_is_refused(
 
 
 def test_unfinished_labels_are_refused(forejudge: CommandLine, tiny_run: TinyRun) -> None:
-    relabelled(tiny_run.training, Path("labels"), lambda row: {})
+    relabeled(tiny_run.training, Path("labels"), lambda row: {})
     Path("labels/rows/00000.parquet").unlink()
     assert "1 of its 1 blocks are missing" in refusal(command(forejudge, tiny_run, "verify", "--labels", "labels"), 1)
 
 
 @pytest.mark.parametrize("is_right", [True, False])
 def test_labels_of_one_kind_are_refused(forejudge: CommandLine, tiny_run: TinyRun, is_right: bool) -> None:
-    relabelled(tiny_run.training, Path("labels"), lambda row: {"correct": is_right})
+    relabeled(tiny_run.training, Path("labels"), lambda row: {"correct": is_right})
     line = refusal(command(forejudge, tiny_run, "verify", "--labels", "labels"), 2)
     assert f"labels: {120 if is_right else 0} of 120 candidates are right, but a verifier needs right and wrong" in line
 
@@ -204,7 +204,7 @@ def test_labels_of_another_generator_are_refused(forejudge: CommandLine, tiny_ru
 
 
 def test_candidates_without_captions_are_refused(forejudge: CommandLine, tiny_run: TinyRun) -> None:
-    relabelled(tiny_run.training, Path("none"), lambda row: {}, without=("caption",))
+    relabeled(tiny_run.training, Path("none"), lambda row: {}, dropped=("caption",))
     assert "none has no column caption" in refusal(command(forejudge, tiny_run, "align", "--captions", "none"), 1)
 
 

@@ -10,12 +10,12 @@ from tests.support.command import CommandLine, refusal
 from tests.support.official import OFFICIAL, RECORDED
 
 
-def test_a_trained_verifier_is_described(forejudge: CommandLine, verified: Path) -> None:
-    outcome = forejudge("verifier", "show", verified)
+def test_a_trained_verifier_is_described(forejudge: CommandLine, trained_verifier: Path) -> None:
+    outcome = forejudge("verifier", "show", trained_verifier)
     assert outcome.status == 0, outcome
-    config = VerifierConfig.model_validate_json((verified / "verifier.json").read_text())
+    config = VerifierConfig.model_validate_json((trained_verifier / "verifier.json").read_text())
     assert config.calibration is not None
-    figures = json.loads((verified / "metrics.json").read_text())
+    figures = json.loads((trained_verifier / "metrics.json").read_text())
     said = " ".join(outcome.out.split())
     for told in (
         "reads hidden:2",
@@ -29,8 +29,8 @@ def test_a_trained_verifier_is_described(forejudge: CommandLine, verified: Path)
     assert "README.md" in outcome.out
 
 
-def test_an_undefined_figure_is_no_number(forejudge: CommandLine, verified: Path, tmp_path: Path) -> None:
-    (tmp_path / "verifier.json").write_text((verified / "verifier.json").read_text())
+def test_an_undefined_figure_is_no_number(forejudge: CommandLine, trained_verifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "verifier.json").write_text((trained_verifier / "verifier.json").read_text())
     (tmp_path / "metrics.json").write_text('{"auroc": null}')
     assert "auroc undefined" in " ".join(forejudge("verifier", "show", tmp_path).out.split())
 

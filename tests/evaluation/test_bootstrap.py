@@ -2,31 +2,37 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from forejudge.evaluation.bootstrap import FloatArray, Interval, averages, bootstrap_difference, bootstrap_interval
-from forejudge.evaluation.metrics import distance_closed
+from forejudge.evaluation.bootstrap import (
+    FloatArray,
+    Interval,
+    bootstrap_averages,
+    bootstrap_difference,
+    bootstrap_interval,
+)
+from forejudge.evaluation.metrics import oracle_gap_closed
 
 PROMPTS = ["a", "a", "b", "c", "d", "e"]
 TASKS = ["colors"] * 4 + ["single_object"] * 2
 
 
 def test_micro_is_over_pictures_and_macro_over_tasks() -> None:
-    figures = averages(PROMPTS, TASKS, [1, 1, 1, 0, 0, 0])
+    figures = bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 0, 0])
     estimates = {name: found["estimate"] for name, found in figures.items()}
     assert estimates == {"micro": 0.5, "macro": 0.375, "single_object": 0.0, "colors": 0.75}
 
 
 def test_every_figure_lies_in_its_interval() -> None:
-    for found in averages(PROMPTS, TASKS, [1, 1, 1, 0, 1, 0]).values():
+    for found in bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 1, 0]).values():
         assert 0 <= found["low"] <= found["estimate"] <= found["high"] <= 1
 
 
 def test_figures_are_the_same_each_time() -> None:
     outcome = [1, 0, 1, 0, 1, 0]
-    assert averages(PROMPTS, TASKS, outcome) == averages(PROMPTS, TASKS, outcome)
+    assert bootstrap_averages(PROMPTS, TASKS, outcome) == bootstrap_averages(PROMPTS, TASKS, outcome)
 
 
 def test_a_task_without_cases_has_no_figure() -> None:
-    figures = averages(["a"], ["position"], [1.0])
+    figures = bootstrap_averages(["a"], ["position"], [1.0])
     assert set(figures) == {"micro", "macro", "position"}
     assert figures["position"] == pytest.approx({"estimate": 1, "low": 1, "high": 1})
 
@@ -113,29 +119,29 @@ def test_a_resample_without_difference_counts_on_both_sides_however_it_is_rounde
     assert bootstrap_difference(np.arange(24), one_C / 5, other_C / 5, rng=rng()).p == exact.p
 
 
-def test_distance_closed_is_a_ratio_of_means():
+def test_oracle_gap_closed_is_a_ratio_of_means():
     ids = np.repeat(np.arange(30), 4)
     first = (rng(3).random(120) < 0.5).astype(float)
-    perfect = np.maximum(first, rng(4).random(120) < 0.8)
-    verifier = np.where(rng(5).random(120) < 0.6, perfect, first)
-    closed = bootstrap_interval(distance_closed, ids, verifier, first, perfect, rng=rng())
-    expected = (verifier.mean() - first.mean()) / (perfect.mean() - first.mean())
+    oracle = np.maximum(first, rng(4).random(120) < 0.8)
+    verifier = np.where(rng(5).random(120) < 0.6, oracle, first)
+    closed = bootstrap_interval(oracle_gap_closed, ids, verifier, first, oracle, rng=rng())
+    expected = (verifier.mean() - first.mean()) / (oracle.mean() - first.mean())
     assert closed.estimate == pytest.approx(expected)
     assert 0 < closed.low < expected < closed.high < 1
-    whole = bootstrap_interval(distance_closed, ids, perfect, first, perfect, rng=rng())
+    whole = bootstrap_interval(oracle_gap_closed, ids, oracle, first, oracle, rng=rng())
     assert whole == Interval(1, 1, 1)
 
 
 def test_a_ratio_that_is_undefined_in_some_resamples_leaves_those_out():
     ids = np.arange(3)
-    first, perfect = np.array([1.0, 1.0, 0.0]), np.ones(3)
-    closed = bootstrap_interval(distance_closed, ids, perfect, first, perfect, rng=rng())
+    first, oracle = np.array([1.0, 1.0, 0.0]), np.ones(3)
+    closed = bootstrap_interval(oracle_gap_closed, ids, oracle, first, oracle, rng=rng())
     assert closed == Interval(1, 1, 1)
 
 
 def test_a_ratio_that_is_never_defined_has_no_interval():
     same = np.ones(6)
-    closed = bootstrap_interval(distance_closed, np.arange(6), same, same, same, rng=rng())
+    closed = bootstrap_interval(oracle_gap_closed, np.arange(6), same, same, same, rng=rng())
     assert np.isnan([closed.estimate, closed.low, closed.high]).all()
 
 

@@ -13,19 +13,19 @@ from forejudge.candidates.collect import Evaluation
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.cli import evaluate
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluation.figures import Contents, agreement, evaluation_figures, read_layers
-from forejudge.evaluation.intervals import distance_closed_by, ranking_figures
-from forejudge.evaluation.strategies import Outcomes, outcomes_of
+from forejudge.evaluation.figures import Contents, agreement, evaluation_metrics, read_layers
+from forejudge.evaluation.intervals import oracle_gap_closed_interval, ranking_metrics
+from forejudge.evaluation.strategies import Outcomes, load_outcomes
 from forejudge.evaluators.base import Evaluator, GenEvalModels, Judgement
 from forejudge.evaluators.benchmarks import Benchmark, second_evaluators_of
 from forejudge.generators import load_generator
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.prompts import sample_prompt_lines
-from forejudge.progress import Shard, report_nothing
+from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.verifiers import load_verifier
 from tests.support.command import CommandLine, refusal
-from tests.support.folders import copied
+from tests.support.folders import copy_folder
 from tests.support.stand_in_outcomes import outcomes
 
 CPU = torch.device("cpu")
@@ -38,8 +38,8 @@ class ByPixel(Evaluator):
     def __init__(self, name: str, place: int, odd: bool = True) -> None:
         self.name, self._place, self._odd = name, place, odd
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
-        return [Judgement(picture.tobytes()[self._place] % 2 == self._odd, "") for picture in pictures]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+        return [Judgement(image.tobytes()[self._place] % 2 == self._odd, "") for image in images]
 
 
 def known_outcomes() -> Outcomes:
@@ -52,7 +52,7 @@ def known_outcomes() -> Outcomes:
         correct_CSN=first,
         score_CSN={"knows the first": first.astype(float)},
         probability_CSN={},
-        also_correct_CSN={"same": first, "opposite": ~first, "other": other},
+        second_correct_CSN={"same": first, "opposite": ~first, "other": other},
     )
 
 
@@ -73,70 +73,68 @@ def test_agreement_and_kappa_of_a_known_table() -> None:
     """20 twice right, 15 twice wrong, 5 and 10 either way: 0.7 alike, 0.5 by chance."""
     one = np.repeat([True, True, False, False], [20, 5, 10, 15]).reshape(50, 1, 1)
     other = np.repeat([True, False, True, False], [20, 5, 10, 15]).reshape(50, 1, 1)
-    figures = agreement([str(n) for n in range(50)], one, other)
-    assert figures["agreement"]["estimate"] == 0.7
-    assert figures["cohens_kappa"]["estimate"] == 0.4
-    assert figures["cohens_kappa"]["low"] < 0.4 < figures["cohens_kappa"]["high"]
+    metrics = agreement([str(n) for n in range(50)], one, other)
+    assert metrics["agreement"]["estimate"] == 0.7
+    assert metrics["cohens_kappa"]["estimate"] == 0.4
+    assert metrics["cohens_kappa"]["low"] < 0.4 < metrics["cohens_kappa"]["high"]
 
 
 def test_kappa_is_no_number_where_nothing_is_told_apart() -> None:
-    figures = agreement(["a", "b"], np.ones((2, 1, 3), bool), np.ones((2, 1, 3), bool))
-    assert figures["agreement"]["estimate"] == 1
-    assert np.isnan(figures["cohens_kappa"]["estimate"])
+    metrics = agreement(["a", "b"], np.ones((2, 1, 3), bool), np.ones((2, 1, 3), bool))
+    assert metrics["agreement"]["estimate"] == 1
+    assert np.isnan(metrics["cohens_kappa"]["estimate"])
 
 
 def test_a_gain_by_the_first_evaluator_is_none_by_another() -> None:
     outcomes = known_outcomes()
-    found = evaluation_figures(outcomes, [1, 4])
+    found = evaluation_metrics(outcomes, [1, 4])
     section = found["second_evaluators"]
     assert section["same"]["cohens_kappa"]["estimate"] == 1
     assert section["opposite"]["cohens_kappa"]["estimate"] < -0.8
-    rows = {
-        name: {(row["n"], row["chosen_by"]): row["micro"] for row in section[name]["best_of_n"]} for name in section
-    }
-    first = {(row["n"], row["chosen_by"]): row["micro"] for row in found["best_of_n"]}
+    rows = {name: {(row["n"], row["strategy"]): row["micro"] for row in section[name]["best_of_n"]} for name in section}
+    first = {(row["n"], row["strategy"]): row["micro"] for row in found["best_of_n"]}
     assert all(rows["same"][key] == micro for key, micro in first.items())
     assert rows["same"][4, "knows the first"]["estimate"] > 0.8
     assert rows["other"][4, "knows the first"]["estimate"] == pytest.approx(
         rows["other"][4, "random"]["estimate"], abs=0.1
     )
     assert rows["other"][4, "first evaluator"] == rows["other"][4, "knows the first"]
-    assert rows["other"][4, "perfect judge"]["estimate"] == pytest.approx(
-        outcomes.also_correct_CSN["other"].any(axis=2).mean(), abs=1e-4
+    assert rows["other"][4, "oracle"]["estimate"] == pytest.approx(
+        outcomes.second_correct_CSN["other"].any(axis=2).mean(), abs=1e-4
     )
 
 
 def test_without_second_evaluators_the_section_is_empty() -> None:
     plain = Outcomes(["a"], ["counting"], np.ones((1, 1, 1), bool), {}, {})
-    assert evaluation_figures(plain, [1])["second_evaluators"] == {}
+    assert evaluation_metrics(plain, [1])["second_evaluators"] == {}
 
 
 def test_every_row_says_what_each_evaluator_says(tiny_generator: Path, tiny_verifier: Path, tmp_path: Path) -> None:
     same, opposite, other = ByPixel("same", 0), ByPixel("opposite", 0, odd=False), ByPixel("other", 3000)
     folder = EvaluationFolder(tmp_path)
-    evaluation_of(tiny_generator, tiny_verifier, [same, opposite, other]).run(folder, Shard(1, 1), report_nothing)
+    evaluation_of(tiny_generator, tiny_verifier, [same, opposite, other]).run(folder, Shard(1, 1), ignore_progress)
     assert folder.settings.second_evaluators == ("same", "opposite", "other")
     for row in folder.rows(0):
-        assert row["also_correct"].keys() == {"same", "opposite", "other"}
-        assert row["also_correct"]["same"] == row["correct"] != row["also_correct"]["opposite"]
-    outcomes = outcomes_of(folder)
-    assert (outcomes.also_correct_CSN["same"] == outcomes.correct_CSN).all()
+        assert row["second_correct"].keys() == {"same", "opposite", "other"}
+        assert row["second_correct"]["same"] == row["correct"] != row["second_correct"]["opposite"]
+    outcomes = load_outcomes(folder)
+    assert (outcomes.second_correct_CSN["same"] == outcomes.correct_CSN).all()
     alone = EvaluationFolder(tmp_path / "alone")
-    evaluation_of(tiny_generator, tiny_verifier, [], evaluator=other).run(alone, Shard(1, 1), report_nothing)
-    assert (outcomes.also_correct_CSN["other"] == outcomes_of(alone).correct_CSN).all()
+    evaluation_of(tiny_generator, tiny_verifier, [], evaluator=other).run(alone, Shard(1, 1), ignore_progress)
+    assert (outcomes.second_correct_CSN["other"] == load_outcomes(alone).correct_CSN).all()
 
 
 def test_a_folder_goes_on_with_the_same_evaluators_only(
     tiny_generator: Path, tiny_verifier: Path, tmp_path: Path
 ) -> None:
     folder, part = EvaluationFolder(tmp_path), Shard(1, 3)
-    evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, part, report_nothing)
+    evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, part, ignore_progress)
     before = folder.settings
-    evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, Shard(1, 1), report_nothing)
+    evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, Shard(1, 1), ignore_progress)
     assert folder.settings == before
     assert folder.missing == []
     with pytest.raises(InvalidRequest, match=r"second_evaluators = \('other',\), now it is \(\)"):
-        evaluation_of(tiny_generator, tiny_verifier, []).run(folder, Shard(1, 1), report_nothing)
+        evaluation_of(tiny_generator, tiny_verifier, []).run(folder, Shard(1, 1), ignore_progress)
 
 
 def test_one_that_judges_already_is_refused() -> None:
@@ -182,19 +180,19 @@ def test_a_detector_goes_to_geneval_whether_it_is_first_or_second(
         return ByPixel(name, 0)
 
     monkeypatch.setattr(evaluate, "load_evaluator", load)
-    evaluate.load_judges("geneval-miniature", (first, "eyes", None), [second], CPU)
+    evaluate.load_evaluators("geneval-miniature", (first, "eyes", None), [second], CPU)
     assert loaded == expected
 
 
 def test_best_of_n_of_each_chooser_with_n_rising(contents: Contents):
-    by_chooser = contents.figures.by_chooser()
-    assert list(by_chooser)[:2] == ["hidden", "clip"]
-    assert list(by_chooser)[-2:] == ["random", "perfect judge"]
-    assert all([row.n for row in rows] == [1, 2, 4] for rows in by_chooser.values())
+    by_strategy = contents.metrics.by_strategy()
+    assert list(by_strategy)[:2] == ["hidden", "clip"]
+    assert list(by_strategy)[-2:] == ["random", "oracle"]
+    assert all([row.n for row in rows] == [1, 2, 4] for rows in by_strategy.values())
 
 
 def test_figures_of_other_settings_are_refused(evaluation: Path, tmp_path: Path):
-    folder = copied(evaluation, tmp_path / "copy")
+    folder = copy_folder(evaluation, tmp_path / "copy")
     settings = json.loads((folder / "settings.json").read_text())
     (folder / "settings.json").write_text(json.dumps(settings | {"evaluator": "dice"}))
     with pytest.raises(CheckpointError, match="is of another evaluation"):
@@ -206,7 +204,7 @@ def test_layers_come_with_cuts_rising(tmp_path: Path):
     reached = {"estimate": 0.5, "low": 0.4, "high": 0.6}
     variants = {reads: {"reads": reads, "best_of_8": reached} for reads in ("hidden:12", "latent", "hidden:4")}
     path.write_text(json.dumps({"variants": variants, "steps": 5}))
-    assert [layer.cut for layer in read_layers(path)] == [4, 12]
+    assert [layer.num_prefix_blocks for layer in read_layers(path)] == [4, 12]
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("{", "the file: "), ("{}", "variants: Field required")])
@@ -221,36 +219,36 @@ DRAWN = outcomes()
 
 
 def test_the_table_has_a_row_for_each_n_and_chooser() -> None:
-    found = json.loads(json.dumps(evaluation_figures(DRAWN, [1, 4], [{"knows": 1, "contrary": 0.5}])))
-    rows = {(row["n"], row["chosen_by"]): row for row in found["best_of_n"]}
+    found = json.loads(json.dumps(evaluation_metrics(DRAWN, [1, 4], [{"knows": 1, "contrary": 0.5}])))
+    rows = {(row["n"], row["strategy"]): row for row in found["best_of_n"]}
     combined = ["mean rank of knows, contrary", "log-odds of knows, 0.5 contrary"]
-    assert {name for _, name in rows} == {"knows", "contrary", "silent", "random", "perfect judge", *combined}
-    assert rows[4, "knows"]["micro"] == rows[4, "perfect judge"]["micro"] == rows[4, combined[1]]["micro"]
-    assert rows[1, "knows"] == {**rows[1, "random"], "chosen_by": "knows"}
+    assert {name for _, name in rows} == {"knows", "contrary", "silent", "random", "oracle", *combined}
+    assert rows[4, "knows"]["micro"] == rows[4, "oracle"]["micro"] == rows[4, combined[1]]["micro"]
+    assert rows[1, "knows"] == {**rows[1, "random"], "strategy": "knows"}
     assert rows[4, "random"]["micro"]["estimate"] == pytest.approx(DRAWN.correct_CSN.mean(), abs=1e-4)
     assert rows[4, "knows"]["micro"]["low"] < rows[4, "knows"]["micro"]["estimate"]
     assert (found["test_cases"], found["distinct_prompts"], found["seeds"], found["candidates"]) == (60, 30, 2, 4)
 
 
 def test_the_first_verifier_is_compared_with_every_other_chooser() -> None:
-    differences = {(row["n"], row["other"]): row for row in evaluation_figures(DRAWN, [1, 4])["differences"]}
-    assert set(differences) == {(4, name) for name in ("contrary", "silent", "random", "perfect judge")}
-    assert differences[4, "perfect judge"]["p"] == 1
+    differences = {(row["n"], row["other"]): row for row in evaluation_metrics(DRAWN, [1, 4])["differences"]}
+    assert set(differences) == {(4, name) for name in ("contrary", "silent", "random", "oracle")}
+    assert differences[4, "oracle"]["p"] == 1
     assert differences[4, "random"]["p"] < 0.01
     assert differences[4, "random"]["estimate"] > 0
 
 
-def test_distance_closed_is_whole_for_a_verifier_that_knows() -> None:
-    assert distance_closed_by(DRAWN, ["knows"], 4)["estimate"] == 1
-    assert distance_closed_by(DRAWN, ["contrary"], 4)["estimate"] < 0
-    both = distance_closed_by(DRAWN, ["knows", "contrary"], 4)["estimate"]
-    assert both == pytest.approx((1 + distance_closed_by(DRAWN, ["contrary"], 4)["estimate"]) / 2, abs=1e-3)
+def test_oracle_gap_closed_is_whole_for_a_verifier_that_knows() -> None:
+    assert oracle_gap_closed_interval(DRAWN, ["knows"], 4)["estimate"] == 1
+    assert oracle_gap_closed_interval(DRAWN, ["contrary"], 4)["estimate"] < 0
+    both = oracle_gap_closed_interval(DRAWN, ["knows", "contrary"], 4)["estimate"]
+    assert both == pytest.approx((1 + oracle_gap_closed_interval(DRAWN, ["contrary"], 4)["estimate"]) / 2, abs=1e-3)
 
 
 def test_ranking_figures_of_knowing_of_the_contrary_and_of_silence() -> None:
-    knows, contrary, silent = (ranking_figures(DRAWN, name) for name in ("knows", "contrary", "silent"))
+    knows, contrary, silent = (ranking_metrics(DRAWN, name) for name in ("knows", "contrary", "silent"))
     assert (knows["auroc"], knows["pair_accuracy"]["estimate"], knows["expected_calibration_error"]) == (1, 1, 0)
     assert (contrary["auroc"], contrary["pair_accuracy"]["estimate"]) == (0, 0)
     assert contrary["expected_calibration_error"] == 1
-    assert (silent["expected_calibration_error"], silent["ties"]) == (None, 1)
-    assert 0 < knows["ties"] < 1
+    assert (silent["expected_calibration_error"], silent["tie_rate"]) == (None, 1)
+    assert 0 < knows["tie_rate"] < 1

@@ -12,13 +12,13 @@ from forejudge.evaluation.metrics import (
     area_under_roc,
     best_of_n,
     calibration_bins,
-    distance_closed,
     expected_calibration_error,
     macro_average,
     micro_average,
+    oracle_choice,
+    oracle_gap_closed,
     pair_accuracy,
     pair_wins,
-    perfect_judge,
     random_choice,
     task_averages,
 )
@@ -45,7 +45,7 @@ def test_outcomes_equal_a_loop(candidates: tuple[BoolArray, FloatArray], n: int)
         chosen = scores.index(max(scores))
         assert best_of_n(correct, score, n)[case] == labels[chosen]
         assert random_choice(correct, n)[case] == pytest.approx(sum(labels) / n)
-        assert perfect_judge(correct, n)[case] == (True in labels)
+        assert oracle_choice(correct, n)[case] == (True in labels)
 
 
 def test_of_equal_scores_the_first_is_chosen():
@@ -57,7 +57,7 @@ def test_of_equal_scores_the_first_is_chosen():
 
 def test_a_later_candidate_is_not_seen_by_a_smaller_n():
     correct, score = np.array([[False, True]]), np.array([[0.0, 1.0]])
-    assert best_of_n(correct, score, 1) == perfect_judge(correct, 1) == random_choice(correct, 1) == 0
+    assert best_of_n(correct, score, 1) == oracle_choice(correct, 1) == random_choice(correct, 1) == 0
 
 
 @pytest.mark.parametrize("n", [0, -1, 9])
@@ -71,9 +71,9 @@ def test_a_score_that_is_not_a_number_never_wins_silently():
         best_of_n(np.array([[True, False]]), np.array([[0.0, np.nan]]), 2)
 
 
-def test_distance_closed():
-    assert distance_closed(0.7, 0.6, 0.8) == pytest.approx(0.5)
-    closed = distance_closed([0.6, 0.8, 0.5, 0.9], [0.6, 0.6, 0.6, 0.9], [0.8, 0.8, 0.8, 0.9])
+def test_oracle_gap_closed():
+    assert oracle_gap_closed(0.7, 0.6, 0.8) == pytest.approx(0.5)
+    closed = oracle_gap_closed([0.6, 0.8, 0.5, 0.9], [0.6, 0.6, 0.6, 0.9], [0.8, 0.8, 0.8, 0.9])
     assert closed == pytest.approx([0.0, 1.0, -0.5, np.nan], nan_ok=True)
 
 

@@ -5,11 +5,11 @@ import pytest
 
 from forejudge.evaluation.strategies import (
     Outcomes,
-    at_random,
-    choosing_by,
+    best_score_strategy,
     mean_rank,
-    perfect,
-    share_of_ties,
+    oracle_strategy,
+    random_strategy,
+    tie_rate,
     verifier_scores,
     weighted_sum,
 )
@@ -28,17 +28,19 @@ def of_scores(**scores: list[float]) -> Outcomes:
 
 def test_who_knows_is_a_perfect_judge_and_chance_lies_between() -> None:
     for n in (1, 2, 4):
-        knows = choosing_by(verifier_scores("knows"))(DRAWN, n)
-        assert knows.tolist() == perfect(DRAWN, n).tolist()
-        contrary = choosing_by(verifier_scores("contrary"))(DRAWN, n)
-        assert contrary.mean() <= at_random(DRAWN, n).mean() <= knows.mean()
-        assert at_random(DRAWN, n).mean() == pytest.approx(DRAWN.correct_CSN[..., :n].mean())
+        knows = best_score_strategy(verifier_scores("knows"))(DRAWN, n)
+        assert knows.tolist() == oracle_strategy(DRAWN, n).tolist()
+        contrary = best_score_strategy(verifier_scores("contrary"))(DRAWN, n)
+        assert contrary.mean() <= random_strategy(DRAWN, n).mean() <= knows.mean()
+        assert random_strategy(DRAWN, n).mean() == pytest.approx(DRAWN.correct_CSN[..., :n].mean())
 
 
 def test_of_equals_the_first_is_picked() -> None:
-    assert choosing_by(verifier_scores("silent"))(DRAWN, 4).tolist() == DRAWN.correct_CSN[..., 0].mean(1).tolist()
-    assert share_of_ties(verifier_scores("silent"), DRAWN, 4) == 1
-    assert share_of_ties(verifier_scores("silent"), DRAWN, 1) == 0
+    assert (
+        best_score_strategy(verifier_scores("silent"))(DRAWN, 4).tolist() == DRAWN.correct_CSN[..., 0].mean(1).tolist()
+    )
+    assert tie_rate(verifier_scores("silent"), DRAWN, 4) == 1
+    assert tie_rate(verifier_scores("silent"), DRAWN, 1) == 0
 
 
 def test_ranks_are_those_among_the_first_n() -> None:
@@ -55,4 +57,4 @@ def test_equal_scores_share_a_rank() -> None:
 def test_a_weighted_sum_is_one() -> None:
     said = of_scores(one=[1.0, 2.0], other=[4.0, 0.0])
     assert weighted_sum({"one": 1, "other": 0.5})(said, 2).tolist() == [[[3, 2]]]
-    assert choosing_by(weighted_sum({"one": 1, "other": 0.1}))(said, 2).tolist() == [1]
+    assert best_score_strategy(weighted_sum({"one": 1, "other": 0.1}))(said, 2).tolist() == [1]

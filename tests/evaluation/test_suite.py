@@ -30,19 +30,19 @@ def candidates() -> Candidates:
 def test_shuffled_states_give_the_same_verdicts_to_other_candidates(
     verifier: LanguageModelVerifier, candidates: Candidates
 ) -> None:
-    own = [verdict.score for verdict in verifier.judge(PROMPT, candidates)]
+    own = [verdict.score for verdict in verifier.score(PROMPT, candidates)]
     control = ShuffledStates(verifier)
-    shuffled = [verdict.score for verdict in control.judge(PROMPT, candidates)]
+    shuffled = [verdict.score for verdict in control.score(PROMPT, candidates)]
     assert sorted(shuffled) == pytest.approx(sorted(own), abs=1e-6)
     assert sorted(range(6), key=shuffled.__getitem__) != sorted(range(6), key=own.__getitem__)
-    assert shuffled == [verdict.score for verdict in control.judge(PROMPT, candidates)]
+    assert shuffled == [verdict.score for verdict in control.score(PROMPT, candidates)]
 
 
 def test_zeroed_states_leave_the_prompt_alone_to_decide(
     verifier: LanguageModelVerifier, candidates: Candidates
 ) -> None:
     control = ZeroedStates(verifier)
-    scores = [verdict.score for verdict in control.judge(PROMPT, candidates)]
+    scores = [verdict.score for verdict in control.score(PROMPT, candidates)]
     assert scores == pytest.approx([scores[0]] * 6, abs=1e-5)  # rounded by place in the batch
-    other = control.judge("a photo of three stars", candidates)[0]
+    other = control.score("a photo of three stars", candidates)[0]
     assert abs(other.score - scores[0]) > 1e-4

@@ -56,7 +56,7 @@ def test_gain_equals_a_loop_over_groups(labelled: Labelled) -> None:
         best += labels[scores.index(max(scores))]
         blind += sum(labels) / len(labels)
         perfect += any(labels)
-    assert labelled.metrics().best_of_group_gain_share == pytest.approx((best - blind) / (perfect - blind))
+    assert labelled.metrics().oracle_gap_closed_vs_random == pytest.approx((best - blind) / (perfect - blind))
 
 
 def test_figures_over_all_candidates_equal_loops(labelled: Labelled) -> None:
@@ -68,7 +68,7 @@ def test_figures_over_all_candidates_equal_loops(labelled: Labelled) -> None:
     told_right, told_wrong = sum(score >= 0 for score in right), sum(score < 0 for score in wrong)
     assert metrics.balanced_accuracy == pytest.approx((told_right / len(right) + told_wrong / len(wrong)) / 2)
     assert metrics.count == len(scores)
-    assert metrics.positive_share == pytest.approx(len(right) / len(scores))
+    assert metrics.positive_rate == pytest.approx(len(right) / len(scores))
 
 
 def test_calibration_is_of_the_probability_and_not_of_the_score(labelled: Labelled) -> None:
@@ -83,10 +83,10 @@ def test_what_a_perfect_a_blind_and_a_perverse_verifier_get() -> None:
     correct = np.array([True, False, False, False, True, False])
     perfect, perverse = correct.astype(np.float64), 1.0 - correct
     best = verifier_metrics(groups, correct, perfect, perfect)
-    assert (best.auroc, best.pair_accuracy, best.balanced_accuracy, best.best_of_group_gain_share) == (1, 1, 1, 1)
+    assert (best.auroc, best.pair_accuracy, best.balanced_accuracy, best.oracle_gap_closed_vs_random) == (1, 1, 1, 1)
     worst = verifier_metrics(groups, correct, perverse, perverse)
     assert (worst.auroc, worst.pair_accuracy, worst.balanced_accuracy) == (0, 0, 0)
-    assert worst.best_of_group_gain_share == pytest.approx(-(1 / 2 + 1 / 3) / (1 / 2 + 2 / 3))
+    assert worst.oracle_gap_closed_vs_random == pytest.approx(-(1 / 2 + 1 / 3) / (1 / 2 + 2 / 3))
     blind = verifier_metrics(groups, correct, np.zeros(6), np.full(6, 0.5))
     assert (blind.auroc, blind.pair_accuracy, blind.balanced_accuracy) == (0.5, 0.5, 0.5)
 
@@ -94,9 +94,9 @@ def test_what_a_perfect_a_blind_and_a_perverse_verifier_get() -> None:
 def test_of_equal_scores_the_first_of_its_group_is_chosen() -> None:
     groups, same = ["a", "b", "a", "b"], np.zeros(4)
     first = verifier_metrics(groups, np.array([True, True, False, False]), same, same)
-    assert first.best_of_group_gain_share == 1.0
+    assert first.oracle_gap_closed_vs_random == 1.0
     last = verifier_metrics(groups, np.array([False, False, True, True]), same, same)
-    assert last.best_of_group_gain_share == -1.0
+    assert last.oracle_gap_closed_vs_random == -1.0
 
 
 def test_a_prompt_that_is_easy_is_not_taken_for_a_good_choice() -> None:
@@ -105,13 +105,13 @@ def test_a_prompt_that_is_easy_is_not_taken_for_a_good_choice() -> None:
     metrics = verifier_metrics(groups, correct, score, score)
     assert metrics.auroc == 1.0
     assert np.isnan(metrics.pair_accuracy)
-    assert np.isnan(metrics.best_of_group_gain_share)
+    assert np.isnan(metrics.oracle_gap_closed_vs_random)
 
 
 def test_figures_of_one_class_are_null_in_json() -> None:
     metrics = verifier_metrics(["a", "a", "b"], np.ones(3, dtype=np.bool_), np.arange(3.0), np.full(3, 0.75))
-    undefined = dict.fromkeys(("auroc", "balanced_accuracy", "pair_accuracy", "best_of_group_gain_share"))
-    defined = {"expected_calibration_error": 0.25, "count": 3, "positive_share": 1.0}
+    undefined = dict.fromkeys(("auroc", "balanced_accuracy", "pair_accuracy", "oracle_gap_closed_vs_random"))
+    defined = {"expected_calibration_error": 0.25, "count": 3, "positive_rate": 1.0}
     assert json.loads(json.dumps(metrics.to_json(), allow_nan=False)) == undefined | defined
 
 

@@ -13,7 +13,7 @@ from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_detector import tiny_mask2former
 
 LINE = PromptLine("a star", '{"prompt": "a star"}', "line 1")
-PICTURE = Image.new("RGB", (2, 2))
+IMAGE_PLACEHOLDER = Image.new("RGB", (2, 2))
 
 
 def answering(folder: Path, *answers: str) -> CommandEvaluator:
@@ -27,7 +27,7 @@ def test_a_command_may_say_why_and_what_it_saw(tmp_path: Path) -> None:
     evaluator = answering(
         tmp_path, '{"correct": true}', f'{{"correct": false, "reason": "too red", "detections": [{seen}]}}'
     )
-    assert evaluator([LINE, LINE], [PICTURE, PICTURE]) == [
+    assert evaluator([LINE, LINE], [IMAGE_PLACEHOLDER, IMAGE_PLACEHOLDER]) == [
         Judgement(True, ""),
         Judgement(False, "too red", (Detection("star", (0, 1, 2, 3), 0.5, "red"),)),
     ]
@@ -46,7 +46,7 @@ def test_a_command_may_say_why_and_what_it_saw(tmp_path: Path) -> None:
 )
 def test_no_answer_counts_as_wrong_unless_it_says_so(tmp_path: Path, answer: str, said: str) -> None:
     with pytest.raises(CommandFailed) as failed:
-        answering(tmp_path, answer)([LINE], [PICTURE])
+        answering(tmp_path, answer)([LINE], [IMAGE_PLACEHOLDER])
     assert said in str(failed.value)
 
 
@@ -79,7 +79,7 @@ def test_geneval_is_loaded_with_its_models(tmp_path: Path) -> None:
         evaluator.name,
     )
     dog = '{"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}'
-    (judged,) = evaluator([PromptLine("a dog", dog, "line 1")], [PICTURE])
+    (judged,) = evaluator([PromptLine("a dog", dog, "line 1")], [IMAGE_PLACEHOLDER])
     assert all(0.3 < each.confidence <= 1 or not judged.correct for each in judged.detections)
 
 

@@ -9,9 +9,9 @@ from transformers import Gemma3Processor, Gemma3TextConfig
 
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluators.image_text_to_text import BATCH_SIZE, INSTRUCTION, Captioner, load_captioner
-from tests.support.folders import copied
-from tests.support.image_text_model import CROPS, SPECIAL, new_processor, save_image_text_model
-from tests.support.scenes import as_bytes, single
+from tests.support.folders import copy_folder
+from tests.support.image_text_model import CROPS, SPECIAL_TOKENS, new_processor, save_image_text_model
+from tests.support.scenes import single, to_uint8
 
 CPU = torch.device("cpu")
 
@@ -27,18 +27,18 @@ def captioner(folder: Path) -> Captioner:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """More than a batch of plain colours, two of three pictures wide."""
-    colours = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
-    return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(colour)) for n, colour in enumerate(colours)]
+    colors = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(color)) for n, color in enumerate(colors)]
 
 
 def test_every_picture_gets_its_own_caption_whatever_the_batch(
-    captioner: Captioner, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    captioner: Captioner, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gemma3Processor, "images_kwargs", CROPS)
-    alone = [captioner([picture])[0] for picture in pictures]
-    assert captioner(pictures) == alone
+    alone = [captioner([image])[0] for image in images]
+    assert captioner(images) == alone
     assert len(set(alone)) > len(alone) / 2
 
 
@@ -46,22 +46,22 @@ def test_no_pictures_get_no_captions(captioner: Captioner) -> None:
     assert captioner([]) == []
 
 
-def test_a_caption_holds_new_words_only(captioner: Captioner, pictures: list[Image.Image]) -> None:
-    for caption in captioner(pictures):
+def test_a_caption_holds_new_words_only(captioner: Captioner, images: list[Image.Image]) -> None:
+    for caption in captioner(images):
         assert caption == caption.strip()
         assert INSTRUCTION[:8] not in caption
-        assert not any(mark in caption for mark in SPECIAL)
+        assert not any(mark in caption for mark in SPECIAL_TOKENS)
 
 
-def test_gray_and_transparent_pictures_are_read(captioner: Captioner, pictures: list[Image.Image]) -> None:
-    assert len(captioner([pictures[0].convert("L"), pictures[0].convert("RGBA")])) == 2
+def test_gray_and_transparent_pictures_are_read(captioner: Captioner, images: list[Image.Image]) -> None:
+    assert len(captioner([images[0].convert("L"), images[0].convert("RGBA")])) == 2
 
 
 @pytest.mark.parametrize(
     "name", ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "chat_template.jinja"]
 )
 def test_a_folder_without_one_of_its_files_is_refused_in_one_line(folder: Path, tmp_path: Path, name: str) -> None:
-    damaged = copied(folder, tmp_path / "damaged")
+    damaged = copy_folder(folder, tmp_path / "damaged")
     (damaged / name).unlink()
     with pytest.raises(CheckpointError) as refusal:
         load_captioner(str(damaged), CPU, torch.float32)
@@ -84,7 +84,7 @@ def test_weights_take_the_precision_asked_for(folder: Path) -> None:
 
 def test_the_miniature_has_a_captioner_of_its_own() -> None:
     captioner = load_captioner("miniature", CPU, torch.float32)
-    (caption,) = captioner([Image.fromarray(as_bytes(single("star", "red").pictures)[0])])
+    (caption,) = captioner([Image.fromarray(to_uint8(single("star", "red").images)[0])])
     assert captioner.name == "miniature"
     assert "red star" in caption
 

@@ -14,7 +14,7 @@ from forejudge.prompts.geneval import COLORS
 from tests.support.tiny_clip import save_tiny_clip
 
 CPU = torch.device("cpu")
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+IMAGE_PLACEHOLDER = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_colors_are_those_that_clip_gives_by_the_plain_formula(folder: Path) -> 
     for seed, box in enumerate(BOXES):
         mask = found(box, seed=seed).mask
         assert mask is not None
-        pixels = np.where(mask[..., None], np.asarray(PICTURE), 0x99).astype(np.uint8)
+        pixels = np.where(mask[..., None], np.asarray(IMAGE_PLACEHOLDER), 0x99).astype(np.uint8)
         x0, y0, x1, y1 = map(int, box)
         inputs = processor([Image.fromarray(pixels[y0:y1, x0:x1])], return_tensors="pt")
         with torch.no_grad():
@@ -58,33 +58,33 @@ def test_colors_are_those_that_clip_gives_by_the_plain_formula(folder: Path) -> 
         expected.append(COLORS[int(np.argmax(scores))])
     assert len(set(expected)) > 1
     model = ColorModel.from_pretrained(str(folder), CPU)
-    assert model(PICTURE, [found(box, seed=seed) for seed, box in enumerate(BOXES)]) == expected
+    assert model(IMAGE_PLACEHOLDER, [found(box, seed=seed) for seed, box in enumerate(BOXES)]) == expected
     assert model.name.startswith("tiny-clip ")
 
 
 def test_of_a_mask_only_the_inside_is_shown() -> None:
     mask = np.zeros((60, 80), bool)
     mask[10:20, 30:50] = True
-    shown = np.asarray(cut_out(PICTURE, Detection("bench", (28.0, 8.0, 52.0, 22.0), 0.9, mask=mask)))
+    shown = np.asarray(cut_out(IMAGE_PLACEHOLDER, Detection("bench", (28.0, 8.0, 52.0, 22.0), 0.9, mask=mask)))
     assert shown.shape == (14, 24, 3)
-    assert np.array_equal(shown[2:12, 2:22], np.asarray(PICTURE)[10:20, 30:50])
+    assert np.array_equal(shown[2:12, 2:22], np.asarray(IMAGE_PLACEHOLDER)[10:20, 30:50])
     assert (shown[:2] == 0x99).all()
     assert (shown[:, :2] == 0x99).all()
 
 
 def test_without_a_mask_the_whole_box_is_shown() -> None:
-    shown = cut_out(PICTURE, Detection("bench", (0.0, 0.0, 10.0, 20.0), 0.9))
-    assert np.array_equal(np.asarray(shown), np.asarray(PICTURE)[:20, :10])
+    shown = cut_out(IMAGE_PLACEHOLDER, Detection("bench", (0.0, 0.0, 10.0, 20.0), 0.9))
+    assert np.array_equal(np.asarray(shown), np.asarray(IMAGE_PLACEHOLDER)[:20, :10])
 
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 60), (0, 0, 80, 1), (5, 5, 6, 6)])
 def test_thin_objects_have_a_color_too(folder: Path, box: Box) -> None:
-    (color,) = ColorModel.from_pretrained(str(folder), CPU)(PICTURE, [found(box)])
+    (color,) = ColorModel.from_pretrained(str(folder), CPU)(IMAGE_PLACEHOLDER, [found(box)])
     assert color in COLORS
 
 
 def test_no_object_has_no_color(folder: Path) -> None:
-    assert ColorModel.from_pretrained(str(folder), CPU)(PICTURE, []) == []
+    assert ColorModel.from_pretrained(str(folder), CPU)(IMAGE_PLACEHOLDER, []) == []
 
 
 def test_another_activation_is_refused(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_model_that_gives_no_numbers_tells_no_color(folder: Path, tmp_path: Pa
     damaged.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="gave no numbers for a picture"):
-        ColorModel.from_pretrained(str(tmp_path), CPU)(PICTURE, [found((0, 0, 28, 28))])
+        ColorModel.from_pretrained(str(tmp_path), CPU)(IMAGE_PLACEHOLDER, [found((0, 0, 28, 28))])

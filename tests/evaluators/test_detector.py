@@ -73,11 +73,11 @@ def test_a_picture_is_shown_as_large_as_fits(size: tuple[int, int], expected: tu
 
 
 def test_a_square_is_shown_without_padding() -> None:
-    picture = noise(512, 512)
-    seen = shown(picture)
+    image = noise(512, 512)
+    seen = shown(image)
     assert (seen.size, tuple(seen.pixels_CHW.shape)) == ((800, 800), (3, 800, 800))
     # mmcv's own calls: resize, then subtract and multiply in place
-    expected = cv2.resize(np.asarray(picture), (800, 800), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    expected = cv2.resize(np.asarray(image), (800, 800), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     cv2.subtract(expected, np.array([[123.675, 116.28, 103.53]]), expected)
     cv2.multiply(expected, 1 / np.array([[58.395, 57.12, 57.375]]), expected)
     torch.testing.assert_close(seen.pixels_CHW, torch.from_numpy(expected).permute(2, 0, 1), rtol=0, atol=1e-6)
@@ -172,7 +172,7 @@ def test_an_empty_mask_is_no_object(answer: tuple[Tensor, Tensor]) -> None:
 
 
 CPU = torch.device("cpu")
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+IMAGE_PLACEHOLDER = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_objects_lie_in_the_picture_and_come_again(folder: Path) -> None:
     detector = ObjectDetector.from_pretrained(str(folder), CPU)
-    found = detector(PICTURE)
+    found = detector(IMAGE_PLACEHOLDER)
     assert found
     for each in found:
         x0, y0, x1, y1 = each.box
@@ -201,7 +201,7 @@ def test_objects_lie_in_the_picture_and_come_again(folder: Path) -> None:
         assert each.mask is not None
         assert each.mask.shape == (48, 64)
         assert each.color is None
-    assert detector(PICTURE) == found
+    assert detector(IMAGE_PLACEHOLDER) == found
 
 
 def test_weights_are_told_apart_by_name(folder: Path, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_detector_that_gives_no_numbers_has_not_seen_nothing(tmp_path: Path) -
     damaged.class_predictor.bias.data[3] = torch.nan
     damaged.save_pretrained(tmp_path / "damaged")
     with pytest.raises(CheckpointError, match=r"detector damaged \w{16} gave no numbers"):
-        ObjectDetector.from_pretrained(str(tmp_path / "damaged"), CPU)(PICTURE)
+        ObjectDetector.from_pretrained(str(tmp_path / "damaged"), CPU)(IMAGE_PLACEHOLDER)
 
 
 def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:

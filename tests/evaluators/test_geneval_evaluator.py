@@ -15,14 +15,14 @@ from forejudge.prompts.geneval import Color
 from forejudge.prompts.prompt_file import PromptLine
 
 MASK = np.ones((8, 8), bool)
-PICTURE = Image.new("RGB", (8, 8))
+IMAGE_PLACEHOLDER = Image.new("RGB", (8, 8))
 
 
 class SeesAlwaysTheSame(ObjectDetector):
     def __init__(self, *seen: Detection, is_genevals: bool = True) -> None:
         self.name, self.is_genevals, self.seen = "eyes 0123", is_genevals, list(seen)
 
-    def __call__(self, picture: Image.Image, least: float = 0.0) -> list[Detection]:
+    def __call__(self, image: Image.Image, least: float = 0.0) -> list[Detection]:
         return [each for each in self.seen if each.confidence > least]
 
 
@@ -30,7 +30,7 @@ class SaysRed(ColorModel):
     def __init__(self) -> None:
         self.name, self.asked = "red 4567", list[Detection]()
 
-    def __call__(self, picture: Image.Image, found: Sequence[Detection]) -> list[Color]:
+    def __call__(self, image: Image.Image, found: Sequence[Detection]) -> list[Color]:
         self.asked += found
         return ["red"] * len(found)
 
@@ -51,7 +51,7 @@ ONE_DOG = {"class": "dog", "count": 1}
 def test_colors_are_read_of_the_objects_that_are_asked_for_alone() -> None:
     cows, dog = [seen("cow", 0.5), seen("cow", 0.8), seen("cow", 0.2)], seen("dog", 0.9)
     colors = SaysRed()
-    (judged,) = GenEvalEvaluator(SeesAlwaysTheSame(*cows, dog), colors)([line(RED_COW, ONE_DOG)], [PICTURE])
+    (judged,) = GenEvalEvaluator(SeesAlwaysTheSame(*cows, dog), colors)([line(RED_COW, ONE_DOG)], [IMAGE_PLACEHOLDER])
     assert judged.correct
     assert colors.asked == [cows[1]]
     assert {(each.class_name, each.confidence, each.color) for each in judged.detections} == {
@@ -64,7 +64,7 @@ def test_colors_are_read_of_the_objects_that_are_asked_for_alone() -> None:
 
 def test_the_wrong_color_is_the_reason() -> None:
     evaluator = GenEvalEvaluator(SeesAlwaysTheSame(seen("cow", 0.5)), SaysRed())
-    (judged,) = evaluator([line({**RED_COW, "color": "blue"})], [PICTURE])
+    (judged,) = evaluator([line({**RED_COW, "color": "blue"})], [IMAGE_PLACEHOLDER])
     assert not judged.correct
     assert judged.reason == "expected blue cow>=1, found 0 blue; and 1 red"
 
@@ -72,14 +72,16 @@ def test_the_wrong_color_is_the_reason() -> None:
 def test_where_too_few_are_seen_no_color_is_read() -> None:
     colors = SaysRed()
     evaluator = GenEvalEvaluator(SeesAlwaysTheSame(seen("cow", 0.5)), colors)
-    (judged,) = evaluator([line({**RED_COW, "count": 2})], [PICTURE])
+    (judged,) = evaluator([line({**RED_COW, "count": 2})], [IMAGE_PLACEHOLDER])
     assert judged.reason == "expected cow>=2, found 1"
     assert colors.asked == []
 
 
 def test_counting_takes_the_higher_threshold() -> None:
     evaluator = GenEvalEvaluator(SeesAlwaysTheSame(seen("dog", 0.8)), SaysRed())
-    counted, single = evaluator([line(ONE_DOG, tag="counting"), line(ONE_DOG, tag="single_object")], [PICTURE] * 2)
+    counted, single = evaluator(
+        [line(ONE_DOG, tag="counting"), line(ONE_DOG, tag="single_object")], [IMAGE_PLACEHOLDER] * 2
+    )
     assert (counted.correct, single.correct) == (False, True)
 
 

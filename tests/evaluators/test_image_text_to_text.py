@@ -29,55 +29,55 @@ def evaluator(folder: Path) -> VqaEvaluator:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """More than a batch, two of three wide."""
-    colours = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
-    return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(colour)) for n, colour in enumerate(colours)]
+    colors = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(color)) for n, color in enumerate(colors)]
 
 
-def prompts_for(pictures: list[Image.Image]) -> list[str]:
-    return ["a dog" if n % 2 else "a red dog on two blue benches" for n in range(len(pictures))]
+def prompts_for(images: list[Image.Image]) -> list[str]:
+    return ["a dog" if n % 2 else "a red dog on two blue benches" for n in range(len(images))]
 
 
 def lines_of(prompts: list[str]) -> list[PromptLine]:
     return [PromptLine(prompt, "{}", f"line {n}") for n, prompt in enumerate(prompts, start=1)]
 
 
-def computed_plainly(folder: Path, prompt: str, picture: Image.Image) -> float:
+def computed_plainly(folder: Path, prompt: str, image: Image.Image) -> float:
     """One picture, one forward pass, with no line of ours."""
     model = Gemma3ForConditionalGeneration.from_pretrained(folder).eval()
     processor = Gemma3Processor.from_pretrained(folder)
     asked = f'<bos><boi>Does this figure show "{prompt}"? Please answer yes or no.'
-    inputs = processor(text=[asked], images=[[picture]], return_tensors="pt", add_special_tokens=False)
+    inputs = processor(text=[asked], images=[[image]], return_tensors="pt", add_special_tokens=False)
     with torch.no_grad():
         probability_V = model(**inputs).logits[0, -1].softmax(0)
     return float(probability_V[processor.tokenizer.convert_tokens_to_ids(["yes", "Yes"])].sum())
 
 
 def test_p_yes_is_that_of_a_plain_forward_pass(
-    folder: Path, evaluator: VqaEvaluator, pictures: list[Image.Image]
+    folder: Path, evaluator: VqaEvaluator, images: list[Image.Image]
 ) -> None:
-    prompts = prompts_for(pictures)
-    expected = [computed_plainly(folder, *each) for each in zip(prompts[:4], pictures[:4], strict=True)]
-    assert evaluator.probabilities(prompts, pictures)[:4] == pytest.approx(expected, rel=1e-4)
+    prompts = prompts_for(images)
+    expected = [computed_plainly(folder, *each) for each in zip(prompts[:4], images[:4], strict=True)]
+    assert evaluator.probabilities(prompts, images)[:4] == pytest.approx(expected, rel=1e-4)
     assert len(set(expected)) == 4
 
 
 def test_a_batch_says_what_single_pictures_say(
-    evaluator: VqaEvaluator, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    evaluator: VqaEvaluator, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gemma3Processor, "images_kwargs", CROPS)
-    prompts = prompts_for(pictures)
-    alone = [evaluator.probabilities([prompt], [seen])[0] for prompt, seen in zip(prompts, pictures, strict=True)]
-    assert evaluator.probabilities(prompts, pictures) == pytest.approx(alone, rel=1e-4)
+    prompts = prompts_for(images)
+    alone = [evaluator.probabilities([prompt], [seen])[0] for prompt, seen in zip(prompts, images, strict=True)]
+    assert evaluator.probabilities(prompts, images) == pytest.approx(alone, rel=1e-4)
     assert evaluator.probabilities([], []) == []
 
 
 def test_a_picture_is_right_from_one_half_on_and_the_reason_says_how_probable(
-    evaluator: VqaEvaluator, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    evaluator: VqaEvaluator, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VqaEvaluator, "probabilities", lambda self, prompts, pictures: [0.5, 0.49])
-    right, wrong = evaluator(lines_of(["a dog", "a dog"]), pictures[:2])
+    monkeypatch.setattr(VqaEvaluator, "probabilities", lambda self, prompts, images: [0.5, 0.49])
+    right, wrong = evaluator(lines_of(["a dog", "a dog"]), images[:2])
     assert (right.correct, right.reason) == (True, "P(yes) = 0.5000")
     assert (wrong.correct, wrong.reason) == (False, "P(yes) = 0.4900")
 
@@ -112,11 +112,11 @@ def test_a_prompt_with_a_mark_of_the_tokenizer_is_refused(evaluator: VqaEvaluato
 
 
 def test_no_number_is_no_answer(
-    evaluator: VqaEvaluator, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    evaluator: VqaEvaluator, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: object) -> torch.Tensor:
         return torch.full((1, 60), torch.nan)
 
     monkeypatch.setattr(ImageTextToText, "first_token_logits", damaged)
     with pytest.raises(CheckpointError, match="gave no numbers"):
-        evaluator.probabilities(["a dog"], pictures[:1])
+        evaluator.probabilities(["a dog"], images[:1])

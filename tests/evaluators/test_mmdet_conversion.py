@@ -21,7 +21,7 @@ from forejudge.evaluators.mmdet_conversion import (
     targets,
 )
 from forejudge.library_models import load_library_model
-from tests.support.tiny_detector import as_mmdetection_writes_it, mmdetection_window_index, tiny_mask2former
+from tests.support.tiny_detector import mmdetection_window_index, tiny_mask2former, to_mmdetection_state_dict
 
 State = dict[str, Tensor]
 
@@ -33,7 +33,7 @@ def model() -> Mask2Former:
 
 @pytest.fixture(scope="module")
 def written(model: Mask2Former, tmp_path_factory: pytest.TempPathFactory) -> State:
-    return as_mmdetection_writes_it(model, tmp_path_factory.mktemp("named"))
+    return to_mmdetection_state_dict(model, tmp_path_factory.mktemp("named"))
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from forejudge.evaluators.base import Judgement
 from forejudge.evaluators.geneval_rules import Box, Detection
 from forejudge.evaluators.score_folder import PictureResult, read_results
 from forejudge.prompts.geneval import PromptMetadata
-from tests.support.geneval_layout import metadata_of
+from tests.support.geneval_layout import metadata_line
 
-KEY = ("00000/samples/0000.png", "0" * 64, metadata_of("star"))
+KEY = ("00000/samples/0000.png", "0" * 64, metadata_line("star"))
 BOX: Box = (0.0, 1.0, 8.0, 8.0)
 SEEN = tuple(
     Detection(*each) for each in (("star", BOX, 0.5), ("ring", BOX, 0.75), ("star", BOX, 0.9), ("moon", BOX, 0.3))

@@ -6,9 +6,9 @@ import pytest
 from forejudge.errors import InvalidRequest
 from forejudge.evaluators.score_folder import LeftOut, find_pictures
 from forejudge.prompts.prompt_file import PromptLine
-from tests.support.geneval_layout import metadata_of, plain, put_prompt
+from tests.support.geneval_layout import metadata_line, solid_image, write_prompt_folder
 
-BLUE = plain("blue")
+BLUE = solid_image("blue")
 
 
 def accept(lines: Sequence[PromptLine]) -> None:
@@ -17,19 +17,19 @@ def accept(lines: Sequence[PromptLine]) -> None:
 
 def names(folder: Path) -> tuple[list[str], list[LeftOut]]:
     given, left_out = find_pictures(folder, accept)
-    return [picture.path.relative_to(folder).as_posix() for picture in given], left_out
+    return [image.path.relative_to(folder).as_posix() for image in given], left_out
 
 
 def test_pictures_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> None:
     """Folders and files have digits for names; whatever else lies there is passed over."""
-    put_prompt(tmp_path, 1, metadata_of("star"), [BLUE] * 2)
-    first = put_prompt(tmp_path, 0, metadata_of("ring"), [BLUE])
+    write_prompt_folder(tmp_path, 1, metadata_line("star"), [BLUE] * 2)
+    first = write_prompt_folder(tmp_path, 0, metadata_line("ring"), [BLUE])
     BLUE.save(first / "samples" / "7.jpg")
     BLUE.save(first / "grid.png")
     BLUE.save(first / "samples" / "best.png")
     BLUE.save(first / "samples" / "0002.webp")
     (first / "results").mkdir()
-    put_prompt(tmp_path / "notes", 2, "", [])
+    write_prompt_folder(tmp_path / "notes", 2, "", [])
     (tmp_path / "settings.json").touch()
     found, left_out = names(tmp_path)
     assert found == [
@@ -42,16 +42,16 @@ def test_pictures_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> 
 
 
 def test_each_picture_has_its_prompt(tmp_path: Path) -> None:
-    put_prompt(tmp_path, 0, metadata_of("star"), [BLUE])
-    ((picture,), _) = find_pictures(tmp_path, accept)
-    assert picture.line.prompt == picture.metadata.prompt == "a photo of a red star"
-    assert picture.line.metadata == metadata_of("star")
+    write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE])
+    ((image,), _) = find_pictures(tmp_path, accept)
+    assert image.line.prompt == image.metadata.prompt == "a photo of a red star"
+    assert image.line.metadata == metadata_line("star")
 
 
 def test_missing_pictures_are_counted(tmp_path: Path) -> None:
-    put_prompt(tmp_path, 0, metadata_of("star"), [BLUE] * 4)
-    put_prompt(tmp_path, 1, metadata_of("ring"), [BLUE])
-    (put_prompt(tmp_path, 2, metadata_of("cross"), []) / "samples").rmdir()
+    write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE] * 4)
+    write_prompt_folder(tmp_path, 1, metadata_line("ring"), [BLUE])
+    (write_prompt_folder(tmp_path, 2, metadata_line("cross"), []) / "samples").rmdir()
     found, left_out = names(tmp_path)
     assert len(found) == 5
     assert left_out == [
@@ -61,13 +61,13 @@ def test_missing_pictures_are_counted(tmp_path: Path) -> None:
 
 
 def test_prompts_that_cannot_be_judged_by_are_left_out(tmp_path: Path) -> None:
-    put_prompt(tmp_path, 0, metadata_of("star"), [BLUE])
-    put_prompt(tmp_path, 1, metadata_of("star"), [BLUE])
-    put_prompt(tmp_path, 2, metadata_of("star", color="mauve"), [BLUE])
-    put_prompt(tmp_path, 3, '{"prompt": "a star"}', [BLUE])
-    put_prompt(tmp_path, 4, "", [BLUE])
-    put_prompt(tmp_path, 5, '{"tag": "col', [BLUE])
-    (put_prompt(tmp_path, 6, "", [BLUE]) / "metadata.jsonl").unlink()
+    write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE])
+    write_prompt_folder(tmp_path, 1, metadata_line("star"), [BLUE])
+    write_prompt_folder(tmp_path, 2, metadata_line("star", color="mauve"), [BLUE])
+    write_prompt_folder(tmp_path, 3, '{"prompt": "a star"}', [BLUE])
+    write_prompt_folder(tmp_path, 4, "", [BLUE])
+    write_prompt_folder(tmp_path, 5, '{"tag": "col', [BLUE])
+    (write_prompt_folder(tmp_path, 6, "", [BLUE]) / "metadata.jsonl").unlink()
     found, left_out = names(tmp_path)
     assert found == ["00000/samples/0000.png"]
     said = [each.reason for each in left_out]
@@ -81,11 +81,11 @@ def test_prompts_that_cannot_be_judged_by_are_left_out(tmp_path: Path) -> None:
         assert reason.startswith(f"{tmp_path}/{number:05}/metadata.jsonl")
         assert expected in reason
         assert "\n" not in reason
-    assert [each.pictures for each in left_out] == [1] * 6
+    assert [each.images for each in left_out] == [1] * 6
 
 
 def test_what_the_evaluator_refuses_is_left_out(tmp_path: Path) -> None:
-    put_prompt(tmp_path, 0, metadata_of("star"), [BLUE])
+    write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE])
 
     def refuse(lines: Sequence[PromptLine]) -> None:
         raise InvalidRequest(f"{lines[0].where}: no stars here")
@@ -96,7 +96,7 @@ def test_what_the_evaluator_refuses_is_left_out(tmp_path: Path) -> None:
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="nowhere is no folder"):
         find_pictures(tmp_path / "nowhere", accept)
-    for wrong in (tmp_path, put_prompt(tmp_path, 0, metadata_of("star"), []).parent):
+    for wrong in (tmp_path, write_prompt_folder(tmp_path, 0, metadata_line("star"), []).parent):
         with pytest.raises(InvalidRequest, match=r"holds no pictures in GenEval's layout: expected 00000/metadata"):
             find_pictures(wrong, accept)
 
@@ -104,7 +104,7 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
 def test_genevals_own_prompts_are_read(geneval_data: Path, tmp_path: Path) -> None:
     lines = (geneval_data / "evaluation_metadata.jsonl").read_text().splitlines()
     for number, line in enumerate(lines[::20]):
-        put_prompt(tmp_path, number, line, [BLUE])
+        write_prompt_folder(tmp_path, number, line, [BLUE])
     found, left_out = names(tmp_path)
     assert len(found) == 28
     assert left_out == []

@@ -26,7 +26,7 @@ from forejudge.generators.split import SplitTransformer
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 from forejudge.verifiers import load_verifier
 from tests.support.doubles import CPU, PROMPT
-from tests.support.pipeline_state import state_of
+from tests.support.pipeline_state import pipeline_state
 from tests.support.tiny import save_tiny_verifier
 
 SEEDS = (7, 2**32 - 1, 123456789)
@@ -44,7 +44,7 @@ class SplitContract:
         """A batch in the transformer's dtype, whose rows differ in all that may differ."""
         raise NotImplementedError
 
-    def forward(self, transformer: Any, given: Any) -> Tensor:
+    def forward(self, transformer: Any, split_inputs: Any) -> Tensor:
         """The library's own forward pass."""
         raise NotImplementedError
 
@@ -61,24 +61,24 @@ class SplitContract:
         with torch.no_grad():
             yield
 
-    def run(self, transformer: Any, given: Any, cut: int) -> Tensor:
+    def run(self, transformer: Any, split_inputs: Any, cut: int) -> Tensor:
         """Both halves, one after the other."""
-        return self.split.suffix(transformer, self.split.prefix(transformer, given, cut), cut)
+        return self.split.suffix(transformer, self.split.prefix(transformer, split_inputs, cut), cut)
 
     @pytest.mark.parametrize("count", [1, 3])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_suffix_of_prefix_is_the_forward_pass(self, transformer: Any, dtype: torch.dtype, count: int) -> None:
         transformer = in_dtype(transformer, dtype)
-        given = self.inputs(transformer, count)
-        expected = self.forward(transformer, given)
+        split_inputs = self.inputs(transformer, count)
+        expected = self.forward(transformer, split_inputs)
         assert expected.dtype == dtype
         for cut in range(len(self.blocks(transformer)) + 1):
-            assert torch.equal(self.run(transformer, given, cut), expected), f"cut after {cut} blocks"
+            assert torch.equal(self.run(transformer, split_inputs, cut), expected), f"cut after {cut} blocks"
 
     def test_stopping_twice_changes_nothing(self, transformer: Any) -> None:
-        given, last = self.inputs(transformer, 3), len(self.blocks(transformer))
-        expected = self.forward(transformer, given)
-        states = [self.split.prefix(transformer, given, cut) for cut in range(last + 1)]
+        split_inputs, last = self.inputs(transformer, 3), len(self.blocks(transformer))
+        expected = self.forward(transformer, split_inputs)
+        states = [self.split.prefix(transformer, split_inputs, cut) for cut in range(last + 1)]
         for first in range(last + 1):
             for second in range(first, last + 1):
                 state = self.split.run_blocks(transformer, states[first], first, second)
@@ -91,33 +91,35 @@ class SplitContract:
             block.register_forward_hook(lambda block, _, output: seen.append(self.hidden_of(block, output)))
             for block in self.blocks(transformer)
         ]
-        given = self.inputs(transformer, 3)
-        self.forward(transformer, given)
+        split_inputs = self.inputs(transformer, 3)
+        self.forward(transformer, split_inputs)
         for hook in hooks:
             hook.remove()
         for cut, hidden_NTD in enumerate(seen, start=1):
-            assert torch.equal(self.split.prefix(transformer, given, cut).hidden_NTD, hidden_NTD), f"{cut} blocks"
+            assert torch.equal(self.split.prefix(transformer, split_inputs, cut).hidden_NTD, hidden_NTD), (
+                f"{cut} blocks"
+            )
 
     def test_every_input_matters(self, transformer: Any) -> None:
         """Else the equalities above would show little: each input, the mask's padding too, moves the output."""
-        given = self.inputs(transformer, 3)
-        plain = self.forward(transformer, given)
-        for name, value in vars(given).items():
+        split_inputs = self.inputs(transformer, 3)
+        reference = self.forward(transformer, split_inputs)
+        for name, value in vars(split_inputs).items():
             if value is None:
                 continue
             changed = (
                 torch.ones_like(value) if name.startswith("mask") else value + 2 * torch.ones_like(value).cumsum(-1)
             )
-            moved = self.run(transformer, replace(given, **{name: changed}), 2)
-            assert not torch.allclose(moved, plain, atol=ROUNDING), name
+            moved = self.run(transformer, replace(split_inputs, **{name: changed}), 2)
+            assert not torch.allclose(moved, reference, atol=ROUNDING), name
 
     def test_rows_of_a_state_go_on_alone(self, transformer: Any) -> None:
-        given = self.inputs(transformer, 3)
-        whole = self.forward(transformer, given)
+        split_inputs = self.inputs(transformer, 3)
+        whole = self.forward(transformer, split_inputs)
         for cut in range(len(self.blocks(transformer)) + 1):
-            chosen = self.split.prefix(transformer, given, cut)[[2, 0]]
-            alone = self.split.suffix(transformer, chosen, cut)
-            torch.testing.assert_close(alone, whole[[2, 0]], rtol=0, atol=ROUNDING)
+            chosen = self.split.prefix(transformer, split_inputs, cut)[[2, 0]]
+            single = self.split.suffix(transformer, chosen, cut)
+            torch.testing.assert_close(single, whole[[2, 0]], rtol=0, atol=ROUNDING)
 
     def test_rows_of_a_state_hold_no_memory_of_the_others(self, transformer: Any) -> None:
         """What all rows have in common is not copied for each."""
@@ -140,13 +142,13 @@ class GeneratorContract:
     wrong_sizes: Sequence[Size]
     longest_prompt: int  # in tokens, with all that goes around it
 
-    def call_plainly(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+    def call_reference_pipeline(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
         """What the pipeline's own call makes of PROMPT and seeds, with no line of ours, in one batch."""
         raise NotImplementedError
 
-    def plain_latents(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+    def reference_latents(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling) -> Tensor:
         """The latents that the plain call ends with, as a view at a latent shows them."""
-        return self.call_plainly(pipeline, seeds, sampling, output_type="latent")
+        return self.call_reference_pipeline(pipeline, seeds, sampling, output_type="latent")
 
     @pytest.fixture(params=[1, 2, 4])
     def steps(self, request: pytest.FixtureRequest) -> Any:
@@ -156,13 +158,13 @@ class GeneratorContract:
     @pytest.fixture
     def pipeline(self, folder: Path) -> Any:
         """As anybody loads it."""
-        return load_plainly(folder)
+        return load_reference_pipeline(folder)
 
     def sampling(self, size: Size | None = None, **options: Any) -> Sampling:
         height, width = size or self.size or (None, None)
         return Sampling(height=height, width=width, **options)
 
-    def drawn(self, generator: Generator, seeds: tuple[int, ...], *stops: Stage, **options: Any) -> Candidates:
+    def generated(self, generator: Generator, seeds: tuple[int, ...], *stops: Stage, **options: Any) -> Candidates:
         """Candidates taken to the last stop, in one call of `advance` for each."""
         candidates = generator.start(generator.encode(PROMPT, self.sampling(**options)), seeds)
         for stop in stops:
@@ -173,51 +175,51 @@ class GeneratorContract:
         self, generator: Generator, pipeline: Any, steps: int
     ) -> None:
         sampling = self.sampling(steps=steps)
-        expected = pixels(self.call_plainly(pipeline, SEEDS[:1], sampling))
-        latents = self.plain_latents(pipeline, SEEDS[:1], sampling)
+        expected = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], sampling))
+        latents = self.reference_latents(pipeline, SEEDS[:1], sampling)
         last = latent_stage(steps - 1)
         assert expected.std() > 1, "a blank picture would show nothing"
         for cut in range(generator.architecture.num_blocks + 1):
-            candidate = self.drawn(generator, SEEDS[:1], prefix_stage(cut), last, IMAGE, steps=steps)
+            candidate = self.generated(generator, SEEDS[:1], prefix_stage(cut), last, IMAGE, steps=steps)
             assert torch.equal(candidate.tensor(last), latents), f"cut after {cut} blocks"
-            assert np.array_equal(pixels(candidate.pictures), expected), f"cut after {cut} blocks"
+            assert np.array_equal(pixels(candidate.images), expected), f"cut after {cut} blocks"
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_a_batch_is_that_of_the_plain_call(self, folder: Path, dtype: torch.dtype, steps: int) -> None:
         """At equal batch composition."""
-        pipeline = load_plainly(folder, dtype)
-        candidates = self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE, steps=steps)
-        plain = pixels(self.call_plainly(pipeline, SEEDS, self.sampling(steps=steps)))
-        assert np.array_equal(pixels(candidates.pictures), plain)
+        pipeline = load_reference_pipeline(folder, dtype)
+        candidates = self.generated(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE, steps=steps)
+        reference = pixels(self.call_reference_pipeline(pipeline, SEEDS, self.sampling(steps=steps)))
+        assert np.array_equal(pixels(candidates.images), reference)
 
     def test_judged_in_a_batch_a_picture_differs_by_at_most_one_grey_level(
         self, generator: Generator, pipeline: Any, steps: int
     ) -> None:
-        candidates = self.drawn(generator, SEEDS, prefix_stage(2), steps=steps)
+        candidates = self.generated(generator, SEEDS, prefix_stage(2), steps=steps)
         for row, seed in enumerate(SEEDS):
-            alone = pixels(generator.advance(candidates[[row]], [IMAGE]).pictures)
-            plain = pixels(self.call_plainly(pipeline, [seed], self.sampling(steps=steps)))
-            assert np.abs(alone - plain).max() <= 1
+            single = pixels(generator.advance(candidates[[row]], [IMAGE]).images)
+            reference = pixels(self.call_reference_pipeline(pipeline, [seed], self.sampling(steps=steps)))
+            assert np.abs(single - reference).max() <= 1
 
     def test_a_later_step_can_be_judged_as_well(self, generator: Generator, pipeline: Any, steps: int) -> None:
         earlier = [prefix_stage(1), latent_stage(0)] if steps > 1 else []
         later = [prefix_stage(1, step=steps - 1), prefix_stage(2, step=steps - 1), latent_stage(steps - 1)]
         stops = [*earlier, *later, IMAGE]
-        candidate = self.drawn(generator, SEEDS[:1], *stops, steps=steps)
-        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(steps=steps)))
-        assert np.array_equal(pixels(candidate.pictures), plain)
+        candidate = self.generated(generator, SEEDS[:1], *stops, steps=steps)
+        reference = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling(steps=steps)))
+        assert np.array_equal(pixels(candidate.images), reference)
         assert set(candidate.views) == set(stops)
 
     def test_several_stages_are_read_on_one_way(self, generator: Generator) -> None:
         stages = (NOISE, prefix_stage(2), latent_stage(), IMAGE)
-        together = generator.advance(self.drawn(generator, SEEDS), stages[::-1])
-        one_by_one = self.drawn(generator, SEEDS, *stages)
+        together = generator.advance(self.generated(generator, SEEDS), stages[::-1])
+        one_by_one = self.generated(generator, SEEDS, *stages)
         assert together.stage == one_by_one.stage == IMAGE
         for stage in stages[:-1]:
             assert torch.equal(together.tensor(stage), one_by_one.tensor(stage))
 
     def test_views_are_as_wide_as_the_architecture_says(self, generator: Generator) -> None:
-        views = self.drawn(generator, SEEDS, prefix_stage(2), latent_stage())
+        views = self.generated(generator, SEEDS, prefix_stage(2), latent_stage())
         hidden_NTD, latents_NCHW = views.tensor(prefix_stage(2)), views.tensor(latent_stage())
         architecture = generator.architecture
         assert (len(hidden_NTD), hidden_NTD.shape[2]) == (3, architecture.width)
@@ -227,24 +229,24 @@ class GeneratorContract:
 
     def test_other_steps_than_asked_for_are_refused(self, generator: Generator) -> None:
         with pytest.raises(InvalidRequest, match="needs more than the 1 steps"):
-            self.drawn(generator, SEEDS, prefix_stage(1, step=1))
+            self.generated(generator, SEEDS, prefix_stage(1, step=1))
 
     def test_a_size_is_that_of_the_call(self, generator: Generator, pipeline: Any) -> None:
-        candidate = self.drawn(generator, SEEDS[:1], IMAGE, size=self.other_size)
-        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(self.other_size)))
-        assert plain.shape[1:3] == self.other_size
-        assert np.array_equal(pixels(candidate.pictures), plain)
+        candidate = self.generated(generator, SEEDS[:1], IMAGE, size=self.other_size)
+        reference = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling(self.other_size)))
+        assert reference.shape[1:3] == self.other_size
+        assert np.array_equal(pixels(candidate.images), reference)
 
     def test_the_callers_pipeline_is_left_as_it_was(self, pipeline: Any) -> None:
         """But for what its own first call leaves: transformers keeps hooks that gather hidden states."""
-        self.call_plainly(pipeline, SEEDS[:1], self.sampling())
+        self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling())
         pipeline.scheduler.timesteps = torch.arange(7)
         for part, tokenizer in pipeline.components.items():
             if part.startswith("tokenizer"):
                 tokenizer.padding_side = "left"
-        before = state_of(pipeline)
-        self.drawn(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
-        assert state_of(pipeline) == before
+        before = pipeline_state(pipeline)
+        self.generated(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
+        assert pipeline_state(pipeline) == before
 
     def test_the_best_of_several_is_the_picture_of_its_seed(self, folder: Path, pipeline: Any, tmp_path: Path) -> None:
         """Of a pipeline given as it is, read by a verifier that merges 2 x 2 tokens."""
@@ -252,8 +254,8 @@ class GeneratorContract:
         best_of_n = BestOfN(pipeline, load_verifier(str(saved), CPU, torch.float32))
         result = best_of_n(PROMPT, n=3, sampling=self.sampling())
         assert len({candidate.score for candidate in result.candidates}) == 3
-        plain = pixels(self.call_plainly(pipeline, [result.winner.seed], self.sampling()))
-        assert np.abs(pixels([result.image]) - plain).max() <= 1
+        reference = pixels(self.call_reference_pipeline(pipeline, [result.winner.seed], self.sampling()))
+        assert np.abs(pixels([result.image]) - reference).max() <= 1
 
     def test_an_offloaded_pipeline_draws_the_same(self, generator: Generator, pipeline: Any) -> None:
         """As `enable_sequential_cpu_offload` leaves it, but for the device on which its parts run."""
@@ -262,17 +264,17 @@ class GeneratorContract:
                 cpu_offload(part, CPU)
         offloaded = as_generator(pipeline, options=generator.options.model_dump())
         assert (offloaded.device, offloaded.fingerprint) == (CPU, generator.fingerprint)
-        found, expected = (self.drawn(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
-        assert np.array_equal(pixels(found.pictures), pixels(expected.pictures))
+        actual, expected = (self.generated(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
+        assert np.array_equal(pixels(actual.images), pixels(expected.images))
 
-    def test_compiled_it_draws_the_same(self, generator: Generator, traced: CompileCounter) -> None:
+    def test_compiled_it_draws_the_same(self, generator: Generator, compile_counter: CompileCounter) -> None:
         fast = generator.compiled()
         for seeds in (SEEDS[:1], SEEDS):
-            found, expected = (self.drawn(each, seeds, prefix_stage(2), IMAGE) for each in (fast, generator))
-            hidden = (each.tensor(prefix_stage(2)) for each in (found, expected))
+            actual, expected = (self.generated(each, seeds, prefix_stage(2), IMAGE) for each in (fast, generator))
+            hidden = (each.tensor(prefix_stage(2)) for each in (actual, expected))
             torch.testing.assert_close(*hidden, rtol=0, atol=ROUNDING)
-            assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
-        assert traced.frame_count
+            assert np.abs(pixels(actual.images) - pixels(expected.images)).max() <= 1
+        assert compile_counter.frame_count
 
     @pytest.mark.parametrize("prompt", ["", "  \n\t "])
     def test_an_empty_prompt_is_refused(self, generator: Generator, prompt: str) -> None:
@@ -304,14 +306,14 @@ class GeneratorContract:
     def test_prompts_are_checked_without_the_text_encoders(self, generator: Generator, pipeline: Any) -> None:
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
-                part.register_forward_pre_hook(lambda module, given: pytest.fail(f"{type(module).__name__} ran"))
+                part.register_forward_pre_hook(lambda module, split_inputs: pytest.fail(f"{type(module).__name__} ran"))
         checked = as_generator(pipeline, options=generator.options.model_dump())
         checked.check(PROMPT, self.sampling())
         with pytest.raises(InvalidRequest, match="would be cut"):
             checked.check("red " * (self.longest_prompt + 1), self.sampling())
 
     def test_the_fingerprint_tells_weights_apart_but_not_dtypes(self, folder: Path, generator: Generator) -> None:
-        half, other = load_plainly(folder, torch.bfloat16), load_plainly(folder)
+        half, other = load_reference_pipeline(folder, torch.bfloat16), load_reference_pipeline(folder)
         assert as_generator(half).fingerprint == generator.fingerprint
         with torch.no_grad():
             other.transformer.proj_out.weight += 0.01
@@ -324,37 +326,37 @@ class AdapterContract(GeneratorContract):
     scale_argument: str  # of the pipeline's call, a mapping with "scale"
 
     def test_adapters_are_weighed(self, folder: Path) -> None:
-        pipeline = load_plainly(folder)
+        pipeline = load_reference_pipeline(folder)
         generator = as_generator(pipeline)
-        bare = pixels(self.drawn(generator, SEEDS[:1], IMAGE).pictures)
+        without_adapter = pixels(self.generated(generator, SEEDS[:1], IMAGE).images)
         torch.manual_seed(0)
         adapter = LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False)
         pipeline.transformer.add_adapter(adapter)
         for scale in (1.0, 0.5):
             argument = {self.scale_argument: {"scale": scale}}
-            plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(), **argument))
-            found = self.drawn(generator, SEEDS[:1], prefix_stage(2), IMAGE, lora_scale=scale)
-            assert np.array_equal(pixels(found.pictures), plain)
-            assert not np.array_equal(bare, plain), "the adapter shows"
-            bare = plain
+            reference = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling(), **argument))
+            actual = self.generated(generator, SEEDS[:1], prefix_stage(2), IMAGE, lora_scale=scale)
+            assert np.array_equal(pixels(actual.images), reference)
+            assert not np.array_equal(without_adapter, reference), "the adapter shows"
+            without_adapter = reference
 
 
 class TextAdapterContract(AdapterContract):
     """A generator whose text encoder's adapters are weighed by the same argument of the call."""
 
     def test_the_text_encoders_adapters_are_weighed(self, folder: Path) -> None:
-        pipeline = load_plainly(folder)
+        pipeline = load_reference_pipeline(folder)
         adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         pipeline.text_encoder.add_adapter(adapter)
         generator = as_generator(pipeline)
         whole, half = (
-            self.drawn(generator, SEEDS[:1], latent_stage(), lora_scale=scale).tensor(latent_stage())
+            self.generated(generator, SEEDS[:1], latent_stage(), lora_scale=scale).tensor(latent_stage())
             for scale in (1.0, 0.5)
         )
         argument = {self.scale_argument: {"scale": 0.5}}
         assert not torch.equal(whole, half)
-        plain = pixels(self.call_plainly(pipeline, SEEDS[:1], self.sampling(), **argument))
-        assert np.array_equal(pixels(self.drawn(generator, SEEDS[:1], IMAGE, lora_scale=0.5).pictures), plain)
+        reference = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling(), **argument))
+        assert np.array_equal(pixels(self.generated(generator, SEEDS[:1], IMAGE, lora_scale=0.5).images), reference)
 
 
 def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:
@@ -366,16 +368,16 @@ def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:
     return other.to(dtype)
 
 
-def load_plainly(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_reference_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """A pipeline as anybody loads it."""
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def pixels(pictures: Any) -> np.ndarray:
+def pixels(images: Any) -> np.ndarray:
     """(N, H, W, 3), of a type that can be subtracted."""
-    return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
+    return np.stack([np.asarray(image) for image in images]).astype(int)
 
 
 class PaddingContract:
@@ -384,9 +386,9 @@ class PaddingContract:
     def test_a_prompt_without_its_padding_makes_the_same_candidates(self, generator: Any) -> None:
         whole, short = generator.encode(PROMPT, Sampling()), generator.encode_without_padding(PROMPT, Sampling())
         assert short.text_NLD.shape[1] == whole.mask_NL.sum() < whole.text_NLD.shape[1] // 4
-        found, expected = (
+        actual, expected = (
             generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])
             for conditioning in (short, whole)
         )
-        torch.testing.assert_close(found.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
-        assert np.abs(pixels(found.pictures) - pixels(expected.pictures)).max() <= 1
+        torch.testing.assert_close(actual.tensor(prefix_stage(2)), expected.tensor(prefix_stage(2)))
+        assert np.abs(pixels(actual.images) - pixels(expected.images)).max() <= 1

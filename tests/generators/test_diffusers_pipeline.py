@@ -45,7 +45,7 @@ def black_box(sana: Path) -> BlackBox:
 def test_it_draws_what_the_pipeline_draws(black_box: BlackBox) -> None:
     black_box.pipeline.set_progress_bar_config(disable=True)
     candidates = black_box.start(black_box.encode("a star", TWO_STEPS), (3, 4))
-    drawn = black_box.advance(candidates, [IMAGE]).pictures
+    drawn = black_box.advance(candidates, [IMAGE]).images
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     (first, second) = black_box.pipeline(
         "a star", num_inference_steps=2, num_images_per_prompt=2, generator=generators

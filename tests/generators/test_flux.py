@@ -79,7 +79,7 @@ def generator(folder: Path) -> Flux:
     return load_as(Flux, folder)
 
 
-def call_plainly(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+def call_reference_pipeline(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     if sampling.guidance_scale is not None:
         arguments["guidance_scale"] = sampling.guidance_scale
@@ -102,11 +102,13 @@ class TestFluxSchnell(TextAdapterContract):
     longest_prompt = TEXT_TOKENS
     scale_argument = "joint_attention_kwargs"
 
-    def call_plainly(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
-        return call_plainly(pipeline, seeds, sampling, **arguments)
+    def call_reference_pipeline(
+        self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+    ) -> Any:
+        return call_reference_pipeline(pipeline, seeds, sampling, **arguments)
 
-    def plain_latents(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling) -> Tensor:
-        packed_NTC = call_plainly(pipeline, seeds, sampling, output_type="latent")
+    def reference_latents(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+        packed_NTC = call_reference_pipeline(pipeline, seeds, sampling, output_type="latent")
         return packed_NTC.view(-1, 8, 8, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, 16, 16)
 
     def test_guidance_is_refused(self, generator: Flux) -> None:
@@ -137,7 +139,7 @@ class TestFluxDev:
         sampling = Sampling(steps=3, guidance_scale=guidance_scale, height=16, width=32)
         start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
         found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
-        assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, sampling)))
+        assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, sampling)))
 
     def test_as_many_text_tokens_are_read_as_it_was_trained_with(self, pipeline: FluxPipeline) -> None:
         small = Sampling(height=16, width=16)
@@ -148,12 +150,12 @@ class TestFluxDev:
 def test_the_latent_of_an_earlier_step_is_the_clean_one_that_it_predicts(generator: Flux) -> None:
     """Noisy latents are (1 - sigma) clean + sigma noise, and the transformer predicts noise - clean."""
     start = generator.start(generator.encode(PROMPT, Sampling(steps=4, height=32, width=32)), SEEDS)
-    clean_NCHW = generator.advance(start, [latent_stage()]).tensor(latent_stage())
+    pred_original_sample_NCHW = generator.advance(start, [latent_stage()]).tensor(latent_stage())
     state = generator.advance(start, [prefix_stage(0, step=1)]).state
-    noise_NTC = start.state.noisy
+    noise_NTC = start.state.latents
     following_NTC = state.conditioning.schedule.sigmas[1] * noise_NTC
-    packed_NTC = generator.pipeline._pack_latents(clean_NCHW, 3, 4, 16, 16)
-    torch.testing.assert_close(state.noisy, following_NTC + (1 - 0.75) * packed_NTC)
+    packed_NTC = generator.pipeline._pack_latents(pred_original_sample_NCHW, 3, 4, 16, 16)
+    torch.testing.assert_close(state.latents, following_NTC + (1 - 0.75) * packed_NTC)
 
 
 def test_other_ways_to_step_are_refused() -> None:

@@ -84,7 +84,7 @@ class TestFlux2Klein(AdapterContract):
     longest_prompt = TEXT_TOKENS
     scale_argument = "attention_kwargs"
 
-    def call_plainly(
+    def call_reference_pipeline(
         self, pipeline: Flux2KleinPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
     ) -> Any:
         return pipeline(

@@ -16,7 +16,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Sampling
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, prefix_stage
-from tests.support.doubles import CPU, PROMPT, call_plainly, load_pipeline
+from tests.support.doubles import CPU, PROMPT, call_reference_pipeline, load_pipeline
 
 SEED = 7
 
@@ -26,7 +26,7 @@ def drawn(pipeline: SanaSprintPipeline, **sampling: Any) -> np.ndarray:
     generator = SanaSprint(pipeline, "tiny")
     candidate = generator.start(generator.encode(PROMPT, Sampling(**sampling)), (SEED,))
     candidate = generator.advance(candidate, [prefix_stage(2)])
-    return np.asarray(generator.advance(candidate, [IMAGE]).pictures[0])
+    return np.asarray(generator.advance(candidate, [IMAGE]).images[0])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def with_lora(pipeline: SanaSprintPipeline) -> SanaSprintPipeline:
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
 def test_a_lora_weighs_what_it_weighs_in_the_pipeline(with_lora: SanaSprintPipeline, scale: float) -> None:
     found = drawn(with_lora, lora_scale=scale)
-    (plain,) = call_plainly(with_lora, [SEED], attention_kwargs={"scale": scale})
+    (plain,) = call_reference_pipeline(with_lora, [SEED], attention_kwargs={"scale": scale})
     assert np.array_equal(found, np.asarray(plain))
 
 

@@ -19,8 +19,8 @@ from forejudge.generators.loading import load_spec, offload_text_encoders
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.hub import Source
 from tests.support.doubles import CPU, PROMPT, load_pipeline
-from tests.support.folders import copied
-from tests.support.hub_cache import COMMIT, cached
+from tests.support.folders import copy_folder
+from tests.support.hub_cache import COMMIT, add_to_cache
 from tests.support.hub_server import hub_server
 from tests.support.tiny import save_tiny_generator
 
@@ -72,8 +72,8 @@ def test_on_a_gpu_it_is_there_only_while_it_encodes(tiny_generator: Path, tiny_v
         )
         for offload in (WHOLE, OFFLOADED)
     }
-    pictures = {offload: best(PROMPT, n=2, seed=3).image.tobytes() for offload, best in loaded.items()}
-    assert pictures[WHOLE] == pictures[OFFLOADED]
+    images = {offload: best(PROMPT, n=2, seed=3).image.tobytes() for offload, best in loaded.items()}
+    assert images[WHOLE] == images[OFFLOADED]
     generator: Any = loaded[OFFLOADED].generator
     assert generator.pipeline.text_encoder.device == CPU
     assert generator.device.type == generator.autoencoder.device.type == "cuda"
@@ -86,7 +86,7 @@ def load(folder: Path | str) -> None:
 @pytest.fixture
 def folder(tiny_generator: Path, tmp_path: Path) -> Path:
     """A copy to be damaged."""
-    return copied(tiny_generator, tmp_path / "generator")
+    return copy_folder(tiny_generator, tmp_path / "generator")
 
 
 def test_a_folder_is_loaded_by_the_class_of_its_pipeline(tiny_generator: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_cached_generator_is_loaded_without_a_network(
     tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    snapshot = cached(tmp_path, "owner/tiny", tiny_generator)
+    snapshot = add_to_cache(tmp_path, "owner/tiny", tiny_generator)
     for name, revision in (("owner/tiny", None), ("owner/tiny@main", "main"), (f"owner/tiny@{COMMIT}", COMMIT)):
         generator = load_generator(name, CPU, torch.float32)
         assert isinstance(generator, SanaSprint)
@@ -123,7 +123,7 @@ def test_only_what_a_pipeline_names_is_downloaded(
         hub.models["owner/tiny"] = folder
         load("owner/tiny")
         whole = {path.relative_to(tiny_generator).as_posix() for path in tiny_generator.rglob("*.*") if path.is_file()}
-        assert sorted(hub.sent) == sorted(whole)  # each of them once, forejudge.json among them
+        assert sorted(hub.sent_files) == sorted(whole)  # each of them once, forejudge.json among them
 
 
 def test_of_two_repositories_each_gives_its_part(
@@ -136,7 +136,7 @@ def test_of_two_repositories_each_gives_its_part(
     with hub_server(monkeypatch) as hub:
         hub.models.update({"owner/base": tiny_generator, "owner/few-step": tiny_generator})
         generator = load_generator("owner/few-step@main", CPU, torch.float32)
-        assert hub.sent.count(weights) == 1
+        assert hub.sent_files.count(weights) == 1
     found = [(source.model, source.revision) for source in generator.sources]
     assert found == [("owner/base", None), ("owner/few-step", "main")]
 
@@ -168,7 +168,7 @@ class TestSpec:
         changed = SchedulerSpec(class_name="SCMScheduler", config={"sigma_data": 0.25})
         generator = self.load(pipeline=str(tiny_generator), scheduler=changed)
         assert isinstance(generator, SanaSprint)
-        assert generator.sigma == 0.25
+        assert generator.sigma_data == 0.25
 
     def test_its_options_stand_between_those_asked_for_and_the_folder_s(
         self, tiny_generator: Path, monkeypatch: pytest.MonkeyPatch

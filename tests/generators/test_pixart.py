@@ -23,7 +23,15 @@ from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract,
 from tests.support.doubles import CPU, PROMPT, load_as
 from tests.support.hub_server import hub_server
 from tests.support.tiny import save_tiny_verifier
-from tests.support.tiny_pixart import BETAS, BLOCKS, LCM, call_plainly, new_pipeline, new_transformer, save_tiny_pixart
+from tests.support.tiny_pixart import (
+    BETAS,
+    BLOCKS,
+    LCM,
+    call_reference_pipeline,
+    new_pipeline,
+    new_transformer,
+    save_tiny_pixart,
+)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published for 512 px": {"use_additional_conditions": False},
@@ -99,11 +107,11 @@ class PixArtContract(GeneratorContract, PaddingContract):
     wrong_sizes = ((65, 64), (64, 72), (8, 8))
     longest_prompt = 119  # and an end mark
 
-    def call_plainly(
+    def call_reference_pipeline(
         self, pipeline: PixArtAlphaPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
     ) -> Any:
         sizes = {"height": sampling.height, "width": sampling.width}
-        return call_plainly(pipeline, seeds, sampling.steps, **sizes, **arguments)
+        return call_reference_pipeline(pipeline, seeds, sampling.steps, **sizes, **arguments)
 
 
 class TestDMD(PixArtContract):
@@ -128,7 +136,7 @@ def test_the_clean_latent_is_what_dmd_takes_for_it(generator: PixArt, pipeline: 
     """x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t) of pure noise at t = 400, eps the first half of the output."""
     seen: list[torch.Tensor] = []
     hook = pipeline.transformer.register_forward_hook(lambda *call: seen.append(call[-1][0]))
-    call_plainly(pipeline, SEEDS)
+    call_reference_pipeline(pipeline, SEEDS)
     hook.remove()
     noise_NCHW = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     kept = pipeline.scheduler.alphas_cumprod[400]
@@ -140,23 +148,23 @@ def test_other_things_than_noise_may_be_predicted() -> None:
     """As YOSO does: velocities, in one step of an LCMScheduler."""
     pipeline = new_pipeline(LCMScheduler(prediction_type="v_prediction", **BETAS), out_channels=4)
     found = drawn(PixArt(pipeline, "tiny"), SEEDS, IMAGE)
-    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS)))
+    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS)))
 
 
 def test_noise_may_be_given(generator: PixArt) -> None:
     conditioning = generator.encode(PROMPT, Sampling())
     noise_NCHW = generator.advance(generator.start(conditioning, SEEDS), [NOISE]).tensor(NOISE)
     given = generator.advance(generator.start(conditioning, (0, 1, 2), noise_NCHW), [IMAGE])
-    assert np.array_equal(pixels(given.pictures), pixels(drawn(generator, SEEDS, IMAGE).pictures))
+    assert np.array_equal(pixels(given.images), pixels(drawn(generator, SEEDS, IMAGE).images))
 
 
 @pytest.mark.parametrize("size", [{"height": 320, "width": 200}, {}, {"width": 150, "height": 600}])
 def test_the_nearest_size_of_the_training_is_drawn(size: dict[str, int]) -> None:
     pipeline = new_pipeline(sample_size=32)
     candidates = drawn(PixArt(pipeline, "tiny"), SEEDS[:1], IMAGE, **size)
-    plain = call_plainly(pipeline, SEEDS[:1], use_resolution_binning=True, **size)
-    assert candidates.pictures[0].size == (size.get("width", 256), size.get("height", 256))
-    assert np.array_equal(pixels(candidates.pictures), pixels(plain))
+    plain = call_reference_pipeline(pipeline, SEEDS[:1], use_resolution_binning=True, **size)
+    assert candidates.images[0].size == (size.get("width", 256), size.get("height", 256))
+    assert np.array_equal(pixels(candidates.images), pixels(plain))
 
 
 @pytest.mark.parametrize("size", [{"height": 64, "width": 112}, {"height": 48, "width": 48}])
@@ -164,7 +172,7 @@ def test_a_model_of_1024_pixels_is_told_the_size(size: dict[str, int]) -> None:
     pipeline = new_pipeline(sample_size=128)
     generator = PixArt(pipeline, "tiny", PixArtOptions(use_resolution_binning=False))
     found = drawn(generator, SEEDS, prefix_stage(1), IMAGE, **size)
-    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, **size)))
+    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, **size)))
 
 
 @pytest.mark.parametrize("scale", [None, 0, 1])
@@ -218,8 +226,8 @@ def test_the_architecture_is_described(generator: PixArt) -> None:
 def test_options_go_with_the_name(folder: Path, pipeline: PixArtAlphaPipeline) -> None:
     loaded = load_generator(f"{folder},start_timestep=700", CPU, torch.float32)
     assert isinstance(loaded, PixArt)
-    plain = call_plainly(pipeline, SEEDS, timesteps=[700])
-    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).pictures), pixels(plain))
+    plain = call_reference_pipeline(pipeline, SEEDS, timesteps=[700])
+    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).images), pixels(plain))
 
 
 def test_a_folder_from_before_the_class_had_its_name_is_loaded(tmp_path: Path, generator: PixArt) -> None:
@@ -252,8 +260,8 @@ def test_dmd_s_transformer_comes_as_a_pickle_of_its_own(
         hub.models.update({spec.pipeline: tmp_path / "base", str(spec.transformer): tmp_path / "dmd"})
         loaded = load_generator("pixart-dmd,use_resolution_binning=false", CPU, torch.float32)
     assert isinstance(loaded, PixArt)
-    plain = call_plainly(dmd, SEEDS)
-    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).pictures), pixels(plain))
+    plain = call_reference_pipeline(dmd, SEEDS)
+    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).images), pixels(plain))
 
 
 def test_a_verifier_reads_it_in_a_search(folder: Path, tmp_path: Path) -> None:
@@ -262,5 +270,5 @@ def test_a_verifier_reads_it_in_a_search(folder: Path, tmp_path: Path) -> None:
     result = best_of_n(PROMPT, n=4, seed=3)
     scores = [candidate.score for candidate in result.record.candidates]
     assert result.record.winner == int(np.argmax(scores))
-    plain = call_plainly(new_pipeline(), [result.winner.seed])
+    plain = call_reference_pipeline(new_pipeline(), [result.winner.seed])
     assert np.abs(pixels([result.image]) - pixels(plain)).max() <= 1

@@ -13,7 +13,7 @@ from forejudge.generators import as_generator, load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.stepwise import StepwiseGenerator
 from forejudge.types import IMAGE, NOISE, prefix_stage
-from tests.support.doubles import CPU, PROMPT, call_plainly, load_pipeline
+from tests.support.doubles import CPU, PROMPT, call_reference_pipeline, load_pipeline
 
 SEED = 11
 
@@ -26,11 +26,11 @@ def pipeline(tiny_generator: Path) -> SanaSprintPipeline:
 def drawn(pipeline: SanaSprintPipeline, options: dict[str, Any], **sampling: Any) -> np.ndarray:
     generator = as_generator(pipeline, "tiny", options)
     candidate = generator.start(generator.encode(PROMPT, Sampling(**sampling)), (SEED,))
-    return np.asarray(generator.advance(candidate, [prefix_stage(1), IMAGE]).pictures[0])
+    return np.asarray(generator.advance(candidate, [prefix_stage(1), IMAGE]).images[0])
 
 
 def plain(pipeline: SanaSprintPipeline, steps: int = 1, **changes: Any) -> np.ndarray:
-    return np.asarray(call_plainly(pipeline, [SEED], steps, **changes)[0])
+    return np.asarray(call_reference_pipeline(pipeline, [SEED], steps, **changes)[0])
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 7.5])
@@ -154,8 +154,8 @@ def test_noise_may_be_given(pipeline: SanaSprintPipeline) -> None:
     conditioning = generator.encode(PROMPT, Sampling())
     noise_NCHW = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(5))
     candidates = generator.advance(generator.start(conditioning, (0, 1), noise_NCHW), [NOISE, IMAGE])
-    plainly = call_plainly(pipeline, [0, 1], latents=noise_NCHW)
-    for found, expected in zip(candidates.pictures, plainly, strict=True):
+    plainly = call_reference_pipeline(pipeline, [0, 1], latents=noise_NCHW)
+    for found, expected in zip(candidates.images, plainly, strict=True):
         assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 

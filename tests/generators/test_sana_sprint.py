@@ -14,8 +14,15 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import OPTIONS_FILE, Sampling
 from forejudge.generators.sana_sprint import SanaInput, SanaSplit, SanaSprint
 from forejudge.types import IMAGE, prefix_stage
-from tests.generators.contract import SEEDS, AdapterContract, PaddingContract, SplitContract, load_plainly, pixels
-from tests.support.doubles import PROMPT, call_plainly, load_as
+from tests.generators.contract import (
+    SEEDS,
+    AdapterContract,
+    PaddingContract,
+    SplitContract,
+    load_reference_pipeline,
+    pixels,
+)
+from tests.support.doubles import PROMPT, call_reference_pipeline, load_as
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the miniature": {"interpolation_scale": 1, "qk_norm": "rms_norm_across_heads"},
@@ -88,24 +95,24 @@ class TestSanaSprint(AdapterContract, PaddingContract):
     longest_prompt = 300
     scale_argument = "attention_kwargs"
 
-    def call_plainly(
+    def call_reference_pipeline(
         self, pipeline: SanaSprintPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
     ) -> Any:
         sizes = {"height": sampling.height or 64, "width": sampling.width or 64}
-        return call_plainly(pipeline, seeds, sampling.steps, **sizes, **arguments)
+        return call_reference_pipeline(pipeline, seeds, sampling.steps, **sizes, **arguments)
 
     def test_guidance_is_that_of_the_call(self, generator: SanaSprint, pipeline: SanaSprintPipeline) -> None:
-        candidate = self.drawn(generator, SEEDS[:1], IMAGE, guidance_scale=1.5)
-        plain = call_plainly(pipeline, SEEDS[:1], guidance_scale=1.5)
-        assert np.array_equal(pixels(candidate.pictures), pixels(plain))
+        candidate = self.generated(generator, SEEDS[:1], IMAGE, guidance_scale=1.5)
+        plain = call_reference_pipeline(pipeline, SEEDS[:1], guidance_scale=1.5)
+        assert np.array_equal(pixels(candidate.images), pixels(plain))
 
     @pytest.mark.parametrize("halved", [("text_encoder",), ("transformer",)])
     def test_each_part_may_have_its_own_dtype(self, pipeline: SanaSprintPipeline, halved: tuple[str, ...]) -> None:
         for part in halved:
             getattr(pipeline, part).to(torch.bfloat16)
-        candidate = self.drawn(SanaSprint(pipeline, "tiny"), SEEDS[:1], prefix_stage(2), IMAGE, steps=2)
-        plain = pixels(call_plainly(pipeline, SEEDS[:1], steps=2))
-        assert np.array_equal(pixels(candidate.pictures), plain)
+        candidate = self.generated(SanaSprint(pipeline, "tiny"), SEEDS[:1], prefix_stage(2), IMAGE, steps=2)
+        plain = pixels(call_reference_pipeline(pipeline, SEEDS[:1], steps=2))
+        assert np.array_equal(pixels(candidate.images), plain)
 
     def test_a_pipeline_put_together_from_parts_works(self, pipeline: SanaSprintPipeline) -> None:
         """It comes from no folder that could say how to call it, so SANA's own instruction goes before the prompt."""
@@ -122,7 +129,7 @@ class TestSanaSprint(AdapterContract, PaddingContract):
             use_resolution_binning=False,
             generator=torch.Generator().manual_seed(SEEDS[0]),
         ).images
-        assert np.array_equal(pixels(self.drawn(generator, SEEDS[:1], IMAGE).pictures), pixels(plain))
+        assert np.array_equal(pixels(self.generated(generator, SEEDS[:1], IMAGE).images), pixels(plain))
 
 
 def test_the_folder_may_say_how_it_is_called(folder: Path, generator: SanaSprint) -> None:
@@ -134,7 +141,7 @@ def test_a_prompt_after_an_instruction_is_read_to_its_last_token(
     folder: Path, count_read: Callable[[SanaSprintPipeline, Callable[[], Any]], int]
 ) -> None:
     """The longest prompt that is let through reaches the text encoder whole; one word more is named."""
-    pipeline = SanaSprintPipeline(**load_plainly(folder).components)
+    pipeline = SanaSprintPipeline(**load_reference_pipeline(folder).components)
     generator = SanaSprint(pipeline, "from parts")
     words = ["red"] * 400
     while True:

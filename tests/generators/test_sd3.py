@@ -15,7 +15,7 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.sd3 import SD3Input, StableDiffusion3, StableDiffusion3Options, StableDiffusion3Split
 from forejudge.types import IMAGE, prefix_stage
-from tests.generators.contract import SEEDS, SplitContract, TextAdapterContract, load_plainly, pixels
+from tests.generators.contract import SEEDS, SplitContract, TextAdapterContract, load_reference_pipeline, pixels
 from tests.support.doubles import CPU, PROMPT, load_as
 from tests.support.tiny_parts import DEV, TEXT_TOKENS
 from tests.support.tiny_sd3 import new_sd3, new_sd3_transformer, save_sd3
@@ -73,7 +73,9 @@ def generator(folder: Path) -> StableDiffusion3:
     return load_as(StableDiffusion3, folder)
 
 
-def call_plainly(pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+def call_reference_pipeline(
+    pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     return pipeline(
         PROMPT,
@@ -94,10 +96,10 @@ class TestStableDiffusion3(TextAdapterContract):
     longest_prompt = TEXT_TOKENS
     scale_argument = "joint_attention_kwargs"
 
-    def call_plainly(
+    def call_reference_pipeline(
         self, pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
     ) -> Any:
-        return call_plainly(pipeline, seeds, sampling, **arguments)
+        return call_reference_pipeline(pipeline, seeds, sampling, **arguments)
 
     def test_guidance_is_refused(self, generator: StableDiffusion3) -> None:
         with pytest.raises(InvalidRequest, match=r"guidance_scale = 7: .* draws without guidance, leave it out"):
@@ -129,7 +131,7 @@ class TestWithoutT5:
     def test_it_draws_as_its_pipeline_does(self, pipeline: StableDiffusion3Pipeline) -> None:
         generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
         found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
-        assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, Sampling())))
+        assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, Sampling())))
 
     def test_a_prompt_that_clip_would_cut_is_refused(self, pipeline: StableDiffusion3Pipeline) -> None:
         generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
@@ -143,7 +145,7 @@ def test_the_shift_is_that_of_the_call() -> None:
     generator = StableDiffusion3(pipeline, "shifted", OPTIONS)
     start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
     found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
-    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, sampling)))
+    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, sampling)))
 
 
 def test_other_ways_to_step_are_refused() -> None:
@@ -155,10 +157,10 @@ def test_other_ways_to_step_are_refused() -> None:
 
 def test_in_bfloat16_a_folder_is_loaded_as_diffusers_loads_it(folder: Path) -> None:
     """Its table of positions is a buffer that lies among the weights."""
-    pipeline = load_plainly(folder, torch.bfloat16)
+    pipeline = load_reference_pipeline(folder, torch.bfloat16)
     generator = load_generator(str(folder), CPU, torch.bfloat16)
     found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
-    assert np.array_equal(pixels(found.pictures), pixels(call_plainly(pipeline, SEEDS, Sampling())))
+    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, Sampling())))
 
 
 def test_the_architecture_is_described(generator: StableDiffusion3) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2Model
 
-from forejudge.generators.text_encoding import InstructedEncoder
+from forejudge.generators.text_encoding import CachedInstructionEncoder
 from research.miniature.language_model import gemma_tokenizer
 from tests.support.doubles import CPU
 
@@ -47,15 +47,15 @@ def whole(text_encoder: Any, text: str) -> Tensor:
 
 @pytest.mark.parametrize("instruction", [INSTRUCTION, INSTRUCTION.strip(), ""])
 def test_the_states_are_those_of_one_reading(text_encoder: Any, instruction: str) -> None:
-    encoder = InstructedEncoder(text_encoder, TOKENIZER, instruction, CPU)
+    encoder = CachedInstructionEncoder(text_encoder, TOKENIZER, instruction, CPU)
     for prompt in (*PROMPTS, PROMPTS[0]):
-        torch.testing.assert_close(encoder.states(prompt), whole(text_encoder, instruction + prompt))
+        torch.testing.assert_close(encoder.hidden_states(prompt), whole(text_encoder, instruction + prompt))
 
 
 def test_only_what_differs_from_the_instruction_is_read(text_encoder: Any, read: list[int]) -> None:
-    encoder = InstructedEncoder(text_encoder, TOKENIZER, INSTRUCTION, CPU)
+    encoder = CachedInstructionEncoder(text_encoder, TOKENIZER, INSTRUCTION, CPU)
     for prompt in PROMPTS[:2]:
-        encoder.states(prompt)
+        encoder.hidden_states(prompt)
     instruction = tokens(INSTRUCTION)
     same = len(instruction) - 1
     assert tokens(INSTRUCTION + PROMPTS[0])[:same] == instruction[:same]
@@ -64,6 +64,6 @@ def test_only_what_differs_from_the_instruction_is_read(text_encoder: Any, read:
 
 
 def test_a_prompt_that_adds_no_token_is_read_all_the_same(text_encoder: Any) -> None:
-    encoder = InstructedEncoder(text_encoder, TOKENIZER, INSTRUCTION.strip(), CPU)
+    encoder = CachedInstructionEncoder(text_encoder, TOKENIZER, INSTRUCTION.strip(), CPU)
     expected = whole(text_encoder, INSTRUCTION.strip())
-    torch.testing.assert_close(encoder.states(""), expected)
+    torch.testing.assert_close(encoder.hidden_states(""), expected)

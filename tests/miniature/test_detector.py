@@ -12,13 +12,13 @@ from forejudge.errors import InvalidRequest
 from forejudge.evaluators.geneval_rules import Box, Detection, judge_image
 from forejudge.miniature.detector import detect
 from forejudge.miniature.scenes import KINDS
-from tests.support.scenes import Drawn, Pictures, as_bytes, held_out, single
+from tests.support.scenes import Images, RenderedScenes, held_out, single, to_uint8
 
 SEEN, PLAIN = 0.3, 0.9  # GenEval's thresholds: seen at all, and certain enough to be counted
 
 
 @pytest.fixture(scope="module")
-def few() -> Drawn:
+def few() -> RenderedScenes:
     return held_out(240, seed=1)
 
 
@@ -29,10 +29,10 @@ def iou(one: Box, other: Box) -> float:
     return shared / (area + other_area - shared)
 
 
-def agree(truth: list[Detection], found: list[Detection]) -> bool:
+def agree(ground_truth: list[Detection], found: list[Detection]) -> bool:
     """Each true object is found once with its class, colour and box, and nothing else is."""
     left = list(found)
-    for wanted in truth:
+    for wanted in ground_truth:
         same = [
             each
             for each in left
@@ -44,37 +44,37 @@ def agree(truth: list[Detection], found: list[Detection]) -> bool:
     return not left
 
 
-def agreement(drawn: Drawn, pictures: Pictures) -> float:
+def agreement(drawn: RenderedScenes, images: Images) -> float:
     """The share of pictures that are read right whichever of GenEval's two thresholds is taken."""
     return float(
         np.mean(
             [
-                agree(truth, found) and all(each.confidence > PLAIN for each in found)
-                for truth, found in zip(drawn.truth(), map(seen, pictures), strict=True)
+                agree(ground_truth, found) and all(each.confidence > PLAIN for each in found)
+                for ground_truth, found in zip(drawn.ground_truth(), map(seen, images), strict=True)
             ]
         )
     )
 
 
-def seen(picture: Pictures) -> list[Detection]:
-    return above(SEEN, picture)
+def seen(image: Images) -> list[Detection]:
+    return above(SEEN, image)
 
 
-def above(confidence: float, picture: Pictures) -> list[Detection]:
-    return [detection for detection in detect(picture) if detection.confidence > confidence]
+def above(confidence: float, image: Images) -> list[Detection]:
+    return [detection for detection in detect(image) if detection.confidence > confidence]
 
 
-def share_with_any(pictures: NDArray[np.floating], confidence: float) -> float:
-    return float(np.mean([bool(above(confidence, picture)) for picture in as_bytes(pictures)]))
+def share_with_any(images: NDArray[np.floating], confidence: float) -> float:
+    return float(np.mean([bool(above(confidence, image)) for image in to_uint8(images)]))
 
 
-def worn(drawn: Drawn, blur: float, noise: float, cast: float) -> Pictures:
+def worn(drawn: RenderedScenes, blur: float, noise: float, cast: float) -> Images:
     """Pictures blurred and made noisy, each pulled to one side in colour."""
     source = np.random.default_rng(0)
-    soft = np.stack([cv2.GaussianBlur(picture, (0, 0), blur) for picture in drawn.pictures])
+    soft = np.stack([cv2.GaussianBlur(image, (0, 0), blur) for image in drawn.images])
     casts = source.normal(size=(len(soft), 1, 1, 3))
     casts *= cast / np.linalg.norm(casts, axis=-1, keepdims=True)
-    return as_bytes(soft + casts + noise * source.normal(size=soft.shape))
+    return to_uint8(soft + casts + noise * source.normal(size=soft.shape))
 
 
 # What was drawn
@@ -82,26 +82,28 @@ def worn(drawn: Drawn, blur: float, noise: float, cast: float) -> Pictures:
 
 def test_rendered_scenes_are_read_as_they_were_drawn() -> None:
     scenes = held_out(2000)
-    assert agreement(scenes, as_bytes(scenes.pictures)) >= 0.995
+    assert agreement(scenes, to_uint8(scenes.images)) >= 0.995
 
 
 @pytest.mark.parametrize(("blur", "noise", "cast"), [(0.7, 0.02, 0.0), (0.8, 0.03, 0.06)])
-def test_mild_blur_noise_and_colour_cast_change_little(few: Drawn, blur: float, noise: float, cast: float) -> None:
+def test_mild_blur_noise_and_colour_cast_change_little(
+    few: RenderedScenes, blur: float, noise: float, cast: float
+) -> None:
     assert agreement(few, worn(few, blur, noise, cast)) >= 0.97
 
 
-def test_every_scene_is_judged_correct_by_what_is_detected(few: Drawn) -> None:
-    pictures = worn(few, blur=0.5, noise=0.02, cast=0.03)
-    for description, picture in zip(few.descriptions, pictures, strict=True):
-        verdict = judge_image(detect(picture), description.metadata)
+def test_every_scene_is_judged_correct_by_what_is_detected(few: RenderedScenes) -> None:
+    images = worn(few, blur=0.5, noise=0.02, cast=0.03)
+    for description, image in zip(few.descriptions, images, strict=True):
+        verdict = judge_image(detect(image), description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_and_its_box_lie_on_the_object(kind: str) -> None:
     drawn = single(kind, radius=9.3)
-    ((true,),) = drawn.truth()
-    (found,) = detect(as_bytes(drawn.pictures)[0])
+    ((true,),) = drawn.ground_truth()
+    (found,) = detect(to_uint8(drawn.images)[0])
     assert found.mask is not None
     assert true.mask is not None
     assert (true.mask <= found.mask).all()
@@ -112,15 +114,15 @@ def test_a_mask_and_its_box_lie_on_the_object(kind: str) -> None:
 
 def test_two_colours_that_touch_are_two_objects() -> None:
     left, right = single("square", "red", x=23.5), single("circle", "yellow", x=40.5)
-    both = np.where(right.pictures[0] == 0.55, left.pictures[0], right.pictures[0])
-    found = above(PLAIN, as_bytes(both))
+    both = np.where(right.images[0] == 0.55, left.images[0], right.images[0])
+    found = above(PLAIN, to_uint8(both))
     assert Counter((each.class_name, each.color) for each in found) == {("square", "red"): 1, ("circle", "yellow"): 1}
 
 
 def test_a_colour_that_the_palette_lacks_has_no_name() -> None:
-    blue = single("star", "blue", background=0.5).pictures[0]
+    blue = single("star", "blue", background=0.5).images[0]
     cover = (0.5 - blue[..., :1]) / 0.4
-    (found,) = detect(as_bytes(0.5 + cover * (np.array([0.0, 0.85, 0.85]) - 0.5)))
+    (found,) = detect(to_uint8(0.5 + cover * (np.array([0.0, 0.85, 0.85]) - 0.5)))
     assert found.class_name == "star"
     assert found.color is None
 
@@ -129,15 +131,15 @@ def test_a_colour_that_the_palette_lacks_has_no_name() -> None:
 
 
 @pytest.mark.parametrize("opacity", [0.15, 0.3, 0.5])
-def test_a_ghost_is_no_object(few: Drawn, opacity: float) -> None:
+def test_a_ghost_is_no_object(few: RenderedScenes, opacity: float) -> None:
     background = few.scenes.background_N.numpy()[:, None, None, None]
-    assert share_with_any(background + opacity * (few.pictures - background), SEEN) == 0
+    assert share_with_any(background + opacity * (few.images - background), SEEN) == 0
 
 
 def test_a_ghost_takes_nothing_from_the_object_beside_it() -> None:
     solid, ghost = single("star", "red", x=16.0), single("star", "red", x=48.0)
-    picture = solid.pictures[0] + 0.4 * (ghost.pictures[0] - 0.55)
-    (found,) = detect(as_bytes(picture))
+    image = solid.images[0] + 0.4 * (ghost.images[0] - 0.55)
+    (found,) = detect(to_uint8(image))
     assert found.confidence > PLAIN
     assert found.box[2] < 32
 
@@ -145,7 +147,7 @@ def test_a_ghost_takes_nothing_from_the_object_beside_it() -> None:
 @pytest.mark.parametrize("shift", [6, 8, 12, 30])
 def test_two_half_transparent_doubles_are_not_counted(shift: int) -> None:
     doubles = [
-        (single(kind, x=32 - shift / 2).pictures[0] + single(kind, x=32 + shift / 2).pictures[0]) / 2 for kind in KINDS
+        (single(kind, x=32 - shift / 2).images[0] + single(kind, x=32 + shift / 2).images[0]) / 2 for kind in KINDS
     ]
     assert share_with_any(np.stack(doubles), PLAIN) == 0
     assert share_with_any(np.stack(doubles), SEEN) <= 0.1
@@ -154,11 +156,11 @@ def test_two_half_transparent_doubles_are_not_counted(shift: int) -> None:
 def test_half_of_one_scene_and_half_of_another_show_nothing() -> None:
     one, other = held_out(300, seed=3), held_out(300, seed=4)
     order = np.random.default_rng(0).permutation(300)
-    assert share_with_any((one.pictures + other.pictures[order]) / 2, PLAIN) < 0.06
+    assert share_with_any((one.images + other.images[order]) / 2, PLAIN) < 0.06
 
 
 def test_an_outline_between_two_kinds_is_not_counted() -> None:
-    shapes = [single(kind).pictures[0] for kind in KINDS]
+    shapes = [single(kind).images[0] for kind in KINDS]
     blends = [(one + other) / 2 for row, one in enumerate(shapes) for other in shapes[:row]]
     assert share_with_any(np.stack(blends), PLAIN) < 0.05
 
@@ -166,11 +168,11 @@ def test_an_outline_between_two_kinds_is_not_counted() -> None:
 # Half a diamond is a triangle and half a crescent a smaller one, so they are not asked for here.
 @pytest.mark.parametrize("kind", sorted({*KINDS} - {"diamond", "moon"}))
 def test_half_an_object_is_not_counted(kind: str) -> None:
-    picture = single(kind, radius=10.0).pictures[0]
-    upper, left = picture.copy(), picture.copy()
+    image = single(kind, radius=10.0).images[0]
+    upper, left = image.copy(), image.copy()
     upper[32:], left[:, 32:] = 0.55, 0.55
     for half in (upper, left):
-        assert above(PLAIN, as_bytes(half)) == []
+        assert above(PLAIN, to_uint8(half)) == []
 
 
 def test_nothing_is_seen_on_an_empty_background() -> None:
@@ -195,13 +197,13 @@ def test_nothing_is_seen_in_noise(deviation: float) -> None:
 
 
 def test_an_image_and_its_bytes_are_read_alike() -> None:
-    picture = as_bytes(single("heart").pictures)[0]
-    assert detect(Image.fromarray(picture)) == detect(picture) != []
+    image = to_uint8(single("heart").images)[0]
+    assert detect(Image.fromarray(image)) == detect(image) != []
 
 
 def test_other_sizes_and_modes_are_read_too() -> None:
     wide = np.full((70, 120, 3), 140, np.uint8)
-    wide[3:67, 50:114] = as_bytes(single("ring", "white", background=140 / 255).pictures)[0]
+    wide[3:67, 50:114] = to_uint8(single("ring", "white", background=140 / 255).images)[0]
     (found,) = detect(Image.fromarray(wide).convert("L"))
     assert (found.class_name, found.color) == ("ring", "white")
     assert found.mask is not None
@@ -215,8 +217,8 @@ def test_what_is_no_picture_is_refused(array: NDArray) -> None:
         detect(array)
 
 
-def test_the_most_confident_comes_first(few: Drawn) -> None:
-    for picture in worn(few, blur=1.2, noise=0.03, cast=0.06)[-50:]:
-        found = [detection.confidence for detection in detect(picture)]
+def test_the_most_confident_comes_first(few: RenderedScenes) -> None:
+    for image in worn(few, blur=1.2, noise=0.03, cast=0.06)[-50:]:
+        found = [detection.confidence for detection in detect(image)]
         assert found == sorted(found, reverse=True)
         assert all(0 <= confidence <= 1 for confidence in found)

@@ -14,16 +14,16 @@ FOLDER = Path(__file__).parents[1] / "fixtures" / "by_eye"
 SIZE = 64
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     strip = np.asarray(Image.open(FOLDER / "pictures.png").convert("RGB"))
     rows, columns = strip.shape[0] // SIZE, strip.shape[1] // SIZE
     return [strip[r * SIZE : (r + 1) * SIZE, c * SIZE : (c + 1) * SIZE] for r in range(rows) for c in range(columns)]
 
 
-def agrees(picture: np.ndarray, label: dict[str, list[str]]) -> bool:
+def agrees(image: np.ndarray, label: dict[str, list[str]]) -> bool:
     """All that is plainly there is seen, and nothing that nobody sees; where the eye doubts, the detector may."""
-    confident = [d for d in detect(picture) if d.confidence > Thresholds().detection]
-    plain, doubtful = Counter(label["plain"]), Counter(label["doubtful"])
+    confident = [d for d in detect(image) if d.confidence > Thresholds().detection]
+    plain, doubtful = Counter(label["clear"]), Counter(label["ambiguous"])
     # An object of no clear colour agrees with an eye that hesitates between several.
     doubtful_kinds = {name.split()[1] for name in doubtful}
     seen = Counter(f"{d.color} {d.class_name}" for d in confident if d.color or d.class_name not in doubtful_kinds)
@@ -32,12 +32,12 @@ def agrees(picture: np.ndarray, label: dict[str, list[str]]) -> bool:
 
 def test_it_agrees_with_the_eye() -> None:
     labels = json.loads((FOLDER / "labels.json").read_text())
-    agreed = [agrees(picture, label) for picture, label in zip(pictures(), labels, strict=True)]
+    agreed = [agrees(image, label) for image, label in zip(images(), labels, strict=True)]
     assert len(agreed) == 120
     assert np.mean(agreed) >= 0.95, f"differs on {[n for n, agree in enumerate(agreed) if not agree]}"
 
 
 def test_labels_hold_ghosts_and_doubles_and_not_only_good_pictures() -> None:
     labels = json.loads((FOLDER / "labels.json").read_text())
-    assert sum(bool(label["doubtful"]) for label in labels) >= 20
-    assert {len(label["plain"]) for label in labels} >= {0, 1, 2}
+    assert sum(bool(label["ambiguous"]) for label in labels) >= 20
+    assert {len(label["clear"]) for label in labels} >= {0, 1, 2}

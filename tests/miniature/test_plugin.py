@@ -15,9 +15,9 @@ PLAIN = PromptLine("a red circle", '{"prompt": "a red circle"}', "prompts.txt, l
 
 
 def circle(color: str) -> Image.Image:
-    picture = Image.new("RGB", (256, 256), (229, 229, 229))
-    ImageDraw.Draw(picture).ellipse((92, 92, 164, 164), fill=color)
-    return picture.resize((64, 64), Image.Resampling.BOX)
+    image = Image.new("RGB", (256, 256), (229, 229, 229))
+    ImageDraw.Draw(image).ellipse((92, 92, 164, 164), fill=color)
+    return image.resize((64, 64), Image.Resampling.BOX)
 
 
 def test_pictures_are_judged_by_their_own_line() -> None:

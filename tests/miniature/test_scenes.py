@@ -12,26 +12,26 @@ from forejudge.miniature.prompts import (
     CASES_PER_TASK,
     TASKS_SHARING_PROMPTS,
     Split,
+    assign_split,
     cases,
     descriptions,
-    split_of,
     split_seed,
 )
 from forejudge.miniature.scenes import (
     BACKGROUND_RANGE,
-    COLOUR_NAMES,
+    COLOR_NAMES,
     IMAGE_SIZE,
     KINDS,
-    LARGEST_RADIUS,
-    SMALLEST_RADIUS,
-    Asked,
+    MAX_RADIUS,
+    MIN_RADIUS,
     SceneBatch,
+    SceneConstraints,
     couple,
     coverage,
     render,
 )
 from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, Description, PromptMetadata, Task, Wanted
-from tests.support.scenes import draw, held_out, noise, single
+from tests.support.scenes import held_out, noise, render_scenes, single
 
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 
@@ -41,7 +41,7 @@ SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 
 def test_the_world_has_twelve_kinds_and_the_ten_colours_of_geneval() -> None:
     assert len(KINDS) == 12
-    assert set(COLOUR_NAMES) == set(COLORS)
+    assert set(COLOR_NAMES) == set(COLORS)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_no_two_kinds_look_alike() -> None:
 def test_later_objects_hide_earlier_ones_and_empty_slots_show_nothing() -> None:
     scenes = SceneBatch(
         kind_NK=torch.full((1, 3), KINDS.index("square")),
-        colour_NK=torch.tensor([[COLOUR_NAMES.index(name) for name in ("red", "green", "white")]]),
-        centre_NK2=torch.tensor([[[20.0, 20.0], [24.0, 20.0], [44.0, 44.0]]]),
+        color_NK=torch.tensor([[COLOR_NAMES.index(name) for name in ("red", "green", "white")]]),
+        center_NK2=torch.tensor([[[20.0, 20.0], [24.0, 20.0], [44.0, 44.0]]]),
         radius_NK=torch.full((1, 3), 8.0),
         present_NK=torch.tensor([[True, True, False]]),
         background_N=torch.tensor([0.5]),
@@ -105,7 +105,7 @@ def test_a_held_out_pair_is_held_out_in_both_orders_and_all_relations() -> None:
             homes.setdefault(frozenset(description.wanted), set()).add(split)
     assert len(homes) == 66
     assert all(len(home) == 1 for home in homes.values())
-    assert split_of("two_object", Wanted("star"), Wanted("ring")) == split_of(
+    assert assign_split("two_object", Wanted("star"), Wanted("ring")) == assign_split(
         "two_object", Wanted("ring"), Wanted("star")
     )
 
@@ -114,7 +114,7 @@ def test_a_held_out_pair_is_held_out_in_both_orders_and_all_relations() -> None:
 def test_a_split_has_a_hundred_distinct_cases_a_task(split: Split) -> None:
     found = cases(split)
     assert Counter(case.description.tag for case in found) == dict.fromkeys(TASKS, CASES_PER_TASK)
-    assert len({(case.description.prompt, case.repeat) for case in found}) == len(found)
+    assert len({(case.description.prompt, case.image_index) for case in found}) == len(found)
 
 
 def test_cases_repeat_a_prompt_only_when_all_had_their_turn() -> None:
@@ -136,22 +136,25 @@ def test_equal_seeds_give_other_candidates_in_other_splits() -> None:
 def test_coupling_is_a_function_of_prompt_and_noise_alone() -> None:
     wanted = held_out(60).descriptions
     draws = noise(60, seed=3)
-    together = couple(Asked.of(wanted), draws)
-    alone = [couple(Asked.of([one]), draw_CHW[None]) for one, draw_CHW in zip(wanted, draws, strict=True)]
-    for name in ("kind_NK", "colour_NK", "centre_NK2", "radius_NK", "present_NK", "background_N"):
+    together = couple(SceneConstraints.from_descriptions(wanted), draws)
+    alone = [
+        couple(SceneConstraints.from_descriptions([one]), draw_CHW[None])
+        for one, draw_CHW in zip(wanted, draws, strict=True)
+    ]
+    for name in ("kind_NK", "color_NK", "center_NK2", "radius_NK", "present_NK", "background_N"):
         rows = torch.cat([getattr(scene, name) for scene in alone])
         assert torch.equal(getattr(together, name), rows), name
 
 
 def test_what_a_prompt_leaves_open_varies_with_the_noise() -> None:
-    scenes = draw([Description("single_object", (Wanted("star"),))] * 500, seed=1).scenes
-    colours = Counter(scenes.colour_NK[:, 0].tolist())
-    corners = Counter(tuple(corner) for corner in (scenes.centre_NK2[:, 0] > IMAGE_SIZE / 2).tolist())
-    assert len(colours) == len(COLOUR_NAMES)
-    assert min(colours.values()) > 20
+    scenes = render_scenes([Description("single_object", (Wanted("star"),))] * 500, seed=1).scenes
+    colors = Counter(scenes.color_NK[:, 0].tolist())
+    corners = Counter(tuple(corner) for corner in (scenes.center_NK2[:, 0] > IMAGE_SIZE / 2).tolist())
+    assert len(colors) == len(COLOR_NAMES)
+    assert min(colors.values()) > 20
     assert len(corners) == 4
     assert min(corners.values()) > 80
-    assert ranges(scenes.radius_NK[:, 0]) == pytest.approx((SMALLEST_RADIUS, LARGEST_RADIUS), abs=0.1)
+    assert ranges(scenes.radius_NK[:, 0]) == pytest.approx((MIN_RADIUS, MAX_RADIUS), abs=0.1)
     assert ranges(scenes.background_N) == pytest.approx(BACKGROUND_RANGE, abs=0.01)
 
 
@@ -161,8 +164,8 @@ def ranges(values: torch.Tensor) -> tuple[float, float]:
 
 def test_what_a_prompt_says_does_not_vary() -> None:
     wanted = Description("color_attr", (Wanted("star", "pink"), Wanted("ring", "brown")))
-    scenes = draw([wanted] * 100, seed=1).scenes
-    assert (scenes.colour_NK[:, :2] == torch.tensor([COLOUR_NAMES.index(name) for name in ("pink", "brown")])).all()
+    scenes = render_scenes([wanted] * 100, seed=1).scenes
+    assert (scenes.color_NK[:, :2] == torch.tensor([COLOR_NAMES.index(name) for name in ("pink", "brown")])).all()
     assert (scenes.kind_NK[:, :2] == torch.tensor([KINDS.index(name) for name in ("star", "ring")])).all()
     assert (scenes.present_NK == torch.tensor([True, True, False, False])).all()
 
@@ -178,12 +181,12 @@ def test_objects_stay_apart_and_inside_the_picture() -> None:
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_relations_hold_by_the_rule_that_judges_them(relation: str) -> None:
     wanted = [item for item in descriptions("position", "training") if item.relation == relation]
-    for first, second in draw(wanted * 2, seed=4).truth():
+    for first, second in render_scenes(wanted * 2, seed=4).ground_truth():
         assert relation in relative_position(first.box, second.box, threshold=0.1)
 
 
 def test_every_scene_shows_what_its_prompt_asks_for() -> None:
     drawn = held_out(600, seed=5)
-    for description, objects in zip(drawn.descriptions, drawn.truth(), strict=True):
+    for description, objects in zip(drawn.descriptions, drawn.ground_truth(), strict=True):
         verdict = judge_image(objects, description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"

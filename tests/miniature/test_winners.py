@@ -17,7 +17,7 @@ PER_TASK = 100
 def plain_scores(generator: Generator, verifier: Verifier, prompt: str, seeds: tuple[int, ...]) -> torch.Tensor:
     """The prompt encoded as the pipeline's own call does."""
     candidates = generator.start(generator.encode(prompt, generator.defaults), seeds)
-    verdicts = verifier.judge(prompt, generator.advance(candidates, verifier.reads))
+    verdicts = verifier.score(prompt, generator.advance(candidates, verifier.reads))
     return torch.tensor([verdict.score for verdict in verdicts])
 
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 from forejudge.generators import load_generator
 from forejudge.profiling.measure import count_flops, peak_memory
-from forejudge.profiling.searches import drawing_milliseconds, search_costs, stage_flops
+from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
 from forejudge.progress import Progress
 from forejudge.verifiers import load_verifier
-from research.figures.projected_costs import BLOCKS, Read, sana_sprint_work
+from research.figures.projected_costs import BLOCKS, InputPoint, sana_sprint_flops
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of a star"
@@ -43,7 +43,7 @@ def test_the_peak_is_what_is_held_at_once() -> None:
 
 def test_the_work_of_the_published_models() -> None:
     """TFLOP by PyTorch's own counter. The paper saves 62.9 % against a baseline that encodes the prompt every time."""
-    work = sana_sprint_work()
+    work = sana_sprint_flops()
     in_tera = {name: round(value / 1e12, 2) for name, value in vars(work).items()}
     assert in_tera == {
         "encode": 2.16,
@@ -53,11 +53,11 @@ def test_the_work_of_the_published_models() -> None:
         "language_model_on_hidden": 0.91,
         "language_model_on_patches": 0.52,
     }
-    fixed, each = work.of_search(Read("hidden", 8))  # the paper's cut
-    fixed_clip, each_clip = work.of_search(Read("clip", BLOCKS))
+    fixed, each = work.search_flops(InputPoint("hidden", 8))  # the paper's cut
+    fixed_clip, each_clip = work.search_flops(InputPoint("clip", BLOCKS))
     assert fixed - fixed_clip == work.decode + 12 * work.block, "the winner is finished once"
     assert 1 - each / each_clip == pytest.approx(0.83, abs=0.01)
-    assert work.of_search(Read("hidden", BLOCKS)) == work.of_search(Read("latent", BLOCKS))
+    assert work.search_flops(InputPoint("hidden", BLOCKS)) == work.search_flops(InputPoint("latent", BLOCKS))
 
 
 def test_a_search_costs_more_with_more_candidates(tiny_generator: Path, tiny_verifier: Path) -> None:
@@ -67,10 +67,10 @@ def test_a_search_costs_more_with_more_candidates(tiny_generator: Path, tiny_ver
     found = search_costs(generator, verifier, PROMPT, [1, 4], 1, told.append)
     assert found.milliseconds.keys() == {1, 4}
     assert min(found.milliseconds.values()) > 0
-    assert found.judging_bytes[8] > 2 * found.judging_bytes[1]
+    assert found.scoring_bytes[8] > 2 * found.scoring_bytes[1]
     assert [progress.step for progress in told] == [1, 2]
     stages = stage_flops(generator, {"tiny": verifier}, PROMPT)
-    assert found.candidate_flops == pytest.approx(stages["to the verdict"] + stages["tiny"], rel=0.02)
-    once = stages["encode"] + stages["to the latent"] + stages["decode"]
+    assert found.candidate_flops == pytest.approx(stages["prefix"] + stages["tiny"], rel=0.02)
+    once = stages["encode"] + stages["suffix"] + stages["decode"]
     assert found.fixed_flops == pytest.approx(once, rel=0.02)
-    assert drawing_milliseconds(generator, PROMPT, 2, 1) > 0
+    assert generation_milliseconds(generator, PROMPT, 2, 1) > 0

@@ -8,33 +8,35 @@ import torch
 from forejudge.best_of_n import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Sampling
-from forejudge.profiling.figures import Memory, Profile, StrategyFigures
-from forejudge.profiling.models import KINDS, load_profiled, random_models
-from forejudge.profiling.profile import one_more, profile, savings
+from forejudge.profiling.figures import Memory, Profile, StrategyProfile
+from forejudge.profiling.models import KINDS, load_profiled_models, random_models
+from forejudge.profiling.profile import marginal_cost, profile, savings
 from forejudge.progress import Progress
 from tests.support.doubles import CPU
 from tests.support.tiny_sizes import tiny_models
 
 
-def figures(strategy: str, verifier: str, cost: float, memory: int = 90) -> StrategyFigures:
+def figures(strategy: str, verifier: str, cost: float, memory: int = 90) -> StrategyProfile:
     """With a cost of so much for one more candidate."""
     costs = {n: cost * n for n in (1, 4)}
-    return StrategyFigures(
+    return StrategyProfile(
         strategy=strategy,
         verifier=verifier,
         batch_size=1,
         flops={n: round(each) for n, each in costs.items()},
-        at={},
-        memory=Memory.of({1: memory, 4: memory, 8: memory}, {1: memory, 4: 2 * memory}, weights=10),
-        one_more=one_more(costs, {n: round(each) for n, each in costs.items()}, {1: memory, 4: memory, 8: 9 * memory}),
+        measurements={},
+        memory=Memory.from_peaks({1: memory, 4: memory, 8: memory}, {1: memory, 4: 2 * memory}, weights=10),
+        marginal_cost=marginal_cost(
+            costs, {n: round(each) for n, each in costs.items()}, {1: memory, 4: memory, 8: 9 * memory}
+        ),
     )
 
 
 def test_one_more_is_the_slope_from_the_least_n_to_the_most() -> None:
-    found = one_more({1: 30.0, 2: 35.0, 5: 70.0}, {1: 7, 2: 9, 5: 15}, {1: 100, 2: 101, 5: 140, 8: 999})
+    found = marginal_cost({1: 30.0, 2: 35.0, 5: 70.0}, {1: 7, 2: 9, 5: 15}, {1: 100, 2: 101, 5: 140, 8: 999})
     assert found is not None
     assert (found.milliseconds, found.flops, found.bytes) == (10, 2, 10)
-    assert one_more({8: 30.0}, {8: 7}, {1: 1, 8: 100}) is None
+    assert marginal_cost({8: 30.0}, {8: 7}, {1: 1, 8: 100}) is None
 
 
 def test_ours_are_set_against_the_others_and_the_release_against_itself() -> None:
@@ -47,7 +49,7 @@ def test_ours_are_set_against_the_others_and_the_release_against_itself() -> Non
             figures("forejudge", "latent", 30),
         ]
     )
-    times = {(saving.of, saving.against): saving.milliseconds for saving in found}
+    times = {(saving.strategy, saving.baseline): saving.milliseconds for saving in found}
     assert times == pytest.approx(
         {
             ("official, hidden", "official, clip"): 60,  # the paper's own comparison
@@ -58,14 +60,14 @@ def test_ours_are_set_against_the_others_and_the_release_against_itself() -> Non
             ("forejudge, latent", "decode-all, clip"): 62.5,
         }
     )
-    (ours,) = [each for each in found if (each.of, each.against) == ("forejudge, hidden", "decode-all, clip")]
-    assert ours.judging_bytes == ours.joint_bytes == pytest.approx(75), "25 of 100 bytes, weights included"
+    (ours,) = [each for each in found if (each.strategy, each.baseline) == ("forejudge, hidden", "decode-all, clip")]
+    assert ours.scoring_bytes == ours.end_to_end_bytes == pytest.approx(75), "25 of 100 bytes, weights included"
 
 
 def test_memory_is_said_with_and_without_weights() -> None:
-    memory = Memory.of({1: 5, 8: 40}, {1: 7}, weights=100)
-    assert memory.judging_with_weights == {1: 105, 8: 140}
-    assert memory.joint_with_weights == {1: 107}
+    memory = Memory.from_peaks({1: 5, 8: 40}, {1: 7}, weights=100)
+    assert memory.scoring_with_weights == {1: 105, 8: 140}
+    assert memory.end_to_end_with_weights == {1: 107}
 
 
 PROMPT_STAGES = ["encode", "prefix", "suffix", "decode"]
@@ -76,16 +78,16 @@ def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPa
     found = profile(tiny_models(monkeypatch), [1, 2], 2, (), told.append)
     assert Profile.model_validate_json(found.model_dump_json()) == found
     assert set(found.stages) == {*PROMPT_STAGES, "clip", *(f"language model, {kind}" for kind in KINDS)}
-    assert list(found.stages["encode"].at) == [1]
-    assert all(list(stage.at) == [1, 2] for name, stage in found.stages.items() if name != "encode")
+    assert list(found.stages["encode"].measurements) == [1]
+    assert all(list(stage.measurements) == [1, 2] for name, stage in found.stages.items() if name != "encode")
     ways = {(each.strategy, each.verifier) for each in found.strategies}
     ours = {("forejudge", "hidden"), ("forejudge", "latent")}
     assert ways == {*(("official", kind) for kind in KINDS), ("decode-all", "clip"), *ours}
-    measured = [at for stage in found.stages.values() for at in stage.at.values()]
-    measured += [at for way in found.strategies for at in way.at.values()]
-    assert all(at.floor_milliseconds > 0 and at.milliseconds.rounds == 2 for at in measured)
-    assert found.settings.figures.startswith("of a CPU")
-    assert {"commit", "device", "torch"} <= found.made.keys()
+    measured = [at for stage in found.stages.values() for at in stage.measurements.values()]
+    measured += [at for way in found.strategies for at in way.measurements.values()]
+    assert all(at.roofline_ms > 0 and at.milliseconds.rounds == 2 for at in measured)
+    assert found.settings.device_note.startswith("of a CPU")
+    assert {"commit", "device", "torch"} <= found.provenance.keys()
     assert {progress.part for progress in told} == {"timing stages", "timing strategies"}
 
 
@@ -93,29 +95,29 @@ def test_memory_is_measured_for_the_judged_eight_too(monkeypatch: pytest.MonkeyP
     found = profile(tiny_models(monkeypatch, "hidden", "clip"), [2], 1, ("decode-all", "forejudge"), ignore)
     by_strategy = {each.strategy: each for each in found.strategies}
     for figures in by_strategy.values():
-        assert list(figures.memory.judging) == [1, 2, 8]
-        assert list(figures.memory.joint) == [2]
-        assert figures.one_more is None, "one N has no slope"
-    assert by_strategy["forejudge"].memory.judging[1] < by_strategy["decode-all"].memory.judging[1]
+        assert list(figures.memory.scoring) == [1, 2, 8]
+        assert list(figures.memory.end_to_end) == [2]
+        assert figures.marginal_cost is None, "one N has no slope"
+    assert by_strategy["forejudge"].memory.scoring[1] < by_strategy["decode-all"].memory.scoring[1]
     assert found.savings == ()
 
 
 def test_a_loaded_generator_is_measured_with_its_own_verifier(tiny_generator: Path, tiny_verifier: Path) -> None:
-    models = load_profiled(str(tiny_generator), [str(tiny_verifier)], Sampling(), CPU, torch.float32)
+    models = load_profiled_models(str(tiny_generator), [str(tiny_verifier)], Sampling(), CPU, torch.float32)
     found = profile(models, [1], 1, (), ignore)
     assert [(each.strategy, each.verifier) for each in found.strategies] == [
         ("official", "hidden"),
         ("forejudge", "hidden"),
     ]
-    assert found.settings.prefix_blocks == 2
+    assert found.settings.num_prefix_blocks == 2
 
 
 def test_budgets_are_kept_by_a_search_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch, "clip", "hidden")
     monkeypatch.setattr("forejudge.profiling.profile.SEARCHES", 3)
-    (kept,) = profile(models, [1], 1, ("forejudge",), ignore, budgets_ms=[500]).budgets
-    assert (kept.budget_milliseconds, kept.runs) == (500, 3)
-    assert kept.median_promised >= 1
+    (kept,) = profile(models, [1], 1, ("forejudge",), ignore, budgets_ms=[500]).deadline_adherence
+    assert (kept.budget_ms, kept.runs) == (500, 3)
+    assert kept.median_predicted_n >= 1
 
 
 def test_a_budget_in_which_nothing_fits_is_refused_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,18 +150,18 @@ def test_verifiers_that_cannot_be_measured_are_refused(
 ) -> None:
     named = [name.replace("VERIFIER", str(tiny_verifier)) for name in verifiers]
     with pytest.raises(InvalidRequest, match=said):
-        load_profiled(str(tiny_generator), named, Sampling(), CPU, torch.float32)
+        load_profiled_models(str(tiny_generator), named, Sampling(), CPU, torch.float32)
 
 
 @pytest.mark.gpu
 def test_the_small_models_on_a_gpu() -> None:
     models = random_models("sana-sprint-small", KINDS, Sampling(), torch.device("cuda"), torch.bfloat16)
     found = profile(models, [1, 8], 3, (), ignore)
-    assert found.settings.figures.startswith("of a GPU")
+    assert found.settings.device_note.startswith("of a GPU")
     assert len(found.strategies) == 6
     assert found.rates.flops_per_second > 1e12
     for figures in found.strategies:
-        assert figures.memory.joint[8] >= figures.memory.joint[1] > 0
+        assert figures.memory.end_to_end[8] >= figures.memory.end_to_end[1] > 0
 
 
 @pytest.mark.slow

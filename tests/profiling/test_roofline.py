@@ -7,9 +7,9 @@ from forejudge.profiling.roofline import (
     DeviceRates,
     StageRun,
     device_rates,
-    floor_milliseconds,
-    total_floor,
+    roofline_ms,
     total_flops,
+    total_roofline_ms,
 )
 from forejudge.profiling.stages import StageCost
 from tests.support.doubles import CPU
@@ -19,16 +19,18 @@ RATES = DeviceRates(flops_per_second=1000, bytes_per_second=100)
 
 def test_the_larger_of_both_is_the_floor() -> None:
     cost = StageCost(flops=10, weights=4)
-    assert floor_milliseconds(cost, 1, 2, RATES) == pytest.approx(80), "8 bytes at 100 a second"
-    assert floor_milliseconds(cost, 1, 4, RATES) == pytest.approx(160), "in a longer dtype"
-    assert floor_milliseconds(cost, 20, 2, RATES) == pytest.approx(200), "200 operations at 1000 a second"
+    assert roofline_ms(cost, 1, 2, RATES) == pytest.approx(80), "8 bytes at 100 a second"
+    assert roofline_ms(cost, 1, 4, RATES) == pytest.approx(160), "in a longer dtype"
+    assert roofline_ms(cost, 20, 2, RATES) == pytest.approx(200), "200 operations at 1000 a second"
 
 
 def test_weights_are_read_once_for_a_batch_and_again_for_the_next() -> None:
     costs = {"read": StageCost(flops=1, weights=50)}
     at_once, one_by_one = [StageRun("read", 8)], [StageRun("read", 1, 8)]
     assert total_flops(at_once, costs) == total_flops(one_by_one, costs) == 8
-    assert total_floor(one_by_one, costs, 2, RATES) == pytest.approx(8 * total_floor(at_once, costs, 2, RATES))
+    assert total_roofline_ms(one_by_one, costs, 2, RATES) == pytest.approx(
+        8 * total_roofline_ms(at_once, costs, 2, RATES)
+    )
 
 
 def test_a_device_has_rates() -> None:

@@ -16,12 +16,12 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import Sampling
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.profiling.measure import count_flops
-from forejudge.profiling.models import Profiled, judging_stage, new_verifier
+from forejudge.profiling.models import ProfiledModels, new_verifier, scoring_stage
 from forejudge.profiling.roofline import StageRun, total_flops
 from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
-from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, Strategy
-from forejudge.search import Drawing
-from tests.support.doubles import CPU, FakeTime
+from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, SearchStrategy
+from forejudge.search import PromptSession
+from tests.support.doubles import CPU, FakeClock
 from tests.support.published_costs import TERA, published_costs
 from tests.support.tiny_sizes import TINY, tiny_models
 
@@ -51,8 +51,8 @@ def test_calls_are_those_of_the_release(parity: Path) -> None:
     verifier = new_verifier(TINY.verifier, "hidden:8", generator)
     calls = counted(generator, verifier.model.language_model)
     for prompt in recorded["prompts"]:
-        models = Profiled(generator, {"hidden": verifier}, prompt, Sampling(height=256, width=256))
-        Official(models, "hidden", most=3).run(tuple(recorded["sample_seeds"]))
+        models = ProfiledModels(generator, {"hidden": verifier}, prompt, Sampling(height=256, width=256))
+        Official(models, "hidden", max_batch_size=3).run(tuple(recorded["sample_seeds"]))
     expected = {name: count for name, count in recorded["runs"]["fp32"]["calls"].items() if name not in _OF_NOISE}
     assert calls == expected
 
@@ -60,7 +60,7 @@ def test_calls_are_those_of_the_release(parity: Path) -> None:
 def test_every_candidate_is_encoded_and_the_winner_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch, "hidden")
     calls = counted(models.generator, models.verifiers["hidden"].model.language_model)
-    Official(models, "hidden", most=3).run((1, 2, 3))
+    Official(models, "hidden", max_batch_size=3).run((1, 2, 3))
     again, judged = {"text_encoder": 4, "transformer": 4, "block_00": 4}, {"verifier": 3}
     assert calls == again | judged | {"block_01": 1, "block_02": 1, "vae_decode": 1}
 
@@ -68,19 +68,19 @@ def test_every_candidate_is_encoded_and_the_winner_drawn_again(monkeypatch: pyte
 def test_a_candidate_is_scored_by_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """-P(no) unless yes is the answer, then P(yes); both as the verifier itself has them."""
     models = tiny_models(monkeypatch, "hidden")
-    official, verifier = Official(models, "hidden", most=1), models.verifiers["hidden"]
+    official, verifier = Official(models, "hidden", max_batch_size=1), models.verifiers["hidden"]
     candidates = models.generator.advance(models.generator.start(models.conditioning, (1,)), verifier.reads)
-    (verdict,) = verifier.judge(models.prompt, candidates)
+    (verdict,) = verifier.score(models.prompt, candidates)
     assert verdict.p_no is not None
-    assert official.judging((1,))() == [pytest.approx(-verdict.p_no, rel=1e-5)]
+    assert official.scoring((1,))() == [pytest.approx(-verdict.p_no, rel=1e-5)]
     make_yes_the_answer(models)
-    (verdict,) = verifier.judge(models.prompt, candidates)
+    (verdict,) = verifier.score(models.prompt, candidates)
     assert verdict.p_yes is not None
-    assert official.judging((1,))() == [pytest.approx(verdict.p_yes, rel=1e-5)]
+    assert official.scoring((1,))() == [pytest.approx(verdict.p_yes, rel=1e-5)]
 
 
 @torch.no_grad()
-def make_yes_the_answer(models: Profiled) -> None:
+def make_yes_the_answer(models: ProfiledModels) -> None:
     """By an output layer that knows no other word."""
     verifier = models.verifiers["hidden"]
     weight_VD = verifier.model.language_model.lm_head.weight
@@ -88,14 +88,14 @@ def make_yes_the_answer(models: Profiled) -> None:
     hook = verifier.model.language_model.lm_head.register_forward_pre_hook(
         lambda module, given: states_ND.append(given[0][0])
     )
-    Official(models, "hidden", most=1).judging((1,))()
+    Official(models, "hidden", max_batch_size=1).scoring((1,))()
     hook.remove()
-    weight_VD[verifier.answers[0]] = states_ND[0][0]
+    weight_VD[verifier.answer_token_ids[0]] = states_ND[0][0]
 
 
 def test_the_first_of_equals_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch, "hidden")
-    assert Official(models, "hidden", most=1).run((2, 2, 2)).winner == 0
+    assert Official(models, "hidden", max_batch_size=1).run((2, 2, 2)).winner == 0
 
 
 def test_a_verifier_that_does_not_answer_in_words_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +103,11 @@ def test_a_verifier_that_does_not_answer_in_words_is_refused(monkeypatch: pytest
     verifier = models.verifiers["hidden"]
     verifier.config = verifier.config.model_copy(update={"has_head": True})
     with pytest.raises(InvalidRequest, match=r"gives no answer in words: official cannot be run"):
-        Official(models, "hidden", most=1)
+        Official(models, "hidden", max_batch_size=1)
 
 
 SEEDS = (3, 1, 4)
-WAYS: list[tuple[type[Strategy], str]] = [
+WAYS: list[tuple[type[SearchStrategy], str]] = [
     (Official, "hidden"),
     (Official, "clip"),
     (Official, "latent"),
@@ -118,59 +118,61 @@ WAYS: list[tuple[type[Strategy], str]] = [
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> Profiled:
+def models(monkeypatch: pytest.MonkeyPatch) -> ProfiledModels:
     """Tiny ones."""
     return tiny_models(monkeypatch)
 
 
 @pytest.mark.parametrize(("way", "kind"), WAYS)
-def test_each_picks_one_and_finishes_it(models: Profiled, way: type[Strategy], kind: str) -> None:
-    strategy = way(models, kind, most=2)
+def test_each_picks_one_and_finishes_it(models: ProfiledModels, way: type[SearchStrategy], kind: str) -> None:
+    strategy = way(models, kind, max_batch_size=2)
     picked = strategy.run(SEEDS)
     alone = strategy.run((SEEDS[picked.winner],))
-    assert picked.picture.size == (64, 64)
-    assert np.abs(pixels(picked.picture) - pixels(alone.picture)).max() <= 1, "rounding may differ with the batch"
+    assert picked.image.size == (64, 64)
+    assert np.abs(pixels(picked.image) - pixels(alone.image)).max() <= 1, "rounding may differ with the batch"
 
 
-def test_memory_is_counted_on_what_is_not_compiled(models: Profiled, traced: CompileCounter) -> None:
+def test_memory_is_counted_on_what_is_not_compiled(models: ProfiledModels, compile_counter: CompileCounter) -> None:
     compiled = models.compiled()
-    fast = Forejudge(compiled, "hidden", most=1)
-    assert (fast.models, fast.plain.models) == (compiled, models)
-    assert (fast.verifier, fast.plain.verifier) == (compiled.verifiers["hidden"], models.verifiers["hidden"])
-    assert Official(compiled, "hidden", most=1).models == models, "the release compiles nothing"
+    fast = Forejudge(compiled, "hidden", max_batch_size=1)
+    assert (fast.models, fast.eager.models) == (compiled, models)
+    assert (fast.verifier, fast.eager.verifier) == (compiled.verifiers["hidden"], models.verifiers["hidden"])
+    assert Official(compiled, "hidden", max_batch_size=1).models == models, "the release compiles nothing"
 
 
-def test_all_draw_the_same_from_a_seed(models: Profiled) -> None:
-    pictures = [pixels(way(models, kind, most=1).run((5,)).picture) for way, kind in WAYS]
-    for picture in pictures[1:]:
-        assert np.array_equal(picture, pictures[0])
-    assert not np.array_equal(pixels(Forejudge(models, "hidden", most=1).run((6,)).picture), pictures[0])
+def test_all_draw_the_same_from_a_seed(models: ProfiledModels) -> None:
+    images = [pixels(way(models, kind, max_batch_size=1).run((5,)).image) for way, kind in WAYS]
+    for image in images[1:]:
+        assert np.array_equal(image, images[0])
+    assert not np.array_equal(pixels(Forejudge(models, "hidden", max_batch_size=1).run((6,)).image), images[0])
 
 
 @pytest.mark.parametrize(("way", "kind"), WAYS)
-def test_each_does_as_much_as_it_says(models: Profiled, way: type[Strategy], kind: str) -> None:
-    strategy = way(models, kind, most=2)
+def test_each_does_as_much_as_it_says(models: ProfiledModels, way: type[SearchStrategy], kind: str) -> None:
+    strategy = way(models, kind, max_batch_size=2)
     assert count_flops(lambda: strategy.run(SEEDS)) == pytest.approx(strategy.flops(len(SEEDS)), rel=0.002)
 
 
-def test_as_many_go_together_as_take_the_least_time_each(models: Profiled, monkeypatch: pytest.MonkeyPatch) -> None:
-    time = FakeTime()
+def test_as_many_go_together_as_take_the_least_time_each(
+    models: ProfiledModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = FakeClock()
     monkeypatch.setattr("forejudge.profiling.measure.perf_counter", time)
-    judge = Drawing.judge
+    judge = PromptSession.score
     took = {1: 10.0, 2: 14.0, 4: 32.0}  # 10, 7 and 8 for each
 
-    def timed_judge(drawing: Drawing, seeds: tuple[int, ...]) -> object:
-        time.passes(took[len(seeds)])
-        return judge(drawing, seeds)
+    def timed_judge(session: PromptSession, seeds: tuple[int, ...]) -> object:
+        time.advance(took[len(seeds)])
+        return judge(session, seeds)
 
-    monkeypatch.setattr(Drawing, "judge", timed_judge)
-    assert DecodeAll(models, "clip", most=4).batch_size == 2
+    monkeypatch.setattr(PromptSession, "judge", timed_judge)
+    assert DecodeAll(models, "clip", max_batch_size=4).batch_size == 2
 
 
-def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Profiled) -> None:
-    strategy = Forejudge(models, "hidden", most=1)
+def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: ProfiledModels) -> None:
+    strategy = Forejudge(models, "hidden", max_batch_size=1)
     strategy.batch_size = 4
-    judged = judging_stage("hidden")
+    judged = scoring_stage("hidden")
     assert strategy.stage_runs(10) == [
         StageRun(ENCODE, 1),
         StageRun(PREFIX, 4, 2),
@@ -180,12 +182,14 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
         StageRun(SUFFIX, 1),
         StageRun(DECODE, 1),
     ]
-    everything = {run.stage for run in DecodeAll(models, "clip", most=1).stage_runs(3) if run.times * run.batch == 3}
-    assert everything == {PREFIX, SUFFIX, DECODE, CLIP, judging_stage("clip")}
+    everything = {
+        run.stage for run in DecodeAll(models, "clip", max_batch_size=1).stage_runs(3) if run.repeats * run.batch == 3
+    }
+    assert everything == {PREFIX, SUFFIX, DECODE, CLIP, scoring_stage("clip")}
 
 
 @pytest.mark.parametrize(
-    ("way", "kind", "one_more", "fixed"),
+    ("way", "kind", "marginal_cost", "fixed"),
     [
         (Official, "hidden", 6.1, 13.5),
         (Official, "clip", 15.4, 13.5),
@@ -195,13 +199,13 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
     ],
 )
 def test_teraflop_at_the_published_sizes(
-    models: Profiled, way: type[Strategy], kind: str, one_more: float, fixed: float
+    models: ProfiledModels, way: type[SearchStrategy], kind: str, marginal_cost: float, fixed: float
 ) -> None:
-    strategy = way(models, kind, most=1)
+    strategy = way(models, kind, max_batch_size=1)
     first, second = (total_flops(strategy.stage_runs(n), published_costs()) / TERA for n in (1, 2))
-    assert second - first == pytest.approx(one_more, rel=0.03)
+    assert second - first == pytest.approx(marginal_cost, rel=0.03)
     assert 2 * first - second == pytest.approx(fixed, rel=0.03)
 
 
-def pixels(picture: object) -> np.ndarray:
-    return np.asarray(picture).astype(int)
+def pixels(image: object) -> np.ndarray:
+    return np.asarray(image).astype(int)

@@ -6,11 +6,11 @@ import pytest
 from forejudge.errors import InvalidRequest
 from forejudge.noise import candidate_seed
 from forejudge.prompts.prompt_file import PromptLine, check_lines, groups_of, read_lines, read_prompts
-from tests.support.stand_in import lines_of
+from tests.support.stand_in import prompt_lines
 
 
 def test_outer_blanks_make_no_other_prompt() -> None:
-    groups = groups_of(lines_of("a star", " a star "), candidates=2, run_seed=3)
+    groups = groups_of(prompt_lines("a star", " a star "), candidates=2, run_seed=3)
     assert [group.image_index for group in groups] == [0, 1]
     assert groups[1].seeds == tuple(candidate_seed(3, "a star", 1, index) for index in range(2))
 

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from forejudge.evaluation.figures import Contents
-from tests.support.made_up_evaluation import made_up_evaluation
+from tests.support.made_up_evaluation import fake_evaluation
 
 
 @pytest.fixture(scope="session")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished evaluation."""
-    return made_up_evaluation(tmp_path_factory.mktemp("evaluations") / "made-up")
+    return fake_evaluation(tmp_path_factory.mktemp("evaluations") / "made-up")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import CheckpointError
 from forejudge.report.gallery import gallery
-from tests.support.folders import copied
+from tests.support.folders import copy_folder
 
 
 def rows_of_first_seed(folder: EvaluationFolder, prompt: int) -> list[dict]:
@@ -51,7 +51,7 @@ def test_prompts_on_which_a_right_candidate_was_missed_come_first(evaluation: Pa
 
 
 def test_scores_are_shown_where_there_are_no_probabilities(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copied(evaluation, tmp_path / "copy"))
+    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
     settings = folder.settings.model_copy(update={"verifiers": {"clip": "0"}})
     (folder.path / "settings.json").write_text(settings.model_dump_json())
     thumbnails = [each for shown in gallery(folder) for each in shown.thumbnails]
@@ -59,7 +59,7 @@ def test_scores_are_shown_where_there_are_no_probabilities(evaluation: Path, tmp
 
 
 def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copied(evaluation, tmp_path / "copy"))
+    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(6):
         folder.sample(prompt, "0001.png").write_bytes(b"no picture")
     with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
@@ -67,7 +67,7 @@ def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path)
 
 
 def test_a_prompt_that_came_before_shows_its_own_first_image(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copied(evaluation, tmp_path / "copy"))
+    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(folder.settings.prompts):
         path = folder.path / f"{prompt:05d}" / "images.jsonl"
         path.write_text(path.read_text().replace('"image_index": 0', f'"image_index": {prompt}'))

@@ -8,7 +8,7 @@ import pytest
 
 from forejudge.evaluation.figures import Contents
 from forejudge.report.page import render, write_report
-from forejudge.report.plots import Drawn
+from forejudge.report.plots import RenderedPlot
 
 MICRO = {"estimate": 0.5, "low": 0.4, "high": 0.6}
 
@@ -34,7 +34,7 @@ def test_the_page_needs_nothing_from_elsewhere(page: str):
 
 
 def test_the_page_names_what_was_tested(page: str):
-    for name in ("hidden", "clip", "log-odds of hidden, clip", "random", "perfect judge", "six prompts", "coin", "abc"):
+    for name in ("hidden", "clip", "log-odds of hidden, clip", "random", "oracle", "six prompts", "coin", "abc"):
         assert name in page
     assert "6 cases, 2 seeds" in page
 
@@ -58,16 +58,16 @@ def test_sections_come_in_order(page: str):
 
 
 def test_figures_of_the_page_are_those_of_the_file(page: str, evaluation: Path):
-    figures = json.loads((evaluation / "figures.json").read_text())
-    for row in figures["best_of_n"]:
+    metrics = json.loads((evaluation / "figures.json").read_text())
+    for row in metrics["best_of_n"]:
         assert f"{100 * row['micro']['estimate']:.1f}" in page
-    assert f"{figures['verifiers']['clip']['auroc']:.3f}" in page
+    assert f"{metrics['verifiers']['clip']['auroc']:.3f}" in page
 
 
 def test_every_picture_says_what_it_shows(page: str):
-    pictures = re.findall(r"<img [^>]*>", page)
-    assert len(pictures) == 4 + 4 * 4  # plots, then four prompts with four candidates
-    assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) == 4 + 4 * 4  # plots, then four prompts with four candidates
+    assert all(re.search(r'alt="[^"]+"', image) for image in images)
 
 
 def test_each_prompt_has_its_winner_marked(page: str):
@@ -85,9 +85,9 @@ def test_plots_lie_beside_the_page(out: Path):
 
 
 def test_work_is_headed_as_another_models(contents: Contents):
-    figures = contents.figures.model_copy(update={"equal_work": contents.figures.equal_time})
-    drawn = [Drawn(name, name, b"", b"", b"") for name in ("quality-against-time", "quality-against-n")]
-    page = render(replace(contents, figures=figures), drawn)
+    metrics = contents.metrics.model_copy(update={"equal_projected_cost": contents.metrics.equal_time})
+    drawn = [RenderedPlot(name, name, b"", b"", b"") for name in ("quality-against-time", "quality-against-n")]
+    page = render(replace(contents, metrics=metrics), drawn)
     assert "Budget, TFLOP" in page
     assert "says nothing about SANA-Sprint’s" in page
     assert "Calibration</h2>" not in page

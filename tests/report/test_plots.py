@@ -8,19 +8,19 @@ from matplotlib.patches import StepPatch
 from PIL import Image
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import Contents, Layer
+from forejudge.evaluation.figures import Contents, LayerResult
 from forejudge.report.plots import (
     DARK,
     LIGHT,
     Plot,
     add_legend,
-    bins_of,
+    assign_styles,
     calibration,
+    calibration_curve,
     new_axes,
     quality_against_n,
     quality_against_time,
     quality_by_layer,
-    styles_of,
 )
 
 
@@ -29,20 +29,20 @@ def plot() -> Plot:
 
 
 def test_a_plot_is_the_same_each_time():
-    assert plot().drawn() == plot().drawn()
+    assert plot().render() == plot().render()
 
 
 def test_a_plot_has_the_background_of_its_page():
-    drawn = plot().drawn()
+    drawn = plot().render()
     corner = np.asarray(Image.open(BytesIO(drawn.png)).convert("RGB"))[0, 0]
-    assert "#" + "".join(f"{value:02x}" for value in corner) == LIGHT.paper
-    assert f"fill: {DARK.paper}" in drawn.dark.decode()
+    assert "#" + "".join(f"{value:02x}" for value in corner) == LIGHT.background
+    assert f"fill: {DARK.background}" in drawn.dark.decode()
 
 
 def test_chance_and_the_perfect_judge_take_no_colour_of_the_series():
-    styles = styles_of(["a", "random", "b", "perfect judge"], LIGHT)
+    styles = assign_styles(["a", "random", "b", "oracle"], LIGHT)
     assert [styles[name]["color"] for name in ("a", "b")] == list(LIGHT.series[:2])
-    assert styles["random"]["marker"] == styles["perfect judge"]["marker"] == ""
+    assert styles["random"]["marker"] == styles["oracle"]["marker"] == ""
 
 
 @pytest.mark.parametrize(
@@ -71,52 +71,52 @@ def look(line: Line2D) -> tuple[str, str]:
 
 
 def test_time_is_that_of_a_search_with_each_n(contents: Contents):
-    (axes,) = quality_against_time(contents.figures, LIGHT).axes
+    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
     lines = lines_of(axes)
     assert lines["hidden"][:, 0] == pytest.approx([100, 110, 130])
     assert lines["clip"][:, 0] == pytest.approx([100, 125, 175])
-    of_hidden = [row.micro.estimate for row in contents.figures.by_chooser()["hidden"]]
+    of_hidden = [row.micro.estimate for row in contents.metrics.by_strategy()["hidden"]]
     assert lines["hidden"][:, 1] == pytest.approx(of_hidden)
     assert [text.get_text() for text in axes.texts] == ["1", "2", "4"] * 2
 
 
 def test_bands_reach_from_low_to_high(contents: Contents):
-    (axes,) = quality_against_time(contents.figures, LIGHT).axes
-    rows = contents.figures.by_chooser()["hidden"]
+    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
+    rows = contents.metrics.by_strategy()["hidden"]
     corners = np.asarray(axes.collections[0].get_paths()[0].vertices)
     assert corners[:, 1].min() == pytest.approx(min(row.micro.low for row in rows))
     assert corners[:, 1].max() == pytest.approx(max(row.micro.high for row in rows))
 
 
 def test_plain_pictures_are_points_at_their_time(contents: Contents):
-    (axes,) = quality_against_time(contents.figures, LIGHT).axes
+    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
     points = {
         str(container.get_label()): np.asarray(container[0].get_xydata()).tolist() for container in axes.containers
     }
-    plain = contents.figures.plain
+    baselines = contents.metrics.baselines
     assert points == {
-        "no verifier, 1 step": [[90, plain["1 step"].micro.estimate]],
-        "no verifier, 2 steps": [[105, plain["2 steps"].micro.estimate]],
+        "no verifier, 1 step": [[90, baselines["1 step"].micro.estimate]],
+        "no verifier, 2 steps": [[105, baselines["2 steps"].micro.estimate]],
     }
 
 
 def test_every_chooser_has_a_line_over_n(contents: Contents):
-    (axes,) = quality_against_n(contents.figures, DARK).axes
+    (axes,) = quality_against_n(contents.metrics, DARK).axes
     lines = lines_of(axes)
-    assert list(lines) == list(contents.figures.by_chooser())
+    assert list(lines) == list(contents.metrics.by_strategy())
     assert all(points[:, 0].tolist() == [1, 2, 4] for points in lines.values())
 
 
 def test_series_differ_in_more_than_colour(contents: Contents):
-    (axes,) = quality_against_n(contents.figures, LIGHT).axes
+    (axes,) = quality_against_n(contents.metrics, LIGHT).axes
     looks = [look(line) for line in axes.get_lines()]
     assert len(set(looks)) == len(looks)
 
 
 def test_calibration_shows_those_with_probabilities_and_all_their_candidates(contents: Contents):
-    upper, lower = calibration(contents.outcomes, contents.figures, LIGHT).axes
+    upper, lower = calibration(contents.outcomes, contents.metrics, LIGHT).axes
     _, hidden = upper.get_lines()
-    error = contents.figures.verifiers["hidden"].expected_calibration_error
+    error = contents.metrics.verifiers["hidden"].expected_calibration_error
     assert hidden.get_label() == f"hidden, error {error:.3f}"
     (counts,) = lower.patches
     assert isinstance(counts, StepPatch)
@@ -124,14 +124,17 @@ def test_calibration_shows_those_with_probabilities_and_all_their_candidates(con
 
 
 def test_bins_are_means_of_their_candidates():
-    said, right, count = bins_of(np.array([0.02, 0.04, 0.99]), np.array([False, True, True]))
+    said, right, count = calibration_curve(np.array([0.02, 0.04, 0.99]), np.array([False, True, True]))
     assert (said[0], right[0], count[0]) == pytest.approx((0.03, 0.5, 2))
     assert (said[-1], right[-1], count[-1]) == pytest.approx((0.99, 1, 1))
     assert np.isnan(said[1:-1]).all()
 
 
 def test_layers_lie_at_their_cuts():
-    layers = [Layer(cut, Interval(estimate=cut / 30, low=0, high=1)) for cut in (4, 12, 20)]
+    layers = [
+        LayerResult(num_prefix_blocks, Interval(estimate=num_prefix_blocks / 30, low=0, high=1))
+        for num_prefix_blocks in (4, 12, 20)
+    ]
     (axes,) = quality_by_layer(layers, LIGHT).axes
     (points,) = lines_of(axes).values()
     assert points[:, 0].tolist() == [4, 12, 20]

@@ -12,7 +12,7 @@ from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """How a command ended, and what it said."""
 
     status: int
@@ -27,16 +27,16 @@ class CommandLine:
     capture: pytest.CaptureFixture[str]
     options: tuple[str, ...] = ()
 
-    def __call__(self, *arguments: str | Path) -> Outcome:
+    def __call__(self, *arguments: str | Path) -> CommandResult:
         self.capture.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main([*map(str, arguments[:1]), *self.options, *map(str, arguments[1:])])
-        said = self.capture.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Outcome(ended.value.code, said.out, said.err)
+        captured = self.capture.readouterr()
+        assert isinstance(exit_info.value.code, int)
+        return CommandResult(exit_info.value.code, captured.out, captured.err)
 
 
-def refusal(outcome: Outcome, status: int) -> str:
+def refusal(outcome: CommandResult, status: int) -> str:
     """The one line with which a command refused, all that it said."""
     assert outcome.status == status, outcome
     assert outcome.out == ""
@@ -45,8 +45,8 @@ def refusal(outcome: Outcome, status: int) -> str:
     return outcome.err
 
 
-def made_up(probabilities: list[float | None], finished: list[int], size: tuple[int, int] = (64, 64)) -> Result:
-    """A result with these verdicts; `finished` candidates have pictures, best first. Grey tells them apart."""
+def fake_result(probabilities: list[float | None], with_images: list[int], size: tuple[int, int] = (64, 64)) -> Result:
+    """A result with these verdicts; `with_images` candidates have pictures, best first. Grey tells them apart."""
     candidates = tuple(
         CandidateRecord(
             index=index,
@@ -56,24 +56,24 @@ def made_up(probabilities: list[float | None], finished: list[int], size: tuple[
             p_yes=None if probability is None else 0.25,
             p_no=None if probability is None else 0.125,
             probability=probability,
-            stage="image" if index in finished else "prefix(2 blocks, step 0)",
+            stage="image" if index in with_images else "prefix(2 blocks, step 0)",
         )
         for index, probability in enumerate(probabilities)
     )
-    best = probabilities[finished[0]]
+    best = probabilities[with_images[0]]
     record = SearchRecord(
         prompt="a photo of a red circle",
         candidates=candidates,
-        winner=finished[0],
+        winner=with_images[0],
         passed=None if best is None else best >= 0.5,
-        ended_by="n",
+        stopped_by="n",
         n=len(candidates),
         unused=0,
         timings={"encode": 0.001, "decode": 0.0025, "total": 0.25},
         settings=_SETTINGS,
         versions={},
     )
-    return Result(record, {index: Image.new("RGB", size, (10 * index,) * 3) for index in finished})
+    return Result(record, {index: Image.new("RGB", size, (10 * index,) * 3) for index in with_images})
 
 
 _SETTINGS = Settings(

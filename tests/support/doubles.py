@@ -16,13 +16,13 @@ from forejudge.verifiers.base import Verifier
 
 PROMPT = "a photo of a red circle left of a blue square"
 CPU = torch.device("cpu")
-Kind = TypeVar("Kind", bound=Generator)
+GeneratorT = TypeVar("GeneratorT", bound=Generator)
 ARCHITECTURE = Architecture(
     transformer="Scripted", width=1, num_blocks=4, latent_channels=1, latent_size=1, text_width=1
 )
 
 
-class FakeTime:
+class FakeClock:
     """Stands in for `perf_counter` in forejudge.search: time passes only where a test says so."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class FakeTime:
     def __call__(self) -> float:
         return self.now
 
-    def passes(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
 
 
@@ -65,8 +65,8 @@ class ScriptedGenerator(Generator):
         views = dict(candidates.views)
         for stage in set(stages) - set(views):
             self.advanced.append((stage, len(candidates)))
-            pictures = tuple(Image.new("I", (1, 1), seed % 2**31) for seed in candidates.seeds)
-            views[stage] = pictures if stage == IMAGE else candidates.state
+            images = tuple(Image.new("I", (1, 1), seed % 2**31) for seed in candidates.seeds)
+            views[stage] = images if stage == IMAGE else candidates.state
         return Candidates(candidates.seeds, max(stages), views, candidates.state)
 
 
@@ -80,17 +80,17 @@ class ScriptedVerifier(Verifier):
     def check(self, generator: Generator) -> list[str]:
         return []
 
-    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+    def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         assert self.reads <= candidates.views.keys()
-        found = [self.script.get(seed, 0.0) for seed in candidates.seeds]
-        return [Verdict(score=probability, probability=probability) for probability in found]
+        scripted = [self.script.get(seed, 0.0) for seed in candidates.seeds]
+        return [Verdict(score=probability, probability=probability) for probability in scripted]
 
 
-def load_as(kind: type[Kind], folder: Path) -> Kind:
+def load_as(kind: type[GeneratorT], folder: Path) -> GeneratorT:
     """A generator's folder, loaded as users do, which must be one of that class."""
-    found = load_generator(str(folder), CPU, torch.float32)
-    assert isinstance(found, kind)
-    return found
+    scripted = load_generator(str(folder), CPU, torch.float32)
+    assert isinstance(scripted, kind)
+    return scripted
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprintPipeline:
@@ -100,7 +100,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprin
     return pipeline
 
 
-def call_plainly(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
+def call_reference_pipeline(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     arguments = {
         "num_inference_steps": steps,

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 
-def copied(folder: Path, to: Path) -> Path:
+def copy_folder(folder: Path, destination: Path) -> Path:
     """A copy of a folder."""
-    shutil.copytree(folder, to)
-    return to
+    shutil.copytree(folder, destination)
+    return destination

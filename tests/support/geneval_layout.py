@@ -7,22 +7,22 @@ from pathlib import Path
 from PIL import Image
 
 
-def metadata_of(name: str, color: str = "red", tag: str = "colors") -> str:
+def metadata_line(name: str, color: str = "red", tag: str = "colors") -> str:
     """The line of "a photo of a red star"."""
     include = [{"class": name, "count": 1, "color": color}]
     return json.dumps({"tag": tag, "include": include, "prompt": f"a photo of a {color} {name}"})
 
 
-def put_prompt(folder: Path, number: int, metadata: str, pictures: Sequence[Image.Image]) -> Path:
+def write_prompt_folder(folder: Path, number: int, metadata: str, images: Sequence[Image.Image]) -> Path:
     """Write one prompt's folder and return it."""
     prompt = folder / f"{number:05}"
     (prompt / "samples").mkdir(parents=True)
     (prompt / "metadata.jsonl").write_text(metadata + "\n")
-    for index, picture in enumerate(pictures):
-        picture.save(prompt / "samples" / f"{index:04}.png")
+    for index, image in enumerate(images):
+        image.save(prompt / "samples" / f"{index:04}.png")
     return prompt
 
 
-def plain(color: str, size: int = 8) -> Image.Image:
+def solid_image(color: str, size: int = 8) -> Image.Image:
     """A picture of nothing."""
     return Image.new("RGB", (size, size), color)

@@ -7,7 +7,7 @@ from pathlib import Path
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def cached(cache: Path, model: str, folder: Path, commit: str = COMMIT, ref: str = "main") -> Path:
+def add_to_cache(cache: Path, model: str, folder: Path, commit: str = COMMIT, ref: str = "main") -> Path:
     """Put a folder's files into a cache as a commit of a model, and return the snapshot."""
     repository = cache / f"models--{model.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit

@@ -20,15 +20,15 @@ _FILE = re.compile(r"/(?P<model>[^/]+/[^/]+)/resolve/[^/]+/(?P<path>.+)")
 
 
 class HubServer(ThreadingHTTPServer):
-    """`models` are folders by hub id, each with one commit; `sent` are the files that were asked for."""
+    """`models` are folders by hub id, each with one commit; `sent_files` are the files that were asked for."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models: dict[str, Path] = {}
-        self.sent: list[str] = []
-        self.cut_off: str | None = None  # a file of which only the first half comes
+        self.sent_files: list[str] = []
+        self.truncated_file: str | None = None  # a file of which only the first half comes
 
     @property
     def address(self) -> str:
@@ -40,18 +40,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if (asked := _API.fullmatch(path)) and (folder := self.server.models.get(asked["model"])):
-            self._answer(json.dumps(self._described(asked, folder)).encode())
-        elif (asked := _FILE.fullmatch(path)) and (folder := self.server.models.get(asked["model"])):
-            self._send(folder / asked["path"], asked["path"])
+        if (match := _API.fullmatch(path)) and (folder := self.server.models.get(match["model"])):
+            self._answer(json.dumps(self._describe(match, folder)).encode())
+        elif (match := _FILE.fullmatch(path)) and (folder := self.server.models.get(match["model"])):
+            self._send(folder / match["path"], match["path"])
         else:
             self._answer(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
 
     do_HEAD = do_GET
 
-    def _described(self, asked: re.Match[str], folder: Path) -> object:
-        if asked["what"] == "revision":
-            return {"id": asked["model"], "sha": COMMIT, "siblings": []}
+    def _describe(self, match: re.Match[str], folder: Path) -> object:
+        if match["what"] == "revision":
+            return {"id": match["model"], "sha": COMMIT, "siblings": []}
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         return [
             {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": _digest(path)}
@@ -61,19 +61,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, path: Path, name: str) -> None:
         content, headers = path.read_bytes(), {"ETag": f'"{_digest(path)}"', "X-Repo-Commit": COMMIT}
         if self.command == "GET":
-            self.server.sent.append(name)
-        self._answer(content, 200, headers, half=name == self.server.cut_off)
+            self.server.sent_files.append(name)
+        self._answer(content, 200, headers, truncate=name == self.server.truncated_file)
 
     def _answer(
-        self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, half: bool = False
+        self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, truncate: bool = False
     ) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if half else body)
-        if half:
+            self.wfile.write(body[: len(body) // 2] if truncate else body)
+        if truncate:
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from transformers import (
     GemmaTokenizer,
 )
 
-SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<boi>", "<eoi>", "<img>")
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<boi>", "<eoi>", "<img>")
 # Wide pictures are shown in crops as well, so that prompts differ in length.
 CROPS = {
     "do_pan_and_scan": True,
@@ -36,14 +36,14 @@ def save_image_text_model(folder: Path, text: str, merges: tuple[tuple[str, str]
 
 def new_processor(text: str, merges: tuple[tuple[str, str], ...] = ()) -> Gemma3Processor:
     letters = sorted({*text.replace(" ", "▁")})
-    tokens = [*SPECIAL, *letters, *map("".join, merges), *(f"▁{word}" for word in _WORDS)]
+    tokens = [*SPECIAL_TOKENS, *letters, *map("".join, merges), *(f"▁{word}" for word in _WORDS)]
     tokenizer = GemmaTokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
         merges=list(merges),
         extra_special_tokens={"image_token": "<img>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
     )
-    pictures = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
-    return Gemma3Processor(pictures, tokenizer, chat_template=_TEMPLATE, image_seq_length=4)
+    images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
+    return Gemma3Processor(images, tokenizer, chat_template=_TEMPLATE, image_seq_length=4)
 
 
 def _new_model(vocabulary: int) -> Gemma3ForConditionalGeneration:
@@ -60,9 +60,9 @@ def _new_model(vocabulary: int) -> Gemma3ForConditionalGeneration:
         text_config={**sizes, "vocab_size": vocabulary, "num_key_value_heads": 1, "head_dim": 16},
         vision_config={**sizes, "image_size": 28, "patch_size": 7, "model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
-        boi_token_index=SPECIAL.index("<boi>"),
-        eoi_token_index=SPECIAL.index("<eoi>"),
-        image_token_index=SPECIAL.index("<img>"),
+        boi_token_index=SPECIAL_TOKENS.index("<boi>"),
+        eoi_token_index=SPECIAL_TOKENS.index("<eoi>"),
+        image_token_index=SPECIAL_TOKENS.index("<img>"),
         tie_word_embeddings=False,
     )
     model = Gemma3ForConditionalGeneration(config)

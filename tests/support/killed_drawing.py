@@ -13,9 +13,9 @@ from forejudge import files
 from forejudge.candidates import store
 from forejudge.candidates.store import RowFolder
 from forejudge.evaluators.base import Judgement
-from forejudge.progress import Shard, report_nothing
+from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
-from tests.support.stand_in import FIVE, MANY, EvenIsRight, drawing
+from tests.support.stand_in import FIVE_PROMPTS, MANY_PROMPTS, EvenIsRight, candidate_collector
 
 
 def die() -> None:
@@ -23,17 +23,17 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DiesAtTheSecondCall(EvenIsRight):
+class DiesAtSecondCall(EvenIsRight):
     """Judges one block, and half of the next."""
 
     calls = 0
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image.Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
         self.calls += 1
         if self.calls == 2:
-            super().__call__(lines[:50], pictures[:50])
+            super().__call__(lines[:50], images[:50])
             die()
-        return super().__call__(lines, pictures)
+        return super().__call__(lines, images)
 
 
 def die_between_states_and_rows() -> None:
@@ -69,9 +69,9 @@ def main(folder: str, moment: str) -> None:
         die_between_states_and_rows()
     if moment == "before-the-rename":
         die_before_the_rename()
-    evaluator = DiesAtTheSecondCall() if moment == "evaluating" else EvenIsRight()
-    drawing(MANY if moment == "any" else FIVE, evaluator=evaluator).run(
-        RowFolder(Path(folder)), Shard(), report_nothing
+    evaluator = DiesAtSecondCall() if moment == "evaluating" else EvenIsRight()
+    candidate_collector(MANY_PROMPTS if moment == "any" else FIVE_PROMPTS, evaluator=evaluator).run(
+        RowFolder(Path(folder)), Shard(), ignore_progress
     )
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from transformers import TrainerState
 
-from forejudge.progress import Progress, report_nothing
+from forejudge.progress import Progress, ignore_progress
 from forejudge.training import output
 from tests.support.tiny_run import TinyRun
 
 IN_AN_EPOCH: dict[str, Any] = {"steps": 10, "batch_size": 20}  # six steps make an epoch
 # Never better than after two steps, so over after six.
-STOPS_EARLY: dict[str, Any] = {"learning_rate": 1e-12, "patience": 2, "evaluate_every": 2}
+STOPS_EARLY: dict[str, Any] = {"learning_rate": 1e-12, "early_stopping_patience": 2, "eval_steps": 2}
 
 
 def die(*_: Any) -> None:
@@ -63,7 +63,7 @@ def train_until_killed(run: TinyRun, moment: str) -> None:
         die_in_the_second_checkpoint()
     if moment.startswith("before-the-card"):
         die_before_the_card()
-    report = die_at_step_five if moment.startswith("at-a-step") else report_nothing
+    report = die_at_step_five if moment.startswith("at-a-step") else ignore_progress
     run.verify(run.folder / moment, report, **MOMENTS[moment])
 
 

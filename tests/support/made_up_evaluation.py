@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from forejudge.candidates.store import EvaluationFolder, EvaluationSettings
-from forejudge.evaluation.figures import FIGURES_FILE, Costs
-from forejudge.evaluation.suite import COSTS_FILE, FinishedSuite, plain_folder
+from forejudge.evaluation.figures import FIGURES_FILE, SuiteCosts
+from forejudge.evaluation.suite import COSTS_FILE, FinishedSuite, baseline_folder
 from forejudge.files import write_json, write_text
 from forejudge.profiling.searches import SearchCosts
 
@@ -27,27 +27,27 @@ SETTINGS = EvaluationSettings(
     candidates=4,
     steps=1,
 )
-COSTS = Costs(
-    made={"command": "forejudge eval", "commit": "abc", "device": "paper and pencil"},
+COSTS = SuiteCosts(
+    provenance={"command": "forejudge eval", "commit": "abc", "device": "paper and pencil"},
     searches={
         "hidden": SearchCosts(
             milliseconds={1: 100, 2: 110, 4: 130},
             fixed_flops=10**9,
             candidate_flops=60 * 10**9,
-            judging_bytes={1: 10**6, 8: 15 * 10**6},
+            scoring_bytes={1: 10**6, 8: 15 * 10**6},
         ),
         "clip": SearchCosts(
             milliseconds={1: 100, 2: 125, 4: 175},
             fixed_flops=10**9,
             candidate_flops=120 * 10**9,
-            judging_bytes={1: 10**6, 8: 29 * 10**6},
+            scoring_bytes={1: 10**6, 8: 29 * 10**6},
         ),
     },
-    plain_milliseconds={"1 step": 90.0, "2 steps": 105.0},
+    baseline_ms={"1 step": 90.0, "2 steps": 105.0},
     stage_flops={
         "encode": 10**9,
-        "to the verdict": 50 * 10**9,
-        "to the latent": 30 * 10**9,
+        "prefix": 50 * 10**9,
+        "suffix": 30 * 10**9,
         "decode": 20 * 10**9,
         "hidden": 10**10,
         "clip": 2 * 10**10,
@@ -56,16 +56,18 @@ COSTS = Costs(
 _KINDS = {"single_object": ("star", "ring", "cross"), "colors": ("red star", "blue ring", "green cross")}
 
 
-def made_up_evaluation(path: Path) -> Path:
+def fake_evaluation(path: Path) -> Path:
     """Write the folder."""
     rng = np.random.default_rng(0)
     _write(EvaluationFolder(path), SETTINGS, rng)
     for name, steps in (("1 step", 1), ("2 steps", 2)):
-        plain = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
-        _write(EvaluationFolder(plain_folder(path, name)), plain, rng)
+        baseline = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
+        _write(EvaluationFolder(baseline_folder(path, name)), baseline, rng)
     write_text(path / COSTS_FILE, COSTS.model_dump_json())
-    found = FinishedSuite(path, ["1 step", "2 steps"], COSTS.made).figures([1, 2, 4], None, [{"hidden": 1, "clip": 1}])
-    write_json(path / FIGURES_FILE, found)
+    figures = FinishedSuite(path, ["1 step", "2 steps"], COSTS.provenance).figures(
+        [1, 2, 4], None, [{"hidden": 1, "clip": 1}]
+    )
+    write_json(path / FIGURES_FILE, figures)
     return path
 
 
@@ -82,7 +84,7 @@ def _write(folder: EvaluationFolder, settings: EvaluationSettings, rng: np.rando
 
 def _row(settings: EvaluationSettings, seed: int, index: int, rng: np.random.Generator) -> dict[str, object]:
     probability = float(rng.random())
-    said = {
+    verdicts = {
         "hidden": {"score": float(np.log(probability / (1 - probability))), "probability": probability},
         "clip": {"score": float(rng.random()), "probability": None},
     }
@@ -95,5 +97,5 @@ def _row(settings: EvaluationSettings, seed: int, index: int, rng: np.random.Gen
         "candidate_seed": 0,
         "correct": correct,
         "reason": "" if correct else "nothing seen",
-        "verdicts": {name: said[name] for name in settings.verifiers},
+        "verdicts": {name: verdicts[name] for name in settings.verifiers},
     }

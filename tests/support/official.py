@@ -17,7 +17,7 @@ from forejudge.hub import Source
 from forejudge.types import IMAGE, Candidates, prefix_stage
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.published_import import PublishedSource, import_published
-from tests.support.folders import copied
+from tests.support.folders import copy_folder
 
 OFFICIAL = Path(__file__).resolve().parents[1] / "fixtures" / "official"
 DTYPES = {"fp32": torch.float32, "fp32_bf16norm": torch.float32, "bf16": torch.bfloat16}  # of the model, in each mode
@@ -28,7 +28,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCases:
     """A folder of the official code's inputs and outputs."""
 
     folder: Path
@@ -40,9 +40,9 @@ class Recorded:
     def states(self, dtype: torch.dtype) -> Tensors:
         return {name: state.to(dtype) for name, state in load_file(self.folder / "activations_96.safetensors").items()}
 
-    def picture(self, name: str) -> Image.Image:
-        with Image.open(self.folder / name) as picture:
-            return picture.copy()
+    def image(self, name: str) -> Image.Image:
+        with Image.open(self.folder / name) as image:
+            return image.copy()
 
     def statistics(self, norm: str, mode: str) -> tuple[Path, Path]:
         """Files of mean and variance; `norm` is channel, token or global."""
@@ -62,10 +62,10 @@ class Recorded:
         )
 
 
-RECORDED = Recorded(OFFICIAL)
+RECORDED = RecordedCases(OFFICIAL)
 
 
-def loaded(source: PublishedSource, dtype: torch.dtype | None = torch.float32) -> LanguageModelVerifier:
+def import_verifier(source: PublishedSource, dtype: torch.dtype | None = torch.float32) -> LanguageModelVerifier:
     return import_published(source, dtype=dtype).verifier
 
 
@@ -74,24 +74,27 @@ def candidates(hidden_NTD: Tensor) -> Candidates:
     return Candidates(tuple(range(len(hidden_NTD))), CUT, {CUT: hidden_NTD}, None)
 
 
-def finished(pictures: list[Image.Image]) -> Candidates:
+def candidates_with_images(images: list[Image.Image]) -> Candidates:
     """That have become pictures."""
-    return Candidates(tuple(range(len(pictures))), IMAGE, {IMAGE: tuple(pictures)}, None)
+    return Candidates(tuple(range(len(images))), IMAGE, {IMAGE: tuple(images)}, None)
 
 
-def changed(
-    folder: Path, to: Path, config: dict[str, Any] | None = None, tensors: Callable[[Tensors], object] | None = None
+def modified_checkpoint(
+    folder: Path,
+    destination: Path,
+    config: dict[str, Any] | None = None,
+    tensors: Callable[[Tensors], object] | None = None,
 ) -> Path:
     """A copy of a published verifier with other values in its config, None leaves one out, and with other tensors."""
-    copied(folder, to)
-    described = json.loads((to / "config.json").read_text()) | (config or {})
-    kept = {name: value for name, value in described.items() if value is not None}
-    (to / "config.json").write_text(json.dumps(kept))
+    copy_folder(folder, destination)
+    merged_config = json.loads((destination / "config.json").read_text()) | (config or {})
+    present = {name: value for name, value in merged_config.items() if value is not None}
+    (destination / "config.json").write_text(json.dumps(present))
     if tensors is not None:
-        weights = load_file(to / "model.safetensors")
+        weights = load_file(destination / "model.safetensors")
         tensors(weights)
-        save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
-    return to
+        save_file(weights, destination / "model.safetensors", metadata={"format": "pt"})
+    return destination
 
 
 def with_tokenizer_config(folder: Path, **values: Any) -> Path:
@@ -101,7 +104,7 @@ def with_tokenizer_config(folder: Path, **values: Any) -> Path:
     return folder
 
 
-def written_out(
+def reference_probabilities(
     folder: Path, hidden_NTD: Tensor, mean: Tensor, variance: Tensor, prompt: str, dtype: torch.dtype
 ) -> Tensor:
     """Probabilities of the next token (V,) as the official code's description has them, with no line of ours."""
@@ -116,17 +119,17 @@ def written_out(
 
     standard = (hidden_NTD - mean.unsqueeze(1)) / torch.sqrt(variance.unsqueeze(1) + 1e-6)
     inner = F.gelu(F.linear(standard.to(dtype), projector["0.weight"], projector["0.bias"]))
-    picture = F.linear(inner, projector["2.weight"], projector["2.bias"])
+    image_tokens = F.linear(inner, projector["2.weight"], projector["2.bias"])
 
-    asked = (
+    question = (
         "You are an AI assistant specializing in image analysis and ranking. Your task is to analyze and compare image "
         f"based on how well they match the given prompt. <image> The given prompt is: {prompt}. Please consider the "
         "prompt and the image to make a decision and response directly with 'yes' or 'no'"
     )
     tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-    turn = [{"role": "user", "content": asked}]
+    turn = [{"role": "user", "content": question}]
     sides = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True).split("<image>")
     left, right = (model.get_input_embeddings()(torch.tensor([tokenizer(side).input_ids])) for side in sides)
     with torch.no_grad():
-        logits_V = model(inputs_embeds=torch.cat([left, picture, right], dim=1)).logits[0, -1]
+        logits_V = model(inputs_embeds=torch.cat([left, image_tokens, right], dim=1)).logits[0, -1]
     return logits_V.float().softmax(-1)

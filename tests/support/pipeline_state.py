@@ -7,7 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 
-def state_of(pipeline: DiffusionPipeline) -> dict[str, Any]:
+def pipeline_state(pipeline: DiffusionPipeline) -> dict[str, Any]:
     """Weights by their digest, all else as it is."""
     parts = pipeline.components
     models = {part: model for part, model in parts.items() if isinstance(model, torch.nn.Module)}

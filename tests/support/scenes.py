@@ -10,64 +10,75 @@ from numpy.typing import NDArray
 
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.miniature.prompts import cases
-from forejudge.miniature.scenes import COLOUR_NAMES, KINDS, NOISE_SHAPE, Asked, SceneBatch, couple, coverage, render
+from forejudge.miniature.scenes import (
+    COLOR_NAMES,
+    KINDS,
+    NOISE_SHAPE,
+    SceneBatch,
+    SceneConstraints,
+    couple,
+    coverage,
+    render,
+)
 from forejudge.prompts.geneval import TASKS, Description
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedScenes:
     """Descriptions, the scenes they became, and the scenes' pictures, (N, 64, 64, 3) in [0, 1]."""
 
     descriptions: list[Description]
     scenes: SceneBatch
-    pictures: NDArray[np.float32]
+    images: NDArray[np.float32]
 
-    def truth(self) -> list[list[Detection]]:
+    def ground_truth(self) -> list[list[Detection]]:
         """What a perfect detector would say of each picture."""
         slots = range(self.scenes.kind_NK.shape[1])
         masks = [coverage(self.scenes, slot).numpy() > 0.5 for slot in slots]
         return [
-            [self._seen(row, slot, masks[slot][row]) for slot in slots if self.scenes.present_NK[row, slot]]
-            for row in range(len(self.pictures))
+            [self._detection(row, slot, masks[slot][row]) for slot in slots if self.scenes.present_NK[row, slot]]
+            for row in range(len(self.images))
         ]
 
-    def _seen(self, row: int, slot: int, mask: NDArray[np.bool_]) -> Detection:
+    def _detection(self, row: int, slot: int, mask: NDArray[np.bool_]) -> Detection:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
         kind = KINDS[int(self.scenes.kind_NK[row, slot])]
-        colour = COLOUR_NAMES[int(self.scenes.colour_NK[row, slot])]
-        return Detection(kind, (x, y, x + width, y + height), 1.0, colour, mask)
+        color = COLOR_NAMES[int(self.scenes.color_NK[row, slot])]
+        return Detection(kind, (x, y, x + width, y + height), 1.0, color, mask)
 
 
 def noise(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, *NOISE_SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def draw(descriptions: list[Description], seed: int) -> Drawn:
-    scenes = couple(Asked.of(descriptions), noise(len(descriptions), seed))
-    return Drawn(descriptions, scenes, render(scenes).permute(0, 2, 3, 1).numpy())
+def render_scenes(descriptions: list[Description], seed: int) -> RenderedScenes:
+    scenes = couple(SceneConstraints.from_descriptions(descriptions), noise(len(descriptions), seed))
+    return RenderedScenes(descriptions, scenes, render(scenes).permute(0, 2, 3, 1).numpy())
 
 
-def held_out(count: int, seed: int = 0) -> Drawn:
+def held_out(count: int, seed: int = 0) -> RenderedScenes:
     """Scenes of the test split, equally many of each task."""
     per_task = -(-count // len(TASKS))
     every = (case.description for case in cases("test", per_task))
-    return draw(list(islice(every, count)), seed)
+    return render_scenes(list(islice(every, count)), seed)
 
 
-def single(kind: str, colour: str = "blue", background: float = 0.55, radius: float = 9.0, x: float = 32.0) -> Drawn:
+def single(
+    kind: str, color: str = "blue", background: float = 0.55, radius: float = 9.0, x: float = 32.0
+) -> RenderedScenes:
     """One object on the middle line of its picture."""
     scenes = SceneBatch(
         kind_NK=torch.tensor([[KINDS.index(kind)]]),
-        colour_NK=torch.tensor([[COLOUR_NAMES.index(colour)]]),
-        centre_NK2=torch.tensor([[[x, 32.0]]]),
+        color_NK=torch.tensor([[COLOR_NAMES.index(color)]]),
+        center_NK2=torch.tensor([[[x, 32.0]]]),
         radius_NK=torch.tensor([[radius]]),
         present_NK=torch.tensor([[True]]),
         background_N=torch.tensor([background]),
     )
-    return Drawn([], scenes, render(scenes).permute(0, 2, 3, 1).numpy())
+    return RenderedScenes([], scenes, render(scenes).permute(0, 2, 3, 1).numpy())
 
 
-def as_bytes(pictures: NDArray[np.floating]) -> Pictures:
-    return (np.clip(pictures, 0, 1) * 255).round().astype(np.uint8)
+def to_uint8(images: NDArray[np.floating]) -> Images:
+    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)

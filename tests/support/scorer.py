@@ -5,6 +5,6 @@ from collections.abc import Sequence
 from PIL.Image import Image
 
 
-def first_pixel(prompt: str, pictures: Sequence[Image]) -> list[float]:
+def first_pixel(prompt: str, images: Sequence[Image]) -> list[float]:
     """How red the first pixel is."""
-    return [picture.convert("RGB").tobytes()[0] for picture in pictures]
+    return [image.convert("RGB").tobytes()[0] for image in images]

@@ -13,9 +13,9 @@ from forejudge.generators.base import Architecture, Generator, Sampling
 from forejudge.noise import noise_batch
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
-from forejudge.verifiers.inputs import reading_named
+from forejudge.verifiers.inputs import build_verifier_input
 
-REFUSED = "a prompt of too many words"
+REJECTED_PROMPT = "a prompt of too many words"
 ARCHITECTURE = Architecture(
     transformer="StandIn", width=4, num_blocks=4, latent_channels=1, latent_size=2, text_width=1
 )
@@ -29,7 +29,7 @@ class SeedGenerator(Generator):
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def check(self, prompt: str, sampling: Sampling) -> None:
-        if prompt == REFUSED:
+        if prompt == REJECTED_PROMPT:
             raise InvalidRequest("the prompt has too many words")
 
     def encode(self, prompt: str, sampling: Sampling) -> str:
@@ -42,17 +42,17 @@ class SeedGenerator(Generator):
         views: dict[Stage, Any] = {}
         for stage in stages:
             hidden_NTD = noise_batch(candidates.seeds, 0, (4, ARCHITECTURE.width)) + stage.blocks
-            views[stage] = self._pictures(candidates.seeds) if stage == IMAGE else hidden_NTD
+            views[stage] = self._images(candidates.seeds) if stage == IMAGE else hidden_NTD
         return Candidates(candidates.seeds, max(views), views, None)
 
     @staticmethod
-    def _pictures(seeds: tuple[int, ...]) -> tuple[Image.Image, ...]:
+    def _images(seeds: tuple[int, ...]) -> tuple[Image.Image, ...]:
         return tuple(Image.new("RGB", (4, 4), tuple(seed.to_bytes(4, "big")[1:])) for seed in seeds)
 
 
-def brightness(picture: Image.Image) -> int:
+def brightness(image: Image.Image) -> int:
     """The last byte of the seed it was drawn from."""
-    return picture.tobytes()[2]
+    return image.tobytes()[2]
 
 
 class EvenIsRight(Evaluator):
@@ -60,11 +60,11 @@ class EvenIsRight(Evaluator):
 
     name = "even"
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image.Image]) -> list[Judgement]:
-        return [Judgement(brightness(picture) % 2 == 0, f"blue {brightness(picture)}") for picture in pictures]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
+        return [Judgement(brightness(image) % 2 == 0, f"blue {brightness(image)}") for image in images]
 
 
-def lines_of(*prompts: str) -> list[PromptLine]:
+def prompt_lines(*prompts: str) -> list[PromptLine]:
     """Prompts as a file of JSON lines holds them."""
     return [
         PromptLine(prompt, f'{{"tag": "counting", "prompt": "{prompt}"}}', f"prompts.jsonl, line {number}")
@@ -73,17 +73,17 @@ def lines_of(*prompts: str) -> list[PromptLine]:
 
 
 # With 50 candidates each, two prompts make a block: three blocks, the last of one prompt.
-FIVE = lines_of("a star", "a disc", "a star", "a ring", "a star")
-MANY = FIVE * 12
+FIVE_PROMPTS = prompt_lines("a star", "a disc", "a star", "a ring", "a star")
+MANY_PROMPTS = FIVE_PROMPTS * 12
 
 
-def drawing(
-    lines: Sequence[PromptLine] = FIVE,
+def candidate_collector(
+    lines: Sequence[PromptLine] = FIVE_PROMPTS,
     candidates: int = 50,
     record: Sequence[str] = ("hidden:1", "hidden:3"),
     evaluator: Evaluator | None = None,
 ) -> CandidateDrawing:
     """What is drawn unless a test says otherwise."""
     observer = LabelObserver(evaluator or EvenIsRight())
-    readings = [reading_named(name) for name in record]
-    return CandidateDrawing(SeedGenerator(), lines, candidates, 7, observer, readings)
+    verifier_inputs = [build_verifier_input(name) for name in record]
+    return CandidateDrawing(SeedGenerator(), lines, candidates, 7, observer, verifier_inputs)

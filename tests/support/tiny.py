@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def save_tiny_generator(folder: Path, seed: int, blocks: int = 4, width: int = 64) -> Path:
     """Write a pipeline folder and return it."""
     torch.manual_seed(seed)
-    parts = GeneratorParts(blocks, width, decided_after=blocks)
+    parts = GeneratorParts(blocks, width, early_exit_blocks=blocks)
     assemble(parts, new_autoencoder()).save_pretrained(folder)
     options = SanaSprintOptions(complex_human_instruction=None, intermediate_timesteps=None)
     (folder / OPTIONS_FILE).write_text(options.model_dump_json(exclude_unset=True))
@@ -31,17 +31,17 @@ def save_tiny_generator(folder: Path, seed: int, blocks: int = 4, width: int = 6
 def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int, merge_size: int = 1) -> Path:
     """Write a verifier folder for a generator and return it."""
     torch.manual_seed(1)
-    made_for = load_generator(str(generator), CPU, torch.float32)
+    generator_model = load_generator(str(generator), CPU, torch.float32)
     tokenizer = language_model_tokenizer()
     language_model = new_language_model(tokenizer, 64, 1)
     config = VerifierConfig(
-        generator=made_for.architecture,
-        generator_fingerprint=made_for.fingerprint,
+        generator=generator_model.architecture,
+        generator_fingerprint=generator_model.fingerprint,
         reads=f"hidden:{num_prefix_blocks}",
         question=MINIATURE_QUESTION,
         spatial_merge_size=merge_size,
         calibration=Calibration(temperature=0.05, bias=0.0),
     )
-    model = YesNoModel(Connector(made_for.architecture.width, 64, merge_size), language_model)
+    model = YesNoModel(Connector(generator_model.architecture.width, 64, merge_size), language_model)
     LanguageModelVerifier("tiny", config, model, tokenizer).save_pretrained(folder)
     return folder

@@ -96,7 +96,7 @@ def tiny_mask2former(seed: int = 0) -> Mask2Former:
     return model
 
 
-def as_mmdetection_writes_it(model: Mask2Former, folder: Path) -> dict[str, Tensor]:
+def to_mmdetection_state_dict(model: Mask2Former, folder: Path) -> dict[str, Tensor]:
     """The state dict of mmdetection 2.x with the same weights; `folder` is for transformers' own names of them."""
     model.save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
@@ -104,7 +104,7 @@ def as_mmdetection_writes_it(model: Mask2Former, folder: Path) -> dict[str, Tens
     for name, value in tensors.items():
         if ".swin.layernorm." in name:  # which no output goes through
             continue
-        state[_renamed(name)] = _unfolded(value) if ".downsample." in name else value
+        state[_rename(name)] = _unfold(value) if ".downsample." in name else value
     _fuse(state, r"(backbone.*)\.attention\.self\.query\.(\w+)$", ("query", "key", "value"), r"\1.attn.w_msa.qkv.\2")
     _fuse(state, r"(panoptic.*\.attentions\.1\.attn)\.q_proj\.(\w+)$", ("q", "k", "v"), r"\1.in_proj_\2")
     for name in [name for name in state if name.endswith("relative_position_bias_table")]:
@@ -118,7 +118,7 @@ def mmdetection_window_index(side: int) -> Tensor:
     return (steps.reshape(1, -1) + steps.reshape(-1, 1)).flip(1)
 
 
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     to = next(re.sub(old, new, name) for old, new in _RENAMED if re.search(old, name))
     if to.startswith("backbone"):
         more = _IN_BACKBONE
@@ -129,7 +129,7 @@ def _renamed(name: str) -> str:
     return to
 
 
-def _unfolded(value: Tensor) -> Tensor:
+def _unfold(value: Tensor) -> Tensor:
     """From transformers' order of merged patches: the tensor is laid out on a grid, which is then unfolded."""
     patches = value.unflatten(-1, (4, -1))
     grid = torch.stack([torch.stack([patches[..., 0, :], patches[..., 2, :]], -2), patches[..., 1::2, :]], -3)

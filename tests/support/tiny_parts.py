@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedModel, T5Confi
 from forejudge.generators.base import OPTIONS_FILE, Options
 from research.miniature.language_model import clip_tokenizer
 
-TextModel = TypeVar("TextModel", bound=PreTrainedModel)
+TextModelT = TypeVar("TextModelT", bound=PreTrainedModel)
 
 TEXT_TOKENS = 30
 TEXT_WIDTH = 32
@@ -30,7 +30,7 @@ def short_clip_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def new_clip(kind: type[TextModel], tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> TextModel:
+def new_clip(kind: type[TextModelT], tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> TextModelT:
     """CLIP's text side."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),

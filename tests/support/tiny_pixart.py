@@ -62,7 +62,7 @@ def save_tiny_pixart(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def call_plainly(pipeline: PixArtAlphaPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
+def call_reference_pipeline(pipeline: PixArtAlphaPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     is_dmd = isinstance(pipeline.scheduler, DDPMScheduler)
     options = {

@@ -14,13 +14,13 @@ from forejudge.candidates.store import RowFolder
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.miniature.prompts import Split, sample_prompt_lines
-from forejudge.progress import Report, Shard, report_nothing
+from forejudge.progress import ProgressCallback, Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.training.align import align
 from forejudge.training.config import AlignRecipe, VerifyRecipe
-from forejudge.training.presets import RECIPES
+from forejudge.training.presets import PRESETS
 from forejudge.training.verify import verify
-from forejudge.verifiers.inputs import reading_named
+from forejudge.verifiers.inputs import build_verifier_input
 from research.miniature.language_model import language_model_tokenizer, new_language_model
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ SHORT: dict[str, Any] = {
     "reads": "hidden:2",
     "steps": 10,
     "batch_size": 8,
-    "evaluate_every": 4,
+    "eval_steps": 4,
     "warmup_steps": 2,
     "precision": "float32",
 }
@@ -41,11 +41,11 @@ class ReadableLabels:
 
     name = "readable"
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[dict[str, Any]]:
-        return [{"correct": False, "caption": "", "reason": "", "detections": "[]"} for _ in pictures]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
+        return [{"correct": False, "caption": "", "reason": "", "detections": "[]"} for _ in images]
 
     @staticmethod
-    def put_into(folder: RowFolder) -> None:
+    def write_into(folder: RowFolder) -> None:
         """Only the drawn states decide the labels, so they are written over the observer's."""
         states = load_file(folder.states_path(0))
         amount_N = states["hidden:2"].float()[:, :, READABLE_CHANNEL].mean(1)
@@ -55,12 +55,14 @@ class ReadableLabels:
         folder.write(0, rows, states)
 
 
-def draw(folder: Path, generator: Generator, split: Split, prompts: int) -> Path:
+def collect(folder: Path, generator: Generator, split: Split, prompts: int) -> Path:
     """A folder of candidates with both labels and captions, as one block, `hidden:2` recorded."""
-    lines, readings = sample_prompt_lines(prompts, split, 0), [reading_named("hidden:2")]
+    lines, verifier_inputs = sample_prompt_lines(prompts, split, 0), [build_verifier_input("hidden:2")]
     rows = RowFolder(folder)
-    CandidateDrawing(generator, lines, CANDIDATES, 0, ReadableLabels(), readings).run(rows, Shard(), report_nothing)
-    ReadableLabels.put_into(rows)
+    CandidateDrawing(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs).run(
+        rows, Shard(), ignore_progress
+    )
+    ReadableLabels.write_into(rows)
     return folder
 
 
@@ -80,17 +82,17 @@ def save_language_model(folder: Path, *, tied: bool = True, scale: float = 1.0) 
     return folder
 
 
-def relabelled(
-    folder: Path, to: Path, change: Callable[[dict[str, Any]], dict[str, Any]], without: Sequence[str] = ()
+def relabeled(
+    folder: Path, destination: Path, change: Callable[[dict[str, Any]], dict[str, Any]], dropped: Sequence[str] = ()
 ) -> Path:
     """A folder of the same candidates whose rows were changed one by one, and lack some columns."""
     rows = RowFolder(folder)
-    (to / "states").mkdir(parents=True)
-    (to / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
-    (to / "settings.json").write_text((folder / "settings.json").read_text())
-    changed = [row | change(row) for row in rows.table().drop_columns(list(without)).to_pylist()]
-    RowFolder(to).write(0, changed, {})
-    return to
+    (destination / "states").mkdir(parents=True)
+    (destination / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
+    (destination / "settings.json").write_text((folder / "settings.json").read_text())
+    changed = [row | change(row) for row in rows.table().drop_columns(list(dropped)).to_pylist()]
+    RowFolder(destination).write(0, changed, {})
+    return destination
 
 
 @dataclass(frozen=True)
@@ -117,21 +119,23 @@ class TinyRun:
 
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
         """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
-        fields = RECIPES["miniature"].verify.model_dump() | SHORT | {"language_model": self.language_model}
-        return VerifyRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
+        fields = PRESETS["miniature"].verify.model_dump() | SHORT | {"language_model": self.language_model}
+        return VerifyRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def align_recipe(self, **changes: Any) -> AlignRecipe:
         """The same for stage 1."""
-        fields = RECIPES["miniature"].align.model_dump() | SHORT | {"language_model": self.language_model}
-        return AlignRecipe.model_validate(fields | {"stored_in": "float32"} | changes)
+        fields = PRESETS["miniature"].align.model_dump() | SHORT | {"language_model": self.language_model}
+        return AlignRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
-    def verify(self, out: Path, report: Report = report_nothing, aligned: Path | None = None, **changes: Any) -> Path:
+    def verify(
+        self, out: Path, report: ProgressCallback = ignore_progress, aligned: Path | None = None, **changes: Any
+    ) -> Path:
         """Stage 2 in a folder, which is returned."""
         recipe = self.verify_recipe(**changes)
         verify(recipe, self.generator, self.training, self.validation, out, report, aligned)
         return out
 
-    def align(self, out: Path, report: Report = report_nothing, **changes: Any) -> Path:
+    def align(self, out: Path, report: ProgressCallback = ignore_progress, **changes: Any) -> Path:
         """Stage 1 in a folder, which is returned."""
         align(self.align_recipe(**changes), self.generator, self.training, self.validation, out, report)
         return out
@@ -142,8 +146,8 @@ def new_tiny_run(folder: Path, generator: Path) -> TinyRun:
     (folder / "generator").symlink_to(generator)
     save_language_model(folder / "language_model")
     run = TinyRun(folder)
-    draw(run.training, run.generator, "training", prompts=30)
-    draw(run.validation, run.generator, "validation", prompts=16)
+    collect(run.training, run.generator, "training", prompts=30)
+    collect(run.validation, run.generator, "validation", prompts=16)
     return run
 
 
@@ -154,8 +158,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+def assert_weights_equal(
+    actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 0.0
+) -> None:
     """Equal names and, within the tolerance, equal values."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=tolerance, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        torch.testing.assert_close(actual[name], tensor, atol=tolerance, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023

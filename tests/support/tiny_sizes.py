@@ -5,7 +5,7 @@ import torch
 from transformers import CLIPVisionConfig, Gemma2Config, Qwen2Config
 
 from forejudge.generators.base import Sampling
-from forejudge.profiling.models import KINDS, RANDOM_MODELS, Profiled, random_models
+from forejudge.profiling.models import KINDS, RANDOM_MODELS, ProfiledModels, random_models
 from forejudge.profiling.stages import GeneratorSizes, ModelSizes, VerifierSizes
 from tests.support.doubles import CPU
 
@@ -66,11 +66,11 @@ TINY = ModelSizes(
             patch_size=14,
         ),
     ),
-    prefix_blocks=1,
+    num_prefix_blocks=1,
 )
 
 
-def tiny_models(monkeypatch: pytest.MonkeyPatch, *kinds: str, dtype: torch.dtype = torch.float32) -> Profiled:
+def tiny_models(monkeypatch: pytest.MonkeyPatch, *kinds: str, dtype: torch.dtype = torch.float32) -> ProfiledModels:
     """Of random weights, with verifiers of these kinds, or of all."""
     monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)
     return random_models("tiny", kinds or KINDS, Sampling(), CPU, dtype)

@@ -7,4 +7,4 @@ from tests.support.tiny_run import TinyRun
 
 if __name__ == "__main__":
     run, out = TinyRun(Path(sys.argv[1])), Path(sys.argv[2])
-    run.verify(out, patience=2)
+    run.verify(out, early_stopping_patience=2)

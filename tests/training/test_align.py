@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from forejudge.candidates.features import States
 from forejudge.candidates.store import RowFolder
 from forejudge.training.align import align, caption_loss
-from forejudge.training.dataset import IGNORED, CaptionBatches
+from forejudge.training.dataset import IGNORE_INDEX, CaptionBatches
 from forejudge.training.model import Alignment
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
 from tests.support.tiny_run import TinyRun, save_language_model, weights
 
-LONGER: dict[str, Any] = {"steps": 40, "batch_size": 32, "learning_rate": 1e-2, "evaluate_every": 20}
+LONGER: dict[str, Any] = {"steps": 40, "batch_size": 32, "learning_rate": 1e-2, "eval_steps": 20}
 
 
 def losses(folder: Path) -> list[float]:
@@ -73,7 +73,7 @@ def test_what_is_to_be_said_is_chosen(
         return CaptionBatches(states, instruction, texts)
 
     monkeypatch.setattr("forejudge.training.align.CaptionBatches", remembered)
-    tiny_run.align(tmp_path / "out", captions=captions, steps=1, evaluate_every=1)
+    tiny_run.align(tmp_path / "out", captions=captions, steps=1, eval_steps=1)
     folders = (tiny_run.training, tiny_run.validation)
     assert said == [RowFolder(folder).table()[column].to_pylist() for folder in folders]
 
@@ -94,7 +94,7 @@ def test_gradient_checkpointing_is_switched_on(
         return Alignment(model)
 
     monkeypatch.setattr("forejudge.training.align.Alignment", remembered)
-    tiny_run.align(tmp_path / "out", gradient_checkpointing=True, steps=1, evaluate_every=1)
+    tiny_run.align(tmp_path / "out", gradient_checkpointing=True, steps=1, eval_steps=1)
     assert switched == [True]
 
 
@@ -107,7 +107,7 @@ def test_what_is_left_reads_as_the_recipe_says(tiny_run: TinyRun, aligned: Path)
 
 def test_the_loss_counts_captions_only() -> None:
     logits_NLV = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    labels_NL = torch.tensor([[IGNORED, 1, 4], [IGNORED, IGNORED, 2]])
+    labels_NL = torch.tensor([[IGNORE_INDEX, 1, 4], [IGNORE_INDEX, IGNORE_INDEX, 2]])
     log_p = logits_NLV.log_softmax(-1)
     expected = -(log_p[0, 1, 1] + log_p[0, 2, 4] + log_p[1, 2, 2])
     torch.testing.assert_close(caption_loss({"logits_NLV": logits_NLV}, labels_NL), expected)

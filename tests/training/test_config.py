@@ -3,15 +3,15 @@
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.training.config import LoraSettings, changed
+from forejudge.training.config import LoraOptions, apply_changes
 from forejudge.training.losses import VerifierLoss
-from forejudge.training.presets import RECIPES
+from forejudge.training.presets import PRESETS
 
-MINIATURE = RECIPES["miniature"].verify
+MINIATURE = PRESETS["miniature"].verify
 
 
 def test_fields_are_changed_one_by_one() -> None:
-    found = changed(
+    found = apply_changes(
         MINIATURE, ["steps=5", "loss.kind=focal", "loss.gamma=0.5", "learning_rate=1e-3", "precision=bfloat16"]
     )
     assert found == MINIATURE.model_copy(
@@ -22,29 +22,29 @@ def test_fields_are_changed_one_by_one() -> None:
             "precision": "bfloat16",
         }
     )
-    assert changed(MINIATURE, []) == MINIATURE
+    assert apply_changes(MINIATURE, []) == MINIATURE
 
 
 def test_the_last_change_of_a_field_counts() -> None:
-    assert changed(MINIATURE, ["steps=5", "steps=7"]).steps == 7
+    assert apply_changes(MINIATURE, ["steps=5", "steps=7"]).steps == 7
 
 
 def test_adapters_are_switched_on_by_their_first_field_and_off_by_null() -> None:
-    adapted = changed(MINIATURE, ["lora.rank=4"])
-    assert adapted.lora == LoraSettings(rank=4)
-    assert changed(adapted, ["lora.alpha=7"]).lora == LoraSettings(rank=4, alpha=7)
-    assert changed(adapted, ["lora=null"]).lora is None
+    adapted = apply_changes(MINIATURE, ["lora.rank=4"])
+    assert adapted.lora == LoraOptions(rank=4)
+    assert apply_changes(adapted, ["lora.alpha=7"]).lora == LoraOptions(rank=4, alpha=7)
+    assert apply_changes(adapted, ["lora=null"]).lora is None
 
 
 def test_text_stays_text() -> None:
     question = "<image> is this {prompt}? a=b"
-    assert changed(MINIATURE, [f"question={question}", "language_model=owner/model"]).question == question
+    assert apply_changes(MINIATURE, [f"question={question}", "language_model=owner/model"]).question == question
 
 
 @pytest.mark.parametrize("change", ["step=3", "loss.kinds=focal", "lora.ranks=3", "lora.rank.x=3", "steps.x=3", "=3"])
 def test_an_unknown_field_is_refused_with_the_known_ones(change: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        changed(MINIATURE, [change])
+        apply_changes(MINIATURE, [change])
     for known in (
         f"--set '{change}': unknown field",
         "steps",
@@ -73,10 +73,10 @@ def test_an_unknown_field_is_refused_with_the_known_ones(change: str) -> None:
 )
 def test_a_value_that_cannot_be_is_refused_by_name(change: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        changed(MINIATURE, [change])
+        apply_changes(MINIATURE, [change])
     assert said in str(caught.value)
 
 
 def test_stage_1_needs_an_instruction_with_a_picture() -> None:
     with pytest.raises(InvalidRequest, match="must hold <image> once"):
-        changed(RECIPES["miniature"].align, ["instruction=describe it"])
+        apply_changes(PRESETS["miniature"].align, ["instruction=describe it"])

@@ -13,13 +13,13 @@ from forejudge.generators import load_generator
 from forejudge.training.align import align
 from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
 from forejudge.training.dataset import (
-    IGNORED,
+    IGNORE_INDEX,
     CaptionBatches,
-    DrawnRows,
     QuestionBatches,
-    Rows,
-    collated,
-    share_of_training_prompts,
+    RowDataset,
+    StoredRows,
+    collate_rows,
+    training_prompt_overlap,
 )
 from forejudge.training.trainer import newest_checkpoint
 from forejudge.training.verify import verify
@@ -58,7 +58,7 @@ def test_a_batch_of_questions_is_what_the_verifier_asks(questions: QuestionBatch
     rows = [2, 0, 1, 2]
     batch = questions(rows)
     for place, row in enumerate(rows):
-        left, right = question.tokens_around_picture(PROMPTS[row])
+        left, right = question.tokens_around_image(PROMPTS[row])
         real = batch["mask_NL"][place].bool()
         assert batch["left_NL"][place].tolist() == left
         assert batch["right_NL"][place, real].tolist() == right
@@ -71,9 +71,9 @@ def test_a_batch_of_questions_is_what_the_verifier_asks(questions: QuestionBatch
 def test_only_a_caption_and_its_end_are_to_be_learnt(captions: CaptionBatches) -> None:
     batch = captions([0, 1, 2])
     tokenizer = captions.instruction.tokenizer
-    left, asked = captions.instruction.tokens_around_picture("")
+    left, asked = captions.instruction.tokens_around_image("")
     for place, caption in enumerate(CAPTIONS):
-        learnt = batch["labels"][place] != IGNORED
+        learnt = batch["labels"][place] != IGNORE_INDEX
         said = batch["labels"][place, learnt]
         assert torch.equal(said, batch["right_NL"][place, learnt])
         assert tokenizer.decode(said) == f"{caption}<|im_end|>"
@@ -95,8 +95,8 @@ def test_a_batch_is_a_function_of_its_rows(request: pytest.FixtureRequest, kind:
 def test_rows_carry_what_makes_a_batch_of_them(questions: QuestionBatches, captions: CaptionBatches) -> None:
     """One collator serves training and validation."""
     for batches in (questions, captions):
-        rows = Rows(range(1, 3), batches)
-        made, expected = collated([rows[1], rows[0]]), batches([2, 1])
+        rows = RowDataset(range(1, 3), batches)
+        made, expected = collate_rows([rows[1], rows[0]]), batches([2, 1])
         assert len(rows) == 2
         assert made.keys() == expected.keys()
         assert all(torch.equal(made[name], part) for name, part in expected.items())
@@ -113,18 +113,20 @@ def test_training_candidates_do_not_judge_their_own_training(tiny_run: TinyRun, 
 def test_rows_of_another_precision_are_other_pictures(tiny_run: TinyRun) -> None:
     generator = load_generator(str(tiny_run.folder / "generator"), CPU, torch.bfloat16)
     with pytest.raises(MismatchError, match="drawn in float32, the generator runs in bfloat16"):
-        DrawnRows.of(tiny_run.training, generator)
+        StoredRows.of(tiny_run.training, generator)
 
 
-def test_a_card_says_how_many_validation_candidates_have_a_training_prompt(tiny_run: TinyRun, verified: Path) -> None:
-    rows = [DrawnRows.of(folder, tiny_run.generator) for folder in (tiny_run.training, tiny_run.validation)]
+def test_a_card_says_how_many_validation_candidates_have_a_training_prompt(
+    tiny_run: TinyRun, trained_verifier: Path
+) -> None:
+    rows = [StoredRows.of(folder, tiny_run.generator) for folder in (tiny_run.training, tiny_run.validation)]
     training, validation = (set(each.prompts) for each in rows)
     expected = sum(prompt in training for prompt in rows[1].prompts) / len(rows[1])
-    assert share_of_training_prompts(*rows) == expected
+    assert training_prompt_overlap(*rows) == expected
     assert 0 < expected < len(training & validation)
-    figures = json.loads((verified / "metrics.json").read_text())
-    assert figures["share of these with a training prompt"] == expected
-    assert f"| share of these with a training prompt | {expected:.4f} |" in (verified / "README.md").read_text()
+    figures = json.loads((trained_verifier / "metrics.json").read_text())
+    assert figures["share_with_training_prompt"] == expected
+    assert f"| share of these with a training prompt | {expected:.4f} |" in (trained_verifier / "README.md").read_text()
 
 
 def test_an_alignment_with_another_language_model_is_refused(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:
@@ -134,6 +136,6 @@ def test_an_alignment_with_another_language_model_is_refused(tiny_run: TinyRun, 
 
 def test_weights_that_are_no_numbers_are_not_left_as_a_result(tiny_run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="training diverged"):
-        tiny_run.align(tmp_path, learning_rate=1e38, steps=3, evaluate_every=3, warmup_steps=0)
+        tiny_run.align(tmp_path, learning_rate=1e38, steps=3, eval_steps=3, warmup_steps=0)
     assert not (tmp_path / "README.md").exists()
     assert newest_checkpoint(tmp_path / "checkpoints") is not None

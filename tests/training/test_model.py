@@ -12,7 +12,7 @@ from forejudge.candidates.features import States
 from forejudge.library_models import load_library_model
 from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
 from forejudge.training.dataset import CaptionBatches, QuestionBatches
-from forejudge.training.model import Alignment, Verification, scores
+from forejudge.training.model import Alignment, Verification, log_odds
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
@@ -48,7 +48,7 @@ def model(folder: Path) -> YesNoModel:
 def verification(request: pytest.FixtureRequest, model: YesNoModel, questions: QuestionBatches) -> Verification:
     """Stage 2 with and without a head."""
     model.head = nn.Linear(32, 1) if request.param == "head" else None
-    return Verification(model, questions.question.answer_tokens()).eval()
+    return Verification(model, questions.question.answer_token_ids()).eval()
 
 
 @pytest.fixture
@@ -58,31 +58,31 @@ def questions(folder: Path) -> QuestionBatches:
 
 
 @torch.no_grad()
-def answered(stage: Verification, batch: dict[str, Tensor]) -> Tensor:
+def logprobs(stage: Verification, batch: dict[str, Tensor]) -> Tensor:
     return stage(**{name: part for name, part in batch.items() if name != "labels"})["answered"]
 
 
 def test_a_padded_batch_answers_as_its_items_alone(verification: Verification, questions: QuestionBatches) -> None:
-    together = answered(verification, questions([0, 1, 2]))
-    alone = [answered(verification, questions([row])) for row in range(3)]
+    together = logprobs(verification, questions([0, 1, 2]))
+    alone = [logprobs(verification, questions([row])) for row in range(3)]
     assert not questions([0, 1, 2])["mask_NL"].all()
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
-    assert len(set(scores(together).tolist())) == 3
+    assert len(set(log_odds(together).tolist())) == 3
 
 
 @torch.no_grad()
 def test_its_answers_are_those_of_the_verifier(model: YesNoModel, questions: QuestionBatches) -> None:
     """Log-probabilities of yes and no at the first token of the answer, over the whole vocabulary."""
-    stage = Verification(model, questions.question.answer_tokens()).eval()
-    left, right = questions.question.tokens_around_picture(PROMPTS[1])
+    stage = Verification(model, questions.question.answer_token_ids()).eval()
+    left, right = questions.question.tokens_around_image(PROMPTS[1])
     embed = model.language_model.get_input_embeddings()
     parts = [embed(torch.tensor([left])), model.connector(RandomStates.tokens_NTD[[1]].float())]
     logits_V = model.language_model(inputs_embeds=torch.cat([*parts, embed(torch.tensor([right]))], 1)).logits[0, -1]
     tokenizer = questions.question.tokenizer
     expected = logits_V.log_softmax(-1)[tokenizer.convert_tokens_to_ids(["yes", "no"])]
-    found = answered(stage, questions([0, 1, 2]))
+    found = logprobs(stage, questions([0, 1, 2]))
     torch.testing.assert_close(found[1], expected, atol=1e-5, rtol=0)
-    assert scores(found)[1].item() == pytest.approx((expected[0] - expected[1]).item(), abs=1e-5)
+    assert log_odds(found)[1].item() == pytest.approx((expected[0] - expected[1]).item(), abs=1e-5)
 
 
 @torch.no_grad()
@@ -94,11 +94,11 @@ def test_logits_stand_before_the_tokens_to_be_said(model: YesNoModel, folder: Pa
     logits_NLV = Alignment(model).eval()(**batch)["logits_NLV"]
     embed = model.language_model.get_input_embeddings()
     for row, caption in enumerate(CAPTIONS):
-        left, right = instruction.tokens_around_picture("")
-        said = instruction.answer(caption)
-        picture = model.connector(RandomStates.tokens_NTD[[row]].float())
+        left, right = instruction.tokens_around_image("")
+        said = instruction.encode_answer(caption)
+        image = model.connector(RandomStates.tokens_NTD[[row]].float())
         text = [embed(torch.tensor([tokens])) for tokens in (left, right + said)]
-        every = model.language_model(inputs_embeds=torch.cat([text[0], picture, text[1]], 1)).logits[0]
+        every = model.language_model(inputs_embeds=torch.cat([text[0], image, text[1]], 1)).logits[0]
         before_said = every[-len(said) - 1 : -1]
         places = labels_NL[row] >= 0
         assert labels_NL[row, places].tolist() == said
@@ -114,12 +114,12 @@ def test_a_checkpoint_holds_every_tensor_once_and_is_loaded_whole(
     verification: Verification, questions: QuestionBatches, folder: Path, tmp_path: Path
 ) -> None:
     save_file(verification.state_dict(), tmp_path / "checkpoint.safetensors")  # refuses two names for one tensor
-    batch, before = questions([0, 1, 2]), answered(verification, questions([0, 1, 2]))
+    batch, before = questions([0, 1, 2]), logprobs(verification, questions([0, 1, 2]))
     for parameter in verification.parameters():
         parameter.data.normal_()
-    assert not torch.allclose(answered(verification, batch), before)
+    assert not torch.allclose(logprobs(verification, batch), before)
     verification.load_state_dict(load_file(tmp_path / "checkpoint.safetensors"))
-    assert torch.equal(answered(verification, batch), before)
+    assert torch.equal(logprobs(verification, batch), before)
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_not_loaded(verification: Verification) -> None:
@@ -135,12 +135,12 @@ def test_a_loaded_verifier_says_the_same(
 ) -> None:
     """Also one whose output layer is its own."""
     model.head = nn.Linear(32, 1) if has_head else None
-    before = answered(Verification(model, questions.question.answer_tokens()), questions([0, 1]))
+    before = logprobs(Verification(model, questions.question.answer_token_ids()), questions([0, 1]))
     config = LanguageModelVerifier.from_pretrained(tiny_verifier).config
     assert config.generator is not None
     made_for = config.generator.model_copy(update={"width": 8})
     config = config.model_copy(update={"generator": made_for, "has_head": has_head, "calibration": None})
     LanguageModelVerifier("tiny", config, model, questions.question.tokenizer).save_pretrained(tmp_path)
     loaded = LanguageModelVerifier.from_pretrained(tmp_path, device=CPU)
-    after = answered(Verification(loaded.model, loaded.question.answer_tokens()), questions([0, 1]))
+    after = logprobs(Verification(loaded.model, loaded.question.answer_token_ids()), questions([0, 1]))
     torch.testing.assert_close(after, before, atol=0, rtol=0)

@@ -12,8 +12,8 @@ from torch import float16
 
 from forejudge.errors import InvalidRequest
 from forejudge.progress import Progress
-from forejudge.training.config import TrainingRecipe, published
-from forejudge.training.output import Output, verifier_card
+from forejudge.training.config import TrainingRecipe, with_public_names
+from forejudge.training.output import RunFolder, verifier_card
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.tiny_run import TinyRun
 
@@ -24,38 +24,38 @@ def written(folder: Path, tiny_run: TinyRun, **changes: str) -> str:
     return verifier_card(verifier, tiny_run.generator, tiny_run.verify_recipe(**changes), {"auroc": 0.75})
 
 
-def test_it_names_recipe_figures_commit_and_weights(tiny_run: TinyRun, verified: Path, aligned: Path) -> None:
-    text = (verified / "README.md").read_text()
+def test_it_names_recipe_figures_commit_and_weights(tiny_run: TinyRun, trained_verifier: Path, aligned: Path) -> None:
+    text = (trained_verifier / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: forejudge\nlicense: other\n---\n# A verifier\n")
     assert "Reads hidden:2 of generator" in text
     assert f"| generator weights | {tiny_run.generator.fingerprint} |" in text
     assert "| commit | " in text
     assert "| pair accuracy | 0." in text
-    assert (verified / "recipe.json").read_text().split() == text.split("```json\n")[1].split("```")[0].split()
+    assert (trained_verifier / "recipe.json").read_text().split() == text.split("```json\n")[1].split("```")[0].split()
     assert "# An aligned connector" in (aligned / "README.md").read_text()
 
 
-def test_licences_are_those_of_both_models_cards(
-    tiny_run: TinyRun, verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_licenses_are_those_of_both_models_cards(
+    tiny_run: TinyRun, trained_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "spoken").mkdir()
     (tmp_path / "spoken" / "README.md").write_text("---\ntags:\n- a\nlicense: mit\nx: y\n---\nlicense: none\n")
-    text = written(verified, tiny_run, language_model=str(tmp_path / "spoken"))
+    text = written(trained_verifier, tiny_run, language_model=str(tmp_path / "spoken"))
     assert "| language model spoken | mit |" in text
     assert "| generator generator | none: see where it came from |" in text
     assert "\nlicense: other\n" in text
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda hub_id, name, **_: str(tmp_path / "spoken" / name))
-    assert "| language model owner/model | mit |" in written(verified, tiny_run, language_model="owner/model")
+    assert "| language model owner/model | mit |" in written(trained_verifier, tiny_run, language_model="owner/model")
 
 
-def test_a_card_of_the_hub_that_cannot_be_had_is_no_obstacle(tiny_run: TinyRun, verified: Path) -> None:
-    text = written(verified, tiny_run, language_model="owner/model-that-is-nowhere")
+def test_a_card_of_the_hub_that_cannot_be_had_is_no_obstacle(tiny_run: TinyRun, trained_verifier: Path) -> None:
+    text = written(trained_verifier, tiny_run, language_model="owner/model-that-is-nowhere")
     assert "| language model owner/model-that-is-nowhere | none: see where it came from |" in text
 
 
-def test_one_licence_of_both_is_the_verifier_s(verified: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_one_license_of_both_is_the_verifier_s(trained_verifier: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    verifier, generator = LanguageModelVerifier.from_pretrained(verified), tiny_run.generator
+    verifier, generator = LanguageModelVerifier.from_pretrained(trained_verifier), tiny_run.generator
     generator.name = str(tmp_path)
     text = verifier_card(verifier, generator, tiny_run.verify_recipe(language_model=str(tmp_path)), None)
     assert text.startswith("---\nlibrary_name: forejudge\nlicense: mit\n---\n")
@@ -70,10 +70,10 @@ def test_one_licence_of_both_is_the_verifier_s(verified: Path, tiny_run: TinyRun
     ],
 )
 def test_commands_are_told_without_places(
-    tiny_run: TinyRun, verified: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], told: str
+    tiny_run: TinyRun, trained_verifier: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], told: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", command)
-    text = written(verified, tiny_run)
+    text = written(trained_verifier, tiny_run)
     assert f"{told} |" in text
     assert "/home/me" not in text
 
@@ -82,7 +82,7 @@ def test_models_in_folders_are_named_by_their_last_part(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def named(**changes: str) -> TrainingRecipe:
-        return published(tiny_run.verify_recipe(**changes))
+        return with_public_names(tiny_run.verify_recipe(**changes))
 
     assert named().language_model == "language_model"
     assert named(vision_tower=str(tiny_run.folder)).vision_tower == tiny_run.folder.name
@@ -101,8 +101,8 @@ def test_nothing_tells_where_it_was_made(request: pytest.FixtureRequest, tiny_ru
         assert not [path for path in files if str(place).encode() in path.read_bytes()]
 
 
-def test_a_finished_run_keeps_its_figures_and_no_checkpoints(verified: Path) -> None:
-    assert {path.name for path in verified.iterdir()} == {
+def test_a_finished_run_keeps_its_figures_and_no_checkpoints(trained_verifier: Path) -> None:
+    assert {path.name for path in trained_verifier.iterdir()} == {
         "README.md", "connector.safetensors", "language_model", "metrics.json", "metrics.jsonl", "recipe.json",
         "trained_on.json", "verifier.json",
     }  # fmt: skip
@@ -127,23 +127,23 @@ def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path
 
 
 def test_another_model_is_another_recipe(tiny_run: TinyRun, tmp_path: Path) -> None:
-    output = Output(tmp_path, tiny_run.generator)
+    output = RunFolder(tmp_path, tiny_run.generator)
     assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), {})
     with pytest.raises(InvalidRequest, match="begun with language_model = owner/model, this run has language_model"):
         output.begin(tiny_run.verify_recipe(), {})
 
 
-def test_other_data_are_another_run(tiny_run: TinyRun, verified: Path) -> None:
+def test_other_data_are_another_run(tiny_run: TinyRun, trained_verifier: Path) -> None:
     """Also where it is finished: what lies there was not trained on them."""
-    output, recipe = Output(verified, tiny_run.generator), tiny_run.verify_recipe()
-    begun_with = json.loads((verified / "trained_on.json").read_text())
+    output, recipe = RunFolder(trained_verifier, tiny_run.generator), tiny_run.verify_recipe()
+    begun_with = json.loads((trained_verifier / "trained_on.json").read_text())
     assert output.begin(recipe, begun_with)
     with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has other"):
         output.begin(recipe, begun_with | {"training": "other"})
 
 
 def test_weights_are_stored_as_the_recipe_says(tiny_run: TinyRun, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"steps": 1, "evaluate_every": 1, "stored_in": "float16", "loss": {"kind": "regression"}}
+    changes: dict[str, Any] = {"steps": 1, "eval_steps": 1, "save_dtype": "float16", "loss": {"kind": "regression"}}
     folder = tiny_run.verify(tmp_path / "out", **changes)
     for file in ("connector", "head", "language_model/model"):
         tensors = load_file(folder / f"{file}.safetensors")

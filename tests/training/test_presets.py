@@ -8,10 +8,10 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS
 from forejudge.profiling.sizes import PUBLISHED as SANA_SPRINT
 from forejudge.training.config import CaptionRecipe, LabelRecipe, with_options
-from forejudge.training.presets import RECIPES, KnownRecipe, known_recipe
+from forejudge.training.presets import PRESETS, RecipePreset, load_preset
 from research.sizes.flux import PIXART_512
 
-PUBLISHED = [name for name in RECIPES if name != "miniature"]
+PUBLISHED = [name for name in PRESETS if name != "miniature"]
 
 
 def blocks_of(name: str) -> int:
@@ -24,13 +24,13 @@ def blocks_of(name: str) -> int:
     return PIXART_512["num_layers"] if name == "pixart-dmd" else 28
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_known_recipes_can_be_run_as_they_are(recipe: KnownRecipe) -> None:
-    assert KnownRecipe.model_validate(recipe.model_dump()) == recipe
+@pytest.mark.parametrize("recipe", PRESETS.values(), ids=PRESETS)
+def test_known_recipes_can_be_run_as_they_are(recipe: RecipePreset) -> None:
+    assert RecipePreset.model_validate(recipe.model_dump()) == recipe
     assert recipe.generator == recipe.caption.generator
     assert recipe.generator in KNOWN_MODELS
     for stage in (recipe.align, recipe.verify):
-        assert stage.batch_size % stage.accumulated_batches == 0
+        assert stage.batch_size % stage.gradient_accumulation_steps == 0
         assert stage.warmup_steps < stage.steps
     assert recipe.align.model_dump(include=_SAME) == recipe.verify.model_dump(include=_SAME)
     assert recipe.label.record == recipe.caption.record
@@ -50,7 +50,7 @@ _SAME = {"reads", "language_model", "vision_tower", "spatial_merge_size"}
     ],
 )
 def test_published_generators_have_the_paper_s_settings(name: str, reads: str, tokens: int) -> None:
-    recipe = RECIPES[name]
+    recipe = PRESETS[name]
     assert recipe.verify.reads == reads
     assert int(reads.partition(":")[2]) / blocks_of(name) == pytest.approx(8 / 20, abs=0.5 / blocks_of(name))
     assert tokens / recipe.verify.spatial_merge_size**2 == 1024
@@ -62,13 +62,13 @@ def test_published_generators_have_the_paper_s_settings(name: str, reads: str, t
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidRequest, match=f"unknown recipe 'pixart': expected one of {', '.join(RECIPES)}"):
-        known_recipe("pixart")
+    with pytest.raises(InvalidRequest, match=f"unknown recipe 'pixart': expected one of {', '.join(PRESETS)}"):
+        load_preset("pixart")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_options_go_before_a_recipe(name: str) -> None:
-    known = RECIPES[name].label
+    known = PRESETS[name].label
     assert with_options(LabelRecipe, known, {"generator": None, "record": None}) == known
     changed = with_options(LabelRecipe, known, {"generator": "mine", "record": "none", "candidates": 4})
     assert changed == LabelRecipe(generator="mine", record="none", candidates=4, evaluator="geneval")

@@ -12,7 +12,7 @@ import pytest
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.progress import Progress
 from tests.support.killed_training import IN_AN_EPOCH, MOMENTS, STOPS_EARLY
-from tests.support.tiny_run import TinyRun, assert_same, weights
+from tests.support.tiny_run import TinyRun, assert_weights_equal, weights
 
 DONE_AGAIN = {
     "at-a-step": [5, 6, 7, 8, 9, 10],
@@ -56,16 +56,16 @@ def test_a_killed_run_goes_on_and_ends_the_same(killed: TinyRun, whole: dict[str
     told: list[Progress] = []
     killed.verify(folder, told.append, **MOMENTS[moment])
     assert [progress.step for progress in told] == DONE_AGAIN[moment]
-    assert_same(weights(folder), weights(expected))
+    assert_weights_equal(weights(folder), weights(expected))
     assert evaluated(folder) == evaluated(expected), "each step is evaluated once"
     for file in ("verifier.json", "metrics.json"):
         assert (folder / file).read_text() == (expected / file).read_text()
 
 
-def test_the_figures_of_every_evaluation_are_kept(verified: Path) -> None:
-    assert [step for step, _ in evaluated(verified)] == [4, 8, 10]
-    best = max(line["eval_pair_accuracy"] for line in lines(verified) if "eval_pair_accuracy" in line)
-    assert json.loads((verified / "metrics.json").read_text())["pair_accuracy"] == pytest.approx(best)
+def test_the_figures_of_every_evaluation_are_kept(trained_verifier: Path) -> None:
+    assert [step for step, _ in evaluated(trained_verifier)] == [4, 8, 10]
+    best = max(line["eval_pair_accuracy"] for line in lines(trained_verifier) if "eval_pair_accuracy" in line)
+    assert json.loads((trained_verifier / "metrics.json").read_text())["pair_accuracy"] == pytest.approx(best)
 
 
 def test_a_run_without_progress_stops_early(whole: dict[str, Path]) -> None:
@@ -75,19 +75,19 @@ def test_a_run_without_progress_stops_early(whole: dict[str, Path]) -> None:
 
 def test_progress_is_told_step_by_step(tiny_run: TinyRun, tmp_path: Path) -> None:
     told: list[Progress] = []
-    tiny_run.align(tmp_path / "out", told.append, steps=22, evaluate_every=22)
+    tiny_run.align(tmp_path / "out", told.append, steps=22, eval_steps=22)
     assert [(progress.part, progress.step, progress.steps) for progress in told] == [
         ("align", step, 22) for step in range(1, 23)
     ]
     assert told[-1].note.startswith("loss ")
 
 
-def test_a_finished_run_is_left_as_it_is(tiny_run: TinyRun, verified: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in verified.rglob("*.safetensors")}
+def test_a_finished_run_is_left_as_it_is(tiny_run: TinyRun, trained_verifier: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained_verifier.rglob("*.safetensors")}
     told: list[Progress] = []
-    tiny_run.verify(verified, told.append)
+    tiny_run.verify(trained_verifier, told.append)
     assert told == []
-    assert {path: path.stat().st_mtime_ns for path in verified.rglob("*.safetensors")} == before
+    assert {path: path.stat().st_mtime_ns for path in trained_verifier.rglob("*.safetensors")} == before
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_finished_run_is_left_as_it_is(tiny_run: TinyRun, verified: Path) -> N
     ],
 )
 def test_another_recipe_in_its_folder_is_refused(
-    tiny_run: TinyRun, verified: Path, changes: dict[str, Any], said: str
+    tiny_run: TinyRun, trained_verifier: Path, changes: dict[str, Any], said: str
 ) -> None:
-    recipe = (verified / "recipe.json").read_text()
+    recipe = (trained_verifier / "recipe.json").read_text()
     with pytest.raises(InvalidRequest, match=said):
-        tiny_run.verify(verified, **changes)
-    assert (verified / "recipe.json").read_text() == recipe
+        tiny_run.verify(trained_verifier, **changes)
+    assert (trained_verifier / "recipe.json").read_text() == recipe
 
 
 def test_the_other_stage_in_its_folder_is_refused(tiny_run: TinyRun, aligned: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_other_stage_in_its_folder_is_refused(tiny_run: TinyRun, aligned: Pa
 
 def test_a_batch_that_does_not_divide_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="batch_size = 8 does not divide by 1 processes x 3 accumulated"):
-        tiny_run.verify(tmp_path / "out", accumulated_batches=3)
+        tiny_run.verify(tmp_path / "out", gradient_accumulation_steps=3)
 
 
 def test_tensorboard_that_is_not_installed_is_named(
@@ -131,8 +131,8 @@ def test_two_processes_train_what_one_does(tiny_run: TinyRun, repository: Path, 
     program = ["-m", "tests.training.trained_by_several", str(tiny_run.folder), str(tmp_path / "two")]
     ended = subprocess.run([*command, *program], cwd=repository, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    one, two = tiny_run.verify(tmp_path / "one", patience=2), tmp_path / "two"
-    assert_same(weights(two), weights(one), tolerance=1e-4)
+    one, two = tiny_run.verify(tmp_path / "one", early_stopping_patience=2), tmp_path / "two"
+    assert_weights_equal(weights(two), weights(one), tolerance=1e-4)
     assert dict(evaluated(two)) == pytest.approx(dict(evaluated(one)), abs=1e-3)
     found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (two, one))
     assert found == pytest.approx(expected, abs=0.02)

@@ -13,17 +13,17 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
-from forejudge.training.config import LoraSettings
-from forejudge.training.dataset import DrawnRows, LabelledRows
-from forejudge.training.model import Trainee
+from forejudge.training.config import LoraOptions
+from forejudge.training.dataset import LabeledRows, StoredRows
+from forejudge.training.model import TrainableVerifier
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import fit_calibration
 from forejudge.verifiers.language_model import LanguageModelVerifier
-from tests.support.tiny_run import CPU, TinyRun, assert_same, relabelled, weights
+from tests.support.tiny_run import CPU, TinyRun, assert_weights_equal, relabeled, weights
 
-QUICK: dict[str, Any] = {"steps": 6, "evaluate_every": 6}
-ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "evaluate_every": 10}
+QUICK: dict[str, Any] = {"steps": 6, "eval_steps": 6}
+ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "eval_steps": 10}
 FEW = ENOUGH | {"steps": 15}
 
 
@@ -48,7 +48,7 @@ def opposites(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Ti
     for name in ("generator", "language_model"):
         (folder / name).symlink_to(tiny_run.folder / name)
     for name in ("training", "validation"):
-        relabelled(tiny_run.folder / name, folder / name, opposite)
+        relabeled(tiny_run.folder / name, folder / name, opposite)
     return TinyRun(folder)
 
 
@@ -58,24 +58,26 @@ def test_it_learns_whatever_it_is_taught(tiny_run: TinyRun, opposites: TinyRun, 
         found = metrics(run.verify(tmp_path / str(number), **ENOUGH))
         assert found["auroc"] > 0.75
         assert found["pair_accuracy"] > 0.6
-        assert (found["count"], found["positive_share"]) == (64, 0.5)
+        assert (found["count"], found["positive_rate"]) == (64, 0.5)
 
 
-def test_the_folder_is_a_verifier_that_can_be_used(tiny_run: TinyRun, verified: Path) -> None:
-    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(verified), device="cpu")
+def test_the_folder_is_a_verifier_that_can_be_used(tiny_run: TinyRun, trained_verifier: Path) -> None:
+    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(trained_verifier), device="cpu")
     result = search("a photo of a star", n=3)
     assert result.record.settings.warnings == ()
     assert result.winner.probability is not None
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "stored_in": "bfloat16"}], ids=["plain", "bfloat16"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"precision": "bfloat16", "save_dtype": "bfloat16"}], ids=["plain", "bfloat16"]
+)
 def test_its_probabilities_are_fitted_to_validation_prompts(
     tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """By what the stored weights answer: whoever loads them gets the probabilities that were fitted."""
     verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, **changes))
-    rows = DrawnRows.of(tiny_run.validation, tiny_run.generator)
-    held_out = LabelledRows.of(rows, tiny_run.generator, verifier.reading, verifier.question)
+    rows = StoredRows.of(tiny_run.validation, tiny_run.generator)
+    held_out = LabeledRows.of(rows, tiny_run.generator, verifier.verifier_input, verifier.question)
     scores = [verdict.score for verdict in judged(verifier, held_out)]
     found, expected = verifier.config.calibration, fit_calibration(scores, rows.correct.tolist())
     assert found is not None
@@ -83,12 +85,12 @@ def test_its_probabilities_are_fitted_to_validation_prompts(
     assert found.bias == pytest.approx(expected.bias, rel=1e-3)
 
 
-def judged(verifier: LanguageModelVerifier, held_out: LabelledRows) -> list[Verdict]:
-    stage = verifier.reading.stage
+def judged(verifier: LanguageModelVerifier, held_out: LabeledRows) -> list[Verdict]:
+    stage = verifier.verifier_input.stage
     verdicts: list[Verdict] = []
     for row, prompt in enumerate(held_out.rows.prompts):
         view = {stage: held_out.batches.states.tokens([row]).float()}
-        verdicts += verifier.judge(prompt, Candidates((row,), stage, view, None))
+        verdicts += verifier.score(prompt, Candidates((row,), stage, view, None))
     return verdicts
 
 
@@ -100,9 +102,9 @@ def test_every_loss_trains_a_verifier(tiny_run: TinyRun, tmp_path: Path, loss: s
     assert metrics(tmp_path / "out")["auroc"] > 0.7
 
 
-def test_losses_differ(tiny_run: TinyRun, verified: Path, tmp_path: Path) -> None:
+def test_losses_differ(tiny_run: TinyRun, trained_verifier: Path, tmp_path: Path) -> None:
     """The class weights of 15 right and 105 wrong candidates are other ones than none."""
-    few = relabelled(tiny_run.training, tmp_path / "few", lambda row: {"correct": row["correct"] and row["index"] == 0})
+    few = relabeled(tiny_run.training, tmp_path / "few", lambda row: {"correct": row["correct"] and row["index"] == 0})
     (tmp_path / "run").mkdir()
     for name in ("generator", "language_model", "validation"):
         (tmp_path / "run" / name).symlink_to(tiny_run.folder / name)
@@ -119,13 +121,13 @@ def test_adapters_are_all_that_is_trained_of_a_language_model(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_merging: dict[str, torch.Tensor] = {}
-    merged = Trainee.merged
+    merge_adapters = TrainableVerifier.merge_adapters
 
-    def remembered(self: Trainee) -> Trainee:
+    def remembered(self: TrainableVerifier) -> TrainableVerifier:
         before_merging.update({k: v.clone() for k, v in self.model.language_model.state_dict().items()})
-        return merged(self)
+        return merge_adapters(self)
 
-    monkeypatch.setattr(Trainee, "merged", remembered)
+    monkeypatch.setattr(TrainableVerifier, "merged", remembered)
     folder = tiny_run.verify(tmp_path / "out", **QUICK, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
     begun_with = load_file(tiny_run.folder / "language_model" / "model.safetensors")
     adapters = {name: tensor for name, tensor in before_merging.items() if "lora_" in name}
@@ -156,11 +158,11 @@ def test_a_merged_verifier_loads_without_peft(tiny_run: TinyRun, tmp_path: Path,
     assert ended.stdout == "hidden:2\n", ended.stderr
 
 
-def test_adapters_without_peft_name_the_extra(verified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verifier = loaded(verified)
+def test_adapters_without_peft_name_the_extra(trained_verifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = loaded(trained_verifier)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra, match=r"peft is not installed: pip install 'forejudge\[lora\]'"):
-        Trainee(verifier.model, verifier.tokenizer).adapted(LoraSettings())
+        TrainableVerifier(verifier.model, verifier.tokenizer).with_lora(LoraOptions())
 
 
 def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -180,9 +182,11 @@ def test_a_picture_is_read_through_a_tower_that_stays_as_it_is(tiny_run: TinyRun
     tower.save_pretrained(tmp_path / "tower")
     processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor.save_pretrained(tmp_path / "tower")
-    changes = QUICK | {"steps": 2, "evaluate_every": 2, "statistics_rows": 16}
+    changes = QUICK | {"steps": 2, "eval_steps": 2, "statistics_rows": 16}
     folder = tiny_run.verify(tmp_path / "out", **changes, reads="clip", vision_tower=str(tmp_path / "tower"))
-    assert_same(load_file(folder / "vision_tower/model.safetensors"), load_file(tmp_path / "tower/model.safetensors"))
+    assert_weights_equal(
+        load_file(folder / "vision_tower/model.safetensors"), load_file(tmp_path / "tower/model.safetensors")
+    )
     search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(folder), device="cpu")
     assert search("a photo of a star", n=2).winner.probability is not None
 
@@ -190,28 +194,30 @@ def test_a_picture_is_read_through_a_tower_that_stays_as_it_is(tiny_run: TinyRun
 @pytest.mark.parametrize(
     "changes",
     [
-        {"accumulated_batches": 4},
+        {"gradient_accumulation_steps": 4},
         {"gradient_checkpointing": True},
         {"lora": {"rank": 4}, "gradient_checkpointing": True},
     ],
     ids=["accumulated", "checkpointed", "adapters checkpointed"],
 )
 def test_what_saves_memory_changes_no_weight(tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any]) -> None:
-    plain = {**changes, "accumulated_batches": 1, "gradient_checkpointing": False}
+    plain = {**changes, "gradient_accumulation_steps": 1, "gradient_checkpointing": False}
     saving = weights(tiny_run.verify(tmp_path / "saving", **QUICK, **changes))
-    assert_same(saving, weights(tiny_run.verify(tmp_path / "plain", **QUICK, **plain)), tolerance=1e-4)
+    assert_weights_equal(saving, weights(tiny_run.verify(tmp_path / "plain", **QUICK, **plain)), tolerance=1e-4)
 
 
-def test_a_run_in_bfloat16_leaves_no_trace_on_the_next(tiny_run: TinyRun, verified: Path, tmp_path: Path) -> None:
+def test_a_run_in_bfloat16_leaves_no_trace_on_the_next(
+    tiny_run: TinyRun, trained_verifier: Path, tmp_path: Path
+) -> None:
     tiny_run.verify(tmp_path / "half", precision="bfloat16")
-    assert_same(weights(tiny_run.verify(tmp_path / "full")), weights(verified))
+    assert_weights_equal(weights(tiny_run.verify(tmp_path / "full")), weights(trained_verifier))
     half = weights(tmp_path / "half")
-    assert any(not torch.equal(tensor, half[name]) for name, tensor in weights(verified).items())
+    assert any(not torch.equal(tensor, half[name]) for name, tensor in weights(trained_verifier).items())
 
 
 def test_it_goes_on_from_what_stage_1_left(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:
     folder = tiny_run.verify(tmp_path / "out", aligned=aligned, learning_rate=1e-12, **QUICK)
-    assert_same(weights(folder), weights(aligned), tolerance=1e-6)
+    assert_weights_equal(weights(folder), weights(aligned), tolerance=1e-6)
 
 
 def test_an_aligned_connector_that_reads_something_else_is_refused(
@@ -234,6 +240,6 @@ def test_labels_that_teach_nothing_are_refused(
 ) -> None:
     for other in {"generator", "language_model", "training", "validation"} - {name}:
         (tmp_path / other).symlink_to(tiny_run.folder / other)
-    relabelled(tiny_run.folder / name, tmp_path / name, lambda row: {"correct": label(row)})
+    relabeled(tiny_run.folder / name, tmp_path / name, lambda row: {"correct": label(row)})
     with pytest.raises(InvalidRequest, match=said):
         TinyRun(tmp_path).verify(tmp_path / "out")

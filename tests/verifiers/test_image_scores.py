@@ -14,8 +14,8 @@ from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.image_scores import PictureScoreVerifier
-from research.miniature.clip import caption_tokenizer, new_clip, picture_processor
+from forejudge.verifiers.image_scores import ImageScoreVerifier
+from research.miniature.clip import caption_tokenizer, clip_image_processor, new_clip
 
 CPU = torch.device("cpu")
 PICTURES = tuple(Image.new("RGB", (64, 64), (80 * shade, 90, 10)) for shade in range(3))
@@ -27,7 +27,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     tokenizer = caption_tokenizer()
-    for part in (new_clip(tokenizer, 32, 1), tokenizer, picture_processor()):
+    for part in (new_clip(tokenizer, 32, 1), tokenizer, clip_image_processor()):
         part.save_pretrained(folder)
     return folder
 
@@ -36,8 +36,8 @@ def test_clipscore_is_the_cosine_of_its_embeddings(clip: Path) -> None:
     verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
     model = CLIPModel.from_pretrained(clip).eval()
     text = caption_tokenizer()("a red star", return_tensors="pt")
-    for picture, verdict in zip(PICTURES, verifier.judge("a red star", CANDIDATES), strict=True):
-        pixels = picture_processor()(picture, return_tensors="pt").pixel_values
+    for image, verdict in zip(PICTURES, verifier.score("a red star", CANDIDATES), strict=True):
+        pixels = clip_image_processor()(image, return_tensors="pt").pixel_values
         with torch.no_grad():
             shown = model(**text, pixel_values=pixels)
         expected = torch.cosine_similarity(shown.image_embeds, shown.text_embeds)
@@ -47,13 +47,13 @@ def test_clipscore_is_the_cosine_of_its_embeddings(clip: Path) -> None:
 
 def test_a_prompt_longer_than_clip_takes_is_cut(clip: Path) -> None:
     verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
-    assert len(verifier.judge("star " * 200, CANDIDATES)) == 3
+    assert len(verifier.score("star " * 200, CANDIDATES)) == 3
 
 
 def test_weights_tell_clips_apart(clip: Path, tmp_path: Path) -> None:
     other = CLIPModel.from_pretrained(clip)
     torch.nn.init.ones_(other.visual_projection.weight)
-    for part in (other, caption_tokenizer(), picture_processor()):
+    for part in (other, caption_tokenizer(), clip_image_processor()):
         part.save_pretrained(tmp_path)
     (tmp_path / "x").symlink_to(clip)
     digests = {load_verifier(f"clipscore:{folder}", CPU, torch.float32).digest for folder in (clip, tmp_path)}
@@ -88,8 +88,8 @@ def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0, float("nan")]])
 def test_scores_that_are_none_are_refused(scores: list[float]) -> None:
-    def says(prompt: str, pictures: Sequence[Image.Image]) -> list[float]:
+    def says(prompt: str, images: Sequence[Image.Image]) -> list[float]:
         return scores
 
     with pytest.raises(InvalidRequest, match="for 3 pictures: a number each"):
-        PictureScoreVerifier(says, "says").judge("a star", CANDIDATES)
+        ImageScoreVerifier(says, "says").score("a star", CANDIDATES)

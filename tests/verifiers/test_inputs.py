@@ -10,7 +10,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.types import IMAGE, Candidates, latent_stage, prefix_stage
-from forejudge.verifiers.inputs import ClipReading, HiddenStateReading, reading_named
+from forejudge.verifiers.inputs import HiddenStateInput, ImageFeaturesInput, build_verifier_input
 from tests.support.doubles import ARCHITECTURE
 
 
@@ -28,41 +28,41 @@ def tower(tmp_path: Path) -> Path:
 def test_a_hidden_state_is_read_as_it_is() -> None:
     stage = prefix_stage(3)
     candidates = Candidates((0,), stage, {stage: torch.arange(6.0).view(1, 2, 3)}, None)
-    reading = reading_named("hidden:3")
-    assert reading.stage == stage
-    assert torch.equal(reading.tokens(candidates), candidates.tensor(stage))
-    assert reading.width(ARCHITECTURE) == ARCHITECTURE.width
+    verifier_input = build_verifier_input("hidden:3")
+    assert verifier_input.stage == stage
+    assert torch.equal(verifier_input.tokens(candidates), candidates.tensor(stage))
+    assert verifier_input.width(ARCHITECTURE) == ARCHITECTURE.width
 
 
 def test_blocks_that_a_generator_does_not_have_are_refused() -> None:
-    assert HiddenStateReading(4).width(ARCHITECTURE) == 1
+    assert HiddenStateInput(4).width(ARCHITECTURE) == 1
     with pytest.raises(MismatchError, match="after 5 blocks, but the generator has only 4"):
-        HiddenStateReading(5).width(ARCHITECTURE)
+        HiddenStateInput(5).width(ARCHITECTURE)
 
 
 def test_a_latent_is_a_token_for_each_place_row_by_row() -> None:
     stage = latent_stage()
     latents_NCHW = torch.arange(12.0).view(1, 3, 2, 2)
-    tokens_NTD = reading_named("latent").tokens(Candidates((0,), stage, {stage: latents_NCHW}, None))
+    tokens_NTD = build_verifier_input("latent").tokens(Candidates((0,), stage, {stage: latents_NCHW}, None))
     assert tokens_NTD.tolist() == [[[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]]
 
 
 def test_a_picture_is_read_from_the_towers_last_layer_but_one_without_the_class_token(tower: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    pictures = tuple(Image.fromarray(each) for each in pixels)
-    tokens_NTD = reading_named("clip", tower).tokens(Candidates((0, 1), IMAGE, {IMAGE: pictures}, None))
+    images = tuple(Image.fromarray(each) for each in pixels)
+    tokens_NTD = build_verifier_input("clip", tower).tokens(Candidates((0, 1), IMAGE, {IMAGE: images}, None))
     model, processor = CLIPVisionModel.from_pretrained(tower), CLIPImageProcessorPil.from_pretrained(tower)
     with torch.no_grad():
-        states = model(**processor(list(pictures), return_tensors="pt"), output_hidden_states=True).hidden_states
+        states = model(**processor(list(images), return_tensors="pt"), output_hidden_states=True).hidden_states
     assert tokens_NTD.shape == (2, 16, 32)
     assert torch.equal(tokens_NTD, states[-2][:, 1:])
 
 
 def test_a_tower_is_saved_and_loaded_and_never_trained(tower: Path, tmp_path: Path) -> None:
-    reading = ClipReading.from_pretrained(tower)
-    reading.save_pretrained(tmp_path)
-    again = ClipReading.from_pretrained(tmp_path / "vision_tower")
-    for name, weight in reading.tower.state_dict().items():
+    verifier_input = ImageFeaturesInput.from_pretrained(tower)
+    verifier_input.save_pretrained(tmp_path)
+    again = ImageFeaturesInput.from_pretrained(tmp_path / "vision_tower")
+    for name, weight in verifier_input.tower.state_dict().items():
         assert torch.equal(weight, again.tower.state_dict()[name])
     assert not any(weight.requires_grad for weight in again.tower.parameters())
 
@@ -70,11 +70,11 @@ def test_a_tower_is_saved_and_loaded_and_never_trained(tower: Path, tmp_path: Pa
 @pytest.mark.parametrize("name", ["hidden", "hidden:", "hidden:0", "hidden:-1", "hidden:x", "latents", ""])
 def test_another_spelling_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="hidden:K"):
-        reading_named(name)
+        build_verifier_input(name)
 
 
 def test_clip_needs_a_tower(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="vision_tower"):
-        reading_named("clip")
+        build_verifier_input("clip")
     with pytest.raises(CheckpointError, match="is no folder, nor a hub id"):
-        reading_named("clip", tmp_path / "nowhere")
+        build_verifier_input("clip", tmp_path / "nowhere")

@@ -26,8 +26,8 @@ from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
 from research.miniature.language_model import new_language_model, qwen2_tokenizer
 from tests.support.doubles import CPU, PROMPT
-from tests.support.folders import copied
-from tests.support.hub_cache import COMMIT, cached
+from tests.support.folders import copy_folder
+from tests.support.hub_cache import COMMIT, add_to_cache
 
 PROMPTS = ["a photo of a red circle", "a photo of three blue squares above a star, all of them small", "x"]
 HIDDEN_NTD = torch.randn(3, 16, 8, generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ def model(question: Question) -> YesNoModel:
 
 
 def sides(question: Question, prompt: str) -> tuple[Tensor, Tensor]:
-    left, right = question.tokens_around_picture(prompt)
+    left, right = question.tokens_around_image(prompt)
     return torch.tensor([left]), torch.tensor([right])
 
 
@@ -128,7 +128,7 @@ def generator(tiny_generator: Path) -> Generator:
 @pytest.fixture
 def folder(tiny_verifier: Path, tmp_path: Path) -> Path:
     """A copy to be damaged."""
-    return copied(tiny_verifier, tmp_path / "verifier")
+    return copy_folder(tiny_verifier, tmp_path / "verifier")
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModelVerifier:
@@ -149,7 +149,7 @@ def candidates(count: int = 3, scale: float = 1.0) -> Candidates:
 
 
 def judged(verifier: LanguageModelVerifier, prompt: str = PROMPT) -> list[Verdict]:
-    return verifier.judge(prompt, candidates())
+    return verifier.score(prompt, candidates())
 
 
 def test_a_verdict_holds_together(verifier: LanguageModelVerifier) -> None:
@@ -167,18 +167,18 @@ def test_a_verdict_holds_together(verifier: LanguageModelVerifier) -> None:
 
 
 def test_probabilities_are_over_the_whole_vocabulary(verifier: LanguageModelVerifier) -> None:
-    left, right = verifier.question.tokens_around_picture(PROMPT)
+    left, right = verifier.question.tokens_around_image(PROMPT)
     hidden_NTD = candidates().tensor(CUT)
     with torch.no_grad():
         log_p_NV = verifier.model(hidden_NTD, *(torch.tensor(side).expand(3, -1) for side in (left, right)))
-    yes, no = verifier.question.answer_tokens()
+    yes, no = verifier.question.answer_token_ids()
     for row, verdict in enumerate(judged(verifier)):
         assert verdict.p_yes == pytest.approx(log_p_NV[row, yes].exp().item(), rel=1e-5)
         assert verdict.p_no == pytest.approx(log_p_NV[row, no].exp().item(), rel=1e-5)
 
 
 def test_candidates_do_not_see_each_other(verifier: LanguageModelVerifier) -> None:
-    alone = [verifier.judge(PROMPT, Candidates((row,), CUT, {CUT: candidates().tensor(CUT)[[row]]}, None))[0]
+    alone = [verifier.score(PROMPT, Candidates((row,), CUT, {CUT: candidates().tensor(CUT)[[row]]}, None))[0]
              for row in range(3)]  # fmt: skip
     scores = [verdict.score for verdict in judged(verifier)]
     assert scores == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
@@ -199,7 +199,7 @@ def test_without_calibration_there_is_no_probability(verifier: LanguageModelVeri
 def test_states_beyond_its_dtype_are_refused(verifier: LanguageModelVerifier) -> None:
     """A verdict that is no number would be ranked somewhere."""
     with pytest.raises(InvalidRequest, match="use bfloat16 or float32"):
-        verifier.judge(PROMPT, candidates(scale=float("inf")))
+        verifier.score(PROMPT, candidates(scale=float("inf")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -284,8 +284,8 @@ class TestCommit:
         return found
 
     def test_it_is_kept(self, from_the_hub: Generator, generator: Generator) -> None:
-        assert VerifierConfig.of(from_the_hub, "hidden:2").generator_source == f"owner/tiny@{COMMIT}"
-        assert VerifierConfig.of(generator, "hidden:2").generator_source is None
+        assert VerifierConfig.from_generator(from_the_hub, "hidden:2").generator_source == f"owner/tiny@{COMMIT}"
+        assert VerifierConfig.from_generator(generator, "hidden:2").generator_source is None
 
     @pytest.mark.parametrize("other", ["owner/tiny@" + "f" * 40, f"owner/copy@{COMMIT}"])
     def test_another_one_is_a_warning_with_both(
@@ -305,7 +305,7 @@ class TestCommit:
 
 def test_candidates_at_another_stage_are_no_use(verifier: LanguageModelVerifier) -> None:
     with pytest.raises(KeyError):
-        verifier.judge(PROMPT, Candidates((0,), NOISE, {NOISE: torch.zeros(1, 16, 8, 8)}, None))
+        verifier.score(PROMPT, Candidates((0,), NOISE, {NOISE: torch.zeros(1, 16, 8, 8)}, None))
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_its_card_goes_with_it_to_the_hub(folder: Path, tmp_path: Path, monkeypa
             return SimpleNamespace(repo_id=repo_id)
 
         def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
-            copied(Path(folder_path), uploaded)
+            copy_folder(Path(folder_path), uploaded)
             return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
@@ -430,12 +430,12 @@ def test_a_cached_verifier_is_loaded_without_a_network(
     folder: Path, verifier: LanguageModelVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    snapshot = cached(tmp_path / "hub", "owner/verifier", folder)
+    snapshot = add_to_cache(tmp_path / "hub", "owner/verifier", folder)
     for name, revision in (("owner/verifier", None), (f"owner/verifier@{COMMIT}", COMMIT)):
         found = load_verifier(name, CPU, torch.float32)
         assert found.name == name
         assert found.source == Source("owner/verifier", snapshot, revision, COMMIT)
-        assert found.judge(PROMPT, candidates()) == judged(verifier)
+        assert found.score(PROMPT, candidates()) == judged(verifier)
     with pytest.raises(CheckpointError, match="owner/verifier@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
         load_verifier("owner/verifier@v2", CPU, torch.float32)
 

@@ -19,7 +19,7 @@ from transformers import (
 from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import VerifierConfig
-from forejudge.verifiers.inputs import reading_named
+from forejudge.verifiers.inputs import build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import PUBLISHED_QUESTION
 from research.miniature.language_model import qwen2_tokenizer
@@ -48,7 +48,7 @@ def new_verifier(kind: Any) -> LanguageModelVerifier:
     language_model = AutoModelForCausalLM.from_config(kind(**SIZES, vocab_size=len(tokenizer)))
     architecture = ARCHITECTURE.model_copy(update={"width": WIDTH})
     config = VerifierConfig(generator=architecture, generator_fingerprint="0", reads="hidden:2")
-    model = YesNoModel(config.new_connector(reading_named(config.reads), 32), language_model)
+    model = YesNoModel(config.new_connector(build_verifier_input(config.reads), 32), language_model)
     return LanguageModelVerifier("any", config, model, tokenizer)
 
 
@@ -63,13 +63,13 @@ def test_it_is_saved_and_loaded_and_judges_each_candidate_by_itself(tmp_path: Pa
     verifier = load_verifier(str(tmp_path), CPU, torch.float32)
     assert isinstance(verifier, LanguageModelVerifier)
     assert verifier.model.language_model.config.model_type == kind.model_type
-    together = [verdict.score for verdict in verifier.judge("a photo of a star", candidates([0, 1, 2, 3]))]
+    together = [verdict.score for verdict in verifier.score("a photo of a star", candidates([0, 1, 2, 3]))]
     assert len(set(together)) == 4
     assert together == [
-        verdict.score for verdict in new_verifier(kind).judge("a photo of a star", candidates([0, 1, 2, 3]))
+        verdict.score for verdict in new_verifier(kind).score("a photo of a star", candidates([0, 1, 2, 3]))
     ]
     for row, score in enumerate(together):
-        (alone,) = verifier.judge("a photo of a star", candidates([row]))
+        (alone,) = verifier.score("a photo of a star", candidates([row]))
         assert alone.score == pytest.approx(score, abs=1e-5)
         assert alone.p_yes is not None
         assert 0 < alone.p_yes < 1

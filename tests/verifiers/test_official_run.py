@@ -52,13 +52,13 @@ def test_the_official_run_is_followed_to_the_picture(mode: str) -> None:
             recorded = EXPECTED[f"fp32.prompt{index}.winner.vae_input"]
             torch.testing.assert_close(scaled_NCHW, recorded, rtol=0, atol=1e-5)
             if index == 0:
-                assert_same_picture(finished.pictures[0], OFFICIAL / "expected_e2e_winner.png")
+                assert_same_picture(finished.images[0], OFFICIAL / "expected_e2e_winner.png")
 
 
-def assert_same_picture(picture: Image.Image, path: Path) -> None:
+def assert_same_picture(image: Image.Image, path: Path) -> None:
     """But for a few values that fall between two steps."""
     with Image.open(path) as recorded:
-        apart = np.abs(np.asarray(picture, dtype=int) - np.asarray(recorded, dtype=int))
+        apart = np.abs(np.asarray(image, dtype=int) - np.asarray(recorded, dtype=int))
     assert apart.max() <= 1
     assert (apart > 0).mean() < 1e-3
 
@@ -68,5 +68,5 @@ def test_noise_that_is_given_is_what_the_seeds_would_draw() -> None:
     assert isinstance(generator, SanaSprint)
     conditioning = generator.encode("a photo of a cow", Sampling(height=256, width=256))
     drawn = generator.start(conditioning, (5, 6))
-    again = generator.start(conditioning, (5, 6), noise_NCHW=drawn.state.noisy / generator.sigma)
-    assert torch.equal(again.state.noisy, drawn.state.noisy)
+    again = generator.start(conditioning, (5, 6), noise_NCHW=drawn.state.latents / generator.sigma_data)
+    assert torch.equal(again.state.latents, drawn.state.latents)

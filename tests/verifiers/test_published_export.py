@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.hub import Source
-from forejudge.verifiers.config import VerifierConfig, architecture_named
+from forejudge.verifiers.config import VerifierConfig, load_architecture
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.published_export import export_published
 from forejudge.verifiers.published_import import PublishedSource
 from forejudge.verifiers.question import PUBLISHED_QUESTION
 from research.miniature.language_model import new_language_model, qwen2_tokenizer
-from tests.support.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, loaded
+from tests.support.official import DTYPES, OFFICIAL, RECORDED, STATES, candidates, import_verifier
 
 GENERATOR = str(OFFICIAL / "sana-sprint-tiny")
 
@@ -33,7 +33,7 @@ def exported(verifier: LanguageModelVerifier, folder: Path) -> Path:
 @pytest.mark.parametrize("mode", DTYPES)
 def test_there_and_back_every_bit_is_the_same(tmp_path: Path, norm: str, mode: str) -> None:
     source = RECORDED.hidden_verifier(norm, mode)
-    folder = exported(loaded(source, dtype=None), tmp_path)
+    folder = exported(import_verifier(source, dtype=None), tmp_path)
     before, after = (load_file(each / "model.safetensors") for each in (source.folder, folder))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -43,28 +43,28 @@ def test_there_and_back_every_bit_is_the_same(tmp_path: Path, norm: str, mode: s
     for path in source.statistics_files or ():
         assert torch.equal(torch.load(folder / path.name, weights_only=True), torch.load(path, weights_only=True))
 
-    again = loaded(PublishedSource(Source("again", folder), generator=GENERATOR), DTYPES[mode])
+    again = import_verifier(PublishedSource(Source("again", folder), generator=GENERATOR), DTYPES[mode])
     states = candidates(RECORDED.states(STATES[mode])["act_2"])
-    assert again.judge("a star", states) == loaded(source, DTYPES[mode]).judge("a star", states)
+    assert again.score("a star", states) == import_verifier(source, DTYPES[mode]).score("a star", states)
 
 
 def test_a_vocabulary_that_import_changed_is_not_changed_again(tmp_path: Path) -> None:
     source = RECORDED.clip_verifier()
-    folder = exported(loaded(source, dtype=None), tmp_path)
+    folder = exported(import_verifier(source, dtype=None), tmp_path)
     before, after = (load_file(each / "model.safetensors") for each in (source.folder, folder))
     own = {name for name in before if "vision_tower" not in name}
     assert after.keys() == own
     assert all(torch.equal(after[name], before[name]) for name in own - {"model.embed_tokens.weight"})
     assert torch.equal(after["model.embed_tokens.weight"][:959], before["model.embed_tokens.weight"][:959])
-    described = json.loads((folder / "config.json").read_text())
-    assert described == json.loads((source.folder / "config.json").read_text()) | {"vocab_size": 960}
-    again = loaded(PublishedSource(Source("again", folder), vision_tower=source.vision_tower))
+    fields = json.loads((folder / "config.json").read_text())
+    assert fields == json.loads((source.folder / "config.json").read_text()) | {"vocab_size": 960}
+    again = import_verifier(PublishedSource(Source("again", folder), vision_tower=source.vision_tower))
     assert torch.equal(again.model.language_model.get_input_embeddings().weight, after["model.embed_tokens.weight"])
 
 
 def test_its_tokenizer_is_written_as_transformers_4_reads_it(tmp_path: Path) -> None:
     """Which knows no list of extra special tokens, and may read the vocabulary apart."""
-    folder = exported(loaded(RECORDED.hidden_verifier(), dtype=None), tmp_path)
+    folder = exported(import_verifier(RECORDED.hidden_verifier(), dtype=None), tmp_path)
     written = json.loads((folder / "tokenizer_config.json").read_text())
     assert not {"extra_special_tokens", "backend"} & written.keys()
     assert written["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
@@ -77,7 +77,7 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
     """One that was never published."""
     torch.manual_seed(0)
     tokenizer = qwen2_tokenizer([PUBLISHED_QUESTION])
-    architecture = architecture_named(GENERATOR)
+    architecture = load_architecture(GENERATOR)
     config = VerifierConfig(
         generator=architecture,
         generator_fingerprint="0123456789abcdef",
@@ -95,13 +95,13 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
 def test_one_that_was_never_published_judges_alike_when_it_is(tmp_path: Path) -> None:
     verifier = trained()
     folder = exported(verifier, tmp_path)
-    again = loaded(PublishedSource(Source("again", folder), generator=GENERATOR))
+    again = import_verifier(PublishedSource(Source("again", folder), generator=GENERATOR))
     states = candidates(torch.randn(2, 64, 96))
-    assert again.judge("a star", states) == verifier.judge("a star", states)
-    described = json.loads((folder / "config.json").read_text())
-    assert described["rope_theta"] == verifier.model.language_model.config.rope_parameters["rope_theta"]
-    assert described["torch_dtype"] == "float32"
-    assert "rope_parameters" not in described
+    assert again.score("a star", states) == verifier.score("a star", states)
+    fields = json.loads((folder / "config.json").read_text())
+    assert fields["rope_theta"] == verifier.model.language_model.config.rope_parameters["rope_theta"]
+    assert fields["torch_dtype"] == "float32"
+    assert "rope_parameters" not in fields
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from forejudge.errors import CheckpointError
 from forejudge.training.config import MINIATURE_QUESTION as QUESTION
-from forejudge.verifiers.question import PICTURE, PROMPT, PUBLISHED_QUESTION, Question, check_question
+from forejudge.verifiers.question import (
+    IMAGE_PLACEHOLDER,
+    PROMPT_PLACEHOLDER,
+    PUBLISHED_QUESTION,
+    Question,
+    check_question,
+)
 from research.miniature.language_model import qwen2_tokenizer
 
 PROMPTS = [
@@ -33,16 +39,16 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 def rendered_around_picture(text: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
     """Both sides of the picture in the chat that the template renders for the whole message."""
-    message = [{"role": "user", "content": text.replace(PROMPT, prompt)}]
+    message = [{"role": "user", "content": text.replace(PROMPT_PLACEHOLDER, prompt)}]
     rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    left, _, right = rendered.partition(PICTURE)
+    left, _, right = rendered.partition(IMAGE_PLACEHOLDER)
     return left, right
 
 
 @pytest.mark.parametrize("text", [QUESTION, PUBLISHED_QUESTION])
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_the_tokens_are_those_of_the_rendered_chat(tokenizer: PreTrainedTokenizerBase, text: str, prompt: str) -> None:
-    sides = Question(text, tokenizer).tokens_around_picture(prompt)
+    sides = Question(text, tokenizer).tokens_around_image(prompt)
     for tokens, rendered in zip(sides, rendered_around_picture(text, tokenizer, prompt), strict=True):
         assert tokens == tokenizer(rendered, add_special_tokens=False).input_ids
 
@@ -50,8 +56,8 @@ def test_the_tokens_are_those_of_the_rendered_chat(tokenizer: PreTrainedTokenize
 @pytest.mark.parametrize("prompt", CONTROL_PROMPTS)
 def test_control_marks_in_a_prompt_stay_text(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     question = Question(QUESTION, tokenizer)
-    plain_left, plain_right = question.tokens_around_picture("a circle")
-    left, right = question.tokens_around_picture(prompt)
+    plain_left, plain_right = question.tokens_around_image("a circle")
+    left, right = question.tokens_around_image(prompt)
     marks = set(tokenizer.all_special_ids)
     assert left == plain_left
     assert [token for token in right if token in marks] == [token for token in plain_right if token in marks]
@@ -60,21 +66,21 @@ def test_control_marks_in_a_prompt_stay_text(tokenizer: PreTrainedTokenizerBase,
 
 def test_asking_one_prompt_leaves_no_trace_on_the_next(tokenizer: PreTrainedTokenizerBase) -> None:
     question = Question(QUESTION, tokenizer)
-    first = question.tokens_around_picture("a circle")
-    question.tokens_around_picture(CONTROL_PROMPTS[0])
-    assert question.tokens_around_picture("a circle") == first
+    first = question.tokens_around_image("a circle")
+    question.tokens_around_image(CONTROL_PROMPTS[0])
+    assert question.tokens_around_image("a circle") == first
     assert len(tokenizer("<|im_end|>").input_ids) == 1
 
 
 def test_yes_and_no_are_one_token_each(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert [tokenizer.decode([token]) for token in Question(QUESTION, tokenizer).answer_tokens()] == ["yes", "no"]
+    assert [tokenizer.decode([token]) for token in Question(QUESTION, tokenizer).answer_token_ids()] == ["yes", "no"]
 
 
 def test_a_tokenizer_without_yes_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     pieces = {piece: number for piece, number in tokenizer.get_vocab().items() if len(piece) == 1}
     letters = type(tokenizer)(vocab=dict(zip(pieces, range(len(pieces)), strict=True)), merges=[])
     with pytest.raises(CheckpointError, match="yes as 3 tokens and no as 2"):
-        Question(QUESTION, letters).answer_tokens()
+        Question(QUESTION, letters).answer_token_ids()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,6 @@ def test_the_published_question_gives_the_recorded_tokens(parity: Path) -> None:
     assert cases
     question = Question(PUBLISHED_QUESTION, Qwen2Tokenizer.from_pretrained(parity / "vhs-tiny-96"))
     for case in cases:
-        left, right = question.tokens_around_picture(case["prompt"])
+        left, right = question.tokens_around_image(case["prompt"])
         assert [*left, -200, *right] == case["input_ids"]
-        assert question.answer_tokens() == (case["yes_id"], case["no_id"])
+        assert question.answer_token_ids() == (case["yes_id"], case["no_id"])

@@ -19,14 +19,14 @@ from forejudge.device import dtype_name
 from forejudge.evaluators.base import Evaluator, Judgement, ReportedDetection
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.evaluators.image_text_to_text import Captioner
-from forejudge.files import check_room, held_alone, write_shared_text
+from forejudge.files import check_room, exclusive_lock, write_shared_text
 from forejudge.generators.base import Generator, Sampling
-from forejudge.progress import Report, Shard, Stopwatch
+from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
-from forejudge.training.config import named_model
+from forejudge.training.config import public_model_name
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.base import Verifier
-from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.inputs import VerifierInput
 
 # FOLDED: Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to every evaluator.
 
@@ -71,17 +71,17 @@ class Evaluation:
             second_evaluators=tuple(self.second_evaluators),
         )
 
-    def run(self, folder: EvaluationFolder, shard: Shard, report: Report) -> None:
+    def run(self, folder: EvaluationFolder, shard: Shard, report: ProgressCallback) -> None:
         """Draw the shard's prompts that are not in the folder yet; a kill loses the one in flight.
 
         Raises InvalidRequest where the folder was begun with other settings, OutputError where it cannot be written,
         and whatever the evaluator raises.
         """
         folder.begin(self.settings)
-        mine = list(shard.of(self.settings.prompts))
+        mine = list(shard.indices(self.settings.prompts))
         left = [prompt for prompt in mine if not folder.has(prompt)]
         stopwatch = Stopwatch("evaluation", len(mine) - len(left), len(mine))
-        with held_alone(folder.path / f".{shard.number}-of-{shard.count}.lock"):
+        with exclusive_lock(folder.path / f".{shard.number}-of-{shard.count}.lock"):
             for done, prompt in enumerate(left, start=len(mine) - len(left) + 1):
                 self._draw(prompt, folder)
                 report(stopwatch.at(done, "prompts"))
@@ -89,14 +89,14 @@ class Evaluation:
     def _draw(self, prompt: int, folder: EvaluationFolder) -> None:
         line, rows = self.benchmark.lines[prompt], self._rows(prompt)
         # All pictures of the prompt as one group: few candidates each would be drawn in small batches.
-        pictures, said = self._drawn(Group(line, 0, tuple(row["candidate_seed"] for row in rows)))
-        lines = [line] * len(pictures)
-        judgements = self.benchmark.evaluator(lines, pictures)
-        also = {name: judge(lines, pictures) for name, judge in self.second_evaluators.items()}
+        images, said = self._drawn(Group(line, 0, tuple(row["candidate_seed"] for row in rows)))
+        lines = [line] * len(images)
+        judgements = self.benchmark.evaluator(lines, images)
+        also = {name: judge(lines, images) for name, judge in self.second_evaluators.items()}
         for at, (row, judgement, verdicts) in enumerate(zip(rows, judgements, said, strict=True)):
             row |= {"correct": judgement.correct, "reason": judgement.reason, "verdicts": verdicts}
-            row["also_correct"] = {name: judged[at].correct for name, judged in also.items()}
-        folder.write(prompt, line.metadata, rows, [pictures[at] for at, row in enumerate(rows) if row["sample"]])
+            row["second_correct"] = {name: judged[at].correct for name, judged in also.items()}
+        folder.write(prompt, line.metadata, rows, [images[at] for at, row in enumerate(rows) if row["sample"]])
 
     def _rows(self, prompt: int) -> list[dict[str, Any]]:
         """What is known of each candidate before it is drawn; pictures of the first seed are kept as samples."""
@@ -112,16 +112,16 @@ class Evaluation:
     def _drawn(self, group: Group) -> tuple[list[Image], list[dict[str, Any]]]:
         """Finished pictures, and what every verifier says of each."""
         stages = {stage for verifier in self.verifiers.values() for stage in verifier.reads} | {IMAGE}
-        pictures: list[Image] = []
+        images: list[Image] = []
         said: list[dict[str, Any]] = []
         for candidates in group.draw(self.generator, stages, self.batch_size, self.sampling):
-            pictures += candidates.pictures
+            images += candidates.images
             said += self._verdicts(group.line.prompt, candidates)
-        return pictures, said
+        return images, said
 
     def _verdicts(self, prompt: str, candidates: Candidates) -> list[dict[str, Any]]:
         """What every verifier says of each candidate, by its name."""
-        by_verifier = {name: verifier.judge(prompt, candidates) for name, verifier in self.verifiers.items()}
+        by_verifier = {name: verifier.score(prompt, candidates) for name, verifier in self.verifiers.items()}
         return [
             {
                 name: {"score": verdicts[row].score, "probability": verdicts[row].probability}
@@ -147,9 +147,9 @@ class CaptionObserver:
     def __init__(self, captioner: Captioner) -> None:
         self.name, self._captioner = captioner.name, captioner
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[dict[str, Any]]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
         """See `Observer.__call__`."""
-        return [{"caption": caption} for caption in self._captioner(pictures)]
+        return [{"caption": caption} for caption in self._captioner(images)]
 
 
 # FOLDED: Labelled candidates: a drawing whose observer says which pictures are right, and how many of them are.
@@ -164,9 +164,9 @@ class LabelObserver:
     def __init__(self, evaluator: Evaluator) -> None:
         self.name, self._evaluator = evaluator.name, evaluator
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[dict[str, Any]]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
         """See `Observer.__call__`."""
-        return [_columns(judgement) for judgement in self._evaluator(lines, pictures)]
+        return [_columns(judgement) for judgement in self._evaluator(lines, images)]
 
 
 def _columns(judgement: Judgement) -> dict[str, Any]:
@@ -218,9 +218,9 @@ class Observer(Protocol):
 
     @property
     def name(self) -> str:
-        """What stands in the rows as `judged_by`."""
+        """What stands in the rows as `observer_name`."""
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[dict[str, Any]]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
         """Further columns for the row of each picture, which goes with the line at its place."""
 
 
@@ -233,25 +233,25 @@ class CandidateDrawing:
     candidates: int
     seed: int
     observer: Observer
-    readings: Sequence[Reading] = ()
+    verifier_inputs: Sequence[VerifierInput] = ()
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for reading in self.readings:
-            reading.to(self.generator.device, self.generator.dtype)
+        for verifier_input in self.verifier_inputs:
+            verifier_input.to(self.generator.device, self.generator.dtype)
 
     @cached_property
     def settings(self) -> DrawingSettings:
         """What decides the rows."""
         return DrawingSettings(
-            generator=named_model(self.generator.name),
+            generator=public_model_name(self.generator.name),
             revision=self.generator.fingerprint,
             dtype=dtype_name(self.generator.dtype),
-            judged_by=self.observer.name,
+            observer_name=self.observer.name,
             prompts=prompts_digest(self.lines),
             candidates=self.candidates,
             seed=self.seed,
-            recorded=tuple(reading.name for reading in self.readings),
+            recorded=tuple(verifier_input.name for verifier_input in self.verifier_inputs),
             rows=len(self.lines) * self.candidates,
         )
 
@@ -261,20 +261,24 @@ class CandidateDrawing:
 
         Raises MismatchError for a reading of blocks that the generator does not have.
         """
-        if not self.readings:
+        if not self.verifier_inputs:
             return 0
-        for reading in self.readings:
-            reading.width(self.generator.architecture)
+        for verifier_input in self.verifier_inputs:
+            verifier_input.width(self.generator.architecture)
         self._check_prompts(self.lines[:1])
         first = groups_of(self.lines[:1], 1, self.seed)[0]
-        (one,) = first.draw(self.generator, [reading.stage for reading in self.readings], batch_size=1)
-        return self.settings.rows * sum(half(reading.tokens(one)).nbytes for reading in self.readings)
+        (one,) = first.draw(
+            self.generator, [verifier_input.stage for verifier_input in self.verifier_inputs], batch_size=1
+        )
+        return self.settings.rows * sum(
+            half(verifier_input.tokens(one)).nbytes for verifier_input in self.verifier_inputs
+        )
 
     def bytes_of(self, rows: int) -> int:
         """What the states of so many rows take on disk. Raises as `recorded_bytes`."""
         return self.recorded_bytes * rows // self.settings.rows
 
-    def run(self, folder: RowFolder, shard: Shard, report: Report) -> None:
+    def run(self, folder: RowFolder, shard: Shard, report: ProgressCallback) -> None:
         """Draw the shard's blocks that are not in the folder yet.
 
         Before the folder is begun, raises InvalidRequest where it was made with other settings and for a prompt that
@@ -283,14 +287,14 @@ class CandidateDrawing:
         observer raises.
         """
         folder.refuse_others(self.settings)
-        mine = list(shard.of(self.settings.blocks))
+        mine = list(shard.indices(self.settings.blocks))
         left = self._left(folder, shard)
         self._check_prompts([group.line for block in left for group in self._groups_in(block)])
         total, wanted = self._rows_in(mine), self._rows_in(left)
         check_room(folder.folder, self.bytes_of(wanted), RECORDED)
         folder.begin(self.settings)
         stopwatch, drawn = Stopwatch(folder.folder.name, total - wanted, total), 0
-        with held_alone(folder.folder / "rows" / f".{shard.number}-of-{shard.count}.lock"):
+        with exclusive_lock(folder.folder / "rows" / f".{shard.number}-of-{shard.count}.lock"):
             for block in left:
                 folder.write(block, *self._draw(block))
                 drawn += self._rows_in([block])
@@ -302,7 +306,7 @@ class CandidateDrawing:
         return self._rows_in(self._left(folder, shard))
 
     def _left(self, folder: RowFolder, shard: Shard) -> list[int]:
-        return [block for block in shard.of(self.settings.blocks) if not folder.has(block)]
+        return [block for block in shard.indices(self.settings.blocks) if not folder.has(block)]
 
     def _check_prompts(self, lines: Iterable[PromptLine]) -> None:
         """Find a prompt that the generator refuses now, not hours later."""
@@ -313,21 +317,21 @@ class CandidateDrawing:
 
     def _draw(self, block: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         """The rows of a block, and its states by the name of their reading."""
-        stages = [*(reading.stage for reading in self.readings), IMAGE]
+        stages = [*(verifier_input.stage for verifier_input in self.verifier_inputs), IMAGE]
         groups = self._groups_in(block)
-        pictures: list[Image] = []
-        states: dict[str, list[Tensor]] = {reading.name: [] for reading in self.readings}
+        images: list[Image] = []
+        states: dict[str, list[Tensor]] = {verifier_input.name: [] for verifier_input in self.verifier_inputs}
         for group in groups:
             for candidates in group.draw(self.generator, stages, self.batch_size):
-                pictures += candidates.pictures
-                for reading in self.readings:
-                    states[reading.name].append(half(reading.tokens(candidates)))
-        return self._rows(groups, pictures), {name: torch.cat(parts) for name, parts in states.items()}
+                images += candidates.images
+                for verifier_input in self.verifier_inputs:
+                    states[verifier_input.name].append(half(verifier_input.tokens(candidates)))
+        return self._rows(groups, images), {name: torch.cat(parts) for name, parts in states.items()}
 
-    def _rows(self, groups: Sequence[Group], pictures: Sequence[Image]) -> list[dict[str, Any]]:
+    def _rows(self, groups: Sequence[Group], images: Sequence[Image]) -> list[dict[str, Any]]:
         settings = self.settings
-        made = {"generator": settings.generator, "revision": settings.revision, "judged_by": settings.judged_by}
-        observed = self.observer([group.line for group in groups for _ in group.seeds], pictures)
+        made = {"generator": settings.generator, "revision": settings.revision, "observer_name": settings.observer_name}
+        observed = self.observer([group.line for group in groups for _ in group.seeds], images)
         rows = [row for group in groups for row in group.rows()]
         return [row | columns | made for row, columns in zip(rows, observed, strict=True)]
 

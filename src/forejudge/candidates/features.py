@@ -16,7 +16,7 @@ from torch import Tensor
 from forejudge.candidates.store import RowFolder
 from forejudge.errors import CheckpointError
 from forejudge.generators.base import Generator
-from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.inputs import VerifierInput
 
 # FOLDED: Mean and variance of each channel in one streamed pass (Welford's update, in batches: Chan et al. 1983).
 
@@ -76,7 +76,9 @@ class RecordedStates(States):
 class RecomputedStates(States):
     """States drawn anew from (prompt, seed), one prompt after the other."""
 
-    def __init__(self, generator: Generator, reading: Reading, prompts: Sequence[str], seeds: Sequence[int]) -> None:
+    def __init__(
+        self, generator: Generator, reading: VerifierInput, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         self.generator, self.reading = generator, reading
         self.prompts, self.seeds = prompts, seeds
         self._conditioning = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode)

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from safetensors.torch import save
 from torch import Tensor
 
-from forejudge.checkpoint import named_file, read_config
+from forejudge.checkpoint import checkpoint_errors, read_config
 from forejudge.cli.result_folder import record_text
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
-from forejudge.files import prepare_folder, whole_folder, write_bytes, write_image, write_shared_text, write_text
+from forejudge.files import atomic_folder, prepare_folder, write_bytes, write_image, write_shared_text, write_text
 from forejudge.prompts.prompt_file import PromptLine
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class Sample:
         return self.folder / "results" / f"{self.image_index:04}.json"
 
     @property
-    def picture(self) -> Path:
+    def image(self) -> Path:
         """The winner's file."""
         return self.folder / "samples" / f"{self.image_index:04}.png"
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
-        return self.picture.is_file() and self.record.is_file()
+        return self.image.is_file() and self.record.is_file()
 
     def check_prompt(self) -> None:
         """Raises InvalidRequest where the folder is another prompt's."""
@@ -93,7 +93,7 @@ class Sample:
         if not self.metadata.is_file():
             write_text(self.metadata, self.line.metadata + "\n")
         write_text(self.record, record_text(result))
-        write_image(self.picture, result.image)
+        write_image(self.image, result.image)
 
 
 def lay_out(out: Path, prompts: list[PromptLine], images_per_prompt: int) -> list[Sample]:
@@ -171,22 +171,22 @@ class EvaluationFolder:
 
     def write(self, prompt: int, metadata: str, rows: Sequence[dict[str, Any]], samples: Sequence[Image]) -> None:
         """Put a prompt there in one go. Raises OutputError where that fails."""
-        with whole_folder(self._folder(prompt)) as unfinished:
+        with atomic_folder(self._folder(prompt)) as unfinished:
             write_text(unfinished / METADATA_FILE, metadata + "\n")
             write_text(unfinished / IMAGES_FILE, "".join(json.dumps(row) + "\n" for row in rows))
-            for number, picture in enumerate(samples):
-                write_image(unfinished / "samples" / f"{number:04d}.png", picture)
+            for number, image in enumerate(samples):
+                write_image(unfinished / "samples" / f"{number:04d}.png", image)
 
     def rows(self, prompt: int) -> list[dict[str, Any]]:
         """A prompt's candidates in the order in which they were written. Raises CheckpointError."""
         path = self._folder(prompt) / IMAGES_FILE
-        with named_file(path):
+        with checkpoint_errors(path):
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def metadata(self, prompt: int) -> str:
         """A prompt's line. Raises CheckpointError."""
         path = self._folder(prompt) / METADATA_FILE
-        with named_file(path):
+        with checkpoint_errors(path):
             return path.read_text(encoding="utf-8").strip()
 
     def sample(self, prompt: int, name: str) -> Path:
@@ -198,12 +198,12 @@ class EvaluationFolder:
         """The prompts that are not there yet."""
         return [prompt for prompt in range(self.settings.prompts) if not self.has(prompt)]
 
-    def take_over(self, other: "EvaluationFolder") -> int:
+    def merge_evaluation(self, other: "EvaluationFolder") -> int:
         """Copy the prompts of another part of the same evaluation; how many were new here."""
         check_equal(other.path, other.settings, self.settings)
         new = [prompt for prompt in self.missing if other.has(prompt)]
         for prompt in new:
-            with whole_folder(self._folder(prompt)) as unfinished:
+            with atomic_folder(self._folder(prompt)) as unfinished:
                 shutil.copytree(other._folder(prompt), unfinished, dirs_exist_ok=True)
         return len(new)
 
@@ -244,7 +244,7 @@ class DrawingSettings(BaseModel):
     generator: str
     revision: str
     dtype: str = "float32"
-    judged_by: str
+    observer_name: str
     prompts: str
     candidates: PositiveInt
     seed: int
@@ -360,5 +360,5 @@ class RowFolder:
         return divmod(row, self.settings.rows_of_a_block)
 
     def _rows(self, block: int) -> pa.Table:
-        with named_file(self.rows_path(block)):
+        with checkpoint_errors(self.rows_path(block)):
             return pq.ParquetFile(self.rows_path(block)).read()

@@ -24,23 +24,25 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ForejudgeError as error:
-            _fail(str(error), 2 if isinstance(error, InvalidRequest) else 1)
+            _exit_with_error(str(error), 2 if isinstance(error, InvalidRequest) else 1)
         except typer.Exit:  # a RuntimeError, too
             raise
         except RuntimeError as error:
             from forejudge.compiling import compile_error
             from forejudge.device import is_out_of_memory
 
-            if said := compile_error(error):
-                _fail(f"torch.compile failed ({said}): leave out --compile", 1)
+            if reason := compile_error(error):
+                _exit_with_error(f"torch.compile failed ({reason}): leave out --compile", 1)
             if not is_out_of_memory(error):
                 raise
-            _fail("out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1)
+            _exit_with_error(
+                "out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1
+            )
         except KeyboardInterrupt as error:
-            _fail(": ".join(["interrupted", *map(str, error.args)]), 130)
+            _exit_with_error(": ".join(["interrupted", *map(str, error.args)]), 130)
 
 
-def _fail(message: str, status: int) -> None:
+def _exit_with_error(message: str, status: int) -> None:
     typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
     raise typer.Exit(status)
 
@@ -59,8 +61,8 @@ app.add_typer(train.group, name="train")
 app.add_typer(verifier.group, name="verifier")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(value: bool) -> None:
+    if value:
         typer.echo(f"forejudge {__version__}")
         raise typer.Exit
 

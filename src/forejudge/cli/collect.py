@@ -8,9 +8,9 @@ import typer
 from typer import Option
 
 from forejudge.cli import options
-from forejudge.cli.common import load_told
-from forejudge.cli.progress import waiting
-from forejudge.cli.train import DryRun, show_plan, show_work
+from forejudge.cli.common import load_with_license_notice
+from forejudge.cli.progress import spinner
+from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, prepare_folder
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from forejudge.candidates.store import RowFolder
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.prompts.prompt_file import PromptLine
-    from forejudge.training.config import DrawingRecipe
-    from forejudge.verifiers.inputs import Reading
+    from forejudge.training.config import CollectionRecipe
+    from forejudge.verifiers.inputs import VerifierInput
 
 
 RecipeName = Annotated[
@@ -34,11 +34,11 @@ RecipeName = Annotated[
 Generator = Annotated[str | None, Option(help="A name that `forejudge models` lists, a folder or a hub id.")]
 Prompts = Annotated[Path, Option(metavar="FILE", help="A text file with a prompt a line, or .jsonl with metadata.")]
 Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to. A run that was stopped goes on there.")]
-CandidatesEach = Annotated[
+CandidatesPerPrompt = Annotated[
     int | None, Option(help="Candidates of each prompt (default: the recipe's; without one, label 20 and caption 1).")
 ]
 Seed = Annotated[int, Option(help="The run's seed, from which each candidate's follows.")]
-ShardOf = Annotated[str, Option(metavar="I/N", help="The I-th of N parts, for processes that share DIR.")]
+ShardOption = Annotated[str, Option(metavar="I/N", help="The I-th of N parts, for processes that share DIR.")]
 Record = Annotated[
     str | None,
     Option(
@@ -51,10 +51,10 @@ BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once."
 
 
 @dataclass(frozen=True)
-class DrawingOptions:
+class CollectOptions:
     """What is drawn, which part of it by this process, and how."""
 
-    recipe: "DrawingRecipe"
+    recipe: "CollectionRecipe"
     seed: int
     shard: str
     vision_tower: str | None
@@ -65,25 +65,25 @@ class DrawingOptions:
             if value < 1:
                 raise InvalidRequest(f"{name} = {value}: it must be at least 1")
         from forejudge.progress import Shard
-        from forejudge.verifiers.inputs import reading_named
+        from forejudge.verifiers.inputs import build_verifier_input
 
         Shard.parse(self.shard)
-        for name in self._names:
-            reading_named(name, self.vision_tower)
+        for name in self._input_names:
+            build_verifier_input(name, self.vision_tower)
 
     @property
-    def _names(self) -> list[str]:
+    def _input_names(self) -> list[str]:
         """What is to be recorded, but for "all", which only a generator can spell out."""
         record = self.recipe.record
         return list(dict.fromkeys(record.split(","))) if record not in (None, "none", "all") else []
 
-    def readings(self, generator: "LoadedGenerator") -> "list[Reading]":
+    def verifier_inputs(self, generator: "LoadedGenerator") -> "list[VerifierInput]":
         """What is recorded. Raises InvalidRequest for a spelling that is none."""
-        from forejudge.verifiers.inputs import reading_named
+        from forejudge.verifiers.inputs import build_verifier_input
 
         blocks = range(1, generator.architecture.num_blocks + 1) if self.recipe.record == "all" else ()
-        names = [*self._names, *(f"hidden:{count}" for count in blocks)]
-        return [reading_named(name, self.vision_tower) for name in names]
+        names = [*self._input_names, *(f"hidden:{count}" for count in blocks)]
+        return [build_verifier_input(name, self.vision_tower) for name in names]
 
 
 def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: bool) -> "LoadedGenerator":
@@ -92,38 +92,38 @@ def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: b
         check_writable(out)
     else:
         prepare_folder(out)
-    with waiting("loading"):
+    with spinner("loading"):
         from forejudge.device import AUTO
 
-        return load_told(name, device, dtype or AUTO)
+        return load_with_license_notice(name, device, dtype or AUTO)
 
 
-def drawing_of(
-    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: DrawingOptions
+def build_collector(
+    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: CollectOptions
 ) -> "CandidateDrawing":
     """All that there is to draw."""
     from forejudge.candidates.collect import CandidateDrawing
 
-    readings = options.readings(generator)
+    verifier_inputs = options.verifier_inputs(generator)
     return CandidateDrawing(
-        generator, lines, options.recipe.candidates, options.seed, observer, readings, options.batch_size
+        generator, lines, options.recipe.candidates, options.seed, observer, verifier_inputs, options.batch_size
     )
 
 
-def plan(drawing: "CandidateDrawing", options: DrawingOptions, prompts: Path, out: Path) -> None:
+def plan(collector: "CandidateDrawing", options: CollectOptions, prompts: Path, out: Path) -> None:
     """What would be drawn, and how much work that is."""
     from forejudge.candidates.store import RowFolder
     from forejudge.progress import Shard
-    from forejudge.training.estimate import drawing_work
+    from forejudge.training.estimate import estimate_collection
 
-    with waiting("measuring"):
-        work = drawing_work(drawing, RowFolder(out), Shard.parse(options.shard))
-    how = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
-    show_plan(options.recipe, {**how, "dtype": drawing.settings.dtype, "prompts": prompts, "out": out})
-    show_work(work, out, str(drawing.generator.device))
+    with spinner("measuring"):
+        work = estimate_collection(collector, RowFolder(out), Shard.parse(options.shard))
+    run_options = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
+    print_plan(options.recipe, {**run_options, "dtype": collector.settings.dtype, "prompts": prompts, "out": out})
+    print_cost_estimate(work, out, str(collector.generator.device))
 
 
-def draw(drawing: "CandidateDrawing", options: DrawingOptions, out: Path) -> "RowFolder | None":
+def run_collector(collector: "CandidateDrawing", options: CollectOptions, out: Path) -> "RowFolder | None":
     """Draw this process's part, with progress; the folder if it is complete then."""
     from forejudge.candidates.store import RowFolder
     from forejudge.cli.progress import StageProgress
@@ -131,11 +131,13 @@ def draw(drawing: "CandidateDrawing", options: DrawingOptions, out: Path) -> "Ro
     from forejudge.progress import Shard
 
     folder, shard = RowFolder(out), Shard.parse(options.shard)
-    if drawing.readings:
-        typer.echo(f"the states of all {drawing.settings.rows} rows take {in_words(drawing.recorded_bytes)}", err=True)
+    if collector.verifier_inputs:
+        typer.echo(
+            f"the states of all {collector.settings.rows} rows take {in_words(collector.recorded_bytes)}", err=True
+        )
     try:
         with StageProgress() as progress:
-            drawing.run(folder, shard, progress.show)
+            collector.run(folder, shard, progress.show)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is missing") from None
     if not (missing := len(folder.missing)):
@@ -157,9 +159,9 @@ def caption(
         str | None,
         Option(help="miniature, or an image-text-to-text model: a folder or a hub id, such as google/gemma-3-4b-it."),
     ] = None,
-    candidates: CandidatesEach = None,
+    candidates: CandidatesPerPrompt = None,
     seed: Seed = 0,
-    shard: ShardOf = "1/1",
+    shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
     device: options.Device = None,
@@ -172,20 +174,20 @@ def caption(
     from forejudge.evaluators.image_text_to_text import check_captioner, load_captioner
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import CaptionRecipe, with_options
-    from forejudge.training.presets import known_recipe
+    from forejudge.training.presets import load_preset
 
-    known = known_recipe(recipe).caption if recipe else None
-    given = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
-    chosen = with_options(CaptionRecipe, known, given)
-    how = DrawingOptions(chosen, seed, shard, vision_tower, batch_size)
+    preset = load_preset(recipe).caption if recipe else None
+    overrides = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
+    resolved_recipe = with_options(CaptionRecipe, preset, overrides)
+    run_options = CollectOptions(resolved_recipe, seed, shard, vision_tower, batch_size)
     lines = read_prompts(prompts)
-    check_captioner(chosen.captioner)
-    drawn_by = load(chosen.generator, device, dtype, out, dry_run)
-    told_by = load_captioner(chosen.captioner, drawn_by.device, drawn_by.dtype)
-    work = drawing_of(drawn_by, lines, CaptionObserver(told_by), how)
+    check_captioner(resolved_recipe.captioner)
+    loaded_generator = load(resolved_recipe.generator, device, dtype, out, dry_run)
+    loaded_captioner = load_captioner(resolved_recipe.captioner, loaded_generator.device, loaded_generator.dtype)
+    work = build_collector(loaded_generator, lines, CaptionObserver(loaded_captioner), run_options)
     if dry_run:
-        return plan(work, how, prompts, out)
-    folder = draw(work, how, out)
+        return plan(work, run_options, prompts, out)
+    folder = run_collector(work, run_options, out)
     if folder is not None:
         typer.echo(f"{folder.settings.rows} captioned candidates are in {out}")
 
@@ -198,10 +200,10 @@ def label(
     out: Out,
     recipe: RecipeName = None,
     generator: Generator = None,
-    evaluator: options.EvaluatorOfRecipe = None,
-    candidates: CandidatesEach = None,
+    evaluator: options.RecipeEvaluator = None,
+    candidates: CandidatesPerPrompt = None,
     seed: Seed = 0,
-    shard: ShardOf = "1/1",
+    shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
     device: options.Device = None,
@@ -216,23 +218,23 @@ def label(
     from forejudge.evaluators.base import GenEvalModels, load_evaluator
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import LabelRecipe, with_options
-    from forejudge.training.presets import known_recipe
+    from forejudge.training.presets import load_preset
 
-    known = known_recipe(recipe).label if recipe else None
-    given = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
-    chosen = with_options(LabelRecipe, known, given)
-    how = DrawingOptions(chosen, seed, shard, vision_tower, batch_size)
+    preset = load_preset(recipe).label if recipe else None
+    overrides = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
+    resolved_recipe = with_options(LabelRecipe, preset, overrides)
+    run_options = CollectOptions(resolved_recipe, seed, shard, vision_tower, batch_size)
     lines = read_prompts(prompts)
-    judged_by = load_evaluator(chosen.evaluator, GenEvalModels(detector, color_model, device))
-    judged_by.check(lines)
-    drawn_by = load(chosen.generator, device, dtype, out, dry_run)
-    work = drawing_of(drawn_by, lines, LabelObserver(judged_by), how)
+    loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
+    loaded_evaluator.check(lines)
+    loaded_generator = load(resolved_recipe.generator, device, dtype, out, dry_run)
+    work = build_collector(loaded_generator, lines, LabelObserver(loaded_evaluator), run_options)
     if dry_run:
-        return plan(work, how, prompts, out)
-    folder = draw(work, how, out)
+        return plan(work, run_options, prompts, out)
+    folder = run_collector(work, run_options, out)
     if folder is None:
         return
     summary = summarize(folder)
     typer.echo(f"{summary.rows} labelled candidates are in {out}, {summary.correct:.1%} of them are right")
-    for task, share in summary.tasks.items():
-        typer.echo(f"{task}: {share.rows}, {share.correct:.1%}")
+    for task, task_summary in summary.tasks.items():
+        typer.echo(f"{task}: {task_summary.rows}, {task_summary.correct:.1%}")

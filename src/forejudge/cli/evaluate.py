@@ -12,14 +12,14 @@ from typer import Option
 
 from forejudge.candidates.collect import Evaluation
 from forejudge.cli import options
-from forejudge.cli.common import tell_licences
-from forejudge.cli.options import whole_numbers
-from forejudge.cli.progress import StageProgress, waiting
+from forejudge.cli.common import print_licenses
+from forejudge.cli.options import parse_ints
+from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.tables import print_figures, show_warnings
 from forejudge.device import resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.equal_cost import BUDGET_NS
-from forejudge.evaluation.figures import FIGURES_FILE, Weights
+from forejudge.evaluation.figures import FIGURES_FILE, VerifierWeights
 from forejudge.evaluation.suite import FinishedSuite, Suite, with_controls
 from forejudge.evaluators.base import GENEVAL, Evaluator, GenEvalModels, load_evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
@@ -27,7 +27,7 @@ from forejudge.files import prepare_folder, write_json
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.diffusers_pipeline import BlackBox
-from forejudge.progress import Report, Shard
+from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
@@ -35,40 +35,40 @@ from forejudge.verifiers.base import Verifier
 # FOLDED: Who judges the pictures of `forejudge eval`: the benchmark with its evaluator, and those beside it.
 
 
-Judge = tuple[str | None, str | None, str | None]
+EvaluatorOptions = tuple[str | None, str | None, str | None]
 """--evaluator (None: the benchmark's own), --detector, --color-model."""
 
 
-def load_judges(
-    benchmark: str, judge: Judge, second_evaluators: Sequence[str], device: torch.device
+def load_evaluators(
+    benchmark: str, evaluator_options: EvaluatorOptions, second_evaluators: Sequence[str], device: torch.device
 ) -> tuple[Benchmark, dict[str, Evaluator]]:
     """The benchmark, and second evaluators by name.
 
     Where `geneval` is among the evaluators, detector and color model are for it alone. Raises InvalidRequest and
     CheckpointError, see `load_benchmark`, `load_evaluator` and `second_evaluators_of`.
     """
-    first, detector, color_model = judge
+    first, detector, color_model = evaluator_options
 
     def load(name: str) -> Evaluator:
         if name != GENEVAL and GENEVAL in (first, *second_evaluators):
             return load_evaluator(name, GenEvalModels(device=str(device)))
         return load_evaluator(name, GenEvalModels(detector, color_model, str(device)))
 
-    judged = load_benchmark(benchmark, None if first is None else load(first))
-    return judged, second_evaluators_of(judged, [load(name) for name in second_evaluators])
+    loaded_benchmark = load_benchmark(benchmark, None if first is None else load(first))
+    return loaded_benchmark, second_evaluators_of(loaded_benchmark, [load(name) for name in second_evaluators])
 
 
 # FOLDED: What was asked of `forejudge eval`, and how it is carried out.
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluateOptions:
     """The options, read; see the command for what they mean."""
 
     generator: str
     verifiers: tuple[str, ...]
     benchmark: str
-    judge: Judge
+    evaluator_options: EvaluatorOptions
     ns: tuple[int, ...]
     budgets_ms: tuple[int, ...] | None
     images_per_prompt: int
@@ -84,8 +84,8 @@ class Asked:
         part, combined = Shard.parse(shard), self.combinations
         prepare_folder(out)
         with StageProgress() as progress:
-            where = resolve_device(device)
-            suite = self._suite(out, where, resolve_dtype(dtype, where), progress.show)
+            torch_device = resolve_device(device)
+            suite = self._suite(out, torch_device, resolve_dtype(dtype, torch_device), progress.show)
             try:
                 suite.run(part)
             except KeyboardInterrupt:
@@ -93,28 +93,28 @@ class Asked:
         if missing := suite.missing:
             typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
             return
-        finished = FinishedSuite(out, list(suite.plain), provenance(suite.main.generator.device))
-        found = finished.figures(self.ns, self.budgets_ms, combined)
-        written = [out / FIGURES_FILE, *([figures] if figures else [])]  # the first is what a report reads
-        for path in written:
-            write_json(path, found)
-        print_figures(found)
-        typer.echo(f"written to {' and '.join(map(str, written))}")
+        finished = FinishedSuite(out, list(suite.baselines), provenance(suite.main.generator.device))
+        results = finished.figures(self.ns, self.budgets_ms, combined)
+        output_paths = [out / FIGURES_FILE, *([figures] if figures else [])]  # the first is what a report reads
+        for path in output_paths:
+            write_json(path, results)
+        print_figures(results)
+        typer.echo(f"written to {' and '.join(map(str, output_paths))}")
 
     @cached_property
     def names(self) -> dict[str, str]:
         """The verifiers' names in tables -> how they were given. Raises InvalidRequest for two of one name."""
-        named = {_name(given): given for given in self.verifiers}
-        if len(named) < len(self.verifiers):
+        verifiers_by_name = {_name(name_or_path): name_or_path for name_or_path in self.verifiers}
+        if len(verifiers_by_name) < len(self.verifiers):
             raise InvalidRequest(f"two of the verifiers {', '.join(self.verifiers)} have one name: rename a folder")
-        return named
+        return verifiers_by_name
 
     @property
-    def combinations(self) -> list[Weights]:
+    def combinations(self) -> list[VerifierWeights]:
         """Raises InvalidRequest for a verifier that is not there, or a weight that is no number."""
         return [self._combination(text) for text in self.combined]
 
-    def _combination(self, text: str) -> Weights:
+    def _combination(self, text: str) -> VerifierWeights:
         weights: dict[str, float] = {}
         for part in text.split(","):
             name, _, weight = part.partition("=")
@@ -126,22 +126,26 @@ class Asked:
             raise InvalidRequest(f"--combine {text!r}: expected two or more of {', '.join(self.names)}")
         return weights
 
-    def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: Report) -> Suite:
-        with waiting("loading"):
-            benchmark, also = load_judges(self.benchmark, self.judge, self.second_evaluators, device)
+    def _suite(self, out: Path, device: torch.device, dtype: torch.dtype, report: ProgressCallback) -> Suite:
+        with spinner("loading"):
+            benchmark, extra_evaluators = load_evaluators(
+                self.benchmark, self.evaluator_options, self.second_evaluators, device
+            )
             generator = load_generator(self.generator, device, dtype)
-            compared = {name: load_verifier(given, device, dtype) for name, given in self.names.items()}
-            for verifier in compared.values():
+            timed_verifiers = {
+                name: load_verifier(name_or_path, device, dtype) for name, name_or_path in self.names.items()
+            }
+            for verifier in timed_verifiers.values():
                 show_warnings(verifier.check(generator))
-            verifiers = with_controls(compared) if self.controls else compared
-            plain = self._plain(generator, benchmark, device, dtype)
-        tell_licences([*generator.sources, *(verifier.source for verifier in compared.values())])
-        most = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
-        drawn = self._evaluation(generator, verifiers, benchmark, most, generator.defaults)
-        main = replace(drawn, second_evaluators=also)
-        return Suite(out, main, compared, plain, report)
+            verifiers = with_controls(timed_verifiers) if self.controls else timed_verifiers
+            plain = self._baselines(generator, benchmark, device, dtype)
+        print_licenses([*generator.sources, *(verifier.source for verifier in timed_verifiers.values())])
+        max_candidates = max(*self.ns, max(BUDGET_NS) if self.budgets_ms is None else 1)
+        drawn = self._evaluation(generator, verifiers, benchmark, max_candidates, generator.defaults)
+        main = replace(drawn, second_evaluators=extra_evaluators)
+        return Suite(out, main, timed_verifiers, plain, report)
 
-    def _plain(
+    def _baselines(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
     ) -> dict[str, Evaluation]:
         """One picture each: by the generator itself with one and more steps, and by other pipelines."""
@@ -150,8 +154,8 @@ class Asked:
             other = BlackBox.from_pretrained(name, device, dtype)
             drawn |= {f"{Path(name).name}, {count} steps": (other, count) for count in self.steps or (1,)}
         return {
-            name: self._evaluation(by, {}, benchmark, 1, by.defaults.model_copy(update={"steps": count}))
-            for name, (by, count) in drawn.items()
+            name: self._evaluation(source, {}, benchmark, 1, source.defaults.model_copy(update={"steps": count}))
+            for name, (source, count) in drawn.items()
         }
 
     def _evaluation(
@@ -165,11 +169,11 @@ class Asked:
         return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
 
 
-def _name(given: str) -> str:
+def _name(name_or_path: str) -> str:
     """A folder's last part, or what scores pictures; hub ids and known models as they are."""
-    if Path(given).is_dir():
-        return Path(given).absolute().name
-    return "clipscore" if given.startswith("clipscore:") else given
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path).absolute().name
+    return "clipscore" if name_or_path.startswith("clipscore:") else name_or_path
 
 
 group = typer.Typer(help="Test verifiers on a benchmark, at equal N and at equal time.", invoke_without_command=True)
@@ -220,22 +224,22 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
 
-    asked = Asked(
+    evaluate_options = EvaluateOptions(
         generator=generator,
         verifiers=tuple(verifier or [generator]),
         benchmark=benchmark,
-        judge=(evaluator, detector, color_model),
-        ns=tuple(whole_numbers("--n", n)),
-        budgets_ms=tuple(whole_numbers("--budget-ms", budget_ms)) if budget_ms else None,
+        evaluator_options=(evaluator, detector, color_model),
+        ns=tuple(parse_ints("--n", n)),
+        budgets_ms=tuple(parse_ints("--budget-ms", budget_ms)) if budget_ms else None,
         images_per_prompt=images_per_prompt,
         seeds=seeds,
-        steps=tuple(whole_numbers("--steps", steps)) if steps else (),
+        steps=tuple(parse_ints("--steps", steps)) if steps else (),
         baselines=tuple(baseline or ()),
         combined=tuple(combine or ()),
         controls=controls,
         second_evaluators=tuple(second_evaluator or ()),
     )
-    asked.run(out, shard, figures, device, dtype)
+    evaluate_options.run(out, shard, figures, device, dtype)
 
 
 @group.command()
@@ -245,9 +249,11 @@ def merge(
 ) -> None:
     """Bring the parts of an evaluation that were drawn on several machines together in the first folder."""
     from forejudge.candidates.store import EvaluationFolder
-    from forejudge.evaluation.suite import take_over
+    from forejudge.evaluation.suite import merge_evaluation
 
     for part in parts:
-        typer.echo(f"{take_over(out, part)} prompts taken over from {part}")
-    left = len(EvaluationFolder(out).missing)
-    typer.echo(f"{left} prompts are missing" if left else "complete: the same eval with --out writes the figures")
+        typer.echo(f"{merge_evaluation(out, part)} prompts taken over from {part}")
+    num_missing = len(EvaluationFolder(out).missing)
+    typer.echo(
+        f"{num_missing} prompts are missing" if num_missing else "complete: the same eval with --out writes the figures"
+    )

@@ -15,15 +15,15 @@ from forejudge import BestOfN, Sampling
 from forejudge.candidates.store import Sample, lay_out
 from forejudge.checkpoint import read_config
 from forejudge.cli import options
-from forejudge.cli.common import keep_compiled, tell_licences
-from forejudge.cli.progress import counting, judging, waiting
+from forejudge.cli.common import print_licenses, use_compile_cache
+from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.cli.result_folder import write_result
 from forejudge.cli.tables import show_result, show_warnings
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import prepare_folder, write_text
 from forejudge.generators import find_spec
-from forejudge.policies import Limits
+from forejudge.policies import SearchLimits
 from forejudge.prompts.prompt_file import check_lines, read_prompts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # FOLDED: What the user asked for. An option that was not given is None, and the library's default holds.
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def drop_none(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -48,7 +48,7 @@ class ModelOptions:
     device: str | None
     dtype: str | None
     batch_size: int | None
-    judge_step: int | None
+    verifier_step: int | None
     offload: str | None
     compiled: bool
 
@@ -57,8 +57,8 @@ class ModelOptions:
         from forejudge import BestOfN
 
         if self.compiled:
-            keep_compiled()
-        return BestOfN.from_pretrained(**given(vars(self)))
+            use_compile_cache()
+        return BestOfN.from_pretrained(**drop_none(vars(self)))
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class SamplingOptions:
         from forejudge import Sampling
 
         try:
-            return Sampling(**((defaults or Sampling()).model_dump() | given(vars(self))))
+            return Sampling(**((defaults or Sampling()).model_dump() | drop_none(vars(self))))
         except ValidationError as error:
-            wrong = error.errors()[0]
-            raise InvalidRequest(f"{wrong['loc'][0]} = {wrong['input']}: {wrong['msg']}") from None
+            first_error = error.errors()[0]
+            raise InvalidRequest(f"{first_error['loc'][0]} = {first_error['input']}: {first_error['msg']}") from None
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class SearchArguments:
     """How many candidates, and which: arguments of a call of `BestOfN`."""
 
     n: int | None
@@ -96,21 +96,21 @@ class SearchOptions:
     seeds: tuple[int, ...] | None
     top_k: int | None
 
-    def limits(self) -> Limits:
+    def limits(self) -> SearchLimits:
         """When the search ends. Raises InvalidRequest."""
         n = len(self.seeds) if self.seeds else self.n
-        return Limits(n, self.budget_ms, self.until, **given({"max_n": self.max_n}))
+        return SearchLimits(n, self.budget_ms, self.until, **drop_none({"max_n": self.max_n}))
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateOptions:
     """All of it, but for prompts and output."""
 
     models: ModelOptions
     sampling: SamplingOptions
-    search: SearchOptions
+    search: SearchArguments
     images_per_prompt: int
-    everything: bool  # finish every candidate
+    finish_all: bool  # finish every candidate
 
     def check(self) -> None:
         """Refuse, before anything is loaded, what no search can do. Raises InvalidRequest."""
@@ -121,7 +121,7 @@ class Request:
             raise InvalidRequest("seeds stand for one image, images-per-prompt for several: leave one out")
         if self.search.seeds and self.search.seed is not None:
             raise InvalidRequest("the candidates' seeds are given, so seed would change nothing: leave one out")
-        if self.everything and self.search.top_k is not None:
+        if self.finish_all and self.search.top_k is not None:
             raise InvalidRequest("all finishes every candidate and top-k only the best: leave one out")
 
     def load(self) -> "BestOfN":
@@ -131,16 +131,16 @@ class Request:
 
     def run(self, best: "BestOfN", prompt: str, image_index: int, on_progress: "OnProgress | None" = None) -> "Result":
         """One best of N; what it had to do without is told once."""
-        search = replace(self.search, top_k=self.search.limits().cap) if self.everything else self.search
-        told = len(best.warnings)
+        search = replace(self.search, top_k=self.search.limits().cap) if self.finish_all else self.search
+        num_warnings = len(best.warnings)
         result = best(
             prompt,
-            **given(vars(search)),
+            **drop_none(vars(search)),
             image_index=image_index,
             sampling=self.sampling.build(best.generator.defaults),
             on_progress=on_progress,
         )
-        show_warnings(best.warnings[told:])
+        show_warnings(best.warnings[num_warnings:])
         return result
 
 
@@ -157,55 +157,57 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
 # FOLDED: Many prompts with one loading. Every image is on disk before the next is begun, so a run can stop at any time.
 
 
-def generate_many(prompts: Path, request: Request, out: Path, as_json: bool) -> None:
+def generate_many(prompts: Path, generate_options: GenerateOptions, out: Path, as_json: bool) -> None:
     """Make the images that are not there yet, then say what there is."""
     lines = read_prompts(prompts)
     prepare_folder(out)
-    samples = lay_out(out, lines, request.images_per_prompt)
-    settings = _settings(request, out)
-    left = [sample for sample in samples if not sample.is_complete]
+    samples = lay_out(out, lines, generate_options.images_per_prompt)
+    settings = _settings(generate_options, out)
+    remaining = [sample for sample in samples if not sample.is_complete]
     started = time.monotonic()
-    if left:
-        best = _load(request, left)
+    if remaining:
+        best = _load(generate_options, remaining)
         settings.store(out)
-        _make(left, request, best)
+        _generate_samples(remaining, generate_options, best)
     records = [sample.read_record() for sample in samples]
     if as_json:
         typer.echo(json.dumps(records, indent=2))
         return
     typer.echo(f"{len(samples)} images of {len(lines)} prompts are in {out}.")
-    typer.echo(f"{len(left)} were made now, in {time.monotonic() - started:.0f} s.")
+    typer.echo(f"{len(remaining)} were made now, in {time.monotonic() - started:.0f} s.")
     _show_passed([record["passed"] for record in records])
 
 
-def _settings(request: Request, out: Path) -> "RunSettings":
-    with waiting("reading settings"):
+def _settings(generate_options: GenerateOptions, out: Path) -> "RunSettings":
+    with spinner("reading settings"):
         # takes seconds
 
-        settings = RunSettings.of(request)
+        settings = RunSettings.from_options(generate_options)
     settings.check(out)
     return settings
 
 
-def _load(request: Request, left: list[Sample]) -> "BestOfN":
+def _load(generate_options: GenerateOptions, remaining: list[Sample]) -> "BestOfN":
     """The models, once they are known to take every prompt."""
-    with waiting("loading models"):
-        best = request.load()
-    tell_licences([*best.generator.sources, best.verifier.source])
+    with spinner("loading models"):
+        best = generate_options.load()
+    print_licenses([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
-    sampling = request.sampling.build(best.generator.defaults)
-    with waiting("checking prompts"):
-        check_lines((sample.line for sample in left), lambda prompt: best.generator.check(prompt, sampling))
+    sampling = generate_options.sampling.build(best.generator.defaults)
+    with spinner("checking prompts"):
+        check_lines((sample.line for sample in remaining), lambda prompt: best.generator.check(prompt, sampling))
     return best
 
 
-def _make(left: list[Sample], request: Request, best: "BestOfN") -> None:
-    with counting("images", len(left)) as advance:
-        for done, sample in enumerate(left):
+def _generate_samples(remaining: list[Sample], generate_options: GenerateOptions, best: "BestOfN") -> None:
+    with progress_counter("images", len(remaining)) as advance:
+        for num_done, sample in enumerate(remaining):
             try:
-                sample.write(request.run(best, sample.line.prompt, sample.image_index))
+                sample.write(generate_options.run(best, sample.line.prompt, sample.image_index))
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"{len(left) - done} images are left, the same command makes them") from None
+                raise KeyboardInterrupt(
+                    f"{len(remaining) - num_done} images are left, the same command makes them"
+                ) from None
             advance()
 
 
@@ -217,17 +219,19 @@ def _show_passed(passed: list[bool | None]) -> None:
 # FOLDED: One prompt: load, search, write a folder, show a table.
 
 
-def generate_one(prompt: str, request: Request, out: Path, as_json: bool) -> None:
+def generate_one(prompt: str, generate_options: GenerateOptions, out: Path, as_json: bool) -> None:
     """Make the images of a prompt; each is written as soon as it is there. Several get a folder each."""
     prepare_folder(out)
-    with waiting("loading models"):
-        best = request.load()
-    tell_licences([*best.generator.sources, best.verifier.source])
+    with spinner("loading models"):
+        best = generate_options.load()
+    print_licenses([*best.generator.sources, best.verifier.source])
     show_warnings(best.warnings)
-    several = request.images_per_prompt > 1
+    several = generate_options.images_per_prompt > 1
     results = [
-        _generate(best, prompt, request, image_index, out / f"image_{image_index}" if several else out, as_json)
-        for image_index in range(request.images_per_prompt)
+        _generate(
+            best, prompt, generate_options, image_index, out / f"image_{image_index}" if several else out, as_json
+        )
+        for image_index in range(generate_options.images_per_prompt)
     ]
     if as_json:
         records = [result.record.model_dump(mode="json") for result in results]
@@ -235,11 +239,11 @@ def generate_one(prompt: str, request: Request, out: Path, as_json: bool) -> Non
 
 
 def _generate(
-    best: "BestOfN", prompt: str, request: Request, image_index: int, folder: Path, as_json: bool
+    best: "BestOfN", prompt: str, generate_options: GenerateOptions, image_index: int, folder: Path, as_json: bool
 ) -> "Result":
-    with judging() as on_progress:
-        result = request.run(best, prompt, image_index, on_progress)
-    write_result(folder, result, request.everything)
+    with scoring_progress() as on_progress:
+        result = generate_options.run(best, prompt, image_index, on_progress)
+    write_result(folder, result, generate_options.finish_all)
     if not as_json:
         show_result(result, folder)
     return result
@@ -259,7 +263,7 @@ class RunSettings(BaseModel):
     generator: str
     verifier: str
     dtype: str
-    judge_step: int
+    verifier_step: int
     n: int | None
     budget_ms: float | None
     until: float | None
@@ -270,24 +274,24 @@ class RunSettings(BaseModel):
     sampling: Sampling
 
     @classmethod
-    def of(cls, request: Request) -> "RunSettings":
+    def from_options(cls, generate_options: GenerateOptions) -> "RunSettings":
         """Raises InvalidRequest for limits and sampling that cannot be."""
-        models = _with_defaults(BestOfN.from_pretrained, vars(request.models))
-        search = _with_defaults(BestOfN.__call__, vars(request.search))
-        limits, spec = request.search.limits(), find_spec(models["generator"])
+        models = _with_defaults(BestOfN.from_pretrained, vars(generate_options.models))
+        search = _with_defaults(BestOfN.__call__, vars(generate_options.search))
+        limits, spec = generate_options.search.limits(), find_spec(models["generator"])
         return cls(
             generator=_absolute(models["generator"]),
             verifier=_absolute(models["verifier"] or models["generator"]),
             dtype=dtype_name(resolve_dtype(models["dtype"], resolve_device(models["device"]))),
-            judge_step=models["judge_step"],
+            verifier_step=models["verifier_step"],
             n=limits.cap if limits.reason_at_cap == "n" else None,
             budget_ms=limits.budget_ms,
             until=limits.until,
             max_n=limits.max_n,
             seed=search["seed"],
             seeds=search["seeds"],
-            images_per_prompt=request.images_per_prompt,
-            sampling=request.sampling.build(spec.sampling if spec else None),
+            images_per_prompt=generate_options.images_per_prompt,
+            sampling=generate_options.sampling.build(spec.sampling if spec else None),
         )
 
     def check(self, folder: Path) -> None:
@@ -295,10 +299,10 @@ class RunSettings(BaseModel):
         path = folder / _FILE
         if not path.exists():
             return
-        for name, made_with in read_config(path, RunSettings):
-            if made_with != getattr(self, name):
+        for name, stored_value in read_config(path, RunSettings):
+            if stored_value != getattr(self, name):
                 raise InvalidRequest(
-                    f"{folder} was made with {name} = {made_with}, this run has {name} = {getattr(self, name)}: "
+                    f"{folder} was made with {name} = {stored_value}, this run has {name} = {getattr(self, name)}: "
                     "choose another --out, or the same settings to go on with it"
                 )
 
@@ -309,7 +313,7 @@ class RunSettings(BaseModel):
 
 def _with_defaults(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     defaults = {name: parameter.default for name, parameter in signature(function).parameters.items()}
-    return defaults | given(arguments)
+    return defaults | drop_none(arguments)
 
 
 def _absolute(model: str) -> str:
@@ -320,10 +324,10 @@ def _absolute(model: str) -> str:
 def generate(
     prompt: options.Prompt = None,
     prompts: options.PromptsFile = None,
-    n: options.Number = None,
+    n: options.NumCandidates = None,
     budget_ms: options.BudgetMs = None,
     until: options.Until = None,
-    max_n: options.MaxNumber = None,
+    max_n: options.MaxCandidates = None,
     seed: options.Seed = None,
     seeds: options.Seeds = None,
     top_k: options.TopK = None,
@@ -333,9 +337,9 @@ def generate(
     height: options.Height = None,
     width: options.Width = None,
     lora_scale: options.LoraScale = None,
-    judge_step: options.JudgeStep = None,
+    verifier_step: options.VerifierStep = None,
     out: options.Out = Path("forejudge-out"),
-    everything: options.Everything = False,
+    finish_all: options.FinishAll = False,
     as_json: options.AsJson = False,
     generator: options.Generator = None,
     verifier: options.Verifier = None,
@@ -346,25 +350,25 @@ def generate(
     compiled: options.Compile = False,
 ) -> None:
     """Draw candidates of a prompt, judge them early, finish the best and write it to a folder."""
-    request = Request(
-        ModelOptions(generator, verifier, device, dtype, batch_size, judge_step, offload, compiled),
+    generate_options = GenerateOptions(
+        ModelOptions(generator, verifier, device, dtype, batch_size, verifier_step, offload, compiled),
         SamplingOptions(steps, guidance_scale, height, width, lora_scale),
-        SearchOptions(n, budget_ms, until, max_n, seed, parse_seeds(seeds), top_k),
+        SearchArguments(n, budget_ms, until, max_n, seed, parse_seeds(seeds), top_k),
         images_per_prompt,
-        everything,
+        finish_all,
     )
-    request.check()
+    generate_options.check()
     if prompts is not None:
-        _refuse_with_prompts(prompt=prompt is not None, top_k=top_k is not None, all=everything)
+        _reject_with_prompts(prompt=prompt is not None, top_k=top_k is not None, all=finish_all)
 
-        generate_many(prompts, request, out, as_json)
+        generate_many(prompts, generate_options, out, as_json)
     elif prompt is not None:
-        generate_one(prompt, request, out, as_json)
+        generate_one(prompt, generate_options, out, as_json)
     else:
         raise InvalidRequest("no prompt: give one in quotes, or a file of them with --prompts")
 
 
-def _refuse_with_prompts(**options: bool) -> None:
+def _reject_with_prompts(**options: bool) -> None:
     for name in (name for name, is_given in options.items() if is_given):
         raise InvalidRequest(
             f"{name.replace('_', '-')} cannot go with --prompts, which writes the winner of each image"

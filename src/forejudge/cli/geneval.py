@@ -8,7 +8,7 @@ import typer
 from typer import Argument
 
 from forejudge.cli import options
-from forejudge.cli.progress import waiting
+from forejudge.cli.progress import spinner
 
 if TYPE_CHECKING:
     from forejudge.evaluators.base import Evaluator
@@ -24,7 +24,7 @@ def convert(
     folder: Annotated[Path, Argument(help="The folder to write, for --detector.")],
 ) -> None:
     """Make GenEval's detector from mmdetection's weights, once. mmdetection itself is not needed."""
-    with waiting("converting"):
+    with spinner("converting"):
         from forejudge.evaluators.mmdet_conversion import convert_detector
 
         origin = convert_detector(weights, folder)
@@ -35,7 +35,7 @@ def convert(
 
 @group.command()
 def score(
-    folder: Annotated[Path, Argument(help="Pictures in GenEval's layout, as `forejudge generate --prompts` writes.")],
+    folder: Annotated[Path, Argument(help="Images in GenEval's layout, as `forejudge generate --prompts` writes.")],
     evaluator: options.Evaluator = "geneval",
     detector: options.Detector = None,
     color_model: options.ColorModel = None,
@@ -46,34 +46,34 @@ def score(
 
     A run that was stopped goes on. What cannot be judged is named, the rest is scored, and the status is 1.
     """
-    with waiting("loading"):
+    with spinner("loading"):
         from forejudge.evaluators.base import GenEvalModels, load_evaluator
 
-        judged_by = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
-    scored = _score(folder, judged_by)
-    for left_out in scored.left_out:
+        loaded_evaluator = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
+    folder_score = _score(folder, loaded_evaluator)
+    for left_out in folder_score.left_out:
         typer.echo(f"left out: {left_out.reason}", err=True)
-    _show(scored, folder, as_json)
-    if scored.left_out:
+    _show(folder_score, folder, as_json)
+    if folder_score.left_out:
         raise typer.Exit(1)
 
 
-def _score(folder: Path, judged_by: "Evaluator") -> "FolderScore":
+def _score(folder: Path, loaded_evaluator: "Evaluator") -> "FolderScore":
     from forejudge.cli.progress import StageProgress
     from forejudge.evaluators.score_folder import score_folder
 
     try:
         with StageProgress() as progress:
-            return score_folder(folder, judged_by, progress.show)
+            return score_folder(folder, loaded_evaluator, progress.show)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is not judged yet") from None
 
 
-def _show(scored: "FolderScore", folder: Path, as_json: bool) -> None:
+def _show(folder_score: "FolderScore", folder: Path, as_json: bool) -> None:
     from forejudge.cli.tables import print_scores
     from forejudge.evaluators.score_folder import RESULTS_FILE
 
-    summary = scored.summary()
+    summary = folder_score.summary()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return

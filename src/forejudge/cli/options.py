@@ -18,7 +18,7 @@ _EVALUATOR = (
     "false), and may have reason and detections."
 )
 Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=_EVALUATOR)]
-EvaluatorOfRecipe = Annotated[
+RecipeEvaluator = Annotated[
     str | None,
     Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the recipe's.)"),
 ]
@@ -55,19 +55,19 @@ ColorModel = Annotated[
 # FOLDED: Lists of numbers as options spell them.
 
 
-def whole_numbers(option: str, text: str) -> list[int]:
+def parse_ints(option: str, text: str) -> list[int]:
     """Sorted, each once. Raises InvalidRequest unless all are whole numbers from 1."""
     try:
-        found = sorted({int(part) for part in text.split(",")})
+        numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        found = []
-    if not found or found[0] < 1:
+        numbers = []
+    if not numbers or numbers[0] < 1:
         raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 1, such as 1,2,4,8")
-    return found
+    return numbers
 
 
 _SEARCH = "How many candidates"
-_DRAWING = "How they are drawn"
+_SAMPLING = "How they are drawn"
 _OUTPUT = "What is written and shown"
 _MODELS = "Models and where they run"
 
@@ -82,7 +82,9 @@ PromptsFile = Annotated[
     ),
 ]
 
-Number = Annotated[int | None, Option("--n", help=f"Candidates (default: {DEFAULT_N}).", rich_help_panel=_SEARCH)]
+NumCandidates = Annotated[
+    int | None, Option("--n", help=f"Candidates (default: {DEFAULT_N}).", rich_help_panel=_SEARCH)
+]
 BudgetMs = Annotated[
     float | None,
     Option(
@@ -94,7 +96,7 @@ Until = Annotated[
     float | None,
     Option(help="Stop at the first candidate that fits with this probability.", rich_help_panel=_SEARCH),
 ]
-MaxNumber = Annotated[
+MaxCandidates = Annotated[
     int | None,
     Option(
         "--max-n",
@@ -115,19 +117,19 @@ ImagesPerPrompt = Annotated[
     int, Option(help="Pictures of each prompt, each of them a best of N.", rich_help_panel=_SEARCH)
 ]
 
-Steps = Annotated[int | None, Option(help="Denoising steps (default: 1).", rich_help_panel=_DRAWING)]
+Steps = Annotated[int | None, Option(help="Denoising steps (default: 1).", rich_help_panel=_SAMPLING)]
 GuidanceScale = Annotated[
     float | None,
-    Option(help="How strictly the prompt is followed (default: the generator's own).", rich_help_panel=_DRAWING),
+    Option(help="How strictly the prompt is followed (default: the generator's own).", rich_help_panel=_SAMPLING),
 ]
-Height = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
-Width = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_DRAWING)]
+Height = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_SAMPLING)]
+Width = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_SAMPLING)]
 LoraScale = Annotated[
-    float | None, Option(help="Weight of the pipeline's LoRA adapters (default: 1).", rich_help_panel=_DRAWING)
+    float | None, Option(help="Weight of the pipeline's LoRA adapters (default: 1).", rich_help_panel=_SAMPLING)
 ]
 
 Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to.", rich_help_panel=_OUTPUT)]
-Everything = Annotated[
+FinishAll = Annotated[
     bool, Option("--all", help="Finish every candidate and make a contact sheet.", rich_help_panel=_OUTPUT)
 ]
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=_OUTPUT)]
@@ -143,9 +145,9 @@ Generator = Annotated[
 Verifier = Annotated[
     str | None, Option(help="A name, a folder or a hub id (default: the generator's own).", rich_help_panel=_MODELS)
 ]
-JudgeStep = Annotated[
+VerifierStep = Annotated[
     int | None,
-    Option(help="The step in which candidates are judged, counted from 0 (default: 0).", rich_help_panel=_DRAWING),
+    Option(help="The step in which candidates are judged, counted from 0 (default: 0).", rich_help_panel=_SAMPLING),
 ]
 Device = Annotated[
     str | None,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from forejudge.cli.common import keep_compiled
-from forejudge.cli.options import whole_numbers
+from forejudge.cli.common import use_compile_cache
+from forejudge.cli.options import parse_ints
 from forejudge.files import write_bytes
-from forejudge.profiling.figures import Measured, Profile
+from forejudge.profiling.figures import Profile, TimingWithRoofline
 from forejudge.profiling.stages import ENCODE
-from forejudge.report.plots import Plot, Style, Theme, styles_of
+from forejudge.report.plots import Plot, Style, Theme, assign_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,41 +22,46 @@ if TYPE_CHECKING:
 # FOLDED: A profile as a plot: time by N of every stage and of every way to pick, each with its floor below.
 
 
-_ALT = "Milliseconds by number of candidates, with floors: stages above, whole searches below"
+_ALT_TEXT = "Milliseconds by number of candidates, with floors: stages above, whole searches below"
 
 
-def write_plot(found: Profile, path: Path) -> None:
+def write_plot(profile_result: Profile, path: Path) -> None:
     """As PNG. Raises OutputError where it cannot be written."""
-    write_bytes(path, Plot(path.stem, _ALT, lambda theme: _draw(found, theme)).drawn().png)
+    write_bytes(path, Plot(path.stem, _ALT_TEXT, lambda theme: _draw(profile_result, theme)).render().png)
 
 
-def _draw(found: Profile, theme: Theme) -> "Figure":
+def _draw(profile_result: Profile, theme: Theme) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    batched = {name: stage.at for name, stage in found.stages.items() if name != ENCODE}
-    _curve(upper, ENCODE, found.stages[ENCODE].at, {"color": theme.ink, "marker": "X", "linestyle": ""})
+    batched = {name: stage.measurements for name, stage in profile_result.stages.items() if name != ENCODE}
+    _curve(
+        upper,
+        ENCODE,
+        profile_result.stages[ENCODE].measurements,
+        {"color": theme.foreground, "marker": "X", "linestyle": ""},
+    )
     _curves(upper, batched, theme)
-    _curves(lower, {figures.name: figures.at for figures in found.strategies}, theme)
+    _curves(lower, {figures.name: figures.measurements for figures in profile_result.strategies}, theme)
     upper.set_title("Stages by themselves", fontsize="medium")
     lower.set_title("From the prompt to the picture", fontsize="medium")
-    ns = found.settings.ns
+    ns = profile_result.settings.ns
     lower.set_xscale("log", base=2)
     lower.set_xticks(ns, [str(n) for n in ns])
     lower.minorticks_off()
     lower.set_xlabel("N, candidates")
     figure.suptitle(
-        f"{found.settings.models}; figures {found.settings.figures}\nline: median, band: quartiles, dots below: floor",
+        f"{profile_result.settings.models}; figures {profile_result.settings.device_note}\nline: median, band: quartiles, dots below: floor",
         fontsize="medium",
     )
     return figure
 
 
-def _curves(axes: "Axes", curves: Mapping[str, Mapping[int, Measured]], theme: Theme) -> None:
+def _curves(axes: "Axes", curves: Mapping[str, Mapping[int, TimingWithRoofline]], theme: Theme) -> None:
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-    styles = styles_of(curves, theme)
+    styles = assign_styles(curves, theme)
     for name, at in curves.items():
         _curve(axes, name, at, styles[name])
     axes.set_yscale("log")
@@ -67,13 +72,13 @@ def _curves(axes: "Axes", curves: Mapping[str, Mapping[int, Measured]], theme: T
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _curve(axes: "Axes", name: str, at: Mapping[int, Measured], style: Style) -> None:
+def _curve(axes: "Axes", name: str, at: Mapping[int, TimingWithRoofline], style: Style) -> None:
     ns, timings = list(at), [measured.milliseconds for measured in at.values()]
     axes.plot(ns, [timing.median for timing in timings], label=name, **style)
     low, high = [timing.lower_quartile for timing in timings], [timing.upper_quartile for timing in timings]
     axes.fill_between(ns, low, high, color=style["color"], alpha=0.16, linewidth=0)
-    floors = [measured.floor_milliseconds for measured in at.values()]
-    axes.plot(ns, floors, color=style["color"], linewidth=0.9, linestyle=":", marker=".", markersize=3)
+    rooflines = [measured.roofline_ms for measured in at.values()]
+    axes.plot(ns, rooflines, color=style["color"], linewidth=0.9, linestyle=":", marker=".", markersize=3)
 
 
 _RANDOM_KINDS = "hidden,clip,latent"
@@ -117,31 +122,33 @@ def profile(
 ) -> None:
     """Measure time, operations and memory of every stage and of whole searches, beside the least there could be."""
     if compiled:
-        keep_compiled()
-    numbers = whole_numbers("--n", n)
-    budgets_ms = whole_numbers("--budget-ms", budget_ms) if budget_ms else ()
-    from forejudge.cli.progress import StageProgress, waiting
+        use_compile_cache()
+    ns = parse_ints("--n", n)
+    budgets_ms = parse_ints("--budget-ms", budget_ms) if budget_ms else ()
+    from forejudge.cli.progress import StageProgress, spinner
     from forejudge.cli.tables import print_profile
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.files import prepare_folder, write_text
     from forejudge.generators.base import Sampling
-    from forejudge.profiling.models import load_profiled, random_models
+    from forejudge.profiling.models import load_profiled_models, random_models
     from forejudge.profiling.profile import check_strategies
     from forejudge.profiling.profile import profile as measured
 
     check_strategies(strategy or ())
-    where = resolve_device(device)
-    precision = resolve_dtype(dtype, where)
+    torch_device = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
     prepare_folder(out)
-    make = random_models if random_weights else load_profiled
-    named = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
-    with waiting("making the models" if random_weights else "loading"):
-        models = make(generator, named, Sampling(height=resolution, width=resolution), where, precision)
+    load_models = random_models if random_weights else load_profiled_models
+    verifier_names = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
+    with spinner("making the models" if random_weights else "loading"):
+        models = load_models(
+            generator, verifier_names, Sampling(height=resolution, width=resolution), torch_device, torch_dtype
+        )
         models = models.compiled() if compiled else models
     with StageProgress() as progress:
-        found = measured(models, numbers, rounds, strategy or (), progress.show, budgets_ms)
-    write_text(out / "profile.json", found.model_dump_json(indent=1) + "\n")
-    print_profile(found)
+        profile_result = measured(models, ns, rounds, strategy or (), progress.show, budgets_ms)
+    write_text(out / "profile.json", profile_result.model_dump_json(indent=1) + "\n")
+    print_profile(profile_result)
 
-    write_plot(found, out / "profile.png")
+    write_plot(profile_result, out / "profile.png")
     typer.echo(f"written to {out / 'profile.json'} and .png")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from forejudge.progress import Progress as Stand
+from forejudge.progress import Progress as ProgressUpdate
 
 if TYPE_CHECKING:
     from forejudge.search import OnProgress
@@ -44,16 +44,16 @@ class StageProgress:
     ) -> None:
         self._bar.__exit__(kind, error, traceback)
 
-    def show(self, stand: Stand) -> None:
+    def show(self, progress: ProgressUpdate) -> None:
         """Show a part's stand and the time it still takes."""
-        left = f"{stand.seconds_left / 60:.1f} min left"
-        note = f"{stand.note}, {left}" if stand.note else left
+        remaining = f"{progress.seconds_left / 60:.1f} min left"
+        note = f"{progress.note}, {remaining}" if progress.note else remaining
         if self._bar.disable:
-            self._line(f"{stand.part}: {stand.step} of {stand.steps}, {note}")
-        elif stand.part not in self._tasks:
-            self._tasks[stand.part] = self._bar.add_task(stand.part, total=stand.steps, note=note)
-        if stand.part in self._tasks:
-            self._bar.update(self._tasks[stand.part], completed=stand.step, note=note)  # type: ignore[arg-type]
+            self._line(f"{progress.part}: {progress.step} of {progress.steps}, {note}")
+        elif progress.part not in self._tasks:
+            self._tasks[progress.part] = self._bar.add_task(progress.part, total=progress.steps, note=note)
+        if progress.part in self._tasks:
+            self._bar.update(self._tasks[progress.part], completed=progress.step, note=note)  # type: ignore[arg-type]
 
     def _line(self, text: str) -> None:
         now = time.monotonic()
@@ -66,24 +66,24 @@ _SECONDS_BETWEEN_LINES = 30.0
 _SPEED_WINDOW = 600.0  # seconds over which the time left is estimated
 
 
-def waiting(text: str) -> AbstractContextManager[object]:
+def spinner(text: str) -> AbstractContextManager[object]:
     """A sign that something is being done whose length is not known."""
     console = Console(stderr=True)
     return console.status(text) if console.is_terminal else nullcontext()
 
 
 @contextmanager
-def judging() -> Iterator["OnProgress"]:
+def scoring_progress() -> Iterator["OnProgress"]:
     """A bar of candidates judged."""
-    with _bar(TextColumn("judging"), BarColumn(), MofNCompleteColumn()) as bar:
+    with _bar(TextColumn("scoring"), BarColumn(), MofNCompleteColumn()) as bar:
         task = bar.add_task("", total=None)
-        yield lambda judged, most: bar.update(task, completed=judged, total=most)
+        yield lambda num_scored, max_candidates: bar.update(task, completed=num_scored, total=max_candidates)
 
 
 @contextmanager
-def counting(noun: str, total: int) -> Iterator[Callable[[], None]]:
+def progress_counter(noun: str, total: int) -> Iterator[Callable[[], None]]:
     """Counts to `total` with the time left; where stderr is no terminal, in a line now and then."""
-    lines = _Lines(noun, total)
+    lines = _LineProgress(noun, total)
     with _bar(BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=total)
 
@@ -106,7 +106,7 @@ def _bar(*columns: ProgressColumn) -> Progress:
     )
 
 
-class _Lines:
+class _LineProgress:
     """Progress for a log file."""
 
     def __init__(self, noun: str, total: int) -> None:
@@ -119,6 +119,6 @@ class _Lines:
         now = time.monotonic()
         if now - self.last < _SECONDS_BETWEEN_LINES:
             return
-        left = (now - self.started) / self.done * (self.total - self.done)
-        typer.echo(f"{self.done} of {self.total} {self.noun}, {left / 60:.1f} min left", err=True)
+        remaining = (now - self.started) / self.done * (self.total - self.done)
+        typer.echo(f"{self.done} of {self.total} {self.noun}, {remaining / 60:.1f} min left", err=True)
         self.last = now

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from forejudge.cli.collect import RecipeName
-from forejudge.cli.train import DryRun, end
+from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
 
@@ -41,12 +41,12 @@ def geneval(
     """Prompts of GenEval's six tasks over your objects, none twice."""
     from forejudge.prompts.geneval import sample_prompts
     from forejudge.prompts.prompt_file import read_lines, read_prompts
-    from forejudge.training.presets import known_recipe
+    from forejudge.training.presets import load_preset
 
     if count is None:
         if recipe is None:
             raise InvalidRequest("--count is missing: name one, or a --recipe that has one")
-        count = known_recipe(recipe).prompts
+        count = load_preset(recipe).prompts
     _check(count, out)
     names = list(read_lines(objects, "class name").values())
     excluded = [line.prompt for path in exclude or [] for line in read_prompts(path)]
@@ -59,7 +59,7 @@ def miniature(
 ) -> None:
     """Prompts of the miniature's world. One that comes again stands for its next image."""
     _check(count, out)
-    known = _known(split)
+    known = _parse_split(split)
     from forejudge.miniature.prompts import sample_prompt_lines
 
     _write([line.geneval_metadata() for line in sample_prompt_lines(count, known, seed)], out)
@@ -72,7 +72,7 @@ def _check(count: int, out: Path) -> None:
         raise InvalidRequest(f"--out {out} would be read as plain prompts: its name must end in .jsonl")
 
 
-def _known(split: str) -> Literal["training", "validation"]:
+def _parse_split(split: str) -> Literal["training", "validation"]:
     for known in _OPEN_SPLITS:
         if split == known:
             return known
@@ -87,7 +87,7 @@ def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) ->
     else:
         write_text(out, "".join(f"{metadata.to_line()}\n" for metadata in prompts))
     counts = Counter(metadata.tag for metadata in prompts)
-    told = ", ".join(f"{counts[tag]} {tag}" for tag in TASKS)
-    typer.echo(f"{len(prompts)} prompts {'for' if dry_run else 'written to'} {out}: {told}")
+    counts_text = ", ".join(f"{counts[tag]} {tag}" for tag in TASKS)
+    typer.echo(f"{len(prompts)} prompts {'for' if dry_run else 'written to'} {out}: {counts_text}")
     if dry_run:
-        end()
+        print_dry_run_notice()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from forejudge.cli.progress import waiting
+from forejudge.cli.progress import spinner
 
 
 def report(
@@ -20,7 +20,7 @@ def report(
     ] = None,
 ) -> None:
     """Write tables, plots and a gallery of an evaluation as one HTML page that needs no network."""
-    with waiting("drawing"):
+    with spinner("drawing"):
         from forejudge.report.page import write_report
 
         page = write_report(folder, out or folder, study)

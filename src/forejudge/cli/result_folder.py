@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from forejudge.cli.tables import answer, chance, outcome
+from forejudge.cli.tables import describe_winner, format_answer, format_probability
 from forejudge.files import remove, write_image, write_text
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 # FOLDED: All finished candidates of a search on one sheet: verdicts below the pictures, a frame around the winner.
 
 
-_PICTURE = 192  # pixels of a picture's longer side
+_IMAGE_SIZE = 192  # pixels of a picture's longer side
 _GAP = 24
-_CAPTION = 46
-_CELL = (_PICTURE + _GAP, _PICTURE + _CAPTION + _GAP)
+_CAPTION_HEIGHT = 46
+_CELL = (_IMAGE_SIZE + _GAP, _IMAGE_SIZE + _CAPTION_HEIGHT + _GAP)
 _LINE = 28  # of the title
 _TITLE, _TEXT, _NOTE = 20, 16, 12  # sizes of letters
-_PAPER, _INK, _FAINT = "#ffffff", "#1d1d1f", "#6e6e73"
+_BACKGROUND, _FOREGROUND, _MUTED = "#ffffff", "#1d1d1f", "#6e6e73"
 _YES, _NO, _WINNER = "#1a7f37", "#b42318", "#0969da"
 _FRAME = 5
 
@@ -35,50 +35,52 @@ def contact_sheet(result: "Result") -> Image.Image:
     indices = sorted(result.images)
     columns = min(len(indices), max(4, math.ceil(math.sqrt(len(indices)))))
     width = max(columns, 2) * _CELL[0] + _GAP
-    heading = _wrapped(result.record.prompt, width, _TITLE), _wrapped(outcome(result.record), width, _TEXT)
+    heading = _wrap_text(result.record.prompt, width, _TITLE), _wrap_text(describe_winner(result.record), width, _TEXT)
     top = _GAP + _LINE * sum(map(len, heading))
-    sheet = Image.new("RGB", (width, top + _GAP + math.ceil(len(indices) / columns) * _CELL[1]), _PAPER)
+    sheet = Image.new("RGB", (width, top + _GAP + math.ceil(len(indices) / columns) * _CELL[1]), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _write_heading(draw, *heading)
-    for place, index in enumerate(indices):
-        row, column = divmod(place, columns)
+    _draw_heading(draw, *heading)
+    for position, index in enumerate(indices):
+        row, column = divmod(position, columns)
         corner = _GAP + column * _CELL[0], top + _GAP + row * _CELL[1]
         is_winner = index == result.record.winner
-        _place(sheet, corner, result.images[index], is_winner)
-        _caption(draw, corner, result.candidates[index], is_winner)
+        _paste_image(sheet, corner, result.images[index], is_winner)
+        _draw_caption(draw, corner, result.candidates[index], is_winner)
     return sheet
 
 
-def _wrapped(text: str, width: int, size: int) -> list[str]:
+def _wrap_text(text: str, width: int, size: int) -> list[str]:
     """Lines that fit: a letter is about half as wide as it is high."""
     return textwrap.wrap(text, (width - 2 * _GAP) * 2 // size, max_lines=6)
 
 
-def _write_heading(draw: ImageDraw.ImageDraw, title: list[str], below: list[str]) -> None:
+def _draw_heading(draw: ImageDraw.ImageDraw, title: list[str], subtitle: list[str]) -> None:
     for row, line in enumerate(title):
-        draw.text((_GAP, _GAP + row * _LINE), line, _INK, _font(_TITLE))
-    for row, line in enumerate(below, start=len(title)):
-        draw.text((_GAP, _GAP + row * _LINE), line, _FAINT, _font(_TEXT))
+        draw.text((_GAP, _GAP + row * _LINE), line, _FOREGROUND, _font(_TITLE))
+    for row, line in enumerate(subtitle, start=len(title)):
+        draw.text((_GAP, _GAP + row * _LINE), line, _MUTED, _font(_TEXT))
 
 
-def _place(sheet: Image.Image, corner: tuple[int, int], picture: Image.Image, is_winner: bool) -> None:
+def _paste_image(sheet: Image.Image, corner: tuple[int, int], image: Image.Image, is_winner: bool) -> None:
     """One picture, enlarged or reduced to fit."""
-    fitted = ImageOps.pad(picture.convert("RGB"), (_PICTURE, _PICTURE), Image.Resampling.LANCZOS, _PAPER)
+    thumbnail = ImageOps.pad(image.convert("RGB"), (_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.LANCZOS, _BACKGROUND)
     if is_winner:
-        fitted = ImageOps.expand(fitted, _FRAME, _WINNER)
+        thumbnail = ImageOps.expand(thumbnail, _FRAME, _WINNER)
     offset = _FRAME if is_winner else 0
-    sheet.paste(fitted, (corner[0] - offset, corner[1] - offset))
+    sheet.paste(thumbnail, (corner[0] - offset, corner[1] - offset))
 
 
-def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], candidate: "CandidateRecord", is_winner: bool) -> None:
+def _draw_caption(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], candidate: "CandidateRecord", is_winner: bool
+) -> None:
     """What was said of a picture, below it."""
-    x, y = corner[0], corner[1] + _PICTURE
-    says = answer(candidate)
-    colour = {"yes": _YES, "no": _NO}.get(says, _INK)
-    draw.text((x, y + 10), f"{says}  {chance(candidate)}".strip(), colour, _font(_TEXT))
-    draw.text((x, y + 31), f"#{candidate.index}   seed {candidate.seed}", _FAINT, _font(_NOTE))
+    x, y = corner[0], corner[1] + _IMAGE_SIZE
+    answer_text = format_answer(candidate)
+    color = {"yes": _YES, "no": _NO}.get(answer_text, _FOREGROUND)
+    draw.text((x, y + 10), f"{answer_text}  {format_probability(candidate)}".strip(), color, _font(_TEXT))
+    draw.text((x, y + 31), f"#{candidate.index}   seed {candidate.seed}", _MUTED, _font(_NOTE))
     if is_winner:
-        draw.text((x + _PICTURE, y + 10), "winner", _WINNER, _font(_TEXT), anchor="ra")
+        draw.text((x + _IMAGE_SIZE, y + 10), "winner", _WINNER, _font(_TEXT), anchor="ra")
 
 
 def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
@@ -86,17 +88,17 @@ def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
 
 
 _RECORD = "result.json"
-_OTHERS = re.compile(r"contact_sheet\.png|top_\d+\.png|candidates/\d{4,}\.png")
+_EXTRA_FILES = re.compile(r"contact_sheet\.png|top_\d+\.png|candidates/\d{4,}\.png")
 
 
-def write_result(folder: Path, result: "Result", everything: bool) -> None:
+def write_result(folder: Path, result: "Result", finish_all: bool) -> None:
     """Write a search's pictures and record, in the place of those of an earlier one. Raises OutputError."""
-    others = _other_pictures(result, everything)
-    stale = _earlier_pictures(folder) - others.keys()
+    extra_images = _extra_images(result, finish_all)
+    stale = _stale_images(folder) - extra_images.keys()
     write_image(folder / "best.png", result.image)
     write_text(folder / _RECORD, record_text(result))
-    for name, picture in others.items():
-        write_image(folder / name, picture)
+    for name, image in extra_images.items():
+        write_image(folder / name, image)
     for name in stale:
         remove(folder / name)
 
@@ -106,18 +108,18 @@ def record_text(result: "Result") -> str:
     return result.record.model_dump_json(indent=2) + "\n"
 
 
-def _other_pictures(result: "Result", everything: bool) -> dict[str, "Image.Image"]:
+def _extra_images(result: "Result", finish_all: bool) -> dict[str, "Image.Image"]:
     """All but best.png, by file name."""
-    if everything:
+    if finish_all:
         candidates = {f"candidates/{index:04}.png": result.images[index] for index in sorted(result.images)}
         return candidates | {"contact_sheet.png": contact_sheet(result)}
-    others = [image for index, image in result.images.items() if index != result.record.winner]
-    return {f"top_{rank}.png": image for rank, image in enumerate(others, start=2)}
+    extra_images = [image for index, image in result.images.items() if index != result.record.winner]
+    return {f"top_{rank}.png": image for rank, image in enumerate(extra_images, start=2)}
 
 
-def _earlier_pictures(folder: Path) -> set[str]:
+def _stale_images(folder: Path) -> set[str]:
     """Names of other pictures that belong to the record that lies there now; none without a record."""
     if not (folder / _RECORD).is_file():
         return set()
     names = {path.relative_to(folder).as_posix() for path in (*folder.glob("*.png"), *folder.glob("candidates/*.png"))}
-    return {name for name in names if _OTHERS.fullmatch(name)}
+    return {name for name in names if _EXTRA_FILES.fullmatch(name)}

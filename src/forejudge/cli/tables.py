@@ -16,7 +16,7 @@ from forejudge.types import Verdict
 
 if TYPE_CHECKING:
     from forejudge import Result
-    from forejudge.profiling.figures import Measured, Profile, Saving
+    from forejudge.profiling.figures import Profile, Saving, TimingWithRoofline
     from forejudge.result import CandidateRecord, SearchRecord
 
 
@@ -30,31 +30,34 @@ def print_figures(figures: dict[str, Any]) -> None:
     console.print(_best_of_n(figures["best_of_n"], title))
     console.print(_verifiers(figures["verifiers"]))
     console.print(_equal_cost(figures["equal_time"]))
-    for name, judged in figures["second_evaluators"].items():
-        console.print(_best_of_n(judged["best_of_n"], _agreement(name, judged)))
+    for name, evaluation in figures["second_evaluators"].items():
+        console.print(_best_of_n(evaluation["best_of_n"], _agreement_title(name, evaluation)))
 
 
 def print_variants(figures: dict[str, Any]) -> None:
     """A row for each variant of a study; of what was so before training, only that in which they differ."""
     variants = figures["variants"]
-    hidden = {"generator_fingerprint", *(field for field in _BEFORE if not differ(variants, field))}
-    shown = {
+    hidden = {
+        "generator_fingerprint",
+        *(field for field in _PRE_TRAINING_FIELDS if not variants_differ(variants, field)),
+    }
+    visible = {
         name: {field: value for field, value in found.items() if field not in hidden}
         for name, found in variants.items()
     }
-    Console().print(_verifiers(shown))
+    Console().print(_verifiers(visible))
 
 
-def differ(variants: dict[str, Any], field: str) -> bool:
+def variants_differ(variants: dict[str, Any], field: str) -> bool:
     """Whether a study's variants have more than one value there."""
     return any(found[field] != other[field] for found in variants.values() for other in variants.values())
 
 
-_BEFORE = ("reads", "language_model_parameters", "best_of_1", "perfect_judge")
+_PRE_TRAINING_FIELDS = ("reads", "language_model_parameters", "best_of_1", "oracle")
 
 
-def _agreement(name: str, judged: dict[str, Any]) -> str:
-    share, kappa = judged["agreement"]["estimate"], judged["cohens_kappa"]["estimate"]
+def _agreement_title(name: str, evaluation: dict[str, Any]) -> str:
+    share, kappa = evaluation["agreement"]["estimate"], evaluation["cohens_kappa"]["estimate"]
     return f"The same by {name}, which agrees on {100 * share:.1f} % of the candidates (Cohen's kappa {kappa:.2f})"
 
 
@@ -62,9 +65,9 @@ def _best_of_n(rows: list[dict[str, Any]], title: str) -> Table:
     """Overall (micro), a column for each N."""
     ns = sorted({row["n"] for row in rows})
     table = Table("chosen by", *(f"N = {n}" for n in ns), title=title, box=SIMPLE_HEAD)
-    for chooser in dict.fromkeys(row["chosen_by"] for row in rows):
-        of = {row["n"]: row["micro"] for row in rows if row["chosen_by"] == chooser}
-        table.add_row(chooser, *(_percent(of[n]) for n in ns))
+    for strategy in dict.fromkeys(row["strategy"] for row in rows):
+        of = {row["n"]: row["micro"] for row in rows if row["strategy"] == strategy}
+        table.add_row(strategy, *(_percent(of[n]) for n in ns))
     return table
 
 
@@ -76,9 +79,9 @@ def _equal_cost(rows: list[dict[str, Any]]) -> Table:
     )
     for row in rows:
         tasks = [f"{100 * row[task]['estimate']:.0f}" if task in row else "" for task in TASKS]
-        p = row["reference_ahead_by"]["p"]
+        p = row["reference_lead"]["p"]
         budget = f"{row['budget']:.0f}"
-        table.add_row(budget, row["chosen_by"], str(row["n"]), _percent(row["micro"]), *tasks, f"{p:.3f}")
+        table.add_row(budget, row["strategy"], str(row["n"]), _percent(row["micro"]), *tasks, f"{p:.3f}")
     return table
 
 
@@ -128,17 +131,17 @@ def _percent(figure: dict[str, float]) -> str:
 def print_profile(found: "Profile") -> None:
     """What was measured, every stage, every way to pick, what each holds in memory, and what ours save."""
     console, settings, rates = Console(highlight=False), found.settings, found.rates
-    console.print(f"Figures {settings.figures} ({found.made['device']}).", style="bold")
+    console.print(f"Figures {settings.device_note} ({found.provenance['device']}).", style="bold")
     console.print(
         f"{settings.models}, {settings.width} x {settings.height} px; the device multiplies at "
-        f"{_scaled(rates.flops_per_second, 'FLOP/s')} and moves {_scaled(rates.bytes_per_second, 'B/s')}."
+        f"{_format_si(rates.flops_per_second, 'FLOP/s')} and moves {_format_si(rates.bytes_per_second, 'B/s')}."
     )
     console.print(stages_table(found))
     console.print(strategies_table(found))
     console.print(memory_table(found))
     if found.savings:
         console.print(savings_table(found))
-    if found.budgets:
+    if found.deadline_adherence:
         console.print(budgets_table(found))
 
 
@@ -147,7 +150,7 @@ def stages_table(found: "Profile") -> Table:
     ns = found.settings.ns
     table = _profile_table("Stages, ms and how many times the floor, by batch size", "stage", "FLOP", *map(str, ns))
     for name, stage in found.stages.items():
-        table.add_row(name, _scaled(stage.flops), *(_time(stage.at.get(n)) for n in ns))
+        table.add_row(name, _format_si(stage.flops), *(_time(stage.measurements.get(n)) for n in ns))
     return table
 
 
@@ -157,28 +160,37 @@ def strategies_table(found: "Profile") -> Table:
     title = "From the prompt to the picture, ms and how many times the floor, by N"
     table = _profile_table(title, "strategy", "at once", *map(str, ns), "one more: ms", "FLOP", "B")
     for figures in found.strategies:
-        more = figures.one_more
-        slope = (f"{more.milliseconds:.1f}", _scaled(more.flops), _scaled(more.bytes)) if more else ("", "", "")
-        table.add_row(figures.name, str(figures.batch_size), *(_time(figures.at.get(n)) for n in ns), *slope)
+        marginal = figures.marginal_cost
+        marginal_cells = (
+            (f"{marginal.milliseconds:.1f}", _format_si(marginal.flops), _format_si(marginal.bytes))
+            if marginal
+            else ("", "", "")
+        )
+        table.add_row(
+            figures.name, str(figures.batch_size), *(_time(figures.measurements.get(n)) for n in ns), *marginal_cells
+        )
     return table
 
 
 def memory_table(found: "Profile") -> Table:
     """The most that is held beside the weights."""
-    ns = sorted({n for figures in found.strategies for n in figures.memory.judging})
+    ns = sorted({n for figures in found.strategies for n in figures.memory.scoring})
     title = "Memory beside the weights, B: while candidates are judged, and of the whole run, by N"
     table = _profile_table(title, "strategy", "weights", *map(str, ns))
     for figures in found.strategies:
         memory = figures.memory
-        cells = [f"{_scaled(memory.judging[n])}\n{_scaled(memory.joint[n]) if n in memory.joint else ''}" for n in ns]
-        table.add_row(figures.name, _scaled(memory.weights), *cells)
+        cells = [
+            f"{_format_si(memory.scoring[n])}\n{_format_si(memory.end_to_end[n]) if n in memory.end_to_end else ''}"
+            for n in ns
+        ]
+        table.add_row(figures.name, _format_si(memory.weights), *cells)
     return table
 
 
 def savings_table(found: "Profile") -> Table:
     """Beside what the paper says."""
     title = "Saved, %: of one more candidate's time and FLOPs, and of all memory for the first one"
-    table = _profile_table(title, "", "against", "time", "FLOPs", "memory\njudging", "memory\njoint")
+    table = _profile_table(title, "", "against", "time", "FLOPs", "memory\nscoring", "memory\nend to end")
     for saving in (*found.savings, PAPER):
         table.add_row(*_saving_cells(saving), style="dim" if saving is PAPER else None)
     return table
@@ -199,16 +211,16 @@ def budgets_table(found: "Profile") -> Table:
         "slowest, ms",
     )
     table = _profile_table(title, *headings)
-    for budget in found.budgets:
-        low, high = budget.in_time_interval
+    for budget in found.deadline_adherence:
+        low, high = budget.on_time_interval
         table.add_row(
-            f"{budget.budget_milliseconds:g}",
+            f"{budget.budget_ms:g}",
             str(budget.runs),
-            f"{budget.median_promised:g}",
-            f"{100 * budget.as_promised:.0f}",
+            f"{budget.median_predicted_n:g}",
+            f"{100 * budget.reached_predicted_n:.0f}",
             f"{budget.median_n:g}",
-            str(budget.least_n),
-            f"{100 * budget.in_time:.0f}",
+            str(budget.min_n),
+            f"{100 * budget.on_time:.0f}",
             f"{100 * low:.1f} to {100 * high:.1f}",
             f"{budget.slowest:.0f}",
         )
@@ -216,9 +228,9 @@ def budgets_table(found: "Profile") -> Table:
 
 
 def _saving_cells(saving: "Saving") -> tuple[str, ...]:
-    shares = (saving.milliseconds, saving.flops, saving.judging_bytes, saving.joint_bytes)
-    who = f"{saving.of} (paper)" if saving is PAPER else saving.of
-    return (who, saving.against, *("" if share is None else f"{share:.1f}" for share in shares))
+    shares = (saving.milliseconds, saving.flops, saving.scoring_bytes, saving.end_to_end_bytes)
+    row_name = f"{saving.strategy} (paper)" if saving is PAPER else saving.strategy
+    return (row_name, saving.baseline, *("" if share is None else f"{share:.1f}" for share in shares))
 
 
 def _profile_table(title: str, first: str, *others: str) -> Table:
@@ -229,17 +241,17 @@ def _profile_table(title: str, first: str, *others: str) -> Table:
     return table
 
 
-def _time(measured: "Measured | None") -> str:
+def _time(measured: "TimingWithRoofline | None") -> str:
     if measured is None:
         return ""
-    return f"{measured.milliseconds.median:.1f}\n×{measured.times_floor:.1f}"
+    return f"{measured.milliseconds.median:.1f}\n×{measured.roofline_ratio:.1f}"
 
 
-def _scaled(value: float, unit: str = "") -> str:
+def _format_si(value: float, unit: str = "") -> str:
     """With a letter for the power of 1000."""
-    for letter in ("", "k", "M", "G", "T", "P"):
-        if abs(value) < 999.5 or letter == "P":
-            return f"{value:.3g} {letter}{unit}".rstrip()
+    for si_prefix in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 999.5 or si_prefix == "P":
+            return f"{value:.3g} {si_prefix}{unit}".rstrip()
         value /= 1000
     raise AssertionError("unreachable")
 
@@ -247,34 +259,34 @@ def _scaled(value: float, unit: str = "") -> str:
 # FOLDED: A verdict in words, for tables and captions.
 
 
-def answer(candidate: "CandidateRecord") -> str:
+def format_answer(candidate: "CandidateRecord") -> str:
     """yes or no; empty where the verifier has no calibrated probability."""
     says_yes = passed(Verdict(candidate.score, probability=candidate.probability))
     return "" if says_yes is None else "yes" if says_yes else "no"
 
 
-def chance(candidate: "CandidateRecord") -> str:
+def format_probability(candidate: "CandidateRecord") -> str:
     """The probability of yes, or the bare score where there is none."""
     if candidate.probability is None:
         return f"score {candidate.score:.2f}"
     return f"p(yes) {candidate.probability:.2f}"
 
 
-def ending(record: "SearchRecord") -> str:
+def describe_stop(record: "SearchRecord") -> str:
     """Who ended the search, and how the same candidates are drawn again."""
-    why = {
+    reason = {
         "n": f"All {record.n} candidates asked for were judged.",
         "max_n": f"Ended by max-n after {record.n} candidates.",
         "budget_ms": f"Ended by budget-ms after {record.n} candidates; --n {record.n} repeats them.",
         "until": f"Ended by until at candidate {record.n - 1}; --n {record.n} repeats them.",
-    }[record.ended_by]
-    return why + (f" {record.unused} drawn beside the last one went unused." if record.unused else "")
+    }[record.stopped_by]
+    return reason + (f" {record.unused} drawn beside the last one went unused." if record.unused else "")
 
 
-def outcome(record: "SearchRecord") -> str:
+def describe_winner(record: "SearchRecord") -> str:
     """The winner, and whether it passed."""
     winner = record.candidates[record.winner]
-    text = f"Winner: candidate {winner.index}, seed {winner.seed}, {chance(winner)}."
+    text = f"Winner: candidate {winner.index}, seed {winner.seed}, {format_probability(winner)}."
     if record.passed is False:
         text += " No candidate passed: no verdict reached 0.5. The best of them is returned all the same."
     return text
@@ -290,8 +302,8 @@ def show_result(result: "Result", folder: Path) -> None:
     console.print(candidates_table(result.record))
     console.print(timings_table(result))
     style = "yellow" if result.record.passed is False else "green"
-    console.print(Text(outcome(result.record), style=style))
-    console.print(Text(ending(result.record)))
+    console.print(Text(describe_winner(result.record), style=style))
+    console.print(Text(describe_stop(result.record)))
     console.print(Text(f"Written to {folder}"), soft_wrap=True)
 
 
@@ -303,18 +315,18 @@ def show_warnings(warnings: Iterable[str]) -> None:
 
 def candidates_table(record: "SearchRecord") -> Table:
     """A row for each candidate; numbers that the verifier does not give have no column. Fits 80 letters."""
-    numbers = _numbers_given(record.candidates[0])
+    score_names = _available_scores(record.candidates[0])
     table = _table()
     table.add_column("")
-    for name in ("#", "seed", *map(_heading, numbers)):
+    for name in ("#", "seed", *map(_heading, score_names)):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("says")
     table.add_column("drawn to")
     for candidate in record.candidates:
-        won = candidate.index == record.winner
-        values = [format(getattr(candidate, name), _FORMATS[name]) for name in numbers]
-        cells = (">" if won else "", str(candidate.index), str(candidate.seed), *values)
-        table.add_row(*cells, answer(candidate), candidate.stage, style="bold green" if won else None)
+        is_winner = candidate.index == record.winner
+        values = [format(getattr(candidate, name), _FORMATS[name]) for name in score_names]
+        cells = (">" if is_winner else "", str(candidate.index), str(candidate.seed), *values)
+        table.add_row(*cells, format_answer(candidate), candidate.stage, style="bold green" if is_winner else None)
     return table
 
 
@@ -322,11 +334,11 @@ def _table() -> Table:
     return Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
 
-def _heading(number: str) -> str:
-    return {"probability": "prob", "log_odds": "log\nodds"}.get(number, number.replace("_", " "))
+def _heading(score_name: str) -> str:
+    return {"probability": "prob", "log_odds": "log\nodds"}.get(score_name, score_name.replace("_", " "))
 
 
-def _numbers_given(candidate: "CandidateRecord") -> list[str]:
+def _available_scores(candidate: "CandidateRecord") -> list[str]:
     """The score stands for the others where there are none: elsewhere it repeats one of them."""
     names = [name for name in _FORMATS if name != "score" and getattr(candidate, name) is not None]
     return names or ["score"]
@@ -335,12 +347,21 @@ def _numbers_given(candidate: "CandidateRecord") -> list[str]:
 def timings_table(result: "Result") -> Table:
     """Milliseconds by stage, with what was done in each."""
     record = result.record
-    drawn, finished = f"candidates: {record.n + record.unused}", f"finished pictures: {len(result.images)}"
-    done = {"encode": "the prompt", "prefix": drawn, "verify": drawn, "suffix": finished, "decode": finished}
+    num_candidates_text, finished = (
+        f"candidates: {record.n + record.unused}",
+        f"finished pictures: {len(result.images)}",
+    )
+    descriptions = {
+        "encode": "the prompt",
+        "prefix": num_candidates_text,
+        "verify": num_candidates_text,
+        "suffix": finished,
+        "decode": finished,
+    }
     table = _table()
     table.add_column("stage")
     table.add_column("ms", justify="right")
     table.add_column("spent on")
     for stage, seconds in record.timings.items():
-        table.add_row(stage, f"{seconds * 1000:.1f}", done.get(stage, ""))
+        table.add_row(stage, f"{seconds * 1000:.1f}", descriptions.get(stage, ""))
     return table

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Option
 
-from forejudge.cli.common import load_told
-from forejudge.cli.progress import waiting
+from forejudge.cli.common import load_with_license_notice
+from forejudge.cli.progress import spinner
 from forejudge.files import check_writable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from forejudge.generators.base import Generator as LoadedGenerator
-    from forejudge.progress import Report
+    from forejudge.progress import ProgressCallback
     from forejudge.training.config import TrainingRecipe
-    from forejudge.training.estimate import Work
+    from forejudge.training.estimate import CostEstimate
 
 
 # FOLDED: `--dry-run`: what was resolved and how much work it is, shown in the place of the work.
@@ -32,32 +32,32 @@ DryRun = Annotated[
         "as it is.",
     ),
 ]
-_ENDING = "nothing was written; without --dry-run the run begins"
+_DRY_RUN_NOTICE = "nothing was written; without --dry-run the run begins"
 
 
-def show_plan(recipe: "BaseModel", settings: dict[str, Any]) -> None:
+def print_plan(recipe: "BaseModel", settings: dict[str, Any]) -> None:
     """What a run was asked for: its recipe as JSON, and whatever else decides it."""
     typer.echo(recipe.model_dump_json(indent=2))
     for name, value in settings.items():
         typer.echo(f"{name}: {value}")
 
 
-def show_work(work: "Work", out: Path, device: str) -> None:
+def print_cost_estimate(estimate: "CostEstimate", out: Path, device: str) -> None:
     """What it amounts to. Raises OutputError where the disk is too small for it."""
     from forejudge.files import check_room, free_bytes, in_words
 
-    disk = ", ".join(f"{what} {in_words(size)}" for what, size in work.stored.items() if size)
-    typer.echo(f"work: {work.amount}")
-    typer.echo(f"operations: {work.flops:.3g} FLOP")
+    disk = ", ".join(f"{label} {in_words(size)}" for label, size in estimate.disk_bytes.items() if size)
+    typer.echo(f"work: {estimate.description}")
+    typer.echo(f"operations: {estimate.flops:.3g} FLOP")
     typer.echo(f"disk: {disk or 'nothing'}; {in_words(free_bytes(out))} are free")
-    typer.echo(f"time on {device}: about {_time(work.seconds)} (from {work.measured})")
-    check_room(out, sum(work.stored.values()), " and ".join(work.stored))
-    end()
+    typer.echo(f"time on {device}: about {_time(estimate.seconds)} (from {estimate.measurement})")
+    check_room(out, sum(estimate.disk_bytes.values()), " and ".join(estimate.disk_bytes))
+    print_dry_run_notice()
 
 
-def end() -> None:
+def print_dry_run_notice() -> None:
     """Say how to start."""
-    typer.echo(_ENDING)
+    typer.echo(_DRY_RUN_NOTICE)
 
 
 def _time(seconds: float) -> str:
@@ -101,22 +101,22 @@ def align(
     dry_run: DryRun = False,
 ) -> None:
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
-    from forejudge.device import is_first_process
+    from forejudge.device import is_main_process
     from forejudge.training.align import align as run_alignment
-    from forejudge.training.estimate import alignment_work, check_inputs
-    from forejudge.training.presets import known_recipe
+    from forejudge.training.estimate import check_inputs, estimate_alignment
+    from forejudge.training.presets import load_preset
 
-    known = known_recipe(recipe)
-    chosen, drawn_by = _changed(known.align, reads, changes), generator or known.generator
-    check_inputs(chosen, [captions, validation])
+    preset = load_preset(recipe)
+    resolved_recipe, generator_name = _apply_changes(preset.align, reads, changes), generator or preset.generator
+    check_inputs(resolved_recipe, [captions, validation])
     if dry_run:
-        with _measuring(drawn_by, device, dtype, out) as loaded:
-            work = alignment_work(chosen, loaded, captions, validation, out)
-        paths = {"generator": drawn_by, "captions": captions, "validation": validation, "out": out}
-        return _show(chosen, work, paths, loaded)
-    with _at_work(drawn_by, device, dtype) as (loaded, show):
-        run_alignment(chosen, loaded, captions, validation, out, show)
-    if is_first_process():
+        with _loaded_for_estimate(generator_name, device, dtype, out) as loaded:
+            estimate = estimate_alignment(resolved_recipe, loaded, captions, validation, out)
+        paths = {"generator": generator_name, "captions": captions, "validation": validation, "out": out}
+        return _show(resolved_recipe, estimate, paths, loaded)
+    with _training_session(generator_name, device, dtype) as (loaded, show):
+        run_alignment(resolved_recipe, loaded, captions, validation, out, show)
+    if is_main_process():
         typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
 
 
@@ -138,56 +138,66 @@ def verify(
 ) -> None:
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
-    from forejudge.device import is_first_process
-    from forejudge.training.estimate import check_inputs, verification_work
-    from forejudge.training.presets import known_recipe
+    from forejudge.device import is_main_process
+    from forejudge.training.estimate import check_inputs, estimate_verification
+    from forejudge.training.presets import load_preset
     from forejudge.training.verify import verify as run_verification
 
-    known = known_recipe(recipe)
-    chosen, drawn_by = _changed(known.verify, reads, changes), generator or known.generator
-    check_inputs(chosen, [labels, validation], aligned)
+    preset = load_preset(recipe)
+    resolved_recipe, generator_name = _apply_changes(preset.verify, reads, changes), generator or preset.generator
+    check_inputs(resolved_recipe, [labels, validation], aligned)
     if dry_run:
-        with _measuring(drawn_by, device, dtype, out) as loaded:
-            work = verification_work(chosen, loaded, labels, validation, out, aligned)
-        paths = {"generator": drawn_by, "labels": labels, "validation": validation, "aligned": aligned, "out": out}
-        return _show(chosen, work, paths, loaded)
-    with _at_work(drawn_by, device, dtype) as (loaded, progress):
-        run_verification(chosen, loaded, labels, validation, out, progress, aligned)
-    if is_first_process():
+        with _loaded_for_estimate(generator_name, device, dtype, out) as loaded:
+            estimate = estimate_verification(resolved_recipe, loaded, labels, validation, out, aligned)
+        paths = {
+            "generator": generator_name,
+            "labels": labels,
+            "validation": validation,
+            "aligned": aligned,
+            "out": out,
+        }
+        return _show(resolved_recipe, estimate, paths, loaded)
+    with _training_session(generator_name, device, dtype) as (loaded, progress):
+        run_verification(resolved_recipe, loaded, labels, validation, out, progress, aligned)
+    if is_main_process():
         show(out)
-        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {drawn_by} --verifier {out}")
+        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator_name} --verifier {out}")
 
 
-def _changed(known: AnyRecipe, reads: str | None, changes: list[str] | None) -> AnyRecipe:
+def _apply_changes(preset: AnyRecipe, reads: str | None, changes: list[str] | None) -> AnyRecipe:
     """Raises InvalidRequest for a change that cannot be."""
-    from forejudge.training.config import changed
+    from forejudge.training.config import apply_changes
 
-    return changed(known, [*([f"reads={reads}"] if reads else []), *(changes or [])])
+    return apply_changes(preset, [*([f"reads={reads}"] if reads else []), *(changes or [])])
 
 
 @contextmanager
-def _measuring(generator: str, device: str | None, dtype: str, out: Path) -> "Iterator[LoadedGenerator]":
+def _loaded_for_estimate(generator: str, device: str | None, dtype: str, out: Path) -> "Iterator[LoadedGenerator]":
     """The generator, loaded, once it is known that results can be written."""
     check_writable(out)
-    with waiting("measuring"):
-        yield load_told(generator, device, dtype)
+    with spinner("measuring"):
+        yield load_with_license_notice(generator, device, dtype)
 
 
-def _show(recipe: "TrainingRecipe", work: "Work", paths: dict[str, Any], generator: "LoadedGenerator") -> None:
-    from forejudge.device import is_first_process
+def _show(
+    recipe: "TrainingRecipe", estimate: "CostEstimate", paths: dict[str, Any], generator: "LoadedGenerator"
+) -> None:
+    from forejudge.device import is_main_process
 
-    if is_first_process():
-        show_plan(recipe, paths)
-        show_work(work, paths["out"], str(generator.device))
+    if is_main_process():
+        print_plan(recipe, paths)
+        print_cost_estimate(estimate, paths["out"], str(generator.device))
 
 
 @contextmanager
-def _at_work(generator: str, device: str | None, dtype: str) -> "Iterator[tuple[LoadedGenerator, Report]]":
+def _training_session(
+    generator: str, device: str | None, dtype: str
+) -> "Iterator[tuple[LoadedGenerator, ProgressCallback]]":
     """The generator, loaded, and who shows progress. Ctrl-C says how to go on."""
     from forejudge.cli.progress import StageProgress
 
-    with waiting("loading"):
-        loaded = load_told(generator, device, dtype)
+    with spinner("loading"):
+        loaded = load_with_license_notice(generator, device, dtype)
     try:
         with StageProgress() as progress:
             yield loaded, progress.show

@@ -22,7 +22,7 @@ def root() -> None:
 def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None:
     """What a verifier reads, how it asks, and how good it was on validation prompts."""
     from forejudge.checkpoint import read_config
-    from forejudge.training.output import CARD_FILE, FIGURES_FILE
+    from forejudge.training.output import CARD_FILE, METRICS_FILE
     from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 
     config = read_config(folder / CONFIG_FILE, VerifierConfig)
@@ -35,12 +35,14 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     if config.generator_source:
         table.add_row("generator's commit", config.generator_source)
     table.add_row("question", config.question)
-    table.add_row("calibration", "none" if config.calibration is None else _in_words(config.calibration.model_dump()))
-    for name, value in _figures(folder / FIGURES_FILE).items():
+    table.add_row(
+        "calibration", "none" if config.calibration is None else _format_values(config.calibration.model_dump())
+    )
+    for name, value in _figures(folder / METRICS_FILE).items():
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, int | float) else "undefined")
     Console(highlight=False).print(table)
     if (folder / CARD_FILE).is_file():
-        typer.echo(f"How it was made, and its licences: {folder / CARD_FILE}")
+        typer.echo(f"How it was made, and its licenses: {folder / CARD_FILE}")
 
 
 @group.command("import")
@@ -67,16 +69,16 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a verifier from its published layout once, and say all that was done and supposed."""
-    from forejudge.files import whole_folder
+    from forejudge.files import atomic_folder
     from forejudge.hub import fetch
     from forejudge.verifiers.published_format import PUBLISHED_FILES
     from forejudge.verifiers.published_import import PublishedSource, import_published
 
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         origin = fetch(source, PUBLISHED_FILES)
         imported = import_published(PublishedSource(origin, statistics, generator, vision_tower))
         imported.verifier.save_pretrained(folder)
-    for step in imported.steps:
+    for step in imported.notes:
         typer.echo(step)
     typer.echo(f"written to {out}")
 
@@ -87,11 +89,11 @@ def export(
     out: Annotated[Path, Argument(help="The folder to write.")],
 ) -> None:
     """Write a verifier in the published layout, for the code that was released with it."""
-    from forejudge.files import whole_folder
+    from forejudge.files import atomic_folder
     from forejudge.hub import local_folder
     from forejudge.verifiers.published_export import export_published
 
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         export_published(local_folder(source), folder)
     typer.echo(f"written to {out}")
 
@@ -100,5 +102,5 @@ def _figures(path: Path) -> dict[str, float | None]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _in_words(values: dict[str, float]) -> str:
+def _format_values(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

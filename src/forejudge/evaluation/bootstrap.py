@@ -46,7 +46,7 @@ def bootstrap_interval(
 
     `columns` are arrays (cases,) of figures of the same cases; all are resampled together, so a
     difference is paired. `statistic` takes the mean of each column, as arrays (resamples,), and
-    returns an array (resamples,): `lambda mean: mean`, `np.subtract`, `distance_closed`. Resamples
+    returns an array (resamples,): `lambda mean: mean`, `np.subtract`, `oracle_gap_closed`. Resamples
     in which it is not finite (a ratio without a denominator) are left out; where none is left the
     ends are nan.
 
@@ -54,8 +54,8 @@ def bootstrap_interval(
     mean of the tasks' means (macro), and prompts are drawn within their task. The same state of
     `rng` gives the same interval.
     """
-    estimate, draws_R = _resampled(statistic, prompt_ids, columns, rng, tasks, resamples)
-    return Interval(estimate, *_ends(draws_R, level))
+    estimate, statistics_R = _bootstrap(statistic, prompt_ids, columns, rng, tasks, resamples)
+    return Interval(estimate, *_percentile_ends(statistics_R, level))
 
 
 def bootstrap_difference(
@@ -65,21 +65,25 @@ def bootstrap_difference(
 
     Both are resampled together, so that the difference is paired.
     """
-    estimate, draws_R = _resampled(np.subtract, prompt_ids, (one, other), rng, None, resamples)
-    draws_R = draws_R.round(9)  # else whether a resample shows no difference hangs on the order of its summing
-    beyond = min(int((draws_R <= 0).sum()), int((draws_R >= 0).sum()))
-    return Difference(estimate, *_ends(draws_R, 0.95), p=min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+    estimate, statistics_R = _bootstrap(np.subtract, prompt_ids, (one, other), rng, None, resamples)
+    statistics_R = statistics_R.round(
+        9
+    )  # else whether a resample shows no difference hangs on the order of its summing
+    tail_count = min(int((statistics_R <= 0).sum()), int((statistics_R >= 0).sum()))
+    return Difference(
+        estimate, *_percentile_ends(statistics_R, 0.95), p=min(1.0, 2 * (tail_count + 1) / (resamples + 1))
+    )
 
 
-def _ends(draws_R: FloatArray, level: float) -> tuple[float, float]:
+def _percentile_ends(statistics_R: FloatArray, level: float) -> tuple[float, float]:
     """Of the percentile interval; nan where there are no draws."""
     assert 0 < level < 1
     tail = (1 - level) / 2
-    low, high = np.quantile(draws_R, [tail, 1 - tail]) if draws_R.size else (np.nan, np.nan)
+    low, high = np.quantile(statistics_R, [tail, 1 - tail]) if statistics_R.size else (np.nan, np.nan)
     return float(low), float(high)
 
 
-def _resampled(
+def _bootstrap(
     statistic: Callable[..., FloatArray],
     prompt_ids: ArrayLike,
     columns: Sequence[ArrayLike],
@@ -95,14 +99,14 @@ def _resampled(
     assert resamples > 0
 
     groups = _rows_by_value(np.zeros(len(prompts)) if tasks is None else np.asarray(tasks))
-    estimate = statistic(*_mean_of([values_KC[:, rows].mean(axis=1, keepdims=True) for rows in groups]))
-    draws_R = statistic(
-        *_mean_of([_resampled_means(prompts[rows], values_KC[:, rows], resamples, rng) for rows in groups])
+    estimate = statistic(*_mean_over_groups([values_KC[:, rows].mean(axis=1, keepdims=True) for rows in groups]))
+    statistics_R = statistic(
+        *_mean_over_groups([_resampled_means(prompts[rows], values_KC[:, rows], resamples, rng) for rows in groups])
     )
-    return float(estimate[0]), draws_R[np.isfinite(draws_R)]
+    return float(estimate[0]), statistics_R[np.isfinite(statistics_R)]
 
 
-def _mean_of(means_by_group: Sequence[FloatArray]) -> FloatArray:
+def _mean_over_groups(means_by_group: Sequence[FloatArray]) -> FloatArray:
     return np.mean(means_by_group, axis=0)
 
 
@@ -117,12 +121,12 @@ def _resampled_means(
 def _resample_weights(prompts: NDArray[np.generic], resamples: int, rng: np.random.Generator) -> FloatArray:
     """(resamples, cases): how often each resample holds each case."""
     clusters = _rows_by_value(prompts)
-    drawn = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), resamples)
+    prompt_counts = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), resamples)
     weights_RC = np.empty((resamples, len(prompts)))
-    for times, rows in zip(drawn.T, clusters, strict=True):
+    for count, rows in zip(prompt_counts.T, clusters, strict=True):
         # A prompt drawn t times gives t draws of all its cases: one multinomial of t * size.
         size = len(rows)
-        weights_RC[:, rows] = rng.multinomial(times * size, np.full(size, 1 / size))
+        weights_RC[:, rows] = rng.multinomial(count * size, np.full(size, 1 / size))
     return weights_RC
 
 
@@ -135,36 +139,36 @@ def _rows_by_value(values: NDArray[np.generic]) -> list[NDArray[np.intp]]:
 # FOLDED: Shares of right pictures over all tasks and by task, each with its interval, ready for JSON.
 
 
-Figure = dict[str, float]
+IntervalDict = dict[str, float]
 """estimate, low and high: a figure and its 95 % interval."""
 
 
-def averages(prompts: Sequence[str], tasks: Sequence[str], outcome_C: ArrayLike) -> dict[str, Figure]:
+def bootstrap_averages(prompts: Sequence[str], tasks: Sequence[str], outcome_C: ArrayLike) -> dict[str, IntervalDict]:
     """Micro (over cases) and macro (over tasks) average and that of every task that has cases.
 
     `outcome_C` says of each case in [0, 1] how right it is; `prompts` and `tasks` say whose cases they are.
     """
     prompt_C, task_C, values_C = np.array(prompts), np.array(tasks), np.asarray(outcome_C, float)
     figures = {
-        "micro": mean_figure(prompt_C, values_C),
-        "macro": figure(_itself, prompt_C, values_C, tasks=task_C),
+        "micro": bootstrap_mean(prompt_C, values_C),
+        "macro": bootstrap_figure(_identity, prompt_C, values_C, tasks=task_C),
     }
     cases = {task: task_C == task for task in TASKS if task in task_C}
-    return figures | {task: mean_figure(prompt_C[at], values_C[at]) for task, at in cases.items()}
+    return figures | {task: bootstrap_mean(prompt_C[mask_C], values_C[mask_C]) for task, mask_C in cases.items()}
 
 
-def mean_figure(prompts: ArrayLike, outcome_C: ArrayLike) -> Figure:
+def bootstrap_mean(prompts: ArrayLike, outcome_C: ArrayLike) -> IntervalDict:
     """The mean over cases, with its interval."""
-    return figure(_itself, prompts, outcome_C)
+    return bootstrap_figure(_identity, prompts, outcome_C)
 
 
-def figure(
+def bootstrap_figure(
     statistic: Callable[..., FloatArray], prompts: ArrayLike, *columns: ArrayLike, tasks: ArrayLike | None = None
-) -> Figure:
+) -> IntervalDict:
     """A statistic of the means of columns over cases, with its interval: see `bootstrap_interval`."""
     interval = bootstrap_interval(statistic, prompts, *columns, rng=np.random.default_rng(0), tasks=tasks)
     return {name: round(float(value), 4) for name, value in vars(interval).items()}
 
 
-def _itself(mean: FloatArray) -> FloatArray:
+def _identity(mean: FloatArray) -> FloatArray:
     return mean

@@ -24,27 +24,27 @@ BoolArray = NDArray[np.bool_]
 def best_of_n(correct_CN: BoolArray, score_CN: FloatArray, n: int) -> FloatArray:
     """Whether the candidate of highest score among the first n is correct; of equals, the first."""
     _check_scores(correct_CN, score_CN)
-    picked_C = _first(score_CN, n).argmax(axis=1)
-    return correct_CN[np.arange(len(correct_CN)), picked_C].astype(np.float64)
+    selected_C = _first_n(score_CN, n).argmax(axis=1)
+    return correct_CN[np.arange(len(correct_CN)), selected_C].astype(np.float64)
 
 
 def random_choice(correct_CN: BoolArray, n: int) -> FloatArray:
     """The expected outcome of choosing blindly among the first n."""
-    return _first(correct_CN, n).mean(axis=1)
+    return _first_n(correct_CN, n).mean(axis=1)
 
 
-def perfect_judge(correct_CN: BoolArray, n: int) -> FloatArray:
+def oracle_choice(correct_CN: BoolArray, n: int) -> FloatArray:
     """Whether any of the first n is correct: what no choice can exceed."""
-    return np.any(_first(correct_CN, n), axis=1).astype(np.float64)
+    return np.any(_first_n(correct_CN, n), axis=1).astype(np.float64)
 
 
-def distance_closed(verifier: ArrayLike, first: ArrayLike, perfect: ArrayLike) -> FloatArray:
+def oracle_gap_closed(verifier: ArrayLike, first: ArrayLike, oracle: ArrayLike) -> FloatArray:
     """(verifier - first) / (perfect - first), elementwise; nan where there is no distance.
 
     Of means over cases: the verifier's Best-of-N, candidate 0 alone, the perfect judge's Best-of-N.
     A ratio of means, never a mean of ratios, and so a statistic for `bootstrap_interval`.
     """
-    gained, possible = np.subtract(verifier, first), np.subtract(perfect, first)
+    gained, possible = np.subtract(verifier, first), np.subtract(oracle, first)
     return np.divide(gained, possible, out=np.full(np.shape(possible), np.nan), where=possible != 0)
 
 
@@ -102,15 +102,15 @@ def calibration_bins(probability: FloatArray, correct: BoolArray, bins: int = 15
             f"probabilities from {probability.min():g} to {probability.max():g}, expected 0 to 1; "
             "scores need a calibration first"
         )
-    bin_of = np.maximum(np.ceil(probability.ravel() * bins).astype(np.intp) - 1, 0)
-    sums = [np.bincount(bin_of, weights=values.ravel(), minlength=bins) for values in (probability, correct)]
-    return CalibrationBins(np.bincount(bin_of, minlength=bins), *(each.astype(np.float64) for each in sums))
+    bin_index = np.maximum(np.ceil(probability.ravel() * bins).astype(np.intp) - 1, 0)
+    sums = [np.bincount(bin_index, weights=values.ravel(), minlength=bins) for values in (probability, correct)]
+    return CalibrationBins(np.bincount(bin_index, minlength=bins), *(each.astype(np.float64) for each in sums))
 
 
 def expected_calibration_error(probability: FloatArray, correct: BoolArray, bins: int = 15) -> float:
     """Mean distance in [0, 1] of probability and share correct, over `calibration_bins` weighted by their size."""
-    found = calibration_bins(probability, correct, bins)
-    return float(np.abs(found.probability - found.correct).sum() / probability.size)
+    totals = calibration_bins(probability, correct, bins)
+    return float(np.abs(totals.probability - totals.correct).sum() / probability.size)
 
 
 def task_averages(outcome_C: FloatArray, tasks: ArrayLike) -> dict[str, float]:
@@ -132,7 +132,7 @@ def macro_average(outcome_C: FloatArray, tasks: ArrayLike) -> float:
     return float(np.mean(list(task_averages(outcome_C, tasks).values())))
 
 
-def _first(values_CN: NDArray[Any], n: int) -> NDArray[Any]:
+def _first_n(values_CN: NDArray[Any], n: int) -> NDArray[Any]:
     candidates = values_CN.shape[1]
     if not 1 <= n <= candidates:
         raise InvalidRequest(f"Best-of-{n} of {candidates} candidates, expected n from 1 to {candidates}")
@@ -157,7 +157,7 @@ class VerifierMetrics:
 
     `auroc`, `balanced_accuracy` and `pair_accuracy` are in [0, 1] with 0.5 for chance, and nan where right or wrong
     candidates are absent (for pairs: where no group has both). `expected_calibration_error` is in [0, 1].
-    `best_of_group_gain_share` is what choosing the best-scored of each whole group gains over a random choice, as a
+    `oracle_gap_closed_vs_random` is what choosing the best-scored of each whole group gains over a random choice, as a
     share of what a perfect judge gains: at most 1, negative for worse than random, nan where there is nothing to gain.
     """
 
@@ -165,9 +165,9 @@ class VerifierMetrics:
     balanced_accuracy: float
     expected_calibration_error: float
     pair_accuracy: float
-    best_of_group_gain_share: float
+    oracle_gap_closed_vs_random: float
     count: int
-    positive_share: float
+    positive_rate: float
 
     def to_json(self) -> dict[str, float | int | None]:
         """By name, with None for nan, which JSON does not have."""
@@ -189,15 +189,15 @@ def verifier_metrics(
         raise InvalidRequest(
             f"group ids, correct, score, probability of lengths {lengths}, expected one value for each"
         )
-    pair_share, gain_share = _within_groups(groups, correct, score)
+    pair_accuracy_value, gap_closed = _group_metrics(groups, correct, score)
     return VerifierMetrics(
         auroc=area_under_roc(correct, score),
         balanced_accuracy=balanced_accuracy(correct, probability),
         expected_calibration_error=expected_calibration_error(probability, correct),
-        pair_accuracy=pair_share,
-        best_of_group_gain_share=gain_share,
+        pair_accuracy=pair_accuracy_value,
+        oracle_gap_closed_vs_random=gap_closed,
         count=len(groups),
-        positive_share=float(correct.mean()),
+        positive_rate=float(correct.mean()),
     )
 
 
@@ -208,29 +208,29 @@ def balanced_accuracy(correct: BoolArray, probability: FloatArray) -> float:
     """
     if correct.all() or not correct.any():
         return float("nan")
-    told_right = probability >= 0.5
-    return float((told_right[correct].mean() + (~told_right[~correct]).mean()) / 2)
+    predicted_correct = probability >= 0.5
+    return float((predicted_correct[correct].mean() + (~predicted_correct[~correct]).mean()) / 2)
 
 
-def _within_groups(groups: list[Hashable], correct: BoolArray, score: FloatArray) -> tuple[float, float]:
+def _group_metrics(groups: list[Hashable], correct: BoolArray, score: FloatArray) -> tuple[float, float]:
     """Pair accuracy and the share of the gain, each a ratio of sums over all groups."""
-    parts = [_of_one_size(correct[rows_CN], score[rows_CN]) for rows_CN in _rows_by_size(groups)]
-    wins, pairs, best, blind, perfect = np.concatenate(parts, axis=1).mean(axis=1)
-    pair_share = wins / pairs if pairs else float("nan")
-    return float(pair_share), float(distance_closed(best, blind, perfect))
+    parts = [_group_outcomes(correct[rows_CN], score[rows_CN]) for rows_CN in _rows_by_size(groups)]
+    wins, pairs, best, random, oracle = np.concatenate(parts, axis=1).mean(axis=1)
+    pair_accuracy_value = wins / pairs if pairs else float("nan")
+    return float(pair_accuracy_value), float(oracle_gap_closed(best, random, oracle))
 
 
-def _of_one_size(correct_CN: BoolArray, score_CN: FloatArray) -> FloatArray:
+def _group_outcomes(correct_CN: BoolArray, score_CN: FloatArray) -> FloatArray:
     """(5, C) for C groups of N: pairs won and all pairs; the best-scored, a random and a perfect choice."""
     n = correct_CN.shape[1]
-    choices = best_of_n(correct_CN, score_CN, n), random_choice(correct_CN, n), perfect_judge(correct_CN, n)
+    choices = best_of_n(correct_CN, score_CN, n), random_choice(correct_CN, n), oracle_choice(correct_CN, n)
     return np.stack([*pair_wins(correct_CN, score_CN), *choices])
 
 
 def _rows_by_size(groups: list[Hashable]) -> Iterator[NDArray[np.intp]]:
     """Row numbers (C, N) of the groups of each size N."""
-    rows_of: defaultdict[Hashable, list[int]] = defaultdict(list)
+    rows_by_group: defaultdict[Hashable, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
-        rows_of[group].append(row)
-    for size in sorted({len(rows) for rows in rows_of.values()}):
-        yield np.array([rows for rows in rows_of.values() if len(rows) == size])
+        rows_by_group[group].append(row)
+    for size in sorted({len(rows) for rows in rows_by_group.values()}):
+        yield np.array([rows for rows in rows_by_group.values() if len(rows) == size])

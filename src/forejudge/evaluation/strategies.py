@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forejudge.candidates.store import EvaluationFolder, check_finished
-from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, perfect_judge, random_choice
+from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 from forejudge.prompts.geneval import PromptMetadata
 
 # FOLDED: What was drawn for a benchmark, as arrays: who is right, and what every verifier said.
@@ -24,7 +24,7 @@ from forejudge.prompts.geneval import PromptMetadata
 class Outcomes:
     """`correct_CSN` says whether each finished picture is right; scores and probabilities go by the verifier's name.
 
-    `prompts` and `tasks` have one entry a case. A verifier without calibration has no probabilities. `also_correct_CSN`
+    `prompts` and `tasks` have one entry a case. A verifier without calibration has no probabilities. `second_correct_CSN`
     is what second evaluators say of the same pictures, by their names.
     """
 
@@ -33,7 +33,7 @@ class Outcomes:
     correct_CSN: BoolArray
     score_CSN: Mapping[str, FloatArray]
     probability_CSN: Mapping[str, FloatArray]
-    also_correct_CSN: Mapping[str, BoolArray] = field(default_factory=dict)
+    second_correct_CSN: Mapping[str, BoolArray] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
@@ -41,70 +41,74 @@ class Outcomes:
         return int(self.correct_CSN.shape[2])
 
 
-def outcomes_of(folder: EvaluationFolder) -> Outcomes:
+def load_outcomes(folder: EvaluationFolder) -> Outcomes:
     """A finished folder as arrays. Raises CheckpointError for one that is not finished or cannot be read."""
     check_finished(folder)
     settings = folder.settings
-    rows = [row for prompt in range(settings.prompts) for row in _by_image(folder.rows(prompt))]
+    rows = [row for prompt in range(settings.prompts) for row in _sort_by_image(folder.rows(prompt))]
     shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
     metadata = [PromptMetadata.from_line(folder.metadata(prompt)) for prompt in range(settings.prompts)]
     cases = [prompt for prompt in metadata for _ in range(settings.images_per_prompt)]
 
-    def said(name: str, field: str) -> FloatArray:
+    def verdict_values(name: str, field: str) -> FloatArray:
         return np.array([row["verdicts"][name][field] for row in rows], dtype=np.float64).reshape(shape)
 
-    calibrated = [name for name, said in rows[0]["verdicts"].items() if said["probability"] is not None]
+    calibrated = [
+        name for name, verdict_values in rows[0]["verdicts"].items() if verdict_values["probability"] is not None
+    ]
     return Outcomes(
         prompts=[case.prompt for case in cases],
         tasks=[case.tag for case in cases],
         correct_CSN=np.array([row["correct"] for row in rows], dtype=np.bool_).reshape(shape),
-        score_CSN={name: said(name, "score") for name in settings.verifiers},
-        probability_CSN={name: said(name, "probability") for name in calibrated},
-        also_correct_CSN={
-            name: np.array([row["also_correct"][name] for row in rows], dtype=np.bool_).reshape(shape)
+        score_CSN={name: verdict_values(name, "score") for name in settings.verifiers},
+        probability_CSN={name: verdict_values(name, "probability") for name in calibrated},
+        second_correct_CSN={
+            name: np.array([row["second_correct"][name] for row in rows], dtype=np.bool_).reshape(shape)
             for name in settings.second_evaluators
         },
     )
 
 
-def _by_image(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sort_by_image(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Image by image, in each seed by seed."""
     return sorted(rows, key=lambda row: (row["image_index"], row["seed"], row["index"]))
 
 
-Chooser = Callable[[Outcomes, int], FloatArray]
+SelectionStrategy = Callable[[Outcomes, int], FloatArray]
 """(outcomes, n) -> per case, averaged over seeds, how often the pick among the first n is right, in [0, 1]."""
 
-Scores = Callable[[Outcomes, int], FloatArray]
+ScoreFunction = Callable[[Outcomes, int], FloatArray]
 """(outcomes, n) -> what the first n are ordered by, (C, S, n)."""
 
 
-def at_random(outcomes: Outcomes, n: int) -> FloatArray:
+def random_strategy(outcomes: Outcomes, n: int) -> FloatArray:
     """A blind choice."""
-    return _over_seeds(outcomes, lambda seed: random_choice(outcomes.correct_CSN[:, seed], n))
+    return _mean_over_seeds(outcomes, lambda seed: random_choice(outcomes.correct_CSN[:, seed], n))
 
 
-def perfect(outcomes: Outcomes, n: int) -> FloatArray:
+def oracle_strategy(outcomes: Outcomes, n: int) -> FloatArray:
     """A judge that knows: right if any of them is."""
-    return _over_seeds(outcomes, lambda seed: perfect_judge(outcomes.correct_CSN[:, seed], n))
+    return _mean_over_seeds(outcomes, lambda seed: oracle_choice(outcomes.correct_CSN[:, seed], n))
 
 
-def choosing_by(scores: Scores) -> Chooser:
+def best_score_strategy(scores: ScoreFunction) -> SelectionStrategy:
     """The one of highest score."""
 
-    def choose(outcomes: Outcomes, n: int) -> FloatArray:
+    def strategy(outcomes: Outcomes, n: int) -> FloatArray:
         score_CSN = scores(outcomes, n)
-        return _over_seeds(outcomes, lambda seed: best_of_n(outcomes.correct_CSN[:, seed, :n], score_CSN[:, seed], n))
+        return _mean_over_seeds(
+            outcomes, lambda seed: best_of_n(outcomes.correct_CSN[:, seed, :n], score_CSN[:, seed], n)
+        )
 
-    return choose
+    return strategy
 
 
-def verifier_scores(name: str) -> Scores:
+def verifier_scores(name: str) -> ScoreFunction:
     """What one verifier says."""
     return lambda outcomes, n: outcomes.score_CSN[name][..., :n]
 
 
-def mean_rank(names: Sequence[str]) -> Scores:
+def mean_rank(names: Sequence[str]) -> ScoreFunction:
     """Minus the mean of the ranks that several verifiers give, whatever their scales; equals share their mean rank."""
 
     def scores(outcomes: Outcomes, n: int) -> FloatArray:
@@ -115,7 +119,7 @@ def mean_rank(names: Sequence[str]) -> Scores:
     return scores
 
 
-def weighted_sum(weights: Mapping[str, float]) -> Scores:
+def weighted_sum(weights: Mapping[str, float]) -> ScoreFunction:
     """The weighted sum of what several verifiers say: of log-odds, as if they were independent witnesses."""
 
     def scores(outcomes: Outcomes, n: int) -> FloatArray:
@@ -126,7 +130,7 @@ def weighted_sum(weights: Mapping[str, float]) -> Scores:
     return scores
 
 
-def share_of_ties(scores: Scores, outcomes: Outcomes, n: int) -> float:
+def tie_rate(scores: ScoreFunction, outcomes: Outcomes, n: int) -> float:
     """How often more than one of the first n has the highest score, in [0, 1]."""
     score_CSN = scores(outcomes, n)
     best_CS1 = score_CSN.max(axis=-1, keepdims=True)
@@ -141,6 +145,6 @@ def _ranks(score_CSN: FloatArray) -> FloatArray:
     return ranks
 
 
-def _over_seeds(outcomes: Outcomes, of_seed: Callable[[int], FloatArray]) -> NDArray[np.float64]:
-    averaged: FloatArray = np.mean([of_seed(seed) for seed in range(outcomes.correct_CSN.shape[1])], axis=0)
+def _mean_over_seeds(outcomes: Outcomes, for_seed: Callable[[int], FloatArray]) -> NDArray[np.float64]:
+    averaged: FloatArray = np.mean([for_seed(seed) for seed in range(outcomes.correct_CSN.shape[1])], axis=0)
     return averaged

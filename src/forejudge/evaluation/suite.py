@@ -11,14 +11,21 @@ from forejudge.candidates.collect import Evaluation
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.checkpoint import read_config
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.equal_cost import Contender, CostCurve, budgets_of, equal_cost_table
-from forejudge.evaluation.figures import Costs, Weights, evaluation_figures
-from forejudge.evaluation.intervals import averages_of
-from forejudge.evaluation.strategies import Chooser, Outcomes, at_random, choosing_by, outcomes_of, verifier_scores
+from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
+from forejudge.evaluation.figures import SuiteCosts, VerifierWeights, evaluation_metrics
+from forejudge.evaluation.intervals import outcome_averages
+from forejudge.evaluation.strategies import (
+    Outcomes,
+    SelectionStrategy,
+    best_score_strategy,
+    load_outcomes,
+    random_strategy,
+    verifier_scores,
+)
 from forejudge.files import write_shared_text
 from forejudge.generators.base import Generator
-from forejudge.profiling.searches import drawing_milliseconds, search_costs, stage_flops
-from forejudge.progress import Report, Shard
+from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
+from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
@@ -40,22 +47,22 @@ class _Control(Verifier):
 class ShuffledStates(_Control):
     """Each candidate is judged by another one's state, at random: choosing by it is choosing blindly."""
 
-    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """See `Verifier.judge`."""
-        source = torch.Generator().manual_seed(candidates.seeds[0])
-        rows = torch.randperm(len(candidates), generator=source).tolist()
+    def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.score`."""
+        rng = torch.Generator().manual_seed(candidates.seeds[0])
+        rows = torch.randperm(len(candidates), generator=rng).tolist()
         views = {stage: candidates[rows].views[stage] for stage in self.reads}
-        return self.verifier.judge(prompt, replace(candidates, views=views))
+        return self.verifier.score(prompt, replace(candidates, views=views))
 
 
 class ZeroedStates(_Control):
     """Every state is the mean of all, zero once it is standardised: what the prompt alone says."""
 
-    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """See `Verifier.judge`. For readings of a hidden state."""
+    def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.score`. For readings of a hidden state."""
         (stage,) = self.reads
         views = {stage: self.verifier.model.connector.mean_states(candidates.tensor(stage))}
-        return self.verifier.judge(prompt, replace(candidates, views=views))
+        return self.verifier.score(prompt, replace(candidates, views=views))
 
 
 def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
@@ -70,123 +77,135 @@ def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
 
 
 TIMED_NS = (1, 2, 4, 8, 16)
-COSTS_FILE, PLAIN_FOLDER = "costs.json", "plain"
+COSTS_FILE, BASELINES_FOLDER = "costs.json", "baselines"
 _ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class Suite:
-    """`main` is drawn for its verifiers; each of `plain` is one picture without a verifier, by the name of its row.
+    """`main` is drawn for its verifiers; each of `baselines` is one picture without a verifier, by the name of its row.
 
-    The verifiers `compared`, in this order, are timed and set beside each other at equal cost; the first sets the
+    The verifiers `timed_verifiers`, in this order, are timed and set beside each other at equal cost; the first sets the
     budgets.
     """
 
     folder: Path
     main: Evaluation
-    compared: Mapping[str, Verifier]
-    plain: Mapping[str, Evaluation]
-    report: Report
+    timed_verifiers: Mapping[str, Verifier]
+    baselines: Mapping[str, Evaluation]
+    report: ProgressCallback
 
     def run(self, shard: Shard) -> None:
         """Time what is compared, before its quality is known, then draw the shard of everything."""
         if not (self.folder / COSTS_FILE).exists():
-            write_shared_text(self.folder / COSTS_FILE, self._measured().model_dump_json(indent=1) + "\n")
+            write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
         self.main.run(EvaluationFolder(self.folder), shard, self.report)
-        for name, evaluation in self.plain.items():
-            evaluation.run(EvaluationFolder(plain_folder(self.folder, name)), shard, self.report)
+        for name, evaluation in self.baselines.items():
+            evaluation.run(EvaluationFolder(baseline_folder(self.folder, name)), shard, self.report)
 
     @property
     def missing(self) -> int:
         """How many prompts are not drawn yet, plain ones too."""
-        folders = [self.folder, *(plain_folder(self.folder, name) for name in self.plain)]
+        folders = [self.folder, *(baseline_folder(self.folder, name) for name in self.baselines)]
         return sum(len(EvaluationFolder(folder).missing) for folder in folders)
 
-    def _measured(self) -> Costs:
+    def _measure_costs(self) -> SuiteCosts:
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
         ns = [n for n in TIMED_NS if n <= self.main.candidates]
         searches = {
             name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.report)
-            for name, verifier in self.compared.items()
+            for name, verifier in self.timed_verifiers.items()
         }
-        plain = {
-            name: drawing_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
-            for name, each in self.plain.items()
+        baselines = {
+            name: generation_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
+            for name, each in self.baselines.items()
         }
-        return Costs(
-            made=provenance(generator.device),
+        return SuiteCosts(
+            provenance=provenance(generator.device),
             searches=searches,
-            plain_milliseconds=plain,
-            stage_flops=stage_flops(generator, self.compared, prompt),
+            baseline_ms=baselines,
+            stage_flops=stage_flops(generator, self.timed_verifiers, prompt),
         )
 
 
 @dataclass(frozen=True)
 class FinishedSuite:
-    """What a finished evaluation says. `made` tells where its figures are made (see `provenance`)."""
+    """What a finished evaluation says. `provenance` tells where its figures are made (see `provenance`)."""
 
     folder: Path
-    plain: Sequence[str]
-    made: Mapping[str, str]
+    baselines: Sequence[str]
+    provenance: Mapping[str, str]
 
     def figures(
         self,
         ns: Sequence[int],
         budgets: Sequence[float] | None,
-        combined: Sequence[Weights],
+        combined: Sequence[VerifierWeights],
     ) -> dict[str, Any]:
         """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
-        outcomes, costs = outcomes_of(EvaluationFolder(self.folder)), read_config(self.folder / COSTS_FILE, Costs)
-        folders = {name: EvaluationFolder(plain_folder(self.folder, name)) for name in self.plain}
-        plain = {name: outcomes_of(folder) for name, folder in folders.items()}
+        outcomes, costs = (
+            load_outcomes(EvaluationFolder(self.folder)),
+            read_config(self.folder / COSTS_FILE, SuiteCosts),
+        )
+        folders = {name: EvaluationFolder(baseline_folder(self.folder, name)) for name in self.baselines}
+        baselines = {name: load_outcomes(folder) for name, folder in folders.items()}
         steps = {name: folder.settings.steps for name, folder in folders.items()}
         settings = EvaluationFolder(self.folder).settings
         return {
-            "made": dict(self.made),
+            "provenance": dict(self.provenance),
             "settings": settings.model_dump(),
-            **evaluation_figures(outcomes, ns, combined),
-            "plain": {name: averages_of(drawn, at_random(drawn, 1)) for name, drawn in plain.items()},
+            **evaluation_metrics(outcomes, ns, combined),
+            "baselines": {
+                name: outcome_averages(baseline_outcomes, random_strategy(baseline_outcomes, 1))
+                for name, baseline_outcomes in baselines.items()
+            },
             "costs": costs.model_dump(),
-            "equal_time": equal_cost_table(outcomes, *_by_time(outcomes, costs, plain, steps, budgets)),
+            "equal_time": equal_cost_table(outcomes, *_timed_strategies(outcomes, costs, baselines, steps, budgets)),
         }
 
 
-def plain_folder(folder: Path, name: str) -> Path:
+def baseline_folder(folder: Path, name: str) -> Path:
     """Where plain pictures are kept: outside of what GenEval's evaluator would read."""
-    return folder / PLAIN_FOLDER / name.replace(" ", "-").replace("/", "--")
+    return folder / BASELINES_FOLDER / name.replace(" ", "-").replace("/", "--")
 
 
-def _by_time(
+def _timed_strategies(
     outcomes: Outcomes,
-    costs: Costs,
-    plain: Mapping[str, Outcomes],
+    costs: SuiteCosts,
+    baselines: Mapping[str, Outcomes],
     steps: Mapping[str, int],
     budgets: Sequence[float] | None,
-) -> tuple[list[Contender], Sequence[float]]:
-    contenders = _verifiers({name: CostCurve(found.milliseconds) for name, found in costs.searches.items()})
-    contenders += [
-        Contender(name, _always(drawn), CostCurve({1: costs.plain_milliseconds[name]}), steps[name], largest=1)
-        for name, drawn in plain.items()
+) -> tuple[list[CostedStrategy], Sequence[float]]:
+    strategies = _verifier_strategies({name: CostCurve(search.milliseconds) for name, search in costs.searches.items()})
+    strategies += [
+        CostedStrategy(
+            name,
+            _baseline_strategy(baseline_outcomes),
+            CostCurve({1: costs.baseline_ms[name]}),
+            steps[name],
+            max_candidates=1,
+        )
+        for name, baseline_outcomes in baselines.items()
     ]
-    return contenders, budgets or budgets_of(contenders[0].curve, outcomes.candidates)
+    return strategies, budgets or reference_budgets(strategies[0].curve, outcomes.candidates)
 
 
-def _verifiers(curves: Mapping[str, CostCurve]) -> list[Contender]:
+def _verifier_strategies(curves: Mapping[str, CostCurve]) -> list[CostedStrategy]:
     """Each choosing by its own score."""
-    return [Contender(name, choosing_by(verifier_scores(name)), curve) for name, curve in curves.items()]
+    return [CostedStrategy(name, best_score_strategy(verifier_scores(name)), curve) for name, curve in curves.items()]
 
 
-def _always(drawn: Outcomes) -> Chooser:
+def _baseline_strategy(baseline_outcomes: Outcomes) -> SelectionStrategy:
     """The one picture that was drawn, whatever was asked."""
-    return lambda outcomes, n: at_random(drawn, 1)
+    return lambda outcomes, n: random_strategy(baseline_outcomes, 1)
 
 
-def take_over(folder: Path, part: Path) -> int:
+def merge_evaluation(folder: Path, part: Path) -> int:
     """Copy the prompts of another part of the same evaluation, plain ones too; how many were new here.
 
     Raises CheckpointError for a folder that is none, InvalidRequest where they were made with other settings.
     """
-    new = EvaluationFolder(folder).take_over(EvaluationFolder(part))
-    for plain in sorted((folder / PLAIN_FOLDER).glob("*")):
-        EvaluationFolder(plain).take_over(EvaluationFolder(part / PLAIN_FOLDER / plain.name))
+    new = EvaluationFolder(folder).merge_evaluation(EvaluationFolder(part))
+    for baselines in sorted((folder / BASELINES_FOLDER).glob("*")):
+        EvaluationFolder(baselines).merge_evaluation(EvaluationFolder(part / BASELINES_FOLDER / baselines.name))
     return new

@@ -43,22 +43,22 @@ class PictureCommand:
         except ValueError as error:
             raise InvalidRequest(f"the command {command!r} cannot be read: {error}") from None
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image], kind: type[Answer]) -> list[Answer]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image], kind: type[Answer]) -> list[Answer]:
         """What the command answers to each picture, which goes with the line at its place.
 
         Raises CommandFailed for another status than 0, and for answers that are too few, too many or not of `kind`.
         """
         with TemporaryDirectory(prefix="forejudge-") as folder:
             asked = [
-                _question(line, _saved(picture, Path(folder) / f"{place:05}.png"))
-                for place, (line, picture) in enumerate(zip(lines, pictures, strict=True))
+                _question(line, _saved(image, Path(folder) / f"{place:05}.png"))
+                for place, (line, image) in enumerate(zip(lines, images, strict=True))
             ]
             ended = self._run("".join(f"{question}\n" for question in asked))
         if ended.returncode:
             raise self._failure(f"ended with status {ended.returncode}", ended)
         answers = [text for text in ended.stdout.split("\n") if text.strip()]
-        if len(answers) != len(pictures):
-            raise self._failure(f"gave {len(answers)} lines for {len(pictures)} pictures, expected one each", ended)
+        if len(answers) != len(images):
+            raise self._failure(f"gave {len(answers)} lines for {len(images)} pictures, expected one each", ended)
         return [self._read(text, kind, number, ended) for number, text in enumerate(answers, start=1)]
 
     def _run(self, questions: str) -> subprocess.CompletedProcess[str]:
@@ -80,8 +80,8 @@ class PictureCommand:
         return CommandFailed(f"{self.command!r} {what}; its last line on stderr: {said[:300] or 'none'}")
 
 
-def _saved(picture: Image, path: Path) -> Path:
-    picture.save(path)
+def _saved(image: Image, path: Path) -> Path:
+    image.save(path)
     return path
 
 
@@ -117,7 +117,7 @@ class Evaluator(ABC):
         """Raises InvalidRequest naming the first line that this evaluator could not judge by."""
 
     @abstractmethod
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
         """One judgement for each picture, which goes with the line at its place."""
 
 
@@ -147,9 +147,9 @@ class CommandEvaluator(Evaluator):
     def __init__(self, command: str) -> None:
         self.name, self._command = command, PictureCommand(command)
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
         """See `Evaluator.__call__`."""
-        answers = self._command(lines, pictures, _Answer)
+        answers = self._command(lines, images, _Answer)
         return [Judgement(answer.correct, answer.reason, _detections(answer)) for answer in answers]
 
 
@@ -245,23 +245,23 @@ class GenEvalEvaluator(Evaluator):
                         f"{line.where}: the detector knows no {clause.class_name!r}, only COCO's classes"
                     )
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
         """See `Evaluator.__call__`."""
-        return [self._judged(line, picture) for line, picture in zip(lines, pictures, strict=True)]
+        return [self._judged(line, image) for line, image in zip(lines, images, strict=True)]
 
-    def _judged(self, line: PromptLine, picture: Image) -> Judgement:
+    def _judged(self, line: PromptLine, image: Image) -> Judgement:
         metadata = line.geneval_metadata()
-        found = self._with_colors(picture, self._detector(picture, DEFAULT_THRESHOLDS.detection), metadata)
+        found = self._with_colors(image, self._detector(image, DEFAULT_THRESHOLDS.detection), metadata)
         verdict = judge_image(found, metadata)
         # Masks are large, and whoever keeps a judgement has no use for them.
         return Judgement(verdict.correct, verdict.reason, tuple(replace(each, mask=None) for each in found))
 
-    def _with_colors(self, picture: Image, found: list[Detection], metadata: PromptMetadata) -> list[Detection]:
+    def _with_colors(self, image: Image, found: list[Detection], metadata: PromptMetadata) -> list[Detection]:
         """Colors are read of those objects alone that a clause asks a color of."""
         kept = keep_detections(found, metadata)
         colors: dict[int, str] = {}
         for required in metadata.include:
             asked = kept.get(required.class_name, [])[: required.count]
             if required.color is not None and len(asked) == required.count:
-                colors |= zip(map(id, asked), self._color_model(picture, asked), strict=True)
+                colors |= zip(map(id, asked), self._color_model(image, asked), strict=True)
         return [replace(each, color=colors.get(id(each))) for each in found]

@@ -45,14 +45,14 @@ class ColorModel:
         Raises CheckpointError, also for another activation than quick GELU, which OpenAI's weights were trained with.
         """
         folder = local_folder(name)
-        model: Any = load_library_model(CLIPModel, folder, torch.float32, extra_allowed=True)
+        model: Any = load_library_model(CLIPModel, folder, torch.float32, allow_unexpected_keys=True)
         for part in (model.config.text_config, model.config.vision_config):
             if part.hidden_act != "quick_gelu":
                 raise CheckpointError(f"{name} has the activation {part.hidden_act}, expected OpenAI's quick_gelu")
         return cls(weights_name(name, folder), model.to(device), load_tokenizer(AutoTokenizer, folder))
 
     @torch.no_grad()
-    def __call__(self, picture: Image.Image, found: Sequence[Detection]) -> list[Color]:
+    def __call__(self, image: Image.Image, found: Sequence[Detection]) -> list[Color]:
         """The likeliest of GenEval's ten colors for each object; all are of one class.
 
         Raises CheckpointError where the model gives no numbers.
@@ -60,7 +60,7 @@ class ColorModel:
         if not found:
             return []
         side = self._model.config.vision_config.image_size
-        pixels_N3HW = torch.stack([_clip_pixels(cut_out(picture, each), side) for each in found])
+        pixels_N3HW = torch.stack([_clip_pixels(cut_out(image, each), side) for each in found])
         with exact_float32():
             seen = self._model.vision_model(pixel_values=pixels_N3HW.to(self._model.device)).pooler_output
             features_ND = normalize(self._model.visual_projection(seen), dim=-1)
@@ -80,20 +80,20 @@ class ColorModel:
         return self._classifiers[class_name]
 
 
-def cut_out(picture: Image.Image, found: Detection) -> Image.Image:
+def cut_out(image: Image.Image, found: Detection) -> Image.Image:
     """An object's box, grey where its mask is not."""
-    picture = picture.convert("RGB")
+    image = image.convert("RGB")
     if found.mask is not None:
-        blank = Image.new("RGB", picture.size, _BACKGROUND)
-        picture = Image.composite(picture, blank, Image.fromarray(found.mask))
-    return picture.crop(found.box)  # which rounds
+        blank = Image.new("RGB", image.size, _BACKGROUND)
+        image = Image.composite(image, blank, Image.fromarray(found.mask))
+    return image.crop(found.box)  # which rounds
 
 
-def _clip_pixels(picture: Image.Image, side: int) -> Tensor:
+def _clip_pixels(image: Image.Image, side: int) -> Tensor:
     """(3, side, side): the shorter edge resized to `side`, the middle kept, normalised; as open_clip does."""
-    shorter = min(picture.size)
-    width, height = (int(side * edge / shorter) for edge in picture.size)
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    shorter = min(image.size)
+    width, height = (int(side * edge / shorter) for edge in image.size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - side) / 2), round((height - side) / 2)
     cropped = np.array(resized.crop((left, top, left + side, top + side)))
     return (torch.from_numpy(cropped).permute(2, 0, 1).float() / 255 - _MEAN) / _STD

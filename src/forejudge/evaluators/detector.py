@@ -122,9 +122,9 @@ class Shown:
     size: Size
 
 
-def shown(picture: Image) -> Shown:
+def shown(image: Image) -> Shown:
     """As large as fits, its edges' ratio kept; padded with grey to multiples of 32."""
-    pixels: NDArray[np.uint8] = np.asarray(picture.convert("RGB"))
+    pixels: NDArray[np.uint8] = np.asarray(image.convert("RGB"))
     height, width = shown_size(pixels.shape[0], pixels.shape[1])
     resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
     below, right = -height % _DIVISOR, -width % _DIVISOR
@@ -139,7 +139,7 @@ def shown_size(height: int, width: int) -> Size:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-def objects(classes_NK: Tensor, masks_NHW: Tensor, picture: Shown, size: Size, least: float) -> list[Detection]:
+def objects(classes_NK: Tensor, masks_NHW: Tensor, image: Shown, size: Size, least: float) -> list[Detection]:
     """The 100 likeliest pairs of query and class, less those with an empty mask, most likely class first.
 
     `classes_NK` are logits with "no object" as the last class, `masks_NHW` logits at any resolution; the masks found
@@ -152,7 +152,7 @@ def objects(classes_NK: Tensor, masks_NHW: Tensor, picture: Shown, size: Size, l
     scores, places = likeliest.values[likely], likeliest.indices[likely]
     if not len(scores):
         return []
-    masks = _at_original_size(masks_NHW[places // probability_NK.shape[1]], picture, size)
+    masks = _at_original_size(masks_NHW[places // probability_NK.shape[1]], image, size)
     found = masks > 0
     confidence = scores * (masks.sigmoid() * found).sum((1, 2)) / (found.sum((1, 2)) + 1e-6)
     names = [CLASS_NAMES[place] for place in (places % probability_NK.shape[1]).tolist()]
@@ -163,9 +163,9 @@ def objects(classes_NK: Tensor, masks_NHW: Tensor, picture: Shown, size: Size, l
     ]
 
 
-def _at_original_size(masks_MHW: Tensor, picture: Shown, size: Size) -> Tensor:
-    padded = interpolate(masks_MHW[:, None], picture.pixels_CHW.shape[1:], mode="bilinear", align_corners=False)
-    height, width = picture.size
+def _at_original_size(masks_MHW: Tensor, image: Shown, size: Size) -> Tensor:
+    padded = interpolate(masks_MHW[:, None], image.pixels_CHW.shape[1:], mode="bilinear", align_corners=False)
+    height, width = image.size
     return interpolate(padded[:, :, :height, :width], size, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -193,14 +193,14 @@ class ObjectDetector:
         return cls(weights_name(name if origin is None else origin.file, folder), model.to(device), is_genevals)
 
     @torch.no_grad()
-    def __call__(self, picture: Image, least: float = 0.0) -> list[Detection]:
+    def __call__(self, image: Image, least: float = 0.0) -> list[Detection]:
         """Objects with their masks, of those whose confidence can exceed `least`: see `objects`.
 
         Raises CheckpointError where the model gives no numbers, which is not the same as seeing nothing.
         """
-        as_shown = shown(picture)
+        as_shown = shown(image)
         with exact_float32():
             (classes_NK,), (masks_NHW,) = self._model(as_shown.pixels_CHW[None].to(self._model.device))
             if not (classes_NK.isfinite().all() and masks_NHW.isfinite().all()):
                 raise CheckpointError(f"detector {self.name} gave no numbers for a picture: its weights are damaged")
-            return objects(classes_NK, masks_NHW, as_shown, (picture.height, picture.width), least)
+            return objects(classes_NK, masks_NHW, as_shown, (image.height, image.width), least)

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from forejudge.checkpoint import named_file, quiet_libraries, weights_name
+from forejudge.checkpoint import checkpoint_errors, quiet_libraries, weights_name
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluators.base import Evaluator, Judgement
@@ -39,7 +39,7 @@ class ImageTextToText:
     ) -> "ImageTextToText":
         """Load a folder. Raises CheckpointError for one without such a model or its processor."""
         processor = _load_processor(folder)
-        model = load_library_model(AutoModelForImageTextToText, folder, dtype, extra_allowed=True)
+        model = load_library_model(AutoModelForImageTextToText, folder, dtype, allow_unexpected_keys=True)
         return cls(model.eval().to(device), processor)
 
     @property
@@ -48,23 +48,23 @@ class ImageTextToText:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
-    def captions(self, pictures: Sequence[Image], text: str, max_new_tokens: int) -> list[str]:
+    def captions(self, images: Sequence[Image], text: str, max_new_tokens: int) -> list[str]:
         """What it says of each picture when asked `text`, decoded greedily."""
-        answered = self._answers(pictures, [text] * len(pictures), max_new_tokens=max_new_tokens)
+        answered = self._answers(images, [text] * len(images), max_new_tokens=max_new_tokens)
         return [text.strip() for text in self.processor.batch_decode(answered.sequences, skip_special_tokens=True)]
 
-    def first_token_logits(self, pictures: Sequence[Image], texts: Sequence[str]) -> Tensor:
+    def first_token_logits(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """(N, V), float32: the logits of the first token of each answer."""
-        answered = self._answers(pictures, texts, max_new_tokens=1, output_logits=True)
+        answered = self._answers(images, texts, max_new_tokens=1, output_logits=True)
         logits_NV: Tensor = answered.logits[0].float()
         return logits_NV
 
     @torch.no_grad()
-    def _answers(self, pictures: Sequence[Image], texts: Sequence[str], **options: Any) -> Any:
+    def _answers(self, images: Sequence[Image], texts: Sequence[str], **options: Any) -> Any:
         """What `generate` returns, its sequences without what was asked."""
         with quiet_libraries():  # they would tell that the sampling options of a model are not used
             inputs = self.processor.apply_chat_template(
-                [_conversation(picture, text) for picture, text in zip(pictures, texts, strict=True)],
+                [_conversation(image, text) for image, text in zip(images, texts, strict=True)],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -79,7 +79,7 @@ class ImageTextToText:
 
 
 def _load_processor(folder: Path) -> Any:
-    with named_file(folder), quiet_libraries():
+    with checkpoint_errors(folder), quiet_libraries():
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
         raise CheckpointError(f"{folder} holds no processor of pictures with a chat template: use an instruction model")
@@ -88,8 +88,8 @@ def _load_processor(folder: Path) -> Any:
     return processor
 
 
-def _conversation(picture: Image, text: str) -> list[dict[str, Any]]:
-    content = [{"type": "image", "image": picture.convert("RGB")}, {"type": "text", "text": text}]
+def _conversation(image: Image, text: str) -> list[dict[str, Any]]:
+    content = [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]
 
 
@@ -132,23 +132,23 @@ class VqaEvaluator(Evaluator):
                 if mark in line.prompt:
                     raise InvalidRequest(f"{line.where}: {self.name} would take {mark!r} in the prompt for a mark")
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
         """See `Evaluator.__call__`. Raises CheckpointError where the model gives no numbers."""
         return [
             Judgement(probability >= LEAST_PROBABILITY, f"P(yes) = {probability:.4f}")
-            for probability in self.probabilities([line.prompt for line in lines], pictures)
+            for probability in self.probabilities([line.prompt for line in lines], images)
         ]
 
-    def probabilities(self, prompts: Sequence[str], pictures: Sequence[Image]) -> list[float]:
+    def probabilities(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float]:
         """P(yes) in [0, 1] of each picture, asked for the prompt at its place."""
-        firsts = range(0, len(pictures), BATCH_SIZE)
-        batches = ((prompts[first : first + BATCH_SIZE], pictures[first : first + BATCH_SIZE]) for first in firsts)
+        firsts = range(0, len(images), BATCH_SIZE)
+        batches = ((prompts[first : first + BATCH_SIZE], images[first : first + BATCH_SIZE]) for first in firsts)
         return [probability for batch in batches for probability in self._of_batch(*batch)]
 
-    def _of_batch(self, prompts: Sequence[str], pictures: Sequence[Image]) -> list[float]:
+    def _of_batch(self, prompts: Sequence[str], images: Sequence[Image]) -> list[float]:
         with exact_float32():
             questions = [QUESTION.replace("{prompt}", prompt) for prompt in prompts]
-            logits_NV = self._model.first_token_logits(pictures, questions)
+            logits_NV = self._model.first_token_logits(images, questions)
         yes_N = logits_NV.softmax(-1)[:, self._yes].sum(-1)
         if not yes_N.isfinite().all():
             raise CheckpointError(f"{self.name} gave no numbers for a picture: its weights are damaged")
@@ -188,7 +188,7 @@ class Captioner(ABC):
     name: str
 
     @abstractmethod
-    def __call__(self, pictures: Sequence[Image]) -> list[str]:
+    def __call__(self, images: Sequence[Image]) -> list[str]:
         """One caption for each picture, in their order; the same ones in whatever batches the pictures come."""
 
 
@@ -203,9 +203,9 @@ class ImageTextToTextCaptioner(Captioner):
         """Load a folder or hub id. Raises CheckpointError for one without such a model or its processor."""
         return cls(name, ImageTextToText.from_pretrained(local_folder(name), device, dtype))
 
-    def __call__(self, pictures: Sequence[Image]) -> list[str]:
+    def __call__(self, images: Sequence[Image]) -> list[str]:
         """See `Captioner`."""
-        batches = (pictures[first : first + BATCH_SIZE] for first in range(0, len(pictures), BATCH_SIZE))
+        batches = (images[first : first + BATCH_SIZE] for first in range(0, len(images), BATCH_SIZE))
         return [caption for batch in batches for caption in self.model.captions(batch, INSTRUCTION, _MAX_NEW_TOKENS)]
 
 

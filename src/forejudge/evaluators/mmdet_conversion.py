@@ -14,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import Mask2FormerConfig, SwinConfig
 
-from forejudge.checkpoint import named_file, read_pickle, weights_digest
+from forejudge.checkpoint import checkpoint_errors, read_pickle, weights_digest
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.detector import CLASS_NAMES, ORIGIN_FILE, Mask2Former, Origin, check_classes
-from forejudge.files import whole_folder, write_bytes, write_text
+from forejudge.files import atomic_folder, write_bytes, write_text
 from forejudge.library_models import load_library_model
 
 # FOLDED: Where each tensor of mmdetection's Mask2Former with a Swin backbone goes in transformers' one.
@@ -177,11 +177,11 @@ def convert_detector(source: Path, folder: Path) -> Origin:
     Raises CheckpointError naming tensors that are missing, left over or misshapen, and for a file that is no
     Mask2Former with a Swin backbone and COCO's classes; InvalidRequest for a folder that holds something.
     """
-    with named_file(source):  # also where a tensor has too few axes
+    with checkpoint_errors(source):  # also where a tensor has too few axes
         state = read_state(source)
         config = read_config(state, source)
         tensors = convert_tensors(state, config, source)
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         config.save_pretrained(part)
         write_bytes(part / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
         _check_fit(part, source)

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.bootstrap import averages
+from forejudge.evaluation.bootstrap import bootstrap_averages
 from forejudge.evaluators.base import Evaluator, Judgement
 from forejudge.evaluators.geneval_rules import keep_detections
 from forejudge.files import Journal, prepare_folder, write_text
-from forejudge.progress import Report, Stopwatch
+from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine, read_lines
 
@@ -53,13 +53,13 @@ class LeftOut:
     """So many pictures that are not judged; `reason` is one line that names a path."""
 
     reason: str
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True)
 class _PromptFolder:
     path: Path
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
 
     @classmethod
     def at(cls, path: Path) -> "_PromptFolder":
@@ -84,7 +84,7 @@ def find_pictures(folder: Path, check: Check) -> tuple[list[GivenPicture], list[
     missing where other prompts have more. Raises InvalidRequest for a folder that is not laid out like this.
     """
     folders = _prompt_folders(folder)
-    each_has = max(len(found.pictures) for found in folders)
+    each_has = max(len(found.images) for found in folders)
     given: list[GivenPicture] = []
     left_out: list[LeftOut] = []
     seen: dict[PromptMetadata, Path] = {}
@@ -93,9 +93,9 @@ def find_pictures(folder: Path, check: Check) -> tuple[list[GivenPicture], list[
             line, metadata = found.read(check)
             _refuse_doubled(found.path, metadata, seen)
         except InvalidRequest as error:
-            left_out.append(LeftOut(str(error), len(found.pictures)))
+            left_out.append(LeftOut(str(error), len(found.images)))
             continue
-        given += [GivenPicture(path, line, metadata) for path in found.pictures]
+        given += [GivenPicture(path, line, metadata) for path in found.images]
         left_out += _missing(found, each_has)
     return given, left_out
 
@@ -105,7 +105,7 @@ def _prompt_folders(folder: Path) -> list[_PromptFolder]:
         raise InvalidRequest(f"{folder} is no folder: expected one in GenEval's layout")
     paths = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
     folders = [_PromptFolder.at(path) for path in paths]
-    if not any(found.pictures for found in folders):
+    if not any(found.images for found in folders):
         raise InvalidRequest(
             f"{folder} holds no pictures in GenEval's layout: expected 00000/metadata.jsonl and 00000/samples/0000.png"
         )
@@ -119,12 +119,10 @@ def _refuse_doubled(path: Path, metadata: PromptMetadata, seen: dict[PromptMetad
 
 
 def _missing(found: _PromptFolder, each_has: int) -> list[LeftOut]:
-    missing = each_has - len(found.pictures)
+    missing = each_has - len(found.images)
     if not missing:
         return []
-    reason = (
-        f"{found.path / 'samples'} holds {len(found.pictures)} of {each_has} pictures, as many as other prompts have"
-    )
+    reason = f"{found.path / 'samples'} holds {len(found.images)} of {each_has} pictures, as many as other prompts have"
     return [LeftOut(reason, missing)]
 
 
@@ -229,19 +227,19 @@ class FolderScore:
         if not self.results:
             raise InvalidRequest("no picture could be judged")
         tags, prompts = [each.tag for each in self.results], [each.prompt for each in self.results]
-        figures, counts = averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
+        figures, counts = bootstrap_averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
         return {
             "evaluator": self.evaluator,
             "images": len(self.results),
             "prompts": len({each.metadata for each in self.results}),
-            "left_out": sum(each.pictures for each in self.left_out),
+            "left_out": sum(each.images for each in self.left_out),
             "micro": figures.pop("micro"),
             "macro": figures.pop("macro"),
             "tasks": {task: {"images": counts[task], **figure} for task, figure in figures.items()},
         }
 
 
-def score_folder(folder: Path, evaluator: Evaluator, report: Report) -> FolderScore:
+def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -> FolderScore:
     """Judge what is not judged yet; `RESULTS_FILE` in the folder then holds a line for each picture, in their order.
 
     Raises InvalidRequest for a folder that is not in GenEval's layout or that another evaluator has judged, OutputError
@@ -251,25 +249,25 @@ def score_folder(folder: Path, evaluator: Evaluator, report: Report) -> FolderSc
     prepare_folder(folder)
     path = folder / RESULTS_FILE
     known = {result.key: result for result in read_results(path, evaluator.name)}
-    pictures = {_wanted(picture, folder): picture for picture in given}
-    left = {key: picture for key, picture in pictures.items() if key not in known}
-    journal, stopwatch = Journal(path), Stopwatch("judged", len(pictures) - len(left), len(pictures))
+    images = {_wanted(image, folder): image for image in given}
+    left = {key: image for key, image in images.items() if key not in known}
+    journal, stopwatch = Journal(path), Stopwatch("judged", len(images) - len(left), len(images))
     for batch in _batches(left, left_out):
         for result in _judged(batch, evaluator):
             journal.add(result.model_dump())
             known[result.key] = result
-        report(stopwatch.at(len(known.keys() & pictures.keys())))
-    results = [known[key] for key in pictures if key in known]
+        report(stopwatch.at(len(known.keys() & images.keys())))
+    results = [known[key] for key in images if key in known]
     write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
     return FolderScore(evaluator.name, results, left_out)
 
 
-def _wanted(picture: GivenPicture, folder: Path) -> Key:
+def _wanted(image: GivenPicture, folder: Path) -> Key:
     try:
-        digest = hashlib.sha256(picture.path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
     except OSError:
         digest = ""  # whoever opens it will say so
-    return picture.path.relative_to(folder).as_posix(), digest, json.dumps(json.loads(picture.line.metadata))
+    return image.path.relative_to(folder).as_posix(), digest, json.dumps(json.loads(image.line.metadata))
 
 
 _Opened = tuple[Key, GivenPicture, Image.Image]
@@ -278,13 +276,13 @@ _Opened = tuple[Key, GivenPicture, Image.Image]
 def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Iterator[list[_Opened]]:
     """Those that can be opened; the others are added to `left_out`."""
     batch: list[_Opened] = []
-    for key, picture in left.items():
+    for key, image_file in left.items():
         try:
-            with Image.open(picture.path) as image:
-                batch.append((key, picture, ImageOps.exif_transpose(image).convert("RGB")))
+            with Image.open(image_file.path) as image:
+                batch.append((key, image_file, ImageOps.exif_transpose(image).convert("RGB")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            left_out.append(LeftOut(f"{picture.path} cannot be opened ({reason})", 1))
+            left_out.append(LeftOut(f"{image_file.path} cannot be opened ({reason})", 1))
         if len(batch) == _BATCH:
             yield batch
             batch = []
@@ -293,6 +291,6 @@ def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Itera
 
 
 def _judged(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[PictureResult]:
-    judgements = evaluator([picture.line for _, picture, _ in batch], [image for _, _, image in batch])
-    for (key, picture, _), judgement in zip(batch, judgements, strict=True):
-        yield PictureResult.of(key, picture.metadata, judgement, evaluator.name)
+    judgements = evaluator([image_file.line for _, image_file, _ in batch], [image for _, _, image in batch])
+    for (key, image_file, _), judgement in zip(batch, judgements, strict=True):
+        yield PictureResult.of(key, image_file.metadata, judgement, evaluator.name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_MASKED = -10000.0  # the libraries' bias on masked text tokens
+_MASK_BIAS = -10000.0  # the libraries' bias on masked text tokens
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,4 @@ class AdaLNSingleHidden:
 
 def mask_bias(mask_NL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A mask of text tokens as what cross-attention adds to its scores: (N, 1, L)."""
-    return None if mask_NL is None else ((1 - mask_NL.to(dtype)) * _MASKED).unsqueeze(1)
+    return None if mask_NL is None else ((1 - mask_NL.to(dtype)) * _MASK_BIAS).unsqueeze(1)

@@ -37,16 +37,16 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def of(cls, pipeline: Any, given: Mapping[str, Any]) -> Self:
+    def from_pipeline(cls, pipeline: Any, overrides: Mapping[str, Any]) -> Self:
         """Those given; for the rest what the pipeline's folder says in OPTIONS_FILE, else the defaults.
 
         Raises InvalidRequest for an option that there is not or a value that it cannot have.
         """
         folder = pipeline.name_or_path  # None where it was put together from parts
         path = Path(folder) / OPTIONS_FILE if folder else None
-        own = read_config(path, cls) if path is not None and path.is_file() else cls()
+        configured = read_config(path, cls) if path is not None and path.is_file() else cls()
         try:
-            return cls.model_validate({**own.model_dump(), **given})
+            return cls.model_validate({**configured.model_dump(), **overrides})
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))

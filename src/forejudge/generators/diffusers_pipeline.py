@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from forejudge.checkpoint import named_file, quiet_libraries, rounded_bytes
+from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, quiet_libraries
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, Sampling
 from forejudge.generators.text_encoding import check_not_empty
@@ -16,13 +16,13 @@ from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PipelineCall:
     """What the pipeline is called with; it has no state of its own to go on from."""
 
     prompt: str
     sampling: Sampling
 
-    def __getitem__(self, rows: list[int]) -> "_Asked":
+    def __getitem__(self, rows: list[int]) -> "_PipelineCall":
         return self
 
 
@@ -40,7 +40,7 @@ class BlackBox(Generator):
         """A folder or hub id. Raises CheckpointError where it cannot be loaded."""
         from diffusers import DiffusionPipeline
 
-        with named_file(Path(name)), quiet_libraries():
+        with checkpoint_errors(Path(name)), quiet_libraries():
             pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
@@ -49,12 +49,12 @@ class BlackBox(Generator):
         """See `Generator.check`. All but an empty prompt the pipeline refuses when it draws."""
         check_not_empty(prompt)
 
-    def encode(self, prompt: str, sampling: Sampling) -> _Asked:
+    def encode(self, prompt: str, sampling: Sampling) -> _PipelineCall:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
-        return _Asked(prompt, sampling)
+        return _PipelineCall(prompt, sampling)
 
-    def start(self, conditioning: _Asked, seeds: tuple[int, ...]) -> Candidates:
+    def start(self, conditioning: _PipelineCall, seeds: tuple[int, ...]) -> Candidates:
         """See `Generator.start`."""
         return Candidates(seeds, NOISE, {}, conditioning)
 
@@ -62,21 +62,21 @@ class BlackBox(Generator):
         """See `Generator.advance`. Raises InvalidRequest for any stage but IMAGE."""
         if set(stages) != {IMAGE}:
             raise InvalidRequest(f"{self.name} is called as a whole: no verifier can read it before the picture")
-        asked: _Asked = candidates.state
-        drawn = self.pipeline(
-            asked.prompt,
-            num_inference_steps=asked.sampling.steps,
+        call: _PipelineCall = candidates.state
+        output = self.pipeline(
+            call.prompt,
+            num_inference_steps=call.sampling.steps,
             num_images_per_prompt=len(candidates),
             generator=[torch.Generator().manual_seed(seed) for seed in candidates.seeds],
         )
-        return Candidates(candidates.seeds, IMAGE, {IMAGE: tuple(drawn.images)}, asked)
+        return Candidates(candidates.seeds, IMAGE, {IMAGE: tuple(output.images)}, call)
 
 
 def _fingerprint(pipeline: Any) -> str:
     """A hash of the last parameter of each part."""
     digest = hashlib.sha256()
-    for name, part in sorted(pipeline.components.items()):
-        if isinstance(part, torch.nn.Module):
-            *_, last = part.parameters()
-            digest.update(name.encode() + rounded_bytes(last))
+    for name, component in sorted(pipeline.components.items()):
+        if isinstance(component, torch.nn.Module):
+            *_, last = component.parameters()
+            digest.update(name.encode() + bfloat16_bytes(last))
     return digest.hexdigest()[:16]

@@ -13,14 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.latents import PATCH, Grid, packed_architecture, picture_size, token_grid
-from forejudge.generators.schedules import FlowSchedule, check_scheduler, shift_by_size
+from forejudge.generators.latents import PATCH_SIZE, Grid, image_size, packed_architecture, token_grid
+from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
     check_without_guidance,
-    for_each,
+    expand_to_batch,
     weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
@@ -81,10 +81,12 @@ class FluxSplit(SplitTransformer[FluxTransformer2DModel, FluxInput, FluxHidden])
         rotary = transformer.pos_embed(torch.cat((inputs.text_ids_L3, inputs.image_ids_T3)))
         return FluxHidden(hidden_NTD, text_NLD, time_ND, rotary)
 
-    def run_blocks(self, transformer: FluxTransformer2DModel, hidden: FluxHidden, first: int, last: int) -> FluxHidden:
+    def run_blocks(
+        self, transformer: FluxTransformer2DModel, hidden: FluxHidden, start_block: int, last: int
+    ) -> FluxHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks][first:last]:
+        for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks][start_block:last]:
             text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND, hidden.rotary)
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
 
@@ -145,17 +147,17 @@ class Flux(StepwiseGenerator):
         """See `Generator.check`. T5 must read it whole. Guidance is refused where the transformer takes none."""
         if not self.transformer.config.guidance_embeds:
             check_without_guidance(sampling, self.name)
-        token_grid(self._given, sampling)
-        end_mark = 1
-        check_prompt(prompt, prompt, self.pipeline.tokenizer_2, 0, self._text_tokens, end_mark)
+        token_grid(self._original_pipeline, sampling)
+        num_eos_tokens = 1
+        check_prompt(prompt, prompt, self.pipeline.tokenizer_2, 0, self._max_sequence_length, num_eos_tokens)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> FluxConditioning:
         """See `Generator.encode`. CLIP's pooled text is of the prompt's beginning."""
         self.check(prompt, sampling)
-        grid = rows, columns = token_grid(self._given, sampling)
+        grid = rows, columns = token_grid(self._original_pipeline, sampling)
         text_NLD, pooled_NP, text_ids_L3 = self.pipeline.encode_prompt(
-            prompt, device=self.device, max_sequence_length=self._text_tokens, lora_scale=sampling.lora_scale
+            prompt, device=self.device, max_sequence_length=self._max_sequence_length, lora_scale=sampling.lora_scale
         )
         return FluxConditioning(
             sampling,
@@ -170,44 +172,46 @@ class Flux(StepwiseGenerator):
 
     def _noise(self, conditioning: FluxConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         rows, columns = conditioning.grid
-        shape = (self.architecture.latent_channels, PATCH * rows, PATCH * columns)
+        shape = (self.architecture.latent_channels, PATCH_SIZE * rows, PATCH_SIZE * columns)
         noise_NCHW = noise_batch(seeds, draw, shape, self.dtype)
-        return self._laid_out(conditioning, noise_NCHW.to(self.device))
+        return self._prepare_latents(conditioning, noise_NCHW.to(self.device))
 
-    def _laid_out(self, conditioning: FluxConditioning, noise_NCHW: Tensor) -> Tensor:
+    def _prepare_latents(self, conditioning: FluxConditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype), *noise_NCHW.shape)
 
     def _inputs(self, state: StepState) -> FluxInput:
-        count, conditioning = len(state.seeds), state.conditioning
+        batch_size, conditioning = len(state.seeds), state.conditioning
         guidance_N, timestep = conditioning.guidance_N, conditioning.schedule.timesteps_S[state.step]
         return FluxInput(
-            state.noisy,
-            for_each(conditioning.text_NLD, count),
-            for_each(conditioning.pooled_NP, count),
-            timestep.expand(count).to(self.dtype) / 1000,
-            None if guidance_N is None else guidance_N.expand(count),
+            state.latents,
+            expand_to_batch(conditioning.text_NLD, batch_size),
+            expand_to_batch(conditioning.pooled_NP, batch_size),
+            timestep.expand(batch_size).to(self.dtype) / 1000,
+            None if guidance_N is None else guidance_N.expand(batch_size),
             conditioning.text_ids_L3,
             conditioning.image_ids_T3,
         )
 
-    def _latents(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: StepState) -> Tensor:
         conditioning = state.conditioning
-        clean_NTC = conditioning.schedule.clean(state.step, state.noisy, state.finished)
-        size = picture_size(self.pipeline, conditioning.grid)
-        return self.pipeline._unpack_latents(clean_NTC, *size, self.pipeline.vae_scale_factor)
+        pred_original_sample_NTC = conditioning.schedule.pred_original_sample(
+            state.step, state.latents, state.model_output
+        )
+        size = image_size(self.pipeline, conditioning.grid)
+        return self.pipeline._unpack_latents(pred_original_sample_NTC, *size, self.pipeline.vae_scale_factor)
 
-    def _next_noisy(self, state: StepState) -> Tensor:
-        return state.conditioning.schedule.following(state.step, state.noisy, state.finished)
+    def _next_latents(self, state: StepState) -> Tensor:
+        return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
-    def _pictures(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image, ...]:
         config = self.autoencoder.config
         scaled_NCHW = (latents_NCHW / config.scaling_factor) + config.shift_factor
-        return self._decoded(scaled_NCHW, picture_size(self.pipeline, conditioning.grid))
+        return self._decode_latents(scaled_NCHW, image_size(self.pipeline, conditioning.grid))
 
     @property
-    def _text_tokens(self) -> int:
-        own = _DEV_TEXT_TOKENS if self.transformer.config.guidance_embeds else _SCHNELL_TEXT_TOKENS
-        return self.options.max_sequence_length or own
+    def _max_sequence_length(self) -> int:
+        default_length = _DEV_TEXT_TOKENS if self.transformer.config.guidance_embeds else _SCHNELL_TEXT_TOKENS
+        return self.options.max_sequence_length or default_length
 
     def _guidance(self, sampling: Sampling) -> Tensor | None:
         if not self.transformer.config.guidance_embeds:
@@ -217,4 +221,4 @@ class Flux(StepwiseGenerator):
 
     def _schedule(self, steps: int, tokens: int) -> FlowSchedule:
         config: Any = self.pipeline.scheduler.config
-        return FlowSchedule.of(config, steps, shift_by_size(config, tokens), self.device)
+        return FlowSchedule.from_config(config, steps, dynamic_shift(config, tokens), self.device)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.latents import Grid, packed_architecture, picture_size, token_grid
+from forejudge.generators.latents import Grid, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler
 from forejudge.generators.split import SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
     check_without_guidance,
-    for_each,
+    expand_to_batch,
     weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
@@ -99,19 +99,21 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
         )
 
     def run_blocks(
-        self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden, first: int, last: int
+        self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden, start_block: int, last: int
     ) -> Flux2Hidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in transformer.transformer_blocks[first:last]:
+        for block in transformer.transformer_blocks[start_block:last]:
             text_NLD, hidden_NTD = block(
                 hidden_NTD, text_NLD, hidden.double_image_NE, hidden.double_text_NE, hidden.rotary
             )
-        double, tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
-        singles = transformer.single_transformer_blocks[max(first - double, 0) : max(last - double, 0)]
-        if len(singles):
+        num_double_blocks, tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
+        single_blocks = transformer.single_transformer_blocks[
+            max(start_block - num_double_blocks, 0) : max(last - num_double_blocks, 0)
+        ]
+        if len(single_blocks):
             joint_NTD = torch.cat((text_NLD, hidden_NTD), dim=1)
-            for block in singles:
+            for block in single_blocks:
                 joint_NTD = block(joint_NTD, None, hidden.single_NE, hidden.rotary)
             text_NLD, hidden_NTD = joint_NTD[:, :tokens], joint_NTD[:, tokens:]
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
@@ -174,8 +176,8 @@ class Flux2Klein(StepwiseGenerator):
         chat = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-        around = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
-        check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - around)
+        num_template_tokens = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
+        check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - num_template_tokens)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> Flux2Conditioning:
@@ -190,7 +192,7 @@ class Flux2Klein(StepwiseGenerator):
         return Flux2Conditioning(
             sampling,
             text_NLD.to(self.dtype),
-            FlowSchedule.of(self.pipeline.scheduler.config, sampling.steps, shift, self.device),
+            FlowSchedule.from_config(self.pipeline.scheduler.config, sampling.steps, shift, self.device),
             text_ids_NL4[0],
             image_ids_T4.to(self.device),
             grid,
@@ -198,31 +200,33 @@ class Flux2Klein(StepwiseGenerator):
 
     def _noise(self, conditioning: Flux2Conditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         shape = (self.transformer.config.in_channels, *conditioning.grid)
-        return self._laid_out(conditioning, noise_batch(seeds, draw, shape, self.dtype).to(self.device))
+        return self._prepare_latents(conditioning, noise_batch(seeds, draw, shape, self.dtype).to(self.device))
 
-    def _laid_out(self, conditioning: Flux2Conditioning, noise_NCHW: Tensor) -> Tensor:
+    def _prepare_latents(self, conditioning: Flux2Conditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype))
 
     def _inputs(self, state: StepState) -> Flux2Input:
-        count, conditioning = len(state.seeds), state.conditioning
+        batch_size, conditioning = len(state.seeds), state.conditioning
         return Flux2Input(
-            state.noisy,
-            for_each(conditioning.text_NLD, count),
-            conditioning.schedule.timesteps_S[state.step].expand(count).to(self.dtype) / 1000,
+            state.latents,
+            expand_to_batch(conditioning.text_NLD, batch_size),
+            conditioning.schedule.timesteps_S[state.step].expand(batch_size).to(self.dtype) / 1000,
             conditioning.text_ids_L4,
             conditioning.image_ids_T4,
         )
 
-    def _latents(self, state: StepState) -> Tensor:
-        clean_NTC = state.conditioning.schedule.clean(state.step, state.noisy, state.finished)
-        clean_NCHW = clean_NTC.transpose(1, 2).unflatten(2, state.conditioning.grid)
+    def _pred_original_sample(self, state: StepState) -> Tensor:
+        pred_original_sample_NTC = state.conditioning.schedule.pred_original_sample(
+            state.step, state.latents, state.model_output
+        )
+        pred_original_sample_NCHW = pred_original_sample_NTC.transpose(1, 2).unflatten(2, state.conditioning.grid)
         norm, epsilon = self.autoencoder.bn, self.autoencoder.config.batch_norm_eps
-        mean = norm.running_mean.view(1, -1, 1, 1).to(clean_NCHW)
-        deviation = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + epsilon).to(clean_NCHW)
-        return self.pipeline._unpatchify_latents(clean_NCHW * deviation + mean)
+        mean = norm.running_mean.view(1, -1, 1, 1).to(pred_original_sample_NCHW)
+        std = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + epsilon).to(pred_original_sample_NCHW)
+        return self.pipeline._unpatchify_latents(pred_original_sample_NCHW * std + mean)
 
-    def _next_noisy(self, state: StepState) -> Tensor:
-        return state.conditioning.schedule.following(state.step, state.noisy, state.finished)
+    def _next_latents(self, state: StepState) -> Tensor:
+        return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
-    def _pictures(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
-        return self._decoded(latents_NCHW, picture_size(self.pipeline, conditioning.grid))
+    def _images(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
+        return self._decode_latents(latents_NCHW, image_size(self.pipeline, conditioning.grid))

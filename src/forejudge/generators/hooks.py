@@ -13,7 +13,7 @@ from forejudge.errors import InvalidRequest
 
 
 @contextmanager
-def as_in_forward(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None]:
+def forward_context(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None]:
     """Fetch an offloaded module to its device and scale its LoRA layers, as calling it would, and undo both after.
 
     The hooks are accelerate's (`DiffusionPipeline.enable_model_cpu_offload`, `enable_sequential_cpu_offload`); the

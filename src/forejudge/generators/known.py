@@ -35,7 +35,7 @@ def _value(text: str) -> Any:
 
 
 _MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
-_SANA_LICENCE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
+_SANA_LICENSE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
 
 
 class _Spec(BaseModel):
@@ -53,7 +53,7 @@ class GeneratorSpec(_Spec):
     """A generator with a short name. Models are folders, or hub ids as `owner/model` or `owner/model@REVISION`.
 
     `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
-    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `licence` is that of the
+    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `license` is that of the
     weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
     """
 
@@ -65,7 +65,7 @@ class GeneratorSpec(_Spec):
     options: dict[str, Any] = {}
     verifier: str | None = None
     language_model: str | None = None
-    licence: str | None = None
+    license: str | None = None
     description: str
 
     @property
@@ -73,7 +73,7 @@ class GeneratorSpec(_Spec):
         """The model that makes this generator what it is, by which it is found as well."""
         return self.transformer or self.pipeline
 
-    def at(self, revision: str) -> "GeneratorSpec":
+    def with_revision(self, revision: str) -> "GeneratorSpec":
         """The same with another revision of its weights."""
         field = "transformer" if self.transformer else "pipeline"
         return self.model_copy(update={field: f"{split_revision(self.weights)[0]}@{revision}"})
@@ -95,14 +95,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             verifier="aimagelab/vhs-hidden-verifier",
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             options={"gemma_softcap": False},  # as the published verifier was most likely trained
-            licence=_SANA_LICENCE,
+            license=_SANA_LICENSE,
             description="SANA-Sprint with 1.6 billion parameters, 1024 px",
         ),
         GeneratorSpec(
             name="sana-sprint-0.6b",
             pipeline="Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
-            licence=_SANA_LICENCE,
+            license=_SANA_LICENSE,
             description="SANA-Sprint with 0.6 billion parameters, 1024 px",
         ),
         GeneratorSpec(
@@ -119,7 +119,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             pipeline="black-forest-labs/FLUX.1-schnell",
             sampling=Sampling(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             description="FLUX.1-schnell with 12 billion parameters, 1024 px, one to four steps",
         ),
         GeneratorSpec(
@@ -127,7 +127,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             pipeline="black-forest-labs/FLUX.2-klein-4B",
             sampling=Sampling(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
         ),
         GeneratorSpec(
@@ -135,7 +135,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             pipeline="stabilityai/stable-diffusion-3.5-large-turbo",
             sampling=Sampling(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
-            licence="Stability AI Community License",
+            license="Stability AI Community License",
             description="Stable Diffusion 3.5 large turbo with 8 billion parameters, 1024 px, four steps",
         ),
     )
@@ -148,6 +148,6 @@ def find_spec(name: str) -> GeneratorSpec | None:
     A revision goes with either; options of the generator, which may follow, are left out.
     """
     model, revision = split_revision(split_options(name)[0])
-    found = KNOWN_MODELS.get(model)
-    found = found or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
-    return found.at(revision) if found and revision else found
+    match = KNOWN_MODELS.get(model)
+    match = match or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
+    return match.with_revision(revision) if match and revision else match

@@ -27,52 +27,54 @@ def patched_architecture(transformer: Any, text_width: int) -> Architecture:
     )
 
 
-def unpatchified(patches_NTE: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def unpatchify(patches_NTE: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     """A grid of patches, E = patch * patch * C, as (N, C, H, W)."""
     rows, columns = grid
-    output = patches_NTE.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
-    return output.reshape(len(output), -1, rows * patch, columns * patch)
+    output = (
+        patches_NTE.unflatten(1, (rows, columns)).unflatten(-1, (patch_size, patch_size, -1)).permute(0, 5, 1, 3, 2, 4)
+    )
+    return output.reshape(len(output), -1, rows * patch_size, columns * patch_size)
 
 
 Size = tuple[int, int]  # height and width, in pixels
 
 
-def picture_sizes(
-    sampling: Sampling, default: int, unit: int, bins: Mapping[str, list[float]] | None
+def resolve_image_sizes(
+    sampling: Sampling, default: int, multiple_of: int, bins: Mapping[str, list[float]] | None
 ) -> tuple[Size, Size]:
     """The size asked for (a side of `default` where nothing is) and the one to draw: the nearest of `bins`, if any.
 
-    Raises InvalidRequest for a size to draw whose sides are no multiples of `unit`.
+    Raises InvalidRequest for a size to draw whose sides are no multiples of `multiple_of`.
     """
-    asked = height, width = sampling.height or default, sampling.width or default
+    requested = height, width = sampling.height or default, sampling.width or default
     if bins is not None:
         height, width = PixArtImageProcessor.classify_height_width_bin(height, width, ratios=bins)
-    if height % unit or width % unit:
+    if height % multiple_of or width % multiple_of:
         raise InvalidRequest(
-            f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {unit}"
+            f"a picture of {width} x {height} pixels cannot be drawn: both sides must be multiples of {multiple_of}"
         )
-    return asked, (height, width)
+    return requested, (height, width)
 
 
-def decoded(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+def decode_latents(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
     """Latents in the autoencoder's own scale as pictures of a size, resized and cropped where drawn in another.
 
     The rest of the way is the pipeline's.
     """
     processor, (height, width) = pipeline.image_processor, size
     scaled_NCHW = scaled_NCHW.to(execution_device(autoencoder), autoencoder.dtype)
-    decoded_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
-    if decoded_NCHW.shape[-2:] != size:
-        decoded_NCHW = processor.resize_and_crop_tensor(decoded_NCHW, width, height)
-    pictures = tuple(processor.postprocess(decoded_NCHW, output_type="pil"))
+    images_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
+    if images_NCHW.shape[-2:] != size:
+        images_NCHW = processor.resize_and_crop_tensor(images_NCHW, width, height)
+    images = tuple(processor.postprocess(images_NCHW, output_type="pil"))
     pipeline.maybe_free_model_hooks()  # of enable_model_cpu_offload
-    return pictures
+    return images
 
 
 # FOLDED: Latents as FLUX's transformers see them: 2 x 2 of them, side by side, are one token.
 
 
-PATCH = 2  # latents a side of a token
+PATCH_SIZE = 2  # latents a side of a token
 Grid = tuple[int, int]  # rows and columns of tokens
 
 
@@ -83,21 +85,21 @@ def packed_architecture(pipeline: Any) -> Architecture:
         transformer=type(pipeline.transformer).__name__,
         width=config.num_attention_heads * config.attention_head_dim,
         num_blocks=config.num_layers + config.num_single_layers,
-        latent_channels=config.in_channels // PATCH**2,
-        latent_size=pipeline.default_sample_size // PATCH,
+        latent_channels=config.in_channels // PATCH_SIZE**2,
+        latent_size=pipeline.default_sample_size // PATCH_SIZE,
         text_width=config.joint_attention_dim,
     )
 
 
 def token_grid(pipeline: Any, sampling: Sampling) -> Grid:
     """Of the size asked for. Raises InvalidRequest for one whose sides are no whole number of tokens."""
-    token = PATCH * pipeline.vae_scale_factor
+    token_pixels = PATCH_SIZE * pipeline.vae_scale_factor
     default = pipeline.default_sample_size * pipeline.vae_scale_factor
-    _, (height, width) = picture_sizes(sampling, default, token, None)
-    return height // token, width // token
+    _, (height, width) = resolve_image_sizes(sampling, default, token_pixels, None)
+    return height // token_pixels, width // token_pixels
 
 
-def picture_size(pipeline: Any, grid: Grid) -> tuple[int, int]:
+def image_size(pipeline: Any, grid: Grid) -> tuple[int, int]:
     """Height and width in pixels."""
-    token = PATCH * pipeline.vae_scale_factor
-    return grid[0] * token, grid[1] * token
+    token_pixels = PATCH_SIZE * pipeline.vae_scale_factor
+    return grid[0] * token_pixels, grid[1] * token_pixels

@@ -11,7 +11,7 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
-from forejudge.checkpoint import named_file, quiet_libraries
+from forejudge.checkpoint import checkpoint_errors, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators.base import Generator
 from forejudge.generators.known import KNOWN_MODELS, GeneratorSpec, SchedulerSpec, find_spec, split_options
@@ -34,19 +34,19 @@ def check_offload(offload: str | None) -> None:
         raise InvalidRequest(f"offload = {offload!r} is not supported: use {TEXT_ENCODER}, or leave it out")
 
 
-def is_text_encoder(part: str) -> bool:
+def is_text_encoder(component: str) -> bool:
     """Whether diffusers calls a text encoder so: text_encoder, text_encoder_2, ..."""
-    return part.startswith("text_encoder")
+    return component.startswith("text_encoder")
 
 
 def offload_text_encoders(pipeline: Any, device: torch.device) -> None:
     """Let every text encoder of a diffusers pipeline come to the device when it is called, and leave it after."""
-    for part, module in pipeline.components.items():
-        if isinstance(module, nn.Module) and is_text_encoder(part):
-            add_hook_to_module(module, _OnlyWhileCalled(device))
+    for component, module in pipeline.components.items():
+        if isinstance(module, nn.Module) and is_text_encoder(component):
+            add_hook_to_module(module, _OffloadAfterForwardHook(device))
 
 
-class _OnlyWhileCalled(ModelHook):
+class _OffloadAfterForwardHook(ModelHook):
     """accelerate's own hooks fetch a model as well, but leave it there until another one is called."""
 
     def __init__(self, execution_device: torch.device) -> None:
@@ -69,7 +69,7 @@ class _OnlyWhileCalled(ModelHook):
 _CPU = torch.device("cpu")
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
-_SECOND_COPIES = ("*.fp16*", "*.bf16*")  # of the same weights, rounded
+_VARIANT_FILES = ("*.fp16*", "*.bf16*")  # of the same weights, rounded
 _TRANSFORMER = "transformer"
 _WEIGHTS = ("diffusion_pytorch_*.json", "diffusion_pytorch_*.safetensors")
 _TRANSFORMER_FILES = (f"{_TRANSFORMER}/*.json", f"{_TRANSFORMER}/*.safetensors", "config.json", *_WEIGHTS, "README.md")
@@ -81,7 +81,7 @@ class PipelineIndex:
 
     source: Source
     pipeline: str
-    parts: dict[str, tuple[str, str]]
+    components: dict[str, tuple[str, str]]
 
     @classmethod
     def of(cls, name: str) -> "PipelineIndex":
@@ -90,11 +90,13 @@ class PipelineIndex:
         path = source.folder / _INDEX
         if not path.is_file():
             raise CheckpointError(f"{name} holds no {_INDEX}: expected what a pipeline of diffusers saves")
-        with named_file(path):
-            described = json.loads(path.read_text(encoding="utf-8"))
-            parts = {part: tuple(entry) for part, entry in described.items() if isinstance(entry, list)}
-            pipeline = str(described["_class_name"])
-        return cls(source, pipeline, {part: entry for part, entry in parts.items() if entry[0] is not None})
+        with checkpoint_errors(path):
+            index = json.loads(path.read_text(encoding="utf-8"))
+            components = {component: tuple(entry) for component, entry in index.items() if isinstance(entry, list)}
+            pipeline = str(index["_class_name"])
+        return cls(
+            source, pipeline, {component: entry for component, entry in components.items() if entry[0] is not None}
+        )
 
     def load(
         self, spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None
@@ -103,63 +105,66 @@ class PipelineIndex:
 
         Parts that are offloaded are left on the CPU.
         """
-        folder = self._fetched(spec)
-        folders = {part: folder / part for part in self.parts}
+        folder = self._fetch_folder(spec)
+        folders = {component: folder / component for component in self.components}
         sources = [self.source]
         if spec.transformer:
-            sources.append(_fetched_transformer(spec.transformer))
-            folders[_TRANSFORMER] = _transformer_in(sources[1].folder)
-        devices = {part: _CPU if offload and is_text_encoder(part) else device for part in folders}
-        parts = {part: self._load_part(part, folder, devices[part], dtype) for part, folder in folders.items()}
+            sources.append(_fetch_transformer(spec.transformer))
+            folders[_TRANSFORMER] = _transformer_folder(sources[1].folder)
+        devices = {component: _CPU if offload and is_text_encoder(component) else device for component in folders}
+        components = {
+            component: self._load_component(component, folder, devices[component], dtype)
+            for component, folder in folders.items()
+        }
         if spec.scheduler:
-            parts["scheduler"] = _scheduler(spec.scheduler, folders["scheduler"])
-        given = {part: loaded for part, loaded in parts.items() if loaded is not None}
-        with named_file(self.source.folder), quiet_libraries():
+            components["scheduler"] = _scheduler(spec.scheduler, folders["scheduler"])
+        loaded_components = {component: loaded for component, loaded in components.items() if loaded is not None}
+        with checkpoint_errors(self.source.folder), quiet_libraries():
             from diffusers import DiffusionPipeline
 
-            pipeline = DiffusionPipeline.from_pretrained(self.source.folder, local_files_only=True, **given)
+            pipeline = DiffusionPipeline.from_pretrained(self.source.folder, local_files_only=True, **loaded_components)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline, tuple(sources)
 
-    def _fetched(self, spec: GeneratorSpec) -> Path:
+    def _fetch_folder(self, spec: GeneratorSpec) -> Path:
         """The folder with all that is needed of it: the very commit whose index was read."""
         if self.source.commit is None:
             return self.source.folder
-        parts = [part for part in self.parts if part != _TRANSFORMER or not spec.transformer]
-        files = [f"{part}/{pattern}" for part in parts for pattern in MODEL_FILES]
-        return fetch(str(self.source), ["*.json", "README.md", *files], _SECOND_COPIES).folder
+        components = [component for component in self.components if component != _TRANSFORMER or not spec.transformer]
+        files = [f"{component}/{pattern}" for component in components for pattern in MODEL_FILES]
+        return fetch(str(self.source), ["*.json", "README.md", *files], _VARIANT_FILES).folder
 
-    def _load_part(self, part: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    def _load_component(self, component: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         """A model on its device, before the next one is read; a tokenizer; None for what diffusers loads itself."""
         from transformers import PreTrainedTokenizerBase
 
-        kind = self._class_of(part)
+        kind = self._component_class(component)
         if issubclass(kind, nn.Module):
-            return load_library_model(kind, folder, dtype, device, extra_allowed=True)
+            return load_library_model(kind, folder, dtype, device, allow_unexpected_keys=True)
         return load_tokenizer(kind, folder) if issubclass(kind, PreTrainedTokenizerBase) else None
 
-    def _class_of(self, part: str) -> type:
-        library, class_name = self.parts[part]
+    def _component_class(self, component: str) -> type:
+        library, class_name = self.components[component]
         if library not in _LIBRARIES:
             raise CheckpointError(
-                f"{self.source.folder} asks for code of its own ({library}.{class_name} as {part}), and no code that "
+                f"{self.source.folder} asks for code of its own ({library}.{class_name} as {component}), and no code that "
                 "comes with a model is run: use a pipeline whose parts are classes of diffusers or transformers"
             )
-        with named_file(self.source.folder / _INDEX):
+        with checkpoint_errors(self.source.folder / _INDEX):
             kind: type = getattr(importlib.import_module(library), class_name)
             assert isinstance(kind, type), f"{class_name} is no class"
         return kind
 
 
-def _fetched_transformer(name: str) -> Source:
+def _fetch_transformer(name: str) -> Source:
     """A transformer's own repository; weights that are pickled only where there are no others."""
-    source = fetch(name, _TRANSFORMER_FILES, _SECOND_COPIES)
-    if not any(_transformer_in(source.folder).glob("*.safetensors")):
+    source = fetch(name, _TRANSFORMER_FILES, _VARIANT_FILES)
+    if not any(_transformer_folder(source.folder).glob("*.safetensors")):
         fetch(str(source), (PICKLED_WEIGHTS, f"{_TRANSFORMER}/{PICKLED_WEIGHTS}"))
     return source
 
 
-def _transformer_in(folder: Path) -> Path:
+def _transformer_folder(folder: Path) -> Path:
     """Repositories of a transformer alone have it at their root, or where a pipeline has it."""
     return folder / _TRANSFORMER if (folder / _TRANSFORMER).is_dir() else folder
 
@@ -167,7 +172,7 @@ def _transformer_in(folder: Path) -> Path:
 def _scheduler(spec: SchedulerSpec, folder: Path) -> Any:
     import diffusers
 
-    with named_file(folder), quiet_libraries():
+    with checkpoint_errors(folder), quiet_libraries():
         return getattr(diffusers, spec.class_name).from_pretrained(folder, local_files_only=True, **spec.config)
 
 
@@ -195,8 +200,8 @@ def as_generator(
     if kind not in ARCHITECTURES:
         raise InvalidRequest(f"{kind} {_NOT_SUPPORTED}")
     module, class_name = ARCHITECTURES[kind]
-    architecture: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
-    return architecture(pipeline, name, architecture.options_type.of(pipeline, options or {}))
+    generator_class: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
+    return generator_class(pipeline, name, generator_class.options_type.from_pipeline(pipeline, options or {}))
 
 
 def load_generator(name: str, device: torch.device, dtype: torch.dtype, offload: str | None = None) -> Generator:
@@ -208,9 +213,9 @@ def load_generator(name: str, device: torch.device, dtype: torch.dtype, offload:
     Raises CheckpointError for a folder that is incomplete, InvalidRequest for a pipeline that is not supported.
     """
     model, options = split_options(name)
-    spec = find_spec(model) or _unknown(model)
-    asked = spec.model_copy(update={"name": name, "options": {**spec.options, **options}})
-    return load_spec(asked, device, dtype, offload)
+    spec = find_spec(model) or _minimal_spec(model)
+    requested_spec = spec.model_copy(update={"name": name, "options": {**spec.options, **options}})
+    return load_spec(requested_spec, device, dtype, offload)
 
 
 def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None) -> Generator:
@@ -227,7 +232,7 @@ def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, off
     return generator
 
 
-def _unknown(name: str) -> GeneratorSpec:
+def _minimal_spec(name: str) -> GeneratorSpec:
     """A spec that says no more than where it lies."""
     if not Path(name).exists() and not is_hub_id(name):
         raise InvalidRequest(

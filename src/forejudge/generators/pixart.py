@@ -21,17 +21,17 @@ from torch import Tensor
 from forejudge.errors import InvalidRequest
 from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.latents import Size, patched_architecture, picture_sizes, unpatchified
+from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.split import SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
     check_without_guidance,
-    for_each,
+    expand_to_batch,
     weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
-from forejudge.noise import noise_batch, noise_source
+from forejudge.noise import noise_batch, noise_generator
 
 # FOLDED: `PixArtTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, pixart_transformer_2d.py).
 #
@@ -58,13 +58,13 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
 
     def embed(self, transformer: PixArtTransformer2DModel, inputs: PixArtInput) -> AdaLNSingleHidden:
         """See `SplitTransformer.embed`."""
-        patch = transformer.config.patch_size
-        count, _, height, width = inputs.latents_NCHW.shape
+        patch_size = transformer.config.patch_size
+        batch_size, _, height, width = inputs.latents_NCHW.shape
         hidden_NTD = transformer.pos_embed(inputs.latents_NCHW)
         modulation_NE, time_ND = transformer.adaln_single(
             inputs.timestep_N,
             {"resolution": inputs.resolution_N2, "aspect_ratio": inputs.aspect_ratio_N1},
-            batch_size=count,
+            batch_size=batch_size,
             hidden_dtype=hidden_NTD.dtype,
         )
         text_NLD = inputs.text_NLD
@@ -76,15 +76,15 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
             mask_bias(inputs.mask_NL, inputs.latents_NCHW.dtype),
             modulation_NE,
             time_ND,
-            (height // patch, width // patch),
+            (height // patch_size, width // patch_size),
         )
 
     def run_blocks(
-        self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden, first: int, last: int
+        self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, last: int
     ) -> AdaLNSingleHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD = hidden.hidden_NTD
-        for block in transformer.transformer_blocks[first:last]:
+        for block in transformer.transformer_blocks[start_block:last]:
             hidden_NTD = block(
                 hidden_NTD,
                 encoder_hidden_states=hidden.text_NLD,
@@ -99,12 +99,12 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
         shift_N1D, scale_N1D = (table + hidden.time_ND[:, None].to(table.device)).chunk(2, dim=1)
         hidden_NTD = transformer.norm_out(hidden.hidden_NTD)
         hidden_NTD = hidden_NTD * (1 + scale_N1D.to(hidden_NTD.device)) + shift_N1D.to(hidden_NTD.device)
-        return unpatchified(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
+        return unpatchify(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
 
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
 _BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
-_TOLD_ITS_SIZE = 128  # the pipeline tells models of this size how large the picture is
+_SIZE_CONDITIONED_SAMPLE_SIZE = 128  # the pipeline tells models of this size how large the picture is
 
 
 class PixArtOptions(Options):
@@ -122,7 +122,7 @@ class PixArtOptions(Options):
 class PixArtConditioning:
     """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L) or none; `timesteps` are where the steps start.
 
-    `size` is the height and width asked for, `drawn_size` those that are drawn, in pixels.
+    `size` is the height and width asked for, `generated_size` those that are drawn, in pixels.
     """
 
     sampling: Sampling
@@ -131,7 +131,7 @@ class PixArtConditioning:
     timesteps: Tensor
     latent_shape: tuple[int, int, int]
     size: Size
-    drawn_size: Size
+    generated_size: Size
 
 
 class PixArt(StepwiseGenerator):
@@ -162,15 +162,15 @@ class PixArt(StepwiseGenerator):
         _check_sampling(sampling)
         self._check_steps(sampling.steps)
         self._sizes(sampling)
-        end_mark = 1
-        check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, end_mark)
+        num_eos_tokens = 1
+        check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, num_eos_tokens)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         timesteps = self._scheduler(sampling.steps).timesteps
-        size, drawn_size, shape = self._sizes(sampling)
+        size, generated_size, shape = self._sizes(sampling)
         text_NLD, mask_NL, _, _ = self.pipeline.encode_prompt(
             prompt,
             do_classifier_free_guidance=False,
@@ -178,53 +178,55 @@ class PixArt(StepwiseGenerator):
             clean_caption=False,
             max_sequence_length=MAX_TEXT_TOKENS,
         )
-        return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, drawn_size)
+        return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, generated_size)
 
     def encode_without_padding(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
         """See `Generator.encode_without_padding`. Masked tokens are left out of attention."""
-        whole = self.encode(prompt, sampling)
-        assert whole.mask_NL is not None
-        return replace(whole, text_NLD=whole.text_NLD[:, whole.mask_NL[0].bool()], mask_NL=None)
+        padded = self.encode(prompt, sampling)
+        assert padded.mask_NL is not None
+        return replace(padded, text_NLD=padded.text_NLD[:, padded.mask_NL[0].bool()], mask_NL=None)
 
     def _noise(self, conditioning: PixArtConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         return noise_batch(seeds, draw, conditioning.latent_shape, self.dtype).to(self.device)
 
-    def _laid_out(self, conditioning: PixArtConditioning, noise_NCHW: Tensor) -> Tensor:
+    def _prepare_latents(self, conditioning: PixArtConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW.to(self.dtype)
 
     def _inputs(self, state: StepState) -> PixArtInput:
-        count, conditioning = len(state.seeds), state.conditioning
+        batch_size, conditioning = len(state.seeds), state.conditioning
         return PixArtInput(
-            state.noisy,
-            for_each(conditioning.text_NLD, count),
-            for_each(conditioning.mask_NL, count),
-            conditioning.timesteps[state.step].expand(count),
-            *self._size_conditions(conditioning, count),
+            state.latents,
+            expand_to_batch(conditioning.text_NLD, batch_size),
+            expand_to_batch(conditioning.mask_NL, batch_size),
+            conditioning.timesteps[state.step].expand(batch_size),
+            *self._size_conditions(conditioning, batch_size),
         )
 
-    def _latents(self, state: StepState) -> Tensor:
-        _, clean_NCHW = self._step(state)
-        return clean_NCHW.to(self.autoencoder.dtype)
+    def _pred_original_sample(self, state: StepState) -> Tensor:
+        _, pred_original_sample_NCHW = self._step(state)
+        return pred_original_sample_NCHW.to(self.autoencoder.dtype)
 
-    def _next_noisy(self, state: StepState) -> Tensor:
-        noisy_NCHW, _ = self._step(state)
-        return noisy_NCHW
+    def _next_latents(self, state: StepState) -> Tensor:
+        latents_NCHW, _ = self._step(state)
+        return latents_NCHW
 
-    def _pictures(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
-        return self._decoded(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+    def _images(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
+        return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _step(self, state: StepState) -> tuple[Tensor, Tensor]:
         """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""
         conditioning, channels = state.conditioning, self.architecture.latent_channels
-        noises = [noise_source(seed, state.step + 1, conditioning.latent_shape, self.dtype) for seed in state.seeds]
-        following_NCHW, clean_NCHW = self._scheduler(conditioning.sampling.steps).step(
-            state.finished[:, :channels],  # what else the transformer predicts is the variance, of no use here
+        noise_generators = [
+            noise_generator(seed, state.step + 1, conditioning.latent_shape, self.dtype) for seed in state.seeds
+        ]
+        next_latents_NCHW, pred_original_sample_NCHW = self._scheduler(conditioning.sampling.steps).step(
+            state.model_output[:, :channels],  # what else the transformer predicts is the variance, of no use here
             conditioning.timesteps[state.step],
-            state.noisy,
-            generator=noises,
+            state.latents,
+            generator=noise_generators,
             return_dict=False,
         )
-        return following_NCHW, clean_NCHW
+        return next_latents_NCHW, pred_original_sample_NCHW
 
     def _scheduler(self, steps: int) -> DDPMScheduler | LCMScheduler:
         """One of our own: schedulers count the steps that they take."""
@@ -238,9 +240,11 @@ class PixArt(StepwiseGenerator):
     def _check_steps(self, steps: int) -> None:
         scheduler = self.pipeline.scheduler
         if isinstance(scheduler, LCMScheduler):
-            most = scheduler.config.original_inference_steps
-            if steps > most:
-                raise InvalidRequest(f"PixArt with this LCMScheduler draws in at most {most} steps, not in {steps}")
+            max_steps = scheduler.config.original_inference_steps
+            if steps > max_steps:
+                raise InvalidRequest(
+                    f"PixArt with this LCMScheduler draws in at most {max_steps} steps, not in {steps}"
+                )
         elif steps != 1:
             raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) draws in one step, not in {steps}")
 
@@ -248,16 +252,20 @@ class PixArt(StepwiseGenerator):
         """The size asked for and the one drawn, in pixels, and the shape of the latents drawn."""
         factor, config = self.pipeline.vae_scale_factor, self.transformer.config
         bins = _BINS.get(config.sample_size) if self.options.use_resolution_binning else None
-        size, drawn = picture_sizes(sampling, config.sample_size * factor, factor * config.patch_size, bins)
-        return size, drawn, (config.in_channels, drawn[0] // factor, drawn[1] // factor)
+        size, generated_size = resolve_image_sizes(
+            sampling, config.sample_size * factor, factor * config.patch_size, bins
+        )
+        return size, generated_size, (config.in_channels, generated_size[0] // factor, generated_size[1] // factor)
 
-    def _size_conditions(self, conditioning: PixArtConditioning, count: int) -> tuple[Tensor | None, Tensor | None]:
+    def _size_conditions(
+        self, conditioning: PixArtConditioning, batch_size: int
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Resolution (N, 2) and aspect ratio (N, 1), where the transformer is told them."""
-        if self.transformer.config.sample_size != _TOLD_ITS_SIZE:
+        if self.transformer.config.sample_size != _SIZE_CONDITIONED_SAMPLE_SIZE:
             return None, None
-        height, width = conditioning.drawn_size
-        resolution_N2 = torch.tensor([[height, width]] * count, dtype=self.dtype, device=self.device)
-        aspect_ratio_N1 = torch.tensor([[height / width]] * count, dtype=self.dtype, device=self.device)
+        height, width = conditioning.generated_size
+        resolution_N2 = torch.tensor([[height, width]] * batch_size, dtype=self.dtype, device=self.device)
+        aspect_ratio_N1 = torch.tensor([[height / width]] * batch_size, dtype=self.dtype, device=self.device)
         return resolution_N2, aspect_ratio_N1
 
 

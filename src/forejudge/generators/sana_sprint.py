@@ -18,11 +18,11 @@ from torch import Tensor
 
 from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
 from forejudge.generators.base import Architecture, Options, Sampling
-from forejudge.generators.latents import Size, picture_sizes, unpatchified
-from forejudge.generators.schedules import clean_latents, model_input, noise_share, noised_again
+from forejudge.generators.latents import Size, resolve_image_sizes, unpatchify
+from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
 from forejudge.generators.split import SplitTransformer
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, for_each, weights_fingerprint
-from forejudge.generators.text_encoding import InstructedEncoder, check_prompt, without_softcap
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_to_batch, weights_fingerprint
+from forejudge.generators.text_encoding import CachedInstructionEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
 
 # FOLDED: `SanaTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, sana_transformer.py).
@@ -46,7 +46,7 @@ class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleH
 
     def embed(self, transformer: SanaTransformer2DModel, inputs: SanaInput) -> AdaLNSingleHidden:
         """See `SplitTransformer.embed`."""
-        patch = transformer.config.patch_size
+        patch_size = transformer.config.patch_size
         height, width = inputs.latents_NCHW.shape[-2:]
         hidden_NTD = transformer.patch_embed(inputs.latents_NCHW)
         modulation_NE, time_ND = transformer.time_embed(
@@ -59,27 +59,27 @@ class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleH
             mask_bias(inputs.mask_NL, inputs.latents_NCHW.dtype),
             modulation_NE,
             time_ND,
-            (height // patch, width // patch),
+            (height // patch_size, width // patch_size),
         )
 
     def run_blocks(
-        self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden, first: int, last: int
+        self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, last: int
     ) -> AdaLNSingleHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD = hidden.hidden_NTD
-        for block in transformer.transformer_blocks[first:last]:
+        for block in transformer.transformer_blocks[start_block:last]:
             hidden_NTD = block(hidden_NTD, None, hidden.text_NLD, hidden.bias_N1L, hidden.modulation_NE, *hidden.grid)
         return replace(hidden, hidden_NTD=hidden_NTD)
 
     def head(self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden) -> Tensor:
         """See `SplitTransformer.head`."""
         hidden_NTD = transformer.norm_out(hidden.hidden_NTD, hidden.time_ND, transformer.scale_shift_table)
-        return unpatchified(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
+        return unpatchify(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
 
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
 GUIDANCE_SCALE = 4.5  # its default
-_SIDE_UNIT = 32  # the pipeline refuses sides that are no multiple of it
+_SIDE_MULTIPLE = 32  # the pipeline refuses sides that are no multiple of it
 _BINNED_SIZE = 32  # latent size of the only models that it has bins for
 _CALL = signature(SanaSprintPipeline.__call__).parameters
 
@@ -111,7 +111,7 @@ class SanaConditioning:
     text_NLD: Tensor
     mask_NL: Tensor | None
     guidance_N: Tensor
-    times: Tensor
+    timesteps: Tensor
     latent_shape: tuple[int, int, int]
     size: Size
 
@@ -126,16 +126,16 @@ class SanaSprint(StepwiseGenerator):
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
         super().__init__(pipeline, name, options)
-        parts = pipeline.components
+        components = pipeline.components
         # Encoding sets the tokenizer's padding side: a pipeline of our own around the same models, with its own one.
-        own = {"tokenizer": copy(parts["tokenizer"])}
+        overrides = {"tokenizer": copy(components["tokenizer"])}
         if not self.options.gemma_softcap:
-            own["text_encoder"] = without_softcap(parts["text_encoder"])
-        self.pipeline = SanaSprintPipeline(**parts | own)
+            overrides["text_encoder"] = without_softcap(components["text_encoder"])
+        self.pipeline = SanaSprintPipeline(**components | overrides)
         encoder = self.pipeline.text_encoder
-        self.encoder = InstructedEncoder(encoder, self.pipeline.tokenizer, self._instruction, self.device)
-        self.sigma = pipeline.scheduler.config.sigma_data
-        self.architecture = architecture_of(type(pipeline.transformer).__name__, pipeline.transformer.config)
+        self.encoder = CachedInstructionEncoder(encoder, self.pipeline.tokenizer, self._instruction, self.device)
+        self.sigma_data = pipeline.scheduler.config.sigma_data
+        self.architecture = sana_architecture(type(pipeline.transformer).__name__, pipeline.transformer.config)
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
@@ -143,7 +143,7 @@ class SanaSprint(StepwiseGenerator):
         """See `Generator.check`. A prompt longer than the text encoder takes is refused, not cut."""
         self._sizes(sampling)
         text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
-        check_prompt(prompt, text, tokenizer, self.instruction_tokens, MAX_TEXT_TOKENS)
+        check_prompt(prompt, text, tokenizer, self.num_instruction_tokens, MAX_TEXT_TOKENS)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
@@ -162,9 +162,9 @@ class SanaSprint(StepwiseGenerator):
     def encode_without_padding(self, prompt: str, sampling: Sampling) -> SanaConditioning:
         """See `Generator.encode_without_padding`. The instruction is read once for all prompts."""
         self.check(prompt, sampling)
-        states_NLD = self.encoder.states(prompt.lower().strip())
-        kept = [0, *range(self.instruction_tokens + 1, states_NLD.shape[1])]
-        return self._conditioning(sampling, states_NLD[:, kept], None)
+        states_NLD = self.encoder.hidden_states(prompt.lower().strip())
+        kept_positions = [0, *range(self.num_instruction_tokens + 1, states_NLD.shape[1])]
+        return self._conditioning(sampling, states_NLD[:, kept_positions], None)
 
     def _conditioning(self, sampling: Sampling, text_NLD: Tensor, mask_NL: Tensor | None) -> SanaConditioning:
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
@@ -172,44 +172,44 @@ class SanaSprint(StepwiseGenerator):
         guidance_N = torch.full([1], scale, device=self.device).to(text_NLD.dtype)
         guidance_N = guidance_N * self.transformer.config.guidance_embeds_scale
         size, shape = self._sizes(sampling)
-        times = self._times(sampling.steps)
-        return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, times, shape, size)
+        timesteps = self._timesteps(sampling.steps)
+        return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, timesteps, shape, size)
 
     def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
-        return self._laid_out(conditioning, noise_batch(seeds, draw, conditioning.latent_shape).to(self.device))
+        return self._prepare_latents(conditioning, noise_batch(seeds, draw, conditioning.latent_shape).to(self.device))
 
-    def _laid_out(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
-        return noise_NCHW * self.sigma
+    def _prepare_latents(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
+        return noise_NCHW * self.sigma_data
 
     def _inputs(self, state: StepState) -> SanaInput:
-        count, conditioning = len(state.seeds), state.conditioning
-        share_N = noise_share(self._angle(state).expand(count))
+        batch_size, conditioning = len(state.seeds), state.conditioning
+        scm_timestep_N = to_scm_timestep(self._angle(state).expand(batch_size))
         return SanaInput(
-            model_input(state.noisy, share_N, self.sigma).to(self.dtype),
-            for_each(conditioning.text_NLD, count),
-            for_each(conditioning.mask_NL, count),
-            share_N,
-            conditioning.guidance_N.expand(count),
+            scm_model_input(state.latents, scm_timestep_N, self.sigma_data).to(self.dtype),
+            expand_to_batch(conditioning.text_NLD, batch_size),
+            expand_to_batch(conditioning.mask_NL, batch_size),
+            scm_timestep_N,
+            conditioning.guidance_N.expand(batch_size),
         )
 
-    def _latents(self, state: StepState) -> Tensor:
-        return (self._clean(state) / self.sigma).to(self.autoencoder.dtype)
+    def _pred_original_sample(self, state: StepState) -> Tensor:
+        return (self._denoised(state) / self.sigma_data).to(self.autoencoder.dtype)
 
-    def _next_noisy(self, state: StepState) -> Tensor:
-        fresh_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
-        return noised_again(self._clean(state), fresh_NCHW, state.conditioning.times[state.step + 1])
+    def _next_latents(self, state: StepState) -> Tensor:
+        noise_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
+        return scm_add_noise(self._denoised(state), noise_NCHW, state.conditioning.timesteps[state.step + 1])
 
-    def _pictures(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
-        return self._decoded(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
+    def _images(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
+        return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
-    def _clean(self, state: StepState) -> Tensor:
-        return clean_latents(state.finished, state.noisy, self._angle(state), self.sigma)
+    def _denoised(self, state: StepState) -> Tensor:
+        return scm_pred_original_sample(state.model_output, state.latents, self._angle(state), self.sigma_data)
 
     def _angle(self, state: StepState) -> Tensor:
         """The time at which the present step starts."""
-        return state.conditioning.times[state.step]
+        return state.conditioning.timesteps[state.step]
 
-    def _times(self, steps: int) -> Tensor:
+    def _timesteps(self, steps: int) -> Tensor:
         scheduler = SCMScheduler.from_config(self.pipeline.scheduler.config)
         scheduler.set_timesteps(
             steps,
@@ -223,11 +223,11 @@ class SanaSprint(StepwiseGenerator):
         """The size asked for, in pixels, and the shape of the latents drawn for it."""
         factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
         bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None
-        size, (height, width) = picture_sizes(sampling, default * factor, max(factor, _SIDE_UNIT), bins)
+        size, (height, width) = resolve_image_sizes(sampling, default * factor, max(factor, _SIDE_MULTIPLE), bins)
         return size, (self.architecture.latent_channels, height // factor, width // factor)
 
     @cached_property
-    def instruction_tokens(self) -> int:
+    def num_instruction_tokens(self) -> int:
         """Of those that the text encoder reads, how many are not a prompt's: all of the instruction's but two."""
         return len(self.pipeline.tokenizer(self._instruction).input_ids) - 2 if self._instruction else 0
 
@@ -236,7 +236,7 @@ class SanaSprint(StepwiseGenerator):
         return "\n".join(self.options.complex_human_instruction or ())
 
 
-def architecture_of(transformer: str, config: Any) -> Architecture:
+def sana_architecture(transformer: str, config: Any) -> Architecture:
     """By the transformer's class name and its config in diffusers."""
     return Architecture(
         transformer=transformer,

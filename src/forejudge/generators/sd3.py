@@ -14,14 +14,14 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Options, Sampling
-from forejudge.generators.latents import Size, patched_architecture, picture_sizes, unpatchified
-from forejudge.generators.schedules import FlowSchedule, check_scheduler, shift_by_size
+from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
+from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
     check_without_guidance,
-    for_each,
+    expand_to_batch,
     weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
@@ -62,26 +62,28 @@ class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD
 
     def embed(self, transformer: SD3Transformer2DModel, inputs: SD3Input) -> SD3Hidden:
         """See `SplitTransformer.embed`."""
-        patch = transformer.config.patch_size
+        patch_size = transformer.config.patch_size
         height, width = inputs.latents_NCHW.shape[-2:]
         return SD3Hidden(
             transformer.pos_embed(inputs.latents_NCHW).contiguous(),
             transformer.context_embedder(inputs.text_NLD),
             transformer.time_text_embed(inputs.timestep_N, inputs.pooled_NP),
-            (height // patch, width // patch),
+            (height // patch_size, width // patch_size),
         )
 
-    def run_blocks(self, transformer: SD3Transformer2DModel, hidden: SD3Hidden, first: int, last: int) -> SD3Hidden:
+    def run_blocks(
+        self, transformer: SD3Transformer2DModel, hidden: SD3Hidden, start_block: int, last: int
+    ) -> SD3Hidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in transformer.transformer_blocks[first:last]:
+        for block in transformer.transformer_blocks[start_block:last]:
             text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND)
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
 
     def head(self, transformer: SD3Transformer2DModel, hidden: SD3Hidden) -> Tensor:
         """See `SplitTransformer.head`."""
         patches_NTE = transformer.proj_out(transformer.norm_out(hidden.hidden_NTD, hidden.time_ND))
-        return unpatchified(patches_NTE, hidden.grid, transformer.config.patch_size)
+        return unpatchify(patches_NTE, hidden.grid, transformer.config.patch_size)
 
 
 class StableDiffusion3Options(Options):
@@ -127,11 +129,11 @@ class StableDiffusion3(StepwiseGenerator):
         """See `Generator.check`. T5 must read the whole prompt, without T5 CLIP. Guidance is refused."""
         check_without_guidance(sampling, self.name)
         self._size(sampling)
-        pipeline, end_mark = self.pipeline, 1
+        pipeline, num_eos_tokens = self.pipeline, 1
         tokenizer, most = pipeline.tokenizer_3, self.options.max_sequence_length
         if tokenizer is None:
             tokenizer, most = pipeline.tokenizer, pipeline.tokenizer_max_length
-        check_prompt(prompt, prompt, tokenizer, 0, most, end_mark)
+        check_prompt(prompt, prompt, tokenizer, 0, most, num_eos_tokens)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: Sampling) -> StableDiffusion3Conditioning:
@@ -155,36 +157,38 @@ class StableDiffusion3(StepwiseGenerator):
         shape = (self.architecture.latent_channels, height // factor, width // factor)
         return noise_batch(seeds, draw, shape, self.dtype).to(self.device)
 
-    def _laid_out(self, conditioning: StableDiffusion3Conditioning, noise_NCHW: Tensor) -> Tensor:
+    def _prepare_latents(self, conditioning: StableDiffusion3Conditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW.to(self.dtype)
 
     def _inputs(self, state: StepState) -> SD3Input:
-        count, conditioning = len(state.seeds), state.conditioning
+        batch_size, conditioning = len(state.seeds), state.conditioning
         return SD3Input(
-            state.noisy,
-            for_each(conditioning.text_NLD, count),
-            for_each(conditioning.pooled_NP, count),
-            conditioning.schedule.timesteps_S[state.step].expand(count),
+            state.latents,
+            expand_to_batch(conditioning.text_NLD, batch_size),
+            expand_to_batch(conditioning.pooled_NP, batch_size),
+            conditioning.schedule.timesteps_S[state.step].expand(batch_size),
         )
 
-    def _latents(self, state: StepState) -> Tensor:
-        clean_NCHW: Tensor = state.conditioning.schedule.clean(state.step, state.noisy, state.finished)
-        return clean_NCHW
+    def _pred_original_sample(self, state: StepState) -> Tensor:
+        pred_original_sample_NCHW: Tensor = state.conditioning.schedule.pred_original_sample(
+            state.step, state.latents, state.model_output
+        )
+        return pred_original_sample_NCHW
 
-    def _next_noisy(self, state: StepState) -> Tensor:
-        noisy_NCHW: Tensor = state.conditioning.schedule.following(state.step, state.noisy, state.finished)
-        return noisy_NCHW
+    def _next_latents(self, state: StepState) -> Tensor:
+        latents_NCHW: Tensor = state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
+        return latents_NCHW
 
-    def _pictures(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image, ...]:
         config = self.autoencoder.config
-        return self._decoded((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
+        return self._decode_latents((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 
     def _size(self, sampling: Sampling) -> Size:
         """Of the pictures. Raises InvalidRequest for one that the transformer has no positions for."""
         config = self.transformer.config
-        token = self.pipeline.vae_scale_factor * config.patch_size
-        _, size = picture_sizes(sampling, config.sample_size * self.pipeline.vae_scale_factor, token, None)
-        most = config.pos_embed_max_size * token
+        token_pixels = self.pipeline.vae_scale_factor * config.patch_size
+        _, size = resolve_image_sizes(sampling, config.sample_size * self.pipeline.vae_scale_factor, token_pixels, None)
+        most = config.pos_embed_max_size * token_pixels
         if max(size) > most:
             height, width = size
             raise InvalidRequest(
@@ -194,6 +198,6 @@ class StableDiffusion3(StepwiseGenerator):
 
     def _schedule(self, steps: int, size: Size) -> FlowSchedule:
         config: Any = self.pipeline.scheduler.config
-        token = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
-        tokens = (size[0] // token) * (size[1] // token)
-        return FlowSchedule.of_scheduler(config, steps, shift_by_size(config, tokens), self.device)
+        token_pixels = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
+        tokens = (size[0] // token_pixels) * (size[1] // token_pixels)
+        return FlowSchedule.from_config_with_default_sigmas(config, steps, dynamic_shift(config, tokens), self.device)

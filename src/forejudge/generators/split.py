@@ -35,8 +35,8 @@ class SplitTransformer(ABC, Generic[TransformerT, InputsT, HiddenT]):
         """Return the state before block 0."""
 
     @abstractmethod
-    def run_blocks(self, transformer: TransformerT, hidden: HiddenT, first: int, last: int) -> HiddenT:
-        """Run blocks `first` to `last` - 1 on a state that stands before block `first`."""
+    def run_blocks(self, transformer: TransformerT, hidden: HiddenT, start_block: int, last: int) -> HiddenT:
+        """Run blocks `start_block` to `last` - 1 on a state that stands before block `start_block`."""
 
     @abstractmethod
     def head(self, transformer: TransformerT, hidden: HiddenT) -> Tensor:

@@ -48,24 +48,24 @@ class TextCache:
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
-    def of(cls, model: Any, tokens: Sequence[int], device: torch.device) -> "TextCache":
+    def from_tokens(cls, model: Any, tokens: Sequence[int], device: torch.device) -> "TextCache":
         """Read them."""
         cache = DynamicCache(config=model.config)
         states_NLD = _read(model, tokens, device, cache)
         return cls(tuple(tokens), states_NLD, tuple((layer.keys, layer.values) for layer in cache.layers))
 
-    def common(self, tokens: Sequence[int]) -> int:
+    def num_common_tokens(self, tokens: Sequence[int]) -> int:
         """With how many of these a text begins; its last token is never among them, so that one is left to read."""
-        both = list(zip(self.tokens, tokens[:-1], strict=False))
-        return next((place for place, (ours, theirs) in enumerate(both) if ours != theirs), len(both))
+        pairs = list(zip(self.tokens, tokens[:-1], strict=False))
+        return next((index for index, (ours, theirs) in enumerate(pairs) if ours != theirs), len(pairs))
 
-    def states_after(self, model: Any, length: int, tokens: Sequence[int]) -> Tensor:
+    def extend_states(self, model: Any, length: int, tokens: Sequence[int]) -> Tensor:
         """The states (1, length + L, D) of the first `length` tokens and of others that follow them."""
         cache = DynamicCache(config=model.config)
-        for place, (keys, values) in enumerate(self.layers):
-            cache.update(keys[:, :, :length], values[:, :, :length], place)
-        following_NLD = _read(model, tokens, self.states_NLD.device, cache)
-        return torch.cat([self.states_NLD[:, :length], following_NLD], dim=1)
+        for index, (keys, values) in enumerate(self.layers):
+            cache.update(keys[:, :, :length], values[:, :, :length], index)
+        new_states_NLD = _read(model, tokens, self.states_NLD.device, cache)
+        return torch.cat([self.states_NLD[:, :length], new_states_NLD], dim=1)
 
 
 def _read(model: Any, tokens: Sequence[int], device: torch.device, cache: DynamicCache) -> Tensor:
@@ -77,7 +77,7 @@ def _read(model: Any, tokens: Sequence[int], device: torch.device, cache: Dynami
 # FOLDED: Prompts that all follow the same instruction: a causal text encoder reads it once, and no padding at all.
 
 
-class InstructedEncoder:
+class CachedInstructionEncoder:
     """Encodes an instruction and a prompt, which are one text: its tokens may be others where the two meet."""
 
     def __init__(
@@ -87,23 +87,23 @@ class InstructedEncoder:
         self.instruction, self.device = instruction, device
 
     @torch.no_grad()
-    def states(self, prompt: str) -> Tensor:
+    def hidden_states(self, prompt: str) -> Tensor:
         """The hidden states (1, L, D) of all tokens, equal to those of a single reading but for rounding."""
-        known, left = self.split(prompt)
-        if not known:
-            return TextCache.of(self.text_encoder, left, self.device).states_NLD
-        return self._read.states_after(self.text_encoder, known, left)
+        num_cached, remaining_tokens = self.split(prompt)
+        if not num_cached:
+            return TextCache.from_tokens(self.text_encoder, remaining_tokens, self.device).states_NLD
+        return self._read.extend_states(self.text_encoder, num_cached, remaining_tokens)
 
     def split(self, prompt: str) -> tuple[int, list[int]]:
         """How many tokens have been read with the instruction, and those that are left."""
         tokens = self._tokens(self.instruction + prompt)
-        known = self._read.common(tokens) if self.instruction else 0
-        return known, tokens[known:]
+        num_cached = self._read.num_common_tokens(tokens) if self.instruction else 0
+        return num_cached, tokens[num_cached:]
 
     @cached_property
     def _read(self) -> TextCache:
         with torch.no_grad():
-            return TextCache.of(self.text_encoder, self._tokens(self.instruction), self.device)
+            return TextCache.from_tokens(self.text_encoder, self._tokens(self.instruction), self.device)
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text).input_ids)
@@ -124,11 +124,11 @@ def check_prompt(
     """
     check_not_empty(prompt)
     tokens = tokenizer(text).input_ids
-    lost = tokens[tokens_before + max_tokens - tokens_after : len(tokens) - tokens_after]
-    if lost:
+    truncated = tokens[tokens_before + max_tokens - tokens_after : len(tokens) - tokens_after]
+    if truncated:
         raise InvalidRequest(
             f"the prompt has {len(tokens) - tokens_before} tokens and the text encoder takes {max_tokens}; "
-            f"this would be cut: {tokenizer.decode(lost)[:80]!r}"
+            f"this would be cut: {tokenizer.decode(truncated)[:80]!r}"
         )
 
 

@@ -24,12 +24,15 @@ CAPTION_WORDS: tuple[str, ...] = (
 )  # fmt: skip
 """What captions say beyond kinds, colours and the words of prompts."""
 
-_SEEN, _CLEAR = 0.3, 0.9  # the detector's confidence in an object one hesitates about, and in one that is plain
-_MOST_WORDS = 40  # in a sentence that says where everything stands
+_MIN_CONFIDENCE, _CLEAR_CONFIDENCE = (
+    0.3,
+    0.9,
+)  # the detector's confidence in an object one hesitates about, and in one that is plain
+_MAX_WORDS = 40  # in a sentence that says where everything stands
 _POSITION_THRESHOLD = 0.1  # GenEval's
 _NUMBERS = {1: "one", **NUMBER_WORDS, 5: "five", 6: "six"}
 _OPENINGS = ("", "this shows ", "a picture of ", "a photo of ", "you can see ")
-_NOTHING = (
+_EMPTY_CAPTIONS = (
     "nothing clear.", "this shows nothing clear.", "there is nothing clear to see.", "you can see nothing clear here.",
     "an empty picture, nothing clear.",
 )  # fmt: skip
@@ -40,23 +43,35 @@ class MiniatureCaptioner(Captioner):
 
     name = "miniature"
 
-    def __call__(self, pictures: Sequence[Image]) -> list[str]:
+    def __call__(self, images: Sequence[Image]) -> list[str]:
         """See `Captioner`."""
-        return [caption_of(detect(picture), _source_of(picture)) for picture in pictures]
+        return [caption_from_detections(detect(image), _image_rng(image)) for image in images]
 
 
-def caption_of(detections: Sequence[Detection], source: random.Random) -> str:
-    """A sentence that names every object with a confidence above 0.3; `source` chooses its wording.
+def caption_from_detections(detections: Sequence[Detection], rng: random.Random) -> str:
+    """A sentence that names every object with a confidence above 0.3; `rng` chooses its wording.
 
     Boxes are in pixels of the world's 64 px pictures.
     """
-    seen = sorted((found for found in detections if found.confidence > _SEEN), key=_reading_order)
-    if not seen:
-        return source.choice(_NOTHING)
-    groups = _grouped(seen)
-    choices = [pattern(groups, source) for pattern in (_placed, _placed, _by_place, _related, _counted, _bare)]
-    short = [choice for choice in choices if choice and len(choice.split()) <= _MOST_WORDS]
-    return f"{source.choice(short or [_bare(groups, source)])}."
+    visible = sorted(
+        (detection for detection in detections if detection.confidence > _MIN_CONFIDENCE), key=_reading_order
+    )
+    if not visible:
+        return rng.choice(_EMPTY_CAPTIONS)
+    groups = _group_equal(visible)
+    choices = [
+        pattern(groups, rng)
+        for pattern in (
+            _objects_with_locations,
+            _objects_with_locations,
+            _locations_first,
+            _relation_sentence,
+            _count_sentence,
+            _objects_only,
+        )
+    ]
+    short = [choice for choice in choices if choice and len(choice.split()) <= _MAX_WORDS]
+    return f"{rng.choice(short or [_objects_only(groups, rng)])}."
 
 
 @dataclass(frozen=True)
@@ -64,90 +79,94 @@ class _Group:
     """Objects of one kind and colour, all of them clear or none."""
 
     kind: str
-    colour: str | None
+    color: str | None
     is_clear: bool
     objects: tuple[Detection, ...]
 
-    def named(self, source: random.Random) -> str:
+    def noun_phrase(self, rng: random.Random) -> str:
         """Such as "two faint red stars"."""
         count = len(self.objects)
-        quality = "" if self.is_clear else source.choice(("unclear ", "faint "))
-        colour = f"{self.colour} " if self.colour else ""
-        noun = f"{quality}{colour}{self.kind if count == 1 else plural(self.kind)}"
-        named = with_article(noun) if count == 1 else f"{_number(count)} {noun}"
-        return named if self.colour else f"{named} of no clear colour"
+        quality = "" if self.is_clear else rng.choice(("unclear ", "faint "))
+        color = f"{self.color} " if self.color else ""
+        noun = f"{quality}{color}{self.kind if count == 1 else plural(self.kind)}"
+        noun_phrase = with_article(noun) if count == 1 else f"{_number_word(count)} {noun}"
+        return noun_phrase if self.color else f"{noun_phrase} of no clear colour"
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Such as "at the upper left and the lower right"."""
-        return f"at {_joined([f'the {quadrant}' for quadrant in dict.fromkeys(map(_quadrant, self.objects))])}"
+        return f"at {_join([f'the {quadrant}' for quadrant in dict.fromkeys(map(_quadrant, self.objects))])}"
 
 
-def _placed(groups: list[_Group], source: random.Random) -> str:
-    return source.choice(_OPENINGS) + _joined([f"{group.named(source)} {group.place}" for group in groups])
+def _objects_with_locations(groups: list[_Group], rng: random.Random) -> str:
+    return rng.choice(_OPENINGS) + _join([f"{group.noun_phrase(rng)} {group.location}" for group in groups])
 
 
-def _by_place(groups: list[_Group], source: random.Random) -> str:
-    return _joined([f"{group.place} {group.named(source)}" for group in groups])
+def _locations_first(groups: list[_Group], rng: random.Random) -> str:
+    return _join([f"{group.location} {group.noun_phrase(rng)}" for group in groups])
 
 
-def _bare(groups: list[_Group], source: random.Random) -> str:
-    return source.choice(_OPENINGS) + _joined([group.named(source) for group in groups])
+def _objects_only(groups: list[_Group], rng: random.Random) -> str:
+    return rng.choice(_OPENINGS) + _join([group.noun_phrase(rng) for group in groups])
 
 
-def _related(groups: list[_Group], source: random.Random) -> str | None:
+def _relation_sentence(groups: list[_Group], rng: random.Random) -> str | None:
     """How one object stands to another, and where the others are; None where no two are related."""
-    alone = [group for group in groups if len(group.objects) == 1]
+    singles = [group for group in groups if len(group.objects) == 1]
     related = [
         (one, relation, other)
-        for one, other in permutations(alone, 2)
+        for one, other in permutations(singles, 2)
         for relation in sorted(relative_position(one.objects[0].box, other.objects[0].box, _POSITION_THRESHOLD))
     ]
     if not related:
         return None
-    one, relation, other = source.choice(related)
-    said = [f"{one.named(source)} {relation} {other.named(source)}"]
-    others = [f"{group.named(source)} {group.place}" for group in groups if group not in (one, other)]
-    return source.choice(_OPENINGS) + ", and ".join(said + ([_joined(others)] if others else []))
+    one, relation, other = rng.choice(related)
+    sentence = [f"{one.noun_phrase(rng)} {relation} {other.noun_phrase(rng)}"]
+    others = [f"{group.noun_phrase(rng)} {group.location}" for group in groups if group not in (one, other)]
+    return rng.choice(_OPENINGS) + ", and ".join(sentence + ([_join(others)] if others else []))
 
 
-def _counted(groups: list[_Group], source: random.Random) -> str | None:
+def _count_sentence(groups: list[_Group], rng: random.Random) -> str | None:
     """How many clear objects of one kind in all, then each colour; None where they are of one colour or many kinds."""
     clear = [group for group in groups if group.is_clear]
     if len(clear) < 2 or len({group.kind for group in clear}) > 1:
         return None
-    total = f"{_number(sum(len(group.objects) for group in clear))} {plural(clear[0].kind)}"
-    parts = [f"{_number(len(each.objects))} {each.colour or 'of no clear colour'} {each.place}" for each in clear]
-    others = [f"{group.named(source)} {group.place}" for group in groups if not group.is_clear]
-    said = f"{source.choice(_OPENINGS)}{total}, {_joined(parts)}"
-    return f"{said}, and {_joined(others)}" if others else said
+    total = f"{_number_word(sum(len(group.objects) for group in clear))} {plural(clear[0].kind)}"
+    parts = [
+        f"{_number_word(len(each.objects))} {each.color or 'of no clear colour'} {each.location}" for each in clear
+    ]
+    others = [f"{group.noun_phrase(rng)} {group.location}" for group in groups if not group.is_clear]
+    sentence = f"{rng.choice(_OPENINGS)}{total}, {_join(parts)}"
+    return f"{sentence}, and {_join(others)}" if others else sentence
 
 
-def _grouped(seen: list[Detection]) -> list[_Group]:
+def _group_equal(visible: list[Detection]) -> list[_Group]:
     """Equal objects together, in the order in which the first of each is read."""
     equal: dict[tuple[str, str | None, bool], list[Detection]] = {}
-    for found in seen:
-        equal.setdefault((found.class_name, found.color, found.confidence > _CLEAR), []).append(found)
+    for detection in visible:
+        equal.setdefault((detection.class_name, detection.color, detection.confidence > _CLEAR_CONFIDENCE), []).append(
+            detection
+        )
     return [_Group(*key, tuple(objects)) for key, objects in equal.items()]
 
 
-def _quadrant(found: Detection) -> str:
-    x0, y0, x1, y1 = found.box
+def _quadrant(detection: Detection) -> str:
+    x0, y0, x1, y1 = detection.box
     return f"{'upper' if y0 + y1 < IMAGE_SIZE else 'lower'} {'left' if x0 + x1 < IMAGE_SIZE else 'right'}"
 
 
-def _reading_order(found: Detection) -> tuple[bool, float]:
-    return _quadrant(found).startswith("lower"), found.box[0]
+def _reading_order(detection: Detection) -> tuple[bool, float]:
+    return _quadrant(detection).startswith("lower"), detection.box[0]
 
 
-def _number(count: int) -> str:
+def _number_word(count: int) -> str:
     return _NUMBERS.get(count, "many")
 
 
-def _joined(parts: list[str]) -> str:
+def _join(parts: list[str]) -> str:
     return " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
 
 
-def _source_of(picture: Image) -> random.Random:
-    pixels = picture.convert("RGB").tobytes()
+def _image_rng(image: Image) -> random.Random:
+    pixels = image.convert("RGB").tobytes()
     return random.Random(int.from_bytes(hashlib.sha256(pixels).digest()))

@@ -25,19 +25,19 @@ from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
 from forejudge.miniature.plugin import RulesEvaluator
 from forejudge.miniature.scenes import (
-    COLOUR_NAMES,
+    COLOR_NAMES,
     IMAGE_SIZE,
     KINDS,
-    LARGEST_RADIUS,
-    SMALLEST_RADIUS,
+    MAX_RADIUS,
+    MIN_RADIUS,
 )
 
-NO_KIND, NO_COLOUR = len(KINDS), len(COLOUR_NAMES)
-LABELS = (*KINDS, "no object", *COLOUR_NAMES, "no colour")
+NO_KIND, NO_COLOR = len(KINDS), len(COLOR_NAMES)
+LABELS = (*KINDS, "no object", *COLOR_NAMES, "no colour")
 QUADRANTS = 4
 _CELL = IMAGE_SIZE // 2
 _AROUND = 4  # pixels of its neighbours that are seen beside a quadrant, as objects drift
-_LEAST_CONFIDENCE = 0.05  # below, an object is not worth reporting
+_MIN_CONFIDENCE = 0.05  # below, an object is not worth reporting
 
 
 def new_classifier(width: int) -> ResNetForImageClassification:
@@ -53,9 +53,9 @@ def new_classifier(width: int) -> ResNetForImageClassification:
     )
 
 
-def quadrant_logits(model: ResNetForImageClassification, pictures_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+def quadrant_logits(model: ResNetForImageClassification, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
     """The logits of kinds (N, Q, K) and of colours (N, Q, C) in each quadrant; pictures are 64 x 64, in [0, 1]."""
-    padded_N3HW = F.pad(2 * pictures_N3HW - 1, (_AROUND,) * 4, mode="replicate")
+    padded_N3HW = F.pad(2 * images_N3HW - 1, (_AROUND,) * 4, mode="replicate")
     side = _CELL + 2 * _AROUND
     crops_N322SS = padded_N3HW.unfold(2, side, _CELL).unfold(3, side, _CELL)
     crops = crops_N322SS.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
@@ -64,32 +64,32 @@ def quadrant_logits(model: ResNetForImageClassification, pictures_N3HW: Tensor) 
 
 
 @torch.no_grad()
-def classify(model: ResNetForImageClassification, pictures_N3HW: Tensor) -> list[list[Detection]]:
+def classify(model: ResNetForImageClassification, images_N3HW: Tensor) -> list[list[Detection]]:
     """The likeliest object of each quadrant of each picture, with the probability of its kind as confidence.
 
     Its box is of middle size in the middle of the quadrant; its colour is None where none is likelier than any. Raises
     CheckpointError where the model gives no numbers.
     """
     with exact_float32():
-        kind_NQK, colour_NQC = (logits.softmax(-1).cpu() for logits in quadrant_logits(model, pictures_N3HW))
-    if not (kind_NQK.isfinite().all() and colour_NQC.isfinite().all()):
+        kind_NQK, color_NQC = (logits.softmax(-1).cpu() for logits in quadrant_logits(model, images_N3HW))
+    if not (kind_NQK.isfinite().all() and color_NQC.isfinite().all()):
         raise CheckpointError("the classifier gave no numbers for a picture: its weights are damaged")
     confidence_NQ, best_NQ = kind_NQK[..., :NO_KIND].max(-1)
-    rows = zip(best_NQ.tolist(), confidence_NQ.tolist(), colour_NQC.argmax(-1).tolist(), strict=True)
+    rows = zip(best_NQ.tolist(), confidence_NQ.tolist(), color_NQC.argmax(-1).tolist(), strict=True)
     return [_detections(*row) for row in rows]
 
 
-def _detections(kinds: Sequence[int], confidences: Sequence[float], colours: Sequence[int]) -> list[Detection]:
+def _detections(kinds: Sequence[int], confidences: Sequence[float], colors: Sequence[int]) -> list[Detection]:
     return [
-        Detection(KINDS[kind], _box(quadrant), confidence, None if colour == NO_COLOUR else COLOUR_NAMES[colour])
-        for quadrant, (kind, confidence, colour) in enumerate(zip(kinds, confidences, colours, strict=True))
-        if confidence > _LEAST_CONFIDENCE
+        Detection(KINDS[kind], _box(quadrant), confidence, None if color == NO_COLOR else COLOR_NAMES[color])
+        for quadrant, (kind, confidence, color) in enumerate(zip(kinds, confidences, colors, strict=True))
+        if confidence > _MIN_CONFIDENCE
     ]
 
 
 def _box(quadrant: int) -> Box:
     x, y = (quadrant % 2 + 0.5) * _CELL, (quadrant // 2 + 0.5) * _CELL
-    radius = (SMALLEST_RADIUS + LARGEST_RADIUS) / 2
+    radius = (MIN_RADIUS + MAX_RADIUS) / 2
     return x - radius, y - radius, x + radius, y + radius
 
 
@@ -111,7 +111,7 @@ class ClassifierEvaluator(RulesEvaluator):
             raise CheckpointError(f"{folder} holds no classifier of the miniature: its labels are others")
         return cls(weights_name(name, folder), model.eval().to(device))
 
-    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+    def _see(self, images: Sequence[Image]) -> list[list[Detection]]:
         size = IMAGE_SIZE, IMAGE_SIZE
-        pixels_NHW3 = np.stack([np.asarray(picture.convert("RGB").resize(size)) for picture in pictures])
+        pixels_NHW3 = np.stack([np.asarray(image.convert("RGB").resize(size)) for image in images])
         return classify(self._model, torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2).to(self._model.device) / 255)

@@ -25,13 +25,13 @@ class RulesEvaluator(Evaluator):
         for line in lines:
             line.geneval_metadata()
 
-    def __call__(self, lines: Sequence[PromptLine], pictures: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
         """See `Evaluator.__call__`."""
-        seen = self._see(pictures) if pictures else []
-        return [_judged(line, detections) for line, detections in zip(lines, seen, strict=True)]
+        detections_per_image = self._detect(images) if images else []
+        return [_evaluate(line, detections) for line, detections in zip(lines, detections_per_image, strict=True)]
 
     @abstractmethod
-    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+    def _detect(self, images: Sequence[Image]) -> list[list[Detection]]:
         """What is in each picture; there is at least one."""
 
 
@@ -40,11 +40,11 @@ class MiniatureEvaluator(RulesEvaluator):
 
     name = "geneval-miniature"
 
-    def _see(self, pictures: Sequence[Image]) -> list[list[Detection]]:
-        return [detect(picture) for picture in pictures]
+    def _detect(self, images: Sequence[Image]) -> list[list[Detection]]:
+        return [detect(image) for image in images]
 
 
-def _judged(line: PromptLine, detections: Sequence[Detection]) -> Judgement:
+def _evaluate(line: PromptLine, detections: Sequence[Detection]) -> Judgement:
     verdict = judge_image(detections, line.geneval_metadata())
     return Judgement(verdict.correct, verdict.reason, tuple(detections))
 

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from forejudge.miniature.scenes import (
-    COLOUR_NAMES,
+    COLOR_NAMES,
     IMAGE_SIZE,
     KINDS,
-    LARGEST_RADIUS,
-    SMALLEST_RADIUS,
+    MAX_RADIUS,
+    MIN_RADIUS,
     SceneBatch,
     coverage,
 )
@@ -38,16 +38,16 @@ from forejudge.prompts.prompt_file import Group, PromptLine
 # Shape letters: H and W pixels, K kinds, P templates, G cells of the normalised frame (24 x 24, flattened).
 
 
-Map = NDArray[np.float32]
+FloatMap = NDArray[np.float32]
 
 _SIDE = 24
 _SPAN = 1.15  # half the frame's side, in square roots of the outline's area
-_RADII = (SMALLEST_RADIUS, (SMALLEST_RADIUS + LARGEST_RADIUS) / 2, LARGEST_RADIUS)
+_RADII = (MIN_RADIUS, (MIN_RADIUS + MAX_RADIUS) / 2, MAX_RADIUS)
 _OFFSETS = (0.0, 1 / 3, 2 / 3)  # of the centre on the pixel grid
 _BLUR = 0.8  # pixels; each outline is in the bank as drawn and blurred
 
 
-def cover_of(opacity: Map) -> Map:
+def soft_mask_from_opacity(opacity: FloatMap) -> FloatMap:
     """Opacity to cover in [0, 1]: what is faint counts as nothing, what is nearly opaque in full."""
     return np.clip((opacity - 0.3) / 0.4, 0, 1).astype(np.float32)
 
@@ -56,40 +56,40 @@ def cover_of(opacity: Map) -> Map:
 class Match:
     """The kind that an outline is likest to.
 
-    `lead` is by how much its overlap (soft intersection over union) exceeds that of the second kind, `radius` the
+    `margin` is by how much its overlap (soft intersection over union) exceeds that of the second kind, `radius` the
     object's size in pixels, and `error` how far the outline runs beside the kind's own on average, over the radius.
     """
 
     kind: str
-    lead: float
+    margin: float
     radius: float
     error: float
 
 
-def match(cover_HW: Map) -> Match:
+def match(soft_mask_HW: FloatMap) -> Match:
     """Compare a soft outline, not empty, with all kinds."""
     bank = _bank()
-    cells_G, cell = _normalise(cover_HW)
-    shared_P = np.minimum(bank.templates_PG, cells_G).sum(axis=1)
-    both_P = bank.areas_P + cells_G.sum()
-    overlap_K = (shared_P / (both_P - shared_P)).reshape(len(KINDS), -1).max(axis=1)
-    beside_K = ((both_P - 2 * shared_P) / bank.lengths_P).reshape(len(KINDS), -1).min(axis=1)
-    second, first = np.argsort(overlap_K)[-2:]
-    radius = math.sqrt(cover_HW.sum() / bank.unit_areas_K[first])
-    lead = float(overlap_K[first] - overlap_K[second])
-    return Match(KINDS[first], lead, radius, error=float(beside_K[first]) * cell / radius)
+    cells_G, cell = _normalize(soft_mask_HW)
+    intersection_P = np.minimum(bank.templates_PG, cells_G).sum(axis=1)
+    total_P = bank.areas_P + cells_G.sum()
+    iou_K = (intersection_P / (total_P - intersection_P)).reshape(len(KINDS), -1).max(axis=1)
+    mismatch_K = ((total_P - 2 * intersection_P) / bank.lengths_P).reshape(len(KINDS), -1).min(axis=1)
+    second, first = np.argsort(iou_K)[-2:]
+    radius = math.sqrt(soft_mask_HW.sum() / bank.unit_areas_K[first])
+    margin = float(iou_K[first] - iou_K[second])
+    return Match(KINDS[first], margin, radius, error=float(mismatch_K[first]) * cell / radius)
 
 
-def _normalise(cover_HW: Map) -> tuple[Map, float]:
+def _normalize(soft_mask_HW: FloatMap) -> tuple[FloatMap, float]:
     """A soft outline in the common frame, (G,) in [0, 1], and the frame's cell in pixels."""
-    moments = cv2.moments(cover_HW)
+    moments = cv2.moments(soft_mask_HW)
     area = moments["m00"]
     cell = 2 * _SPAN * math.sqrt(area) / _SIDE
     corner = -cell * (_SIDE - 1) / 2
     x, y = moments["m10"] / area + corner, moments["m01"] / area + corner
     to_source = np.array([[cell, 0, x], [0, cell, y]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(cover_HW, to_source, (_SIDE, _SIDE), flags=flags)
+    moved = cv2.warpAffine(soft_mask_HW, to_source, (_SIDE, _SIDE), flags=flags)
     return np.asarray(moved, np.float32).reshape(-1), cell
 
 
@@ -97,29 +97,31 @@ def _normalise(cover_HW: Map) -> tuple[Map, float]:
 class _Bank:
     """The templates, kind by kind: their cells, areas and outlines' lengths; and each kind's area at radius 1."""
 
-    templates_PG: Map
-    areas_P: Map
-    lengths_P: Map
-    unit_areas_K: Map
+    templates_PG: FloatMap
+    areas_P: FloatMap
+    lengths_P: FloatMap
+    unit_areas_K: FloatMap
 
 
 @lru_cache(maxsize=1)
 def _bank() -> _Bank:
-    covers = _covers()
-    templates_PG = np.array([_normalise(cover_of(each))[0] for kind in covers for each in _hard_and_soft(kind)])
+    soft_masks = _render_templates()
+    templates_PG = np.array(
+        [_normalize(soft_mask_from_opacity(each))[0] for kind in soft_masks for each in _with_blurred(kind)]
+    )
     slopes = np.gradient(templates_PG.reshape(-1, _SIDE, _SIDE), axis=(1, 2))
     radii = np.array([radius for radius, _, _ in _variants()], np.float32)
     return _Bank(
         templates_PG=templates_PG,
         areas_P=templates_PG.sum(axis=1),
         lengths_P=np.hypot(*slopes).sum(axis=(1, 2)),
-        unit_areas_K=(covers.sum(axis=(2, 3)) / radii**2).mean(axis=1),
+        unit_areas_K=(soft_masks.sum(axis=(2, 3)) / radii**2).mean(axis=1),
     )
 
 
-def _hard_and_soft(covers: Map) -> list[Map]:
-    soft = [np.asarray(cv2.GaussianBlur(cover, (0, 0), _BLUR)) for cover in covers]
-    return [*covers, *soft]
+def _with_blurred(soft_masks: FloatMap) -> list[FloatMap]:
+    soft = [np.asarray(cv2.GaussianBlur(soft_mask, (0, 0), _BLUR)) for soft_mask in soft_masks]
+    return [*soft_masks, *soft]
 
 
 def _variants() -> list[tuple[float, float, float]]:
@@ -127,18 +129,18 @@ def _variants() -> list[tuple[float, float, float]]:
     return list(product(_RADII, _OFFSETS, _OFFSETS))
 
 
-def _covers() -> Map:
+def _render_templates() -> FloatMap:
     """Every kind in every variant, drawn: (K, variants, H, W)."""
-    drawn = list(product(range(len(KINDS)), _variants()))
+    rendered = list(product(range(len(KINDS)), _variants()))
     middle = IMAGE_SIZE / 2
-    centres = [[[middle + x, middle + y]] for _, (_, x, y) in drawn]
+    centers = [[[middle + x, middle + y]] for _, (_, x, y) in rendered]
     scenes = SceneBatch(
-        kind_NK=torch.tensor([[kind] for kind, _ in drawn]),
-        colour_NK=torch.zeros(len(drawn), 1, dtype=torch.long),
-        centre_NK2=torch.tensor(centres),
-        radius_NK=torch.tensor([[radius] for _, (radius, _, _) in drawn]),
-        present_NK=torch.ones(len(drawn), 1, dtype=torch.bool),
-        background_N=torch.zeros(len(drawn)),
+        kind_NK=torch.tensor([[kind] for kind, _ in rendered]),
+        color_NK=torch.zeros(len(rendered), 1, dtype=torch.long),
+        center_NK2=torch.tensor(centers),
+        radius_NK=torch.tensor([[radius] for _, (radius, _, _) in rendered]),
+        present_NK=torch.ones(len(rendered), 1, dtype=torch.bool),
+        background_N=torch.zeros(len(rendered)),
     )
     return coverage(scenes, slot=0).unflatten(0, (len(KINDS), -1)).numpy()
 
@@ -156,7 +158,7 @@ class TestCase:
     __test__ = False  # not a pytest class
 
     description: Description
-    repeat: int
+    image_index: int
 
     @property
     def line(self) -> PromptLine:
@@ -166,8 +168,8 @@ class TestCase:
     def group(self, seed: int, candidates: int, split: Split = "test") -> Group:
         """Its candidates under a user's seed, which stands for other ones in each split."""
         prompt, run_seed = self.description.prompt, split_seed(split, seed)
-        seeds = tuple(candidate_seed(run_seed, prompt, self.repeat, index) for index in range(candidates))
-        return Group(self.line, self.repeat, seeds)
+        seeds = tuple(candidate_seed(run_seed, prompt, self.image_index, index) for index in range(candidates))
+        return Group(self.line, self.image_index, seeds)
 
 
 def _digest(*parts: object) -> int:
@@ -175,7 +177,7 @@ def _digest(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def split_of(*combination: object) -> Split:
+def assign_split(*combination: object) -> Split:
     """The split of an unordered combination: 70 % training, 15 % validation, 15 % test."""
     fraction = _digest("split", *sorted(map(str, combination))) / 2**64
     return "training" if fraction < 0.7 else "validation" if fraction < 0.85 else "test"
@@ -189,11 +191,11 @@ def split_seed(split: Split, seed: int) -> int:
 @lru_cache(maxsize=32)
 def descriptions(tag: Task, split: Split) -> tuple[Description, ...]:
     """All prompts of a task in a split, in a fixed shuffled order."""
-    every = sorted(_every(tag), key=lambda item: _digest("order", item.prompt))
+    all_descriptions = sorted(_all_descriptions(tag), key=lambda item: _digest("order", item.prompt))
     if tag in TASKS_SHARING_PROMPTS:
-        return tuple(every)
-    held = [item for item in every if split_of(tag, *item.wanted) == split]
-    return tuple(held)
+        return tuple(all_descriptions)
+    in_split = [item for item in all_descriptions if assign_split(tag, *item.wanted) == split]
+    return tuple(in_split)
 
 
 def cases(split: Split, per_task: int = CASES_PER_TASK) -> list[TestCase]:
@@ -207,38 +209,38 @@ def cases(split: Split, per_task: int = CASES_PER_TASK) -> list[TestCase]:
 
 def sample_descriptions(count: int, generator: torch.Generator, split: Split = "training") -> list[Description]:
     """Prompts of all six tasks, the harder tasks more often."""
-    source = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
     weights = [_TASK_WEIGHTS.get(tag, 1) for tag in TASKS]
-    tags = source.choices(TASKS, weights, k=count)
-    return [source.choice(descriptions(tag, split)) for tag in tags]
+    tags = rng.choices(TASKS, weights, k=count)
+    return [rng.choice(descriptions(tag, split)) for tag in tags]
 
 
 def sample_prompt_lines(count: int, split: Split, seed: int) -> list[PromptLine]:
     """The same as lines of a prompts file; a user's seed stands for other prompts in each split."""
-    source = torch.Generator().manual_seed(split_seed(split, seed))
-    described = sample_descriptions(count, source, split)
+    rng = torch.Generator().manual_seed(split_seed(split, seed))
+    sampled = sample_descriptions(count, rng, split)
     return [
-        PromptLine(description.prompt, description.metadata.to_line(), f"{split} prompt {at}")
-        for at, description in enumerate(described, start=1)
+        PromptLine(description.prompt, description.metadata.to_line(), f"{split} prompt {number}")
+        for number, description in enumerate(sampled, start=1)
     ]
 
 
-def _every(tag: Task) -> list[Description]:
-    plain = [Wanted(kind) for kind in KINDS]
-    coloured = [Wanted(kind, colour) for kind, colour in product(KINDS, COLOUR_NAMES)]
+def _all_descriptions(tag: Task) -> list[Description]:
+    uncolored = [Wanted(kind) for kind in KINDS]
+    colored = [Wanted(kind, color) for kind, color in product(KINDS, COLOR_NAMES)]
     if tag == "single_object":
-        return [Description(tag, (wanted,)) for wanted in plain]
+        return [Description(tag, (wanted,)) for wanted in uncolored]
     if tag == "counting":
-        return [Description(tag, (w,), count=n) for w, n in product(plain, NUMBER_WORDS)]
+        return [Description(tag, (w,), count=n) for w, n in product(uncolored, NUMBER_WORDS)]
     if tag == "colors":
-        return [Description(tag, (wanted,)) for wanted in coloured]
+        return [Description(tag, (wanted,)) for wanted in colored]
     if tag == "two_object":
-        return [Description(tag, pair) for pair in permutations(plain, 2)]
+        return [Description(tag, pair) for pair in permutations(uncolored, 2)]
     if tag == "position":
-        pairs = permutations(plain, 2)
+        pairs = permutations(uncolored, 2)
         return [Description(tag, p, relation=r) for p, r in product(pairs, RELATIONS)]
     return [
         Description(tag, pair)
-        for pair in combinations(coloured, 2)
-        if pair[0].kind != pair[1].kind and pair[0].colour != pair[1].colour
+        for pair in combinations(colored, 2)
+        if pair[0].kind != pair[1].kind and pair[0].color != pair[1].color
     ]

@@ -37,8 +37,8 @@ def _polar(radii: list[float], start: float = -90.0) -> Outline:
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
-def _circle(radius: float, centre_x: float = 0.0) -> Outline:
-    return [(x + centre_x, y) for x, y in _polar([radius] * 64)]
+def _circle(radius: float, center_x: float = 0.0) -> Outline:
+    return [(x + center_x, y) for x, y in _polar([radius] * 64)]
 
 
 def _square(half_side: float) -> Outline:
@@ -68,7 +68,7 @@ _HOURGLASS: Outline = [
 ]  # fmt: skip
 
 
-def _distance(outline: Outline, points_P2: NDArray[np.float64]) -> NDArray[np.float64]:
+def _signed_distance(outline: Outline, points_P2: NDArray[np.float64]) -> NDArray[np.float64]:
     """Signed distance from each point to a polygon (Quilez, "2D distance functions")."""
     corners = np.array(outline)
     previous = np.roll(corners, 1, axis=0)
@@ -84,27 +84,27 @@ def _distance(outline: Outline, points_P2: NDArray[np.float64]) -> NDArray[np.fl
     return sign * np.sqrt(squared)
 
 
-def _solid(outline: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    return lambda points: _distance(outline, points)
+def _filled(outline: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda points: _signed_distance(outline, points)
 
 
-def _without(outer: Outline, hole: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    return lambda points: np.maximum(_distance(outer, points), -_distance(hole, points))
+def _with_hole(outer: Outline, hole: Outline) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda points: np.maximum(_signed_distance(outer, points), -_signed_distance(hole, points))
 
 
 _SHAPES = {
-    "circle": _solid(_circle(1.0)),
-    "square": _solid(_square(0.9)),
-    "triangle": _solid([(0.0, -1.05), (1.1, 0.85), (-1.1, 0.85)]),
-    "diamond": _solid([(0.0, -1.2), (0.85, 0.0), (0.0, 1.2), (-0.85, 0.0)]),
-    "star": _solid(_polar([1.2, 0.5] * 5)),
-    "heart": _solid(_heart()),
-    "cross": _solid(_CROSS),
-    "ring": _without(_circle(1.08), _circle(0.52)),
-    "moon": _without(_circle(1.08), _circle(0.92, 0.62)),
-    "arrow": _solid(_ARROW),
-    "hourglass": _solid(_HOURGLASS),
-    "frame": _without(_square(1.0), _square(0.5)),
+    "circle": _filled(_circle(1.0)),
+    "square": _filled(_square(0.9)),
+    "triangle": _filled([(0.0, -1.05), (1.1, 0.85), (-1.1, 0.85)]),
+    "diamond": _filled([(0.0, -1.2), (0.85, 0.0), (0.0, 1.2), (-0.85, 0.0)]),
+    "star": _filled(_polar([1.2, 0.5] * 5)),
+    "heart": _filled(_heart()),
+    "cross": _filled(_CROSS),
+    "ring": _with_hole(_circle(1.08), _circle(0.52)),
+    "moon": _with_hole(_circle(1.08), _circle(0.92, 0.62)),
+    "arrow": _filled(_ARROW),
+    "hourglass": _filled(_HOURGLASS),
+    "frame": _with_hole(_square(1.0), _square(0.5)),
 }
 KINDS: tuple[str, ...] = tuple(_SHAPES)
 
@@ -124,7 +124,7 @@ MAX_OBJECTS = 4
 EDGE_WIDTH = 1.6  # pixels from fully background to fully object, before the pixel grid
 
 # Neighbours differ little, so that a colour between two of them is no stray third one.
-COLOURS: dict[Color, tuple[float, float, float]] = {
+PALETTE: dict[Color, tuple[float, float, float]] = {
     "white": (0.97, 0.97, 0.97),
     "pink": (0.98, 0.60, 0.76),
     "red": (0.86, 0.10, 0.10),
@@ -136,7 +136,7 @@ COLOURS: dict[Color, tuple[float, float, float]] = {
     "brown": (0.45, 0.26, 0.10),
     "black": (0.04, 0.04, 0.04),
 }
-COLOUR_NAMES: tuple[Color, ...] = tuple(COLOURS)
+COLOR_NAMES: tuple[Color, ...] = tuple(PALETTE)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class SceneBatch:
     """N scenes. Slots that hold no object are False in `present`."""
 
     kind_NK: Tensor  # index into KINDS
-    colour_NK: Tensor  # index into COLOUR_NAMES
-    centre_NK2: Tensor  # x, y in pixels
+    color_NK: Tensor  # index into COLOUR_NAMES
+    center_NK2: Tensor  # x, y in pixels
     radius_NK: Tensor  # pixels
     present_NK: Tensor  # bool
     background_N: Tensor  # grey level in [0, 1]
@@ -153,27 +153,27 @@ class SceneBatch:
 
 def render(scenes: SceneBatch, size: int = IMAGE_SIZE) -> Tensor:
     """Draw scenes: (N, 3, size, size) in [0, 1]. Later slots are drawn over earlier ones."""
-    picture_N3HW = scenes.background_N.view(-1, 1, 1, 1).expand(-1, 3, size, size)
-    palette = torch.tensor(list(COLOURS.values()))
+    image_N3HW = scenes.background_N.view(-1, 1, 1, 1).expand(-1, 3, size, size)
+    palette = torch.tensor(list(PALETTE.values()))
     for slot in range(scenes.kind_NK.shape[1]):
         cover_N1HW = coverage(scenes, slot, size).unsqueeze(1)
-        colour_N3 = palette[scenes.colour_NK[:, slot]]
-        picture_N3HW = torch.lerp(picture_N3HW, colour_N3[:, :, None, None], cover_N1HW)
-    return picture_N3HW
+        color_N3 = palette[scenes.color_NK[:, slot]]
+        image_N3HW = torch.lerp(image_N3HW, color_N3[:, :, None, None], cover_N1HW)
+    return image_N3HW
 
 
-def to_images(pictures_N3HW: Tensor) -> list[Image.Image]:
+def to_pil(images_N3HW: Tensor) -> list[Image.Image]:
     """Pictures in [0, 1] as PIL images."""
-    bytes_NHW3 = (pictures_N3HW * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(picture_HW3) for picture_HW3 in bytes_NHW3]
+    bytes_NHW3 = (images_N3HW * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(image_HW3) for image_HW3 in bytes_NHW3]
 
 
 def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:
     """How much of each pixel the object in `slot` covers: (N, size, size) in [0, 1]."""
     pixel = torch.arange(size, dtype=torch.float32) + 0.5
-    centre_N2, radius_N = scenes.centre_NK2[:, slot], scenes.radius_NK[:, slot]
-    x_NW = (pixel[None] - centre_N2[:, :1]) / (radius_N[:, None] * EXTENT)
-    y_NH = (pixel[None] - centre_N2[:, 1:]) / (radius_N[:, None] * EXTENT)
+    center_N2, radius_N = scenes.center_NK2[:, slot], scenes.radius_NK[:, slot]
+    x_NW = (pixel[None] - center_N2[:, :1]) / (radius_N[:, None] * EXTENT)
+    y_NH = (pixel[None] - center_N2[:, 1:]) / (radius_N[:, None] * EXTENT)
     grid_NHW2 = torch.stack([x_NW[:, None, :].expand(-1, size, -1), y_NH[:, :, None].expand(-1, -1, size)], dim=-1)
     fields_N1SS = torch.from_numpy(signed_distance_fields())[scenes.kind_NK[:, slot]].unsqueeze(1)
     distance_NHW = F.grid_sample(fields_N1SS, grid_NHW2, padding_mode="border", align_corners=False).squeeze(1)
@@ -195,7 +195,7 @@ def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:
 
 
 NOISE_SHAPE = (16, 8, 8)
-SMALLEST_RADIUS, LARGEST_RADIUS = 7.5, 10.5
+MIN_RADIUS, MAX_RADIUS = 7.5, 10.5
 BACKGROUND_RANGE = (0.45, 0.65)
 _MARGIN = 1.4  # pixels kept free around an object beyond its radius times 1.2, in its quadrant
 _RELATION_OFFSET = 0.4  # smaller offsets keep a relation plain also across the diagonal
@@ -205,18 +205,18 @@ _SIDE_OF_RELATION = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 
 
 
 @dataclass(frozen=True)
-class Asked:
+class SceneConstraints:
     """N descriptions as tensors: what the prompts fix. -1 stands for "left open"."""
 
     kind_NK: Tensor
-    colour_NK: Tensor
+    color_NK: Tensor
     present_NK: Tensor
     relation_N: Tensor
 
     @classmethod
-    def of(cls, descriptions: list[Description]) -> "Asked":
+    def from_descriptions(cls, descriptions: list[Description]) -> "SceneConstraints":
         kind = torch.zeros(len(descriptions), MAX_OBJECTS, dtype=torch.long)
-        colour = torch.full_like(kind, -1)
+        color = torch.full_like(kind, -1)
         present = torch.zeros_like(kind, dtype=torch.bool)
         relation = torch.full((len(descriptions),), -1)
         for row, description in enumerate(descriptions):
@@ -224,29 +224,29 @@ class Asked:
             for slot, wanted in enumerate(objects):
                 kind[row, slot] = KINDS.index(wanted.kind)
                 present[row, slot] = True
-                if wanted.colour:
-                    colour[row, slot] = COLOUR_NAMES.index(wanted.colour)
+                if wanted.color:
+                    color[row, slot] = COLOR_NAMES.index(wanted.color)
             if description.relation:
                 relation[row] = RELATIONS.index(description.relation)
-        return cls(kind, colour, present, relation)
+        return cls(kind, color, present, relation)
 
 
-def couple(asked: Asked, noise_NCHW: Tensor) -> SceneBatch:
+def couple(constraints: SceneConstraints, noise_NCHW: Tensor) -> SceneBatch:
     """The scenes that the prompts ask for, their open choices taken from standard normal noise."""
     mean_NCQ, contrast_NCQ = _quadrant_statistics(noise_NCHW)
-    quadrant_NK = _choose_quadrants(asked, mean_NCQ[:, ::4])
-    parts = {name: _at(mean_NCQ[:, shift::4], quadrant_NK) for shift, name in _CHANNELS.items()}
-    radius_NK = SMALLEST_RADIUS + (LARGEST_RADIUS - SMALLEST_RADIUS) * parts["size"]
-    open_colour_NK = (_at(contrast_NCQ[:, ::4], quadrant_NK) * len(COLOUR_NAMES)).long()
+    quadrant_NK = _choose_quadrants(constraints, mean_NCQ[:, ::4])
+    parts = {name: _uniform_at(mean_NCQ[:, shift::4], quadrant_NK) for shift, name in _CHANNELS.items()}
+    radius_NK = MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * parts["size"]
+    open_color_NK = (_uniform_at(contrast_NCQ[:, ::4], quadrant_NK) * len(COLOR_NAMES)).long()
     low, high = BACKGROUND_RANGE
-    overall_N = _uniform(contrast_NCQ[:, 1].sum(1) / 2)
+    brightness_N = _uniform(contrast_NCQ[:, 1].sum(1) / 2)
     return SceneBatch(
-        kind_NK=asked.kind_NK,
-        colour_NK=torch.where(asked.colour_NK < 0, open_colour_NK, asked.colour_NK),
-        centre_NK2=_centres(quadrant_NK, parts["x"], parts["y"], radius_NK, asked.relation_N),
+        kind_NK=constraints.kind_NK,
+        color_NK=torch.where(constraints.color_NK < 0, open_color_NK, constraints.color_NK),
+        center_NK2=_centers(quadrant_NK, parts["x"], parts["y"], radius_NK, constraints.relation_N),
         radius_NK=radius_NK,
-        present_NK=asked.present_NK,
-        background_N=low + (high - low) * overall_N,
+        present_NK=constraints.present_NK,
+        background_N=low + (high - low) * brightness_N,
     )
 
 
@@ -266,12 +266,12 @@ def _quadrant_statistics(noise_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     return sums.sum(-1).flatten(2), (sums[..., 0] - sums[..., 1]).flatten(2)
 
 
-def _choose_quadrants(asked: Asked, score_NKQ: Tensor) -> Tensor:
+def _choose_quadrants(constraints: SceneConstraints, score_NKQ: Tensor) -> Tensor:
     """For each object in turn the free quadrant of highest score: (N, K)."""
     free_NQ = torch.ones(score_NKQ.shape[0], 4, dtype=torch.bool)
-    related = asked.relation_N >= 0
-    side_NQ = _SIDE_OF_RELATION[asked.relation_N.clamp(min=0)]
-    chosen = []
+    related = constraints.relation_N >= 0
+    side_NQ = _SIDE_OF_RELATION[constraints.relation_N.clamp(min=0)]
+    quadrants = []
     for slot in range(MAX_OBJECTS):
         allowed_NQ = free_NQ.clone()
         if slot < 2:
@@ -279,19 +279,19 @@ def _choose_quadrants(asked: Asked, score_NKQ: Tensor) -> Tensor:
             allowed_NQ &= side | ~related[:, None]
         quadrant_N = score_NKQ[:, slot].masked_fill(~allowed_NQ, -torch.inf).argmax(1)
         free_NQ = free_NQ.scatter(1, quadrant_N[:, None], False)
-        chosen.append(quadrant_N)
-    return torch.stack(chosen, dim=1)
+        quadrants.append(quadrant_N)
+    return torch.stack(quadrants, dim=1)
 
 
-def _at(statistic_NKQ: Tensor, quadrant_NK: Tensor) -> Tensor:
+def _uniform_at(statistic_NKQ: Tensor, quadrant_NK: Tensor) -> Tensor:
     """The uniform number that each object finds at its own quadrant: (N, K)."""
     return _uniform(statistic_NKQ.gather(2, quadrant_NK[..., None]).squeeze(2))
 
 
-def _centres(quadrant_NK: Tensor, u_NK: Tensor, v_NK: Tensor, radius_NK: Tensor, relation_N: Tensor) -> Tensor:
+def _centers(quadrant_NK: Tensor, u_NK: Tensor, v_NK: Tensor, radius_NK: Tensor, relation_N: Tensor) -> Tensor:
     cell = IMAGE_SIZE / 2
-    room_NK = (cell / 2 - 1.2 * radius_NK - _MARGIN).clamp(min=0)
-    room_NK = room_NK * torch.where(relation_N >= 0, _RELATION_OFFSET, 1.0)[:, None]
-    x_NK = (quadrant_NK % 2 + 0.5) * cell + (2 * u_NK - 1) * room_NK
-    y_NK = (quadrant_NK // 2 + 0.5) * cell + (2 * v_NK - 1) * room_NK
+    max_offset_NK = (cell / 2 - 1.2 * radius_NK - _MARGIN).clamp(min=0)
+    max_offset_NK = max_offset_NK * torch.where(relation_N >= 0, _RELATION_OFFSET, 1.0)[:, None]
+    x_NK = (quadrant_NK % 2 + 0.5) * cell + (2 * u_NK - 1) * max_offset_NK
+    y_NK = (quadrant_NK // 2 + 0.5) * cell + (2 * v_NK - 1) * max_offset_NK
     return torch.stack([x_NK, y_NK], dim=-1)

@@ -4,22 +4,22 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.profiling.measure import Timing
 from forejudge.profiling.roofline import DeviceRates
-from forejudge.profiling.searches import KeptBudget
+from forejudge.profiling.searches import DeadlineAdherence
 
 WARM_UP = 2  # rounds before those that count
 
 
-class _Figures(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Settings(_Figures):
-    """What was measured, and how; `figures` says of what kind of device. Verifiers go by what they read."""
+class ProfileSettings(_FrozenModel):
+    """What was measured, and how; `device_note` says of what kind of device. Verifiers go by what they read."""
 
-    figures: str
+    device_note: str
     generator: str
     verifiers: dict[str, str]
-    prefix_blocks: int
+    num_prefix_blocks: int
     ns: tuple[int, ...]
     height: int
     width: int
@@ -35,50 +35,50 @@ class Settings(_Figures):
         return f"{self.generator}, {self.dtype}" + (", compiled" if self.compiled else "")
 
 
-class Measured(_Figures):
+class TimingWithRoofline(_FrozenModel):
     """A time beside the least that it could be; the ratio says how many times the floor was needed."""
 
     milliseconds: Timing
-    floor_milliseconds: float
-    times_floor: float
+    roofline_ms: float
+    roofline_ratio: float
 
     @classmethod
-    def against(cls, milliseconds: Timing, floor_milliseconds: float) -> "Measured":
+    def from_timing(cls, milliseconds: Timing, roofline_ms: float) -> "TimingWithRoofline":
         """With the ratio of the median."""
-        ratio = milliseconds.median / floor_milliseconds
-        return cls(milliseconds=milliseconds, floor_milliseconds=floor_milliseconds, times_floor=ratio)
+        ratio = milliseconds.median / roofline_ms
+        return cls(milliseconds=milliseconds, roofline_ms=roofline_ms, roofline_ratio=ratio)
 
 
-class StageFigures(_Figures):
-    """A stage by itself; `at` has the batch sizes, without those for which memory did not suffice."""
+class StageProfile(_FrozenModel):
+    """A stage by itself; `measurements` has the batch sizes, without those for which memory did not suffice."""
 
     flops: int
     weight_bytes: int
-    at: dict[int, Measured]
+    measurements: dict[int, TimingWithRoofline]
 
 
-class Memory(_Figures):
+class Memory(_FrozenModel):
     """The most that is held at once, by N, beside the weights that lie there anyway and with them."""
 
-    judging: dict[int, int]
-    joint: dict[int, int]
+    scoring: dict[int, int]
+    end_to_end: dict[int, int]
     weights: int
-    judging_with_weights: dict[int, int]
-    joint_with_weights: dict[int, int]
+    scoring_with_weights: dict[int, int]
+    end_to_end_with_weights: dict[int, int]
 
     @classmethod
-    def of(cls, judging: dict[int, int], joint: dict[int, int], weights: int) -> "Memory":
+    def from_peaks(cls, scoring: dict[int, int], end_to_end: dict[int, int], weights: int) -> "Memory":
         """The sums are made here."""
         return cls(
-            judging=judging,
-            joint=joint,
+            scoring=scoring,
+            end_to_end=end_to_end,
             weights=weights,
-            judging_with_weights={n: peak + weights for n, peak in judging.items()},
-            joint_with_weights={n: peak + weights for n, peak in joint.items()},
+            scoring_with_weights={n: peak + weights for n, peak in scoring.items()},
+            end_to_end_with_weights={n: peak + weights for n, peak in end_to_end.items()},
         )
 
 
-class OneMore(_Figures):
+class MarginalCost(_FrozenModel):
     """What one more candidate costs: the slope from the smallest to the largest N; of memory while they are judged."""
 
     milliseconds: float
@@ -86,16 +86,16 @@ class OneMore(_Figures):
     bytes: float
 
 
-class StrategyFigures(_Figures):
+class StrategyProfile(_FrozenModel):
     """A way to pick the best of N, from the prompt to the picture. Without a second N there is no slope."""
 
     strategy: str
     verifier: str
     batch_size: int
     flops: dict[int, int]
-    at: dict[int, Measured]
+    measurements: dict[int, TimingWithRoofline]
     memory: Memory
-    one_more: OneMore | None
+    marginal_cost: MarginalCost | None
 
     @property
     def name(self) -> str:
@@ -103,31 +103,33 @@ class StrategyFigures(_Figures):
         return f"{self.strategy}, {self.verifier}"
 
 
-class Saving(_Figures):
+class Saving(_FrozenModel):
     """What one way saves of another's costs, in per cent: of one more candidate, and of all memory for the first one.
 
     That is the most that is held, weights too, while it is judged, and from the prompt to the picture.
     """
 
-    of: str
-    against: str
+    strategy: str
+    baseline: str
     milliseconds: float
     flops: float
-    judging_bytes: float
-    joint_bytes: float | None
+    scoring_bytes: float
+    end_to_end_bytes: float | None
 
 
-class Profile(_Figures):
+class Profile(_FrozenModel):
     """Everything, with where and with what it was made (see `provenance`)."""
 
-    made: dict[str, str]
-    settings: Settings
+    provenance: dict[str, str]
+    settings: ProfileSettings
     rates: DeviceRates
-    stages: dict[str, StageFigures]
-    strategies: tuple[StrategyFigures, ...]
+    stages: dict[str, StageProfile]
+    strategies: tuple[StrategyProfile, ...]
     savings: tuple[Saving, ...]
-    budgets: tuple[KeptBudget, ...] = ()
+    deadline_adherence: tuple[DeadlineAdherence, ...] = ()
 
 
-PAPER = Saving(of="VHS", against="MLLM w/ CLIP", milliseconds=63.3, flops=62.9, judging_bytes=14.5, joint_bytes=None)
+PAPER = Saving(
+    strategy="VHS", baseline="MLLM w/ CLIP", milliseconds=63.3, flops=62.9, scoring_bytes=14.5, end_to_end_bytes=None
+)
 """As published (arXiv 2603.22492), both run as `official` runs them; for which work memory was taken is not said."""

@@ -20,29 +20,29 @@ from torch.utils.flop_counter import FlopCounterMode
 # FOLDED: Floating-point operations of a piece of work, counted as it runs: a multiplication and an addition are two.
 
 
-def count_flops(work: Callable[[], object]) -> int:
+def count_flops(workload: Callable[[], object]) -> int:
     """Matrix products, convolutions and attention, eagerly run.
 
     Attention is taken apart into its products while counting: PyTorch counts nothing for the fused one on a CPU.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        work()
+        workload()
     return int(counter.get_total_flops())
 
 
 # FOLDED: The most memory that a piece of work holds at once, beyond what was there before it, in bytes.
 
 
-def peak_memory(work: Callable[[], object], device: torch.device) -> int:
+def peak_memory(workload: Callable[[], object], device: torch.device) -> int:
     """What CUDA allocates; on other devices the tensors that operations leave behind, without their inner scratch."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        work()
+        workload()
         return torch.cuda.max_memory_allocated(device) - before
     with _LiveTensors() as live:
-        work()
-    return live.most
+        workload()
+    return live.peak
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -50,37 +50,37 @@ class _LiveTensors(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = 0
-        self._now = 0
-        self._seen: set[int] = set()
+        self.peak = 0
+        self._current = 0
+        self._tracked: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        input_keys = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and _key(tensor) not in given | self._seen:
-                self._hold(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and _key(tensor) not in input_keys | self._tracked:
+                self._track(tensor.untyped_storage())
         return out
 
-    def _hold(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        self._seen.add(key)
-        self._now += size
-        self.most = max(self.most, self._now)
-        weakref.finalize(storage, self._let_go, key, size)
+        self._tracked.add(key)
+        self._current += size
+        self.peak = max(self.peak, self._current)
+        weakref.finalize(storage, self._release, key, size)
 
-    def _let_go(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self._now -= size
+    def _release(self, key: int, size: int) -> None:
+        self._tracked.discard(key)
+        self._current -= size
 
 
 def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-Work = Callable[[], object]
+Workload = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -108,40 +108,40 @@ class Timing(BaseModel):
         )
 
 
-def timed(work: Work, device: torch.device, rounds: int, warm_up: int) -> Timing:
+def measure_time(workload: Workload, device: torch.device, rounds: int, warm_up: int) -> Timing:
     """One piece of work; `warm_up` rounds before are not counted."""
-    return timed_in_turns({"": work}, device, rounds, warm_up)[""]
+    return measure_time_interleaved({"": workload}, device, rounds, warm_up)[""]
 
 
-def timed_in_turns(
-    works: Mapping[Key, Work],
+def measure_time_interleaved(
+    workloads: Mapping[Key, Workload],
     device: torch.device,
     rounds: int,
     warm_up: int,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[Key, Timing]:
     """Each once in every round; `warm_up` rounds before are not counted. `on_round` is told how many are done."""
-    took: dict[Key, list[float]] = {key: [] for key in works}
+    durations: dict[Key, list[float]] = {key: [] for key in workloads}
     for done in range(1, warm_up + rounds + 1):
-        for key, work in works.items():
-            took[key].append(_milliseconds(work, device))
+        for key, workload in workloads.items():
+            durations[key].append(_milliseconds(workload, device))
         on_round(done)
-    return {key: Timing.of(milliseconds[warm_up:]) for key, milliseconds in took.items()}
+    return {key: Timing.of(milliseconds[warm_up:]) for key, milliseconds in durations.items()}
 
 
-def _milliseconds(work: Work, device: torch.device) -> float:
+def _milliseconds(workload: Workload, device: torch.device) -> float:
     """Of one run, from an idle device to an idle device; on CUDA by the device's own clock."""
     if device.type == "cuda":
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         stream = torch.cuda.current_stream(device)
         torch.cuda.synchronize(device)
         started.record(stream)
-        work()
+        workload()
         ended.record(stream)
         torch.cuda.synchronize(device)
         return started.elapsed_time(ended)
     before = perf_counter()
-    work()
+    workload()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return 1000 * (perf_counter() - before)

@@ -33,7 +33,7 @@ from forejudge.types import Phase
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.inputs import ClipReading, Reading, reading_named
+from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput, build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
 
@@ -41,26 +41,26 @@ PROMPT = "a photo of a red circle left of a blue square"
 
 
 @dataclass(frozen=True)
-class Profiled:
+class ProfiledModels:
     """A generator, and verifiers around a language model by the kind of what they read: hidden, latent or clip."""
 
     generator: SanaSprint
     verifiers: Mapping[str, LanguageModelVerifier]
     prompt: str
     sampling: Sampling
-    plain: "Profiled | None" = None  # what these were before they were compiled
+    eager: "ProfiledModels | None" = None  # what these were before they were compiled
 
     @property
-    def uncompiled(self) -> "Profiled":
+    def eager_or_self(self) -> "ProfiledModels":
         """What these were before they were compiled, or themselves."""
-        return self.plain or self
+        return self.eager or self
 
     def compiled(self) -> Self:
         """The same models, compiled. Raises InvalidRequest where torch.compile does not work."""
         if problem := compiler_problem(self.generator.device):
             raise InvalidRequest(f"torch.compile does not work here ({problem}): leave out --compile")
         verifiers = {kind: verifier.compiled() for kind, verifier in self.verifiers.items()}
-        return replace(self, generator=self.generator.compiled(), verifiers=verifiers, plain=self)
+        return replace(self, generator=self.generator.compiled(), verifiers=verifiers, eager=self)
 
     @cached_property
     def conditioning(self) -> SanaConditioning:
@@ -70,14 +70,16 @@ class Profiled:
     @property
     def blocks(self) -> int:
         """After so many the prefix ends: where the verifier of hidden states reads, without one after all of them."""
-        read = [stage.blocks for each in self.verifiers.values() for stage in each.reads if stage.phase is Phase.PREFIX]
-        return read[0] if read else self.generator.architecture.num_blocks
+        prefix_lengths = [
+            stage.blocks for each in self.verifiers.values() for stage in each.reads if stage.phase is Phase.PREFIX
+        ]
+        return prefix_lengths[0] if prefix_lengths else self.generator.architecture.num_blocks
 
     @cached_property
     def costs(self) -> dict[str, StageCost]:
         """Of every stage of a search."""
-        known, left = self.generator.encoder.split(self.prompt.lower().strip())
-        return self._costs(TextTokens(known, len(left), self.conditioning.text_NLD.shape[1]))
+        num_cached, left = self.generator.encoder.split(self.prompt.lower().strip())
+        return self._costs(TextTokens(num_cached, len(left), self.conditioning.text_NLD.shape[1]))
 
     @cached_property
     def padded_costs(self) -> dict[str, StageCost]:
@@ -91,27 +93,27 @@ class Profiled:
             sizes = VerifierSizes.of(verifier, self.prompt)
             if sizes.vision_tower is not None:
                 found[CLIP] = clip_cost(sizes)
-            width = verifier.reading.width(self.generator.architecture)
-            found[judging_stage(kind)] = verifier_cost(sizes, side, width)
+            width = verifier.verifier_input.width(self.generator.architecture)
+            found[scoring_stage(kind)] = verifier_cost(sizes, side, width)
         return found
 
     def weight_bytes(self, kind: str) -> int:
         """Of all weights that a search with one of the verifiers keeps on the device."""
         verifier, parts = self.verifiers[kind], self.generator.pipeline.components.values()
         modules = [part for part in parts if isinstance(part, nn.Module)] + [verifier.model]
-        if isinstance(verifier.reading, ClipReading):
-            modules.append(verifier.reading.tower)
+        if isinstance(verifier.verifier_input, ImageFeaturesInput):
+            modules.append(verifier.verifier_input.tower)
         return sum(weight.nbytes for module in modules for weight in module.parameters())
 
 
-def judging_stage(kind: str) -> str:
+def scoring_stage(kind: str) -> str:
     """The stage in which connector and language model read what a verifier of that kind sees."""
     return f"language model, {kind}"
 
 
-def load_profiled(
+def load_profiled_models(
     generator: str, verifiers: Iterable[str], sampling: Sampling, device: torch.device, dtype: torch.dtype
-) -> Profiled:
+) -> ProfiledModels:
     """Load models as `load_generator` and `load_verifier` name them.
 
     Raises InvalidRequest for what cannot be counted, or two verifiers of one kind, and what loading raises.
@@ -129,7 +131,7 @@ def load_profiled(
             raise InvalidRequest(f"verifiers {found[kind].name} and {name} both read {kind}: leave one out")
         verifier.check(loaded)
         found[kind] = verifier
-    return Profiled(loaded, found, PROMPT, sampling)
+    return ProfiledModels(loaded, found, PROMPT, sampling)
 
 
 # FOLDED: Models of known sizes with random weights, made where they run: no file, no hub.
@@ -145,42 +147,44 @@ _FILLER = "."
 
 def random_models(
     name: str, kinds: Iterable[str], sampling: Sampling, device: torch.device, dtype: torch.dtype
-) -> Profiled:
+) -> ProfiledModels:
     """One of RANDOM_MODELS, and verifiers of KINDS that read it. The weights are the same each time.
 
     Texts are padded until every model reads as many tokens as its sizes say. Raises InvalidRequest for another name.
     """
     if name not in RANDOM_MODELS:
-        raise InvalidRequest(f"no sizes are known of {name!r}: with random weights there are {_listed(RANDOM_MODELS)}")
+        raise InvalidRequest(
+            f"no sizes are known of {name!r}: with random weights there are {_join_names(RANDOM_MODELS)}"
+        )
     if unknown := sorted(set(kinds) - set(KINDS)):
-        raise InvalidRequest(f"no verifier reads {unknown[0]!r}: with random weights there are {_listed(KINDS)}")
+        raise InvalidRequest(f"no verifier reads {unknown[0]!r}: with random weights there are {_join_names(KINDS)}")
     sizes = RANDOM_MODELS[name]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         generator = _generator(sizes.generator, name, device, dtype)
-        cut = f"hidden:{sizes.prefix_blocks}"
+        cut = f"hidden:{sizes.num_prefix_blocks}"
         verifiers = {kind: new_verifier(sizes.verifier, cut if kind == "hidden" else kind, generator) for kind in kinds}
-    return Profiled(generator, verifiers, _prompt(sizes.verifier), sampling)
+    return ProfiledModels(generator, verifiers, _padded_prompt(sizes.verifier), sampling)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
 @contextmanager
-def _made_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def _default_device_and_dtype(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """New weights are made there, in that precision."""
-    before = torch.get_default_dtype()
+    previous_dtype = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous_dtype)
 
 
 def _generator(sizes: GeneratorSizes, name: str, device: torch.device, dtype: torch.dtype) -> SanaSprint:
-    with _made_on(device, dtype):
+    with _default_device_and_dtype(device, dtype):
         models = sizes.new_text_encoder(), sizes.new_autoencoder(), sizes.new_transformer()
     text_encoder, autoencoder, transformer = (model.eval().requires_grad_(False) for model in models)
     pipeline = SanaSprintPipeline(_text_tokenizer(), text_encoder, autoencoder, transformer, SCMScheduler())
@@ -190,21 +194,25 @@ def _generator(sizes: GeneratorSizes, name: str, device: torch.device, dtype: to
 
 
 def new_verifier(sizes: VerifierSizes, reads: str, generator: SanaSprint) -> LanguageModelVerifier:
-    """A verifier of random weights, which reads of a generator what `reads` spells (see `reading_named`)."""
-    with _made_on(generator.device, generator.dtype):
+    """A verifier of random weights, which reads of a generator what `reads` spells (see `build_verifier_input`)."""
+    with _default_device_and_dtype(generator.device, generator.dtype):
         language_model = sizes.new_language_model().requires_grad_(False)
         tower = sizes.new_vision_tower() if reads == "clip" else None
-    reading: Reading = reading_named(reads) if tower is None else ClipReading(tower, _picture_processor(tower))
-    connector = Connector(reading.width(generator.architecture), language_model.config.hidden_size, sizes.merge_size)
+    verifier_input: VerifierInput = (
+        build_verifier_input(reads) if tower is None else ImageFeaturesInput(tower, _image_processor(tower))
+    )
+    connector = Connector(
+        verifier_input.width(generator.architecture), language_model.config.hidden_size, sizes.merge_size
+    )
     connector.to(generator.device, generator.dtype).requires_grad_(False)
-    config = VerifierConfig.of(generator, reads, question=_QUESTION, spatial_merge_size=sizes.merge_size)
+    config = VerifierConfig.from_generator(generator, reads, question=_QUESTION, spatial_merge_size=sizes.merge_size)
     model = YesNoModel(connector, language_model)
-    return LanguageModelVerifier(f"{reads} with random weights", config, model, _chat_tokenizer(), reading)
+    return LanguageModelVerifier(f"{reads} with random weights", config, model, _chat_tokenizer(), verifier_input)
 
 
-def _prompt(sizes: VerifierSizes) -> str:
+def _padded_prompt(sizes: VerifierSizes) -> str:
     """PROMPT, with filling until a question about it has as many tokens as the sizes say."""
-    left, right = Question(_QUESTION, _chat_tokenizer()).tokens_around_picture(PROMPT)
+    left, right = Question(_QUESTION, _chat_tokenizer()).tokens_around_image(PROMPT)
     return PROMPT + _FILLER * (sizes.question_tokens - len(left) - len(right))
 
 
@@ -223,6 +231,6 @@ def _chat_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def _picture_processor(tower: Any) -> CLIPImageProcessorPil:
+def _image_processor(tower: Any) -> CLIPImageProcessorPil:
     side = tower.config.image_size
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})

@@ -13,38 +13,40 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture
 from forejudge.profiling.figures import (
     WARM_UP,
-    Measured,
+    MarginalCost,
     Memory,
-    OneMore,
     Profile,
+    ProfileSettings,
     Saving,
-    Settings,
-    StageFigures,
-    StrategyFigures,
+    StageProfile,
+    StrategyProfile,
+    TimingWithRoofline,
 )
-from forejudge.profiling.measure import Timing, peak_memory, timed, timed_in_turns
-from forejudge.profiling.models import Profiled, judging_stage
-from forejudge.profiling.roofline import DeviceRates, device_rates, floor_milliseconds
-from forejudge.profiling.searches import KeptBudget, kept_budget
+from forejudge.profiling.measure import Timing, measure_time, measure_time_interleaved, peak_memory
+from forejudge.profiling.models import ProfiledModels, scoring_stage
+from forejudge.profiling.roofline import DeviceRates, device_rates, roofline_ms
+from forejudge.profiling.searches import DeadlineAdherence, measure_deadline_adherence
 from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
-from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, Strategy
-from forejudge.progress import Report, Stopwatch
+from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, SearchStrategy
+from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.result import provenance
 from forejudge.types import IMAGE, Candidates, Stage, latent_stage, prefix_stage
-from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.inputs import VerifierInput
 
 # FOLDED: What one more candidate costs, and what one way to pick saves against another. Pure functions.
 
 
-_PIXELS = "clip"  # what everything is measured against
+_BASELINE_INPUT = "clip"  # what everything is measured against
 
 
-def one_more(milliseconds: Mapping[int, float], flops: Mapping[int, int], peak: Mapping[int, int]) -> OneMore | None:
+def marginal_cost(
+    milliseconds: Mapping[int, float], flops: Mapping[int, int], peak: Mapping[int, int]
+) -> MarginalCost | None:
     """From costs by N, `peak` the most memory while candidates are judged; None where there is only one N."""
     if len(milliseconds) < 2:
         return None
-    of_the_same = {n: peak[n] for n in milliseconds}
-    return OneMore(milliseconds=_slope(milliseconds), flops=_slope(flops), bytes=_slope(of_the_same))
+    peak_by_n = {n: peak[n] for n in milliseconds}
+    return MarginalCost(milliseconds=_slope(milliseconds), flops=_slope(flops), bytes=_slope(peak_by_n))
 
 
 def _slope(cost: Mapping[int, float]) -> float:
@@ -52,43 +54,47 @@ def _slope(cost: Mapping[int, float]) -> float:
     return (cost[last] - cost[first]) / (last - first)
 
 
-def savings(found: Sequence[StrategyFigures]) -> tuple[Saving, ...]:
+def savings(results: Sequence[StrategyProfile]) -> tuple[Saving, ...]:
     """Of each of ours against the others with its verifier or with CLIP; and, as the paper compares, of the release's.
 
     None without a slope.
     """
     return tuple(
-        _saving((one, one.one_more), (other, other.one_more))
-        for one in found
-        for other in found
-        if one.one_more and other.one_more and _are_compared(one, other)
+        _saving((one, one.marginal_cost), (other, other.marginal_cost))
+        for one in results
+        for other in results
+        if one.marginal_cost and other.marginal_cost and _comparable(one, other)
     )
 
 
-def _are_compared(one: StrategyFigures, other: StrategyFigures) -> bool:
+def _comparable(one: StrategyProfile, other: StrategyProfile) -> bool:
     if one.strategy == Forejudge.name:
-        return other.strategy != Forejudge.name and other.verifier in (one.verifier, _PIXELS)
-    return one.strategy == other.strategy == Official.name and other.verifier == _PIXELS != one.verifier
+        return other.strategy != Forejudge.name and other.verifier in (one.verifier, _BASELINE_INPUT)
+    return one.strategy == other.strategy == Official.name and other.verifier == _BASELINE_INPUT != one.verifier
 
 
-def _saving(one: tuple[StrategyFigures, OneMore], other: tuple[StrategyFigures, OneMore]) -> Saving:
+def _saving(one: tuple[StrategyProfile, MarginalCost], other: tuple[StrategyProfile, MarginalCost]) -> Saving:
     (first, slope), (second, reference) = one, other
     return Saving(
-        of=first.name,
-        against=second.name,
-        milliseconds=_saved(slope.milliseconds, reference.milliseconds),
-        flops=_saved(slope.flops, reference.flops),
-        judging_bytes=_saved(_least(first.memory.judging_with_weights), _least(second.memory.judging_with_weights)),
-        joint_bytes=_saved(_least(first.memory.joint_with_weights), _least(second.memory.joint_with_weights)),
+        strategy=first.name,
+        baseline=second.name,
+        milliseconds=_percent_saved(slope.milliseconds, reference.milliseconds),
+        flops=_percent_saved(slope.flops, reference.flops),
+        scoring_bytes=_percent_saved(
+            _at_min_n(first.memory.scoring_with_weights), _at_min_n(second.memory.scoring_with_weights)
+        ),
+        end_to_end_bytes=_percent_saved(
+            _at_min_n(first.memory.end_to_end_with_weights), _at_min_n(second.memory.end_to_end_with_weights)
+        ),
     )
 
 
-def _least(by_n: Mapping[int, int]) -> int:
+def _at_min_n(by_n: Mapping[int, int]) -> int:
     """At the smallest N."""
     return by_n[min(by_n)]
 
 
-def _saved(cost: float, reference: float) -> float:
+def _percent_saved(cost: float, reference: float) -> float:
     """In per cent."""
     return 100 * (1 - cost / reference)
 
@@ -97,106 +103,118 @@ def _saved(cost: float, reference: float) -> float:
 
 
 @dataclass(frozen=True)
-class StageWorks:
+class StageWorkloads:
     """The parts of a search, made of the very calls of which a search consists."""
 
-    models: Profiled
+    models: ProfiledModels
 
     def of(self, stage: str, batch: int) -> Callable[[], object]:
-        """A stage that `Profiled.costs` names. What comes before it is done here; the work itself can be repeated."""
+        """A stage that `ProfiledModels.costs` names. What comes before it is done here; the work itself can be repeated."""
         models = self.models
         if stage == ENCODE:
             return partial(models.generator.encode_without_padding, models.prompt, models.sampling)
         if stage == PREFIX:
-            return partial(self._drawn, batch, self._cut)
+            return partial(self._generate, batch, self._cut)
         if stage in (SUFFIX, DECODE):
             begin, end = (self._cut, latent_stage()) if stage == SUFFIX else (latent_stage(), IMAGE)
-            return partial(models.generator.advance, self._drawn(batch, begin).to_keep(), [end])
+            return partial(models.generator.advance, self._generate(batch, begin).without_views(), [end])
         if stage == CLIP:
             verifier = next(each for each in models.verifiers.values() if IMAGE in each.reads)
-            return partial(verifier.reading.tokens, self._drawn(batch, IMAGE))
-        kind = next(kind for kind in models.verifiers if judging_stage(kind) == stage)
-        return self._judging(kind, batch)
+            return partial(verifier.verifier_input.tokens, self._generate(batch, IMAGE))
+        kind = next(kind for kind in models.verifiers if scoring_stage(kind) == stage)
+        return self._scoring(kind, batch)
 
     @property
     def _cut(self) -> Stage:
         return prefix_stage(self.models.blocks)
 
-    def _drawn(self, batch: int, stage: Stage) -> Candidates:
+    def _generate(self, batch: int, stage: Stage) -> Candidates:
         generator = self.models.generator
         return generator.advance(generator.start(self.models.conditioning, tuple(range(batch))), [stage])
 
-    def _judging(self, kind: str, batch: int) -> Callable[[], object]:
+    def _scoring(self, kind: str, batch: int) -> Callable[[], object]:
         verifier = copy(self.models.verifiers[kind])
         (stage,) = verifier.reads
-        candidates = self._drawn(batch, stage)
-        verifier.reading = _Seen(verifier.reading, verifier.reading.tokens(candidates))
-        return partial(verifier.judge, self.models.prompt, candidates)
+        candidates = self._generate(batch, stage)
+        verifier.verifier_input = _PrecomputedInput(verifier.verifier_input, verifier.verifier_input.tokens(candidates))
+        return partial(verifier.score, self.models.prompt, candidates)
 
 
-class _Seen(Reading):
+class _PrecomputedInput(VerifierInput):
     """A reading that has looked already."""
 
-    def __init__(self, reading: Reading, tokens_NTD: Tensor) -> None:
-        self.name, self.stage, self._reading, self._tokens_NTD = reading.name, reading.stage, reading, tokens_NTD
+    def __init__(self, verifier_input: VerifierInput, tokens_NTD: Tensor) -> None:
+        self.name, self.stage, self._verifier_input, self._tokens_NTD = (
+            verifier_input.name,
+            verifier_input.stage,
+            verifier_input,
+            tokens_NTD,
+        )
 
     def width(self, architecture: Architecture) -> int:
-        """See `Reading.width`."""
-        return self._reading.width(architecture)
+        """See `VerifierInput.width`."""
+        return self._verifier_input.width(architecture)
 
     def tokens(self, candidates: Candidates) -> Tensor:
-        """See `Reading.tokens`."""
+        """See `VerifierInput.tokens`."""
         return self._tokens_NTD
 
 
 # FOLDED: Every stage measured by itself.
 
 
-def stage_figures(
-    models: Profiled, ns: Sequence[int], rounds: int, rates: DeviceRates, report: Report
-) -> dict[str, StageFigures]:
+def profile_stages(
+    models: ProfiledModels, ns: Sequence[int], rounds: int, rates: DeviceRates, report: ProgressCallback
+) -> dict[str, StageProfile]:
     """By stage, each with batches of `ns` candidates; the prompt is encoded but once."""
-    size, found = models.generator.dtype.itemsize, {}
+    size, results = models.generator.dtype.itemsize, {}
     stopwatch = Stopwatch("timing stages", 0, len(models.costs))
     for done, (stage, cost) in enumerate(models.costs.items(), start=1):
         timings = _timings(models, stage, (1,) if stage == ENCODE else ns, rounds)
-        at = {n: Measured.against(timing, floor_milliseconds(cost, n, size, rates)) for n, timing in timings.items()}
-        found[stage] = StageFigures(flops=cost.flops, weight_bytes=cost.weights * size, at=at)
+        at = {
+            n: TimingWithRoofline.from_timing(timing, roofline_ms(cost, n, size, rates))
+            for n, timing in timings.items()
+        }
+        results[stage] = StageProfile(flops=cost.flops, weight_bytes=cost.weights * size, measurements=at)
         report(stopwatch.at(done))
-    return found
+    return results
 
 
-def _timings(models: Profiled, stage: str, ns: Sequence[int], rounds: int) -> dict[int, Timing]:
+def _timings(models: ProfiledModels, stage: str, ns: Sequence[int], rounds: int) -> dict[int, Timing]:
     """Up to the batch for which memory does not suffice."""
-    works, found = StageWorks(models), {}
+    workloads, results = StageWorkloads(models), {}
     for n in ns:
         try:
-            found[n] = timed(works.of(stage, n), models.generator.device, rounds, WARM_UP)
+            results[n] = measure_time(workloads.of(stage, n), models.generator.device, rounds, WARM_UP)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             break
     free_memory()
-    return found
+    return results
 
 
 # FOLDED: Every way to pick the best of N measured as a whole, all side by side.
 
 
-STRATEGIES: dict[str, type[Strategy]] = {each.name: each for each in (Official, DecodeAll, Forejudge)}
-_JUDGED = (1, 8)  # the N at which the memory of judging is measured, beside those asked for
+STRATEGIES: dict[str, type[SearchStrategy]] = {each.name: each for each in (Official, DecodeAll, Forejudge)}
+_MEMORY_NS = (1, 8)  # the N at which the memory of judging is measured, beside those asked for
 
 
-def new_strategies(models: Profiled, names: Sequence[str], most: int) -> list[Strategy]:
-    """Each with all verifiers that it takes, for up to `most` candidates; none named stands for all that have one.
+def new_strategies(models: ProfiledModels, names: Sequence[str], max_batch_size: int) -> list[SearchStrategy]:
+    """Each with all verifiers that it takes, for up to `max_batch_size` candidates; none named stands for all that have one.
 
     Raises InvalidRequest for a strategy that there is not, or that none of the verifiers suits.
     """
-    kinds = {name: _kinds(models, name) for name in names or STRATEGIES}
+    kinds = {name: _supported_kinds(models, name) for name in names or STRATEGIES}
     for name in names:
         if not kinds[name]:
-            raise InvalidRequest(f"strategy {name} needs a verifier that reads {STRATEGIES[name].needs}: name one")
-    return [STRATEGIES[name](models, kind, most) for name, taken in kinds.items() for kind in taken]
+            raise InvalidRequest(
+                f"strategy {name} needs a verifier that reads {STRATEGIES[name].required_input}: name one"
+            )
+    return [
+        STRATEGIES[name](models, kind, max_batch_size) for name, input_kinds in kinds.items() for kind in input_kinds
+    ]
 
 
 def check_strategies(names: Sequence[str]) -> None:
@@ -206,44 +224,47 @@ def check_strategies(names: Sequence[str]) -> None:
             raise InvalidRequest(f"unknown strategy {name!r}: expected {', '.join(STRATEGIES)}")
 
 
-def _kinds(models: Profiled, strategy: str) -> list[str]:
+def _supported_kinds(models: ProfiledModels, strategy: str) -> list[str]:
     """Of the verifiers that a strategy takes."""
-    return [kind for kind, verifier in models.verifiers.items() if STRATEGIES[strategy].takes(verifier)]
+    return [kind for kind, verifier in models.verifiers.items() if STRATEGIES[strategy].supports(verifier)]
 
 
-def strategy_figures(
-    strategies: Sequence[Strategy], ns: Sequence[int], rounds: int, rates: DeviceRates, report: Report
-) -> tuple[StrategyFigures, ...]:
+def profile_strategies(
+    strategies: Sequence[SearchStrategy], ns: Sequence[int], rounds: int, rates: DeviceRates, report: ProgressCallback
+) -> tuple[StrategyProfile, ...]:
     """With each of `ns` candidates, from the prompt to the picture. They take turns in every round."""
     stopwatch = Stopwatch("timing strategies", 0, WARM_UP + rounds)
-    works = {(place, n): partial(each.run, _seeds(n)) for place, each in enumerate(strategies) for n in ns}
+    workloads = {(index, n): partial(each.run, _seeds(n)) for index, each in enumerate(strategies) for n in ns}
     device = strategies[0].models.generator.device
-    timings = timed_in_turns(works, device, rounds, WARM_UP, lambda done: report(stopwatch.at(done)))
+    timings = measure_time_interleaved(workloads, device, rounds, WARM_UP, lambda done: report(stopwatch.at(done)))
     return tuple(
-        _figures(strategy, {n: timings[place, n] for n in ns}, rates) for place, strategy in enumerate(strategies)
+        _profile_strategy(strategy, {n: timings[index, n] for n in ns}, rates)
+        for index, strategy in enumerate(strategies)
     )
 
 
-def _figures(strategy: Strategy, timings: dict[int, Timing], rates: DeviceRates) -> StrategyFigures:
+def _profile_strategy(strategy: SearchStrategy, timings: dict[int, Timing], rates: DeviceRates) -> StrategyProfile:
     memory, flops = _memory(strategy, list(timings)), {n: strategy.flops(n) for n in timings}
-    return StrategyFigures(
+    return StrategyProfile(
         strategy=strategy.name,
         verifier=strategy.kind,
         batch_size=strategy.batch_size,
         flops=flops,
-        at={n: Measured.against(timing, strategy.floor_milliseconds(n, rates)) for n, timing in timings.items()},
+        measurements={
+            n: TimingWithRoofline.from_timing(timing, strategy.roofline_ms(n, rates)) for n, timing in timings.items()
+        },
         memory=memory,
-        one_more=one_more({n: timing.median for n, timing in timings.items()}, flops, memory.judging),
+        marginal_cost=marginal_cost({n: timing.median for n, timing in timings.items()}, flops, memory.scoring),
     )
 
 
-def _memory(strategy: Strategy, ns: Sequence[int]) -> Memory:
+def _memory(strategy: SearchStrategy, ns: Sequence[int]) -> Memory:
     device = strategy.models.generator.device
     # On a CPU tensors are counted as operations leave them behind; what is compiled has no such operations.
-    counted = strategy if device.type == "cuda" else strategy.plain
-    return Memory.of(
-        judging={n: peak_memory(counted.judging(_seeds(n)), device) for n in sorted({*_JUDGED, *ns})},
-        joint={n: peak_memory(partial(counted.run, _seeds(n)), device) for n in ns},
+    measured_strategy = strategy if device.type == "cuda" else strategy.eager
+    return Memory.from_peaks(
+        scoring={n: peak_memory(measured_strategy.scoring(_seeds(n)), device) for n in sorted({*_MEMORY_NS, *ns})},
+        end_to_end={n: peak_memory(partial(measured_strategy.run, _seeds(n)), device) for n in ns},
         weights=strategy.models.weight_bytes(strategy.kind),
     )
 
@@ -253,17 +274,17 @@ def _seeds(n: int) -> tuple[int, ...]:
     return tuple(range(n))
 
 
-SEARCHES = 100  # with each budget
+SEARCHES_PER_BUDGET = 100  # with each budget
 _ON_CPU = "of a CPU: they say nothing of a GPU"
 _ON_GPU = "of a GPU, by its own clock"
 
 
 def profile(
-    models: Profiled,
+    models: ProfiledModels,
     ns: Sequence[int],
     rounds: int,
     strategies: Sequence[str],
-    report: Report,
+    report: ProgressCallback,
     budgets_ms: Sequence[int] = (),
 ) -> Profile:
     """Measure with each of `ns` candidates, in so many rounds; for `strategies` see `new_strategies`.
@@ -276,46 +297,50 @@ def profile(
     search = _search(models) if budgets_ms else None
     if search:  # a budget in which nothing fits is refused now, not when all else is measured
         search(models.prompt, budget_ms=min(budgets_ms), sampling=models.sampling)
-    compared = new_strategies(models, strategies, max(ns))
+    profiled_strategies = new_strategies(models, strategies, max(ns))
     rates = device_rates(generator.device, generator.dtype)
-    stages = stage_figures(models, ns, rounds, rates, report)
-    found = strategy_figures(compared, ns, rounds, rates, report)
-    settings = Settings(
-        figures=_ON_GPU if generator.device.type == "cuda" else _ON_CPU,
+    stages = profile_stages(models, ns, rounds, rates, report)
+    results = profile_strategies(profiled_strategies, ns, rounds, rates, report)
+    settings = ProfileSettings(
+        device_note=_ON_GPU if generator.device.type == "cuda" else _ON_CPU,
         generator=generator.name,
         verifiers={kind: verifier.name for kind, verifier in models.verifiers.items()},
-        prefix_blocks=models.blocks,
+        num_prefix_blocks=models.blocks,
         ns=tuple(ns),
         height=conditioning.size[0],
         width=conditioning.size[1],
         device=str(generator.device),
         dtype=dtype_name(generator.dtype),
-        compiled=models.plain is not None,
+        compiled=models.eager is not None,
         rounds=rounds,
         warm_up=WARM_UP,
     )
     return Profile(
-        made=provenance(generator.device),
+        provenance=provenance(generator.device),
         settings=settings,
         rates=rates,
         stages=stages,
-        strategies=found,
-        savings=savings(found),
-        budgets=tuple(_kept_budgets(models, search, budgets_ms, report)) if search else (),
+        strategies=results,
+        savings=savings(results),
+        deadline_adherence=tuple(_measure_deadlines(models, search, budgets_ms, report)) if search else (),
     )
 
 
-def _search(models: Profiled) -> BestOfN:
+def _search(models: ProfiledModels) -> BestOfN:
     """With the first verifier that reads a hidden state or a latent. The prompt is encoded anew each time."""
-    verifiers = [verifier for verifier in models.verifiers.values() if Forejudge.takes(verifier)]
+    verifiers = [verifier for verifier in models.verifiers.values() if Forejudge.supports(verifier)]
     if not verifiers:
-        raise InvalidRequest(f"a time budget needs a verifier that reads {Forejudge.needs}: name one")
-    return BestOfN(models.generator, verifiers[0], prompts_kept=0)
+        raise InvalidRequest(f"a time budget needs a verifier that reads {Forejudge.required_input}: name one")
+    return BestOfN(models.generator, verifiers[0], prompt_cache_size=0)
 
 
-def _kept_budgets(models: Profiled, search: BestOfN, budgets_ms: Sequence[int], report: Report) -> list[KeptBudget]:
-    stopwatch, found = Stopwatch("keeping budgets", 0, len(budgets_ms)), []
+def _measure_deadlines(
+    models: ProfiledModels, search: BestOfN, budgets_ms: Sequence[int], report: ProgressCallback
+) -> list[DeadlineAdherence]:
+    stopwatch, results = Stopwatch("keeping budgets", 0, len(budgets_ms)), []
     for done, budget_ms in enumerate(budgets_ms, start=1):
-        found.append(kept_budget(search, [models.prompt] * SEARCHES, budget_ms, models.sampling))
+        results.append(
+            measure_deadline_adherence(search, [models.prompt] * SEARCHES_PER_BUDGET, budget_ms, models.sampling)
+        )
         report(stopwatch.at(done))
-    return found
+    return results

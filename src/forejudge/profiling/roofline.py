@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.profiling.measure import timed
+from forejudge.profiling.measure import measure_time
 from forejudge.profiling.stages import StageCost
 
 _SIDES = {"cuda": (2048, 4096, 8192), "cpu": (512, 1024)}  # of square matrices
@@ -28,35 +28,35 @@ def device_rates(device: torch.device, dtype: torch.dtype) -> DeviceRates:
     """Measure them; takes a second or two."""
     kind = device.type if device.type in _SIDES else "cuda"
     return DeviceRates(
-        flops_per_second=max(_product_rate(side, device, dtype) for side in _SIDES[kind]),
+        flops_per_second=max(_matmul_rate(side, device, dtype) for side in _SIDES[kind]),
         bytes_per_second=_copy_rate(_COPIED_BYTES[kind], device),
     )
 
 
-def _product_rate(side: int, device: torch.device, dtype: torch.dtype) -> float:
+def _matmul_rate(side: int, device: torch.device, dtype: torch.dtype) -> float:
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    milliseconds = timed(partial(torch.matmul, left, right), device, _ROUNDS, _WARM_UP).fastest
+    milliseconds = measure_time(partial(torch.matmul, left, right), device, _ROUNDS, _WARM_UP).fastest
     return 2 * side**3 / milliseconds * 1000
 
 
 def _copy_rate(size: int, device: torch.device) -> float:
     """Of a copy, which reads every byte and writes it."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
-    milliseconds = timed(partial(torch.empty_like(source).copy_, source), device, _ROUNDS, _WARM_UP).fastest
+    milliseconds = measure_time(partial(torch.empty_like(source).copy_, source), device, _ROUNDS, _WARM_UP).fastest
     return 2 * size / milliseconds * 1000
 
 
 # FOLDED: The least time that work can take on a device. Pure functions.
 
 
-def floor_milliseconds(cost: StageCost, batch: int, weight_bytes: int, rates: DeviceRates) -> float:
+def roofline_ms(cost: StageCost, batch: int, weight_bytes: int, rates: DeviceRates) -> float:
     """Of a stage for a batch: its operations at the rate of matrix products, or its weights read once, if that is more.
 
     `weight_bytes` are those of one weight. What else is read and written is left out, so no work is as fast as this.
     """
-    computing = batch * cost.flops / rates.flops_per_second
-    reading = cost.weights * weight_bytes / rates.bytes_per_second
-    return 1000 * max(computing, reading)
+    compute_seconds = batch * cost.flops / rates.flops_per_second
+    memory_seconds = cost.weights * weight_bytes / rates.bytes_per_second
+    return 1000 * max(compute_seconds, memory_seconds)
 
 
 # FOLDED: What a whole run consists of: stages, run so many times, each for a batch. Pure functions.
@@ -64,20 +64,20 @@ def floor_milliseconds(cost: StageCost, batch: int, weight_bytes: int, rates: De
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage run `times` times over, each for `batch` candidates."""
+    """A stage run `repeats` times over, each for `batch` candidates."""
 
     stage: str
     batch: int
-    times: int = 1
+    repeats: int = 1
 
 
 def total_flops(runs: Iterable[StageRun], costs: Mapping[str, StageCost]) -> int:
     """Floating-point operations of all of them."""
-    return sum(run.times * run.batch * costs[run.stage].flops for run in runs)
+    return sum(run.repeats * run.batch * costs[run.stage].flops for run in runs)
 
 
-def total_floor(
+def total_roofline_ms(
     runs: Iterable[StageRun], costs: Mapping[str, StageCost], weight_bytes: int, rates: DeviceRates
 ) -> float:
     """Their floors in milliseconds, one after the other; `weight_bytes` are those of one weight."""
-    return sum(run.times * floor_milliseconds(costs[run.stage], run.batch, weight_bytes, rates) for run in runs)
+    return sum(run.repeats * roofline_ms(costs[run.stage], run.batch, weight_bytes, rates) for run in runs)

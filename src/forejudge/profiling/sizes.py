@@ -65,7 +65,7 @@ PUBLISHED = ModelSizes(
             patch_size=14,
         ),
     ),
-    prefix_blocks=8,
+    num_prefix_blocks=8,
 )
 """SANA-Sprint 1.6B at 1024 px with Gemma-2-2b and DC-AE f32c32; Qwen2.5-0.5B, and CLIP ViT-L/14 at 336 px."""
 
@@ -113,6 +113,6 @@ SMALL = ModelSizes(
             patch_size=14,
         ),
     ),
-    prefix_blocks=4,
+    num_prefix_blocks=4,
 )
 """About a thousandth of the published work at 256 px, in much the same shares: a Best-of-8 takes seconds on a CPU."""

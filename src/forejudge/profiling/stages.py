@@ -14,14 +14,14 @@ from forejudge.generators.sana_sprint import MAX_TEXT_TOKENS, SanaInput, SanaSpl
 from forejudge.generators.text_encoding import TextCache
 from forejudge.profiling.measure import count_flops
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.inputs import ClipReading
+from forejudge.verifiers.inputs import ImageFeaturesInput
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 # FOLDED: The work of models that are not here: their own classes count, on the meta device, what they would do.
 
 
 @dataclass(frozen=True)
-class TransformerWork:
+class TransformerFlops:
     """Floating-point operations of one forward pass: before the first block, in each of them, after the last one."""
 
     before: int
@@ -29,20 +29,20 @@ class TransformerWork:
     after: int
 
     @property
-    def whole(self) -> int:
+    def total(self) -> int:
         """From latents to the output."""
-        return self.of_prefix(len(self.blocks)) + self.after
+        return self.prefix_flops(len(self.blocks)) + self.after
 
-    def of_prefix(self, blocks: int) -> int:
+    def prefix_flops(self, blocks: int) -> int:
         """To the hidden state after so many blocks."""
         return self.before + sum(self.blocks[:blocks])
 
 
 @torch.no_grad()
-def transformer_work(split: Any, transformer: nn.Module, inputs: Any, num_blocks: int) -> TransformerWork:
+def transformer_flops(split: Any, transformer: nn.Module, inputs: Any, num_blocks: int) -> TransformerFlops:
     """`split` is the module that cuts this transformer, with prefix, run_blocks and suffix."""
     state = split.prefix(transformer, inputs, 0)
-    return TransformerWork(
+    return TransformerFlops(
         before=count_flops(partial(split.prefix, transformer, inputs, 0)),
         blocks=tuple(
             count_flops(partial(split.run_blocks, transformer, state, block, block + 1)) for block in range(num_blocks)
@@ -51,11 +51,11 @@ def transformer_work(split: Any, transformer: nn.Module, inputs: Any, num_blocks
     )
 
 
-def text_flops(model: nn.Module, tokens: int, known: int = 0) -> int:
+def text_flops(model: nn.Module, tokens: int, num_cached: int = 0) -> int:
     """Of a text model that reads so many tokens once, after others that a causal one has read before."""
-    if known:
-        before = TextCache.of(model, [0] * known, torch.device("meta"))
-        return count_flops(partial(before.states_after, model, known, [0] * tokens))
+    if num_cached:
+        before = TextCache.from_tokens(model, [0] * num_cached, torch.device("meta"))
+        return count_flops(partial(before.extend_states, model, num_cached, [0] * tokens))
     ids_NL = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     return count_flops(lambda: model(input_ids=ids_NL))
 
@@ -67,9 +67,9 @@ def text_flops(model: nn.Module, tokens: int, known: int = 0) -> int:
 class TextTokens:
     """Of a prompt: how many the text encoder knows already, how many it reads, and how many the transformer takes."""
 
-    known: int
-    read: int
-    taken: int
+    num_cached: int
+    num_encoded: int
+    num_conditioning: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class GeneratorSizes:
             generator.transformer.config,
             generator.pipeline.text_encoder.config,
             generator.autoencoder.config,
-            generator.instruction_tokens + MAX_TEXT_TOKENS,
+            generator.num_instruction_tokens + MAX_TEXT_TOKENS,
         )
 
     @property
@@ -124,11 +124,11 @@ class VerifierSizes:
     @classmethod
     def of(cls, verifier: LanguageModelVerifier, prompt: str) -> Self:
         """Those of a verifier at hand, asked about a prompt."""
-        left, right = verifier.question.tokens_around_picture(prompt)
-        reading = verifier.reading
-        tower = reading.tower.config if isinstance(reading, ClipReading) else None
-        merged = verifier.config.spatial_merge_size
-        return cls(verifier.model.language_model.config, len(left) + len(right), tower, merged)
+        left, right = verifier.question.tokens_around_image(prompt)
+        verifier_input = verifier.verifier_input
+        tower = verifier_input.tower.config if isinstance(verifier_input, ImageFeaturesInput) else None
+        merge_size = verifier.config.spatial_merge_size
+        return cls(verifier.model.language_model.config, len(left) + len(right), tower, merge_size)
 
     def new_language_model(self, attention: str | None = None) -> Any:
         """Untrained, as the tower, on torch's default device; for `attention` see `GeneratorSizes.new_text_encoder`."""
@@ -142,11 +142,11 @@ class VerifierSizes:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """A generator and verifiers that read it; a hidden state is read after `prefix_blocks` blocks."""
+    """A generator and verifiers that read it; a hidden state is read after `num_prefix_blocks` blocks."""
 
     generator: GeneratorSizes
     verifier: VerifierSizes
-    prefix_blocks: int
+    num_prefix_blocks: int
 
 
 ENCODE, PREFIX, SUFFIX, DECODE, CLIP = "encode", "prefix", "suffix", "decode", "clip"
@@ -175,18 +175,22 @@ def generator_costs(sizes: GeneratorSizes, blocks: int, side: int, text: TextTok
         transformer = sizes.new_transformer()
         config = transformer.config
         latents_NCHW = torch.zeros(1, config.in_channels, side, side)
-        text_NLD = torch.zeros(1, text.taken, config.caption_channels)
+        text_NLD = torch.zeros(1, text.num_conditioning, config.caption_channels)
         inputs = SanaInput(latents_NCHW, text_NLD, None, torch.zeros(1), torch.zeros(1))
-        work = transformer_work(SanaSplit(), transformer, inputs, config.num_layers)
-        decoding = count_flops(partial(autoencoder.decode, latents_NCHW))
+        forward_flops = transformer_flops(SanaSplit(), transformer, inputs, config.num_layers)
+        decode_flops = count_flops(partial(autoencoder.decode, latents_NCHW))
     first, last = transformer.transformer_blocks[:blocks], transformer.transformer_blocks[blocks:]
-    ends = (transformer.norm_out, transformer.proj_out)
-    before = _weights(transformer) - _weights(transformer.transformer_blocks) - _weights(*ends)
+    output_layers = (transformer.norm_out, transformer.proj_out)
+    before = (
+        _count_weights(transformer) - _count_weights(transformer.transformer_blocks) - _count_weights(*output_layers)
+    )
     return {
-        ENCODE: StageCost(text_flops(text_encoder, text.read, text.known), _weights(text_encoder)),
-        PREFIX: StageCost(work.of_prefix(blocks), before + _weights(first)),
-        SUFFIX: StageCost(work.whole - work.of_prefix(blocks), _weights(last, *ends)),
-        DECODE: StageCost(decoding, _weights(autoencoder.decoder)),
+        ENCODE: StageCost(text_flops(text_encoder, text.num_encoded, text.num_cached), _count_weights(text_encoder)),
+        PREFIX: StageCost(forward_flops.prefix_flops(blocks), before + _count_weights(first)),
+        SUFFIX: StageCost(
+            forward_flops.total - forward_flops.prefix_flops(blocks), _count_weights(last, *output_layers)
+        ),
+        DECODE: StageCost(decode_flops, _count_weights(autoencoder.decoder)),
     }
 
 
@@ -200,19 +204,19 @@ def verifier_cost(sizes: VerifierSizes, side: int, width: int) -> StageCost:
     tokens = side**2 if tower is None else (tower.image_size // tower.patch_size) ** 2
     with torch.device("meta"):
         connector = Connector(width, sizes.language_model.hidden_size, sizes.merge_size)
-        connecting = count_flops(partial(connector, torch.zeros(1, tokens, width)))
-    return StageCost(connecting, _weights(connector)) + language_model_cost(sizes, tokens)
+        connector_flops = count_flops(partial(connector, torch.zeros(1, tokens, width)))
+    return StageCost(connector_flops, _count_weights(connector)) + language_model_cost(sizes, tokens)
 
 
 @torch.no_grad()
 def language_model_cost(sizes: VerifierSizes, tokens: int) -> StageCost:
     """Of reading so many tokens of a picture with the question around them, and of one next token."""
-    read = tokens // sizes.merge_size**2 + sizes.question_tokens
+    num_encoded = tokens // sizes.merge_size**2 + sizes.question_tokens
     with torch.device("meta"):
         model = sizes.new_language_model(_EAGER)
-        embedded_NSE = torch.zeros(1, read, sizes.language_model.hidden_size)
+        embedded_NSE = torch.zeros(1, num_encoded, sizes.language_model.hidden_size)
         flops = count_flops(partial(model, inputs_embeds=embedded_NSE, logits_to_keep=1))
-    return StageCost(flops, _weights(model))
+    return StageCost(flops, _count_weights(model))
 
 
 @torch.no_grad()
@@ -221,10 +225,10 @@ def clip_cost(sizes: VerifierSizes) -> StageCost:
     with torch.device("meta"):
         tower = sizes.new_vision_tower()
         pixels_N3HW = torch.zeros(1, 3, tower.config.image_size, tower.config.image_size)
-        return StageCost(count_flops(partial(tower, pixels_N3HW)), _weights(tower))
+        return StageCost(count_flops(partial(tower, pixels_N3HW)), _count_weights(tower))
 
 
-def _weights(*modules: nn.Module) -> int:
+def _count_weights(*modules: nn.Module) -> int:
     """Elements that are read whole. Of an embedding a few rows are, unless it is the output layer as well."""
     parts = [part for module in modules for part in module.modules() if not isinstance(part, nn.Embedding)]
     own = {id(weight): weight.numel() for part in parts for weight in part.parameters(recurse=False)}

@@ -124,10 +124,10 @@ class Wanted:
     """One kind of object that a prompt names, with its colour if the prompt says one."""
 
     kind: str
-    colour: Color | None = None
+    color: Color | None = None
 
     def __str__(self) -> str:
-        return f"{self.colour} {self.kind}" if self.colour else self.kind
+        return f"{self.color} {self.kind}" if self.color else self.kind
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Description:
         )
 
     def _included(self, wanted: Wanted) -> IncludedObject:
-        return IncludedObject(class_name=wanted.kind, count=self.count, color=wanted.colour)
+        return IncludedObject(class_name=wanted.kind, count=self.count, color=wanted.color)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 from forejudge.candidates.store import EvaluationFolder
-from forejudge.checkpoint import named_file
+from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
-from forejudge.search import PASSES
+from forejudge.search import PASS_THRESHOLD
 
-PROMPTS_OF_A_TASK = 2
-_SIDE = 192  # the most pixels of a thumbnail's side
+PROMPTS_PER_TASK = 2
+_MAX_SIDE = 192  # the most pixels of a thumbnail's side
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Thumbnail:
     `disagrees` is False for a verifier without probabilities, which says neither yes nor no.
     """
 
-    picture: str
+    image: str
     verdict: str
     correct: bool
     reason: str
@@ -35,7 +35,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryPrompt:
     """A prompt with the candidates of its first image and first seed, in the order in which they were drawn."""
 
     prompt: str
@@ -58,69 +58,69 @@ class _Prompt:
 
     def disagrees(self, row: dict[str, Any]) -> bool:
         probability = row["verdicts"][self.verifier]["probability"]
-        return probability is not None and (probability >= PASSES) != row["correct"]
+        return probability is not None and (probability >= PASS_THRESHOLD) != row["correct"]
 
     @property
-    def order(self) -> tuple[bool, int, int]:
+    def sort_key(self) -> tuple[bool, int, int]:
         """First where a wrong one was chosen though a right one was there, then where the two disagree most."""
         missed = not self.rows[self.winner]["correct"] and any(row["correct"] for row in self.rows)
         return not missed, -sum(map(self.disagrees, self.rows)), self.number
 
 
-def gallery(folder: EvaluationFolder) -> list[Shown]:
+def gallery(folder: EvaluationFolder) -> list[GalleryPrompt]:
     """Up to two prompts of each task, those first on which verifier and evaluator disagree; always the same.
 
     Raises CheckpointError for a picture that is missing or cannot be read.
     """
     verifier = next(iter(folder.settings.verifiers))
     prompts = [_prompt(folder, number, verifier) for number in range(folder.settings.prompts)]
-    chosen = [
+    selected = [
         prompt
         for task in TASKS
-        for prompt in sorted((each for each in prompts if each.metadata.tag == task), key=lambda each: each.order)[
-            :PROMPTS_OF_A_TASK
+        for prompt in sorted((each for each in prompts if each.metadata.tag == task), key=lambda each: each.sort_key)[
+            :PROMPTS_PER_TASK
         ]
     ]
-    return [_shown(folder, prompt) for prompt in chosen]
+    return [_gallery_prompt(folder, prompt) for prompt in selected]
 
 
 def _prompt(folder: EvaluationFolder, number: int, verifier: str) -> _Prompt:
-    every = folder.rows(number)
-    first = min(row["image_index"] for row in every)  # not 0 where the prompt came before
-    rows = [row for row in every if row["seed"] == 0 and row["image_index"] == first]
+    all_rows = folder.rows(number)
+    first = min(row["image_index"] for row in all_rows)  # not 0 where the prompt came before
+    rows = [row for row in all_rows if row["seed"] == 0 and row["image_index"] == first]
     metadata = PromptMetadata.from_line(folder.metadata(number))
     return _Prompt(number, metadata, sorted(rows, key=lambda row: row["index"]), verifier)
 
 
-def _shown(folder: EvaluationFolder, prompt: _Prompt) -> Shown:
+def _gallery_prompt(folder: EvaluationFolder, prompt: _Prompt) -> GalleryPrompt:
     thumbnails = [
         Thumbnail(
-            picture=_thumbnail(folder.sample(prompt.number, row["sample"])),
+            image=_thumbnail(folder.sample(prompt.number, row["sample"])),
             verdict=_verdict(row["verdicts"][prompt.verifier]),
             correct=row["correct"],
             reason=row["reason"],
-            winner=at == prompt.winner,
+            winner=index == prompt.winner,
             disagrees=prompt.disagrees(row),
         )
-        for at, row in enumerate(prompt.rows)
+        for index, row in enumerate(prompt.rows)
     ]
-    return Shown(prompt.metadata.prompt, TASK_NAMES[prompt.metadata.tag], thumbnails)
+    return GalleryPrompt(prompt.metadata.prompt, TASK_NAMES[prompt.metadata.tag], thumbnails)
 
 
-def _verdict(said: dict[str, Any]) -> str:
-    probability = said["probability"]
-    return f"score {said['score']:.3g}" if probability is None else f"{100 * probability:.0f} %"
+def _verdict(verdict: dict[str, Any]) -> str:
+    probability = verdict["probability"]
+    return f"score {verdict['score']:.3g}" if probability is None else f"{100 * probability:.0f} %"
 
 
 def _thumbnail(path: Path) -> str:
-    with named_file(path), Image.open(path) as picture:
-        small = picture.convert("RGB")
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    with checkpoint_errors(path), Image.open(path) as image:
+        resized = image.convert("RGB")
+    resized.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
     buffer = BytesIO()
-    small.save(buffer, "WEBP", quality=85)
+    resized.save(buffer, "WEBP", quality=85)
     return data_uri("image/webp", buffer.getvalue())
 
 
-def data_uri(kind: str, content: bytes) -> str:
+def data_uri(media_type: str, content: bytes) -> str:
     """Content as part of the page."""
-    return f"data:{kind};base64,{b64encode(content).decode()}"
+    return f"data:{media_type};base64,{b64encode(content).decode()}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forejudge.evaluation.bootstrap import Interval
 from forejudge.evaluation.equal_cost import CostCurve
-from forejudge.evaluation.figures import PERFECT, RANDOM, Figures, Layer
+from forejudge.evaluation.figures import ORACLE, RANDOM, EvaluationMetrics, LayerResult
 from forejudge.evaluation.metrics import BoolArray, FloatArray, calibration_bins
 from forejudge.evaluation.strategies import Outcomes
 
@@ -29,39 +29,39 @@ Style = Mapping[str, Any]
 """What `Axes.plot` takes: color, marker, linestyle."""
 
 WIDTH = 4.2  # inches, little more than a phone has: letters of 9 points can be read on it
-_HALF_WIDTH = 24  # letters of a name, of which two still stand side by side
+_MAX_COLUMN_CHARS = 24  # letters of a name, of which two still stand side by side
 _LEGEND_LINE = 0.18  # inches
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page; `series` are told apart on `paper`."""
+    """Colours of a page; `series` are told apart on `background`."""
 
-    paper: str
-    ink: str
-    faint: str
+    background: str
+    foreground: str
+    muted: str
     grid: str
     series: tuple[str, ...]
 
 
 LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1d1d1f",
-    faint="#6e6e73",
+    background="#ffffff",
+    foreground="#1d1d1f",
+    muted="#6e6e73",
     grid="#e3e3e8",
     series=("#0b5fc1", "#c2410c", "#0f7b5f", "#7c3aed", "#a8326e", "#7a6200", "#0e7490"),
 )
 DARK = Theme(
-    paper="#1c1c1f",
-    ink="#f2f2f4",
-    faint="#a5a5ad",
+    background="#1c1c1f",
+    foreground="#f2f2f4",
+    muted="#a5a5ad",
     grid="#38383d",
     series=("#6cb0ff", "#ff9a62", "#4fd1a5", "#c4a1ff", "#ff8fbf", "#e3c14a", "#5fd3e6"),
 )
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedPlot:
     """A plot as files: SVG for either background, and PNG for the light one."""
 
     name: str
@@ -79,25 +79,25 @@ class Plot:
     alt: str
     draw: Callable[[Theme], Figure]
 
-    def drawn(self) -> Drawn:
+    def render(self) -> RenderedPlot:
         """The same bytes each time."""
-        with _themed(LIGHT):
+        with _theme_context(LIGHT):
             figure = self.draw(LIGHT)
-            light, png = _saved(figure, "svg", Date=None), _saved(figure, "png", Software=None)
-        with _themed(DARK):
-            dark = _saved(self.draw(DARK), "svg", Date=None)
-        return Drawn(self.name, self.alt, light, dark, png)
+            light, png = _save(figure, "svg", Date=None), _save(figure, "png", Software=None)
+        with _theme_context(DARK):
+            dark = _save(self.draw(DARK), "svg", Date=None)
+        return RenderedPlot(self.name, self.alt, light, dark, png)
 
 
-def styles_of(names: Iterable[str], theme: Theme) -> dict[str, Style]:
+def assign_styles(names: Iterable[str], theme: Theme) -> dict[str, Style]:
     """A style for each name, by its place; chance and the perfect judge frame the others and stand back."""
     colors, markers, lines = cycle(theme.series), cycle("osD^vP*"), cycle(("-", "--", "-."))
-    framing: dict[str, Style] = {
-        RANDOM: {"color": theme.faint, "marker": "", "linestyle": ":"},
-        PERFECT: {"color": theme.ink, "marker": "", "linestyle": (0, (6, 2))},
+    reference_styles: dict[str, Style] = {
+        RANDOM: {"color": theme.muted, "marker": "", "linestyle": ":"},
+        ORACLE: {"color": theme.foreground, "marker": "", "linestyle": (0, (6, 2))},
     }
     return {
-        name: framing.get(name)
+        name: reference_styles.get(name)
         or {"color": next(colors), "marker": next(markers), "linestyle": next(lines), "markersize": 4.5}
         for name in names
     }
@@ -108,11 +108,11 @@ def new_axes(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y)
-    as_percent(axes)
+    format_percent_axis(axes)
     return figure, axes
 
 
-def as_percent(axes: Axes) -> None:
+def format_percent_axis(axes: Axes) -> None:
     """Shares in [0, 1] along y, written in per cent."""
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=""))
 
@@ -120,14 +120,14 @@ def as_percent(axes: Axes) -> None:
 def add_legend(figure: Figure) -> None:
     """Below the plot, where it hides nothing; the figure grows by its lines."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
-    wrapped = [fill(label, 2 * _HALF_WIDTH) for label in labels]
+    columns = 2 if max(map(len, labels)) <= _MAX_COLUMN_CHARS else 1
+    wrapped = [fill(label, 2 * _MAX_COLUMN_CHARS) for label in labels]
     lines = ceil(sum(label.count("\n") + 1 for label in wrapped) / columns)
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * lines)
     figure.legend(handles, wrapped, loc="outside lower center", ncols=columns)
 
 
-def _saved(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> bytes:
+def _save(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> bytes:
     """Without the metadata that would differ from one time to the next."""
     buffer = BytesIO()
     figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
@@ -135,27 +135,27 @@ def _saved(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> byt
 
 
 @contextmanager
-def _themed(theme: Theme) -> Iterator[None]:
+def _theme_context(theme: Theme) -> Iterator[None]:
     settings: dict[Any, Any] = {
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "axes.edgecolor": theme.faint,
-        "axes.labelcolor": theme.ink,
+        "figure.facecolor": theme.background,
+        "axes.facecolor": theme.background,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.foreground,
         "axes.grid": True,
         "axes.axisbelow": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "grid.color": theme.grid,
         "grid.linewidth": 0.6,
-        "xtick.color": theme.faint,
-        "ytick.color": theme.faint,
-        "text.color": theme.ink,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "text.color": theme.foreground,
         "font.family": "DejaVu Sans",  # comes with matplotlib
         "font.size": 9,
         "legend.frameon": False,
         "legend.fontsize": 8.5,
         "lines.linewidth": 1.6,
-        "savefig.facecolor": theme.paper,
+        "savefig.facecolor": theme.background,
         "svg.hashsalt": "forejudge",
     }
     with rc_context(settings):
@@ -163,21 +163,21 @@ def _themed(theme: Theme) -> Iterator[None]:
 
 
 _QUALITY = "Right pictures, %"
-_PLAIN_MARKERS = "XphH8"
+_BASELINE_MARKERS = "XphH8"
 
 
-def quality_against_time(figures: Figures, theme: Theme) -> Figure:
+def quality_against_time(metrics: EvaluationMetrics, theme: Theme) -> Figure:
     """A curve with its band for each timed verifier, N beside its points; plain pictures are points with error bars."""
     figure, axes = new_axes("Milliseconds a prompt, picture included", _QUALITY)
-    choosers = figures.by_chooser()
-    styles = styles_of(choosers, theme)
-    for place, (name, searches) in enumerate(figures.costs.searches.items()):
-        curve, rows = CostCurve(searches.milliseconds), choosers[name]
-        milliseconds = [curve.at(row.n) for row in rows]
-        _curve(axes, milliseconds, [row.micro for row in rows], name, styles[name])
+    strategies = metrics.by_strategy()
+    styles = assign_styles(strategies, theme)
+    for index, (name, searches) in enumerate(metrics.costs.searches.items()):
+        curve, rows = CostCurve(searches.milliseconds), strategies[name]
+        milliseconds = [curve.cost_at(row.n) for row in rows]
+        _plot_curve(axes, milliseconds, [row.micro for row in rows], name, styles[name])
         for x, row in zip(milliseconds, rows, strict=True):
-            _say_n(axes, x, row.micro.estimate, row.n, above=place % 2 == 0, color=styles[name]["color"])
-    _plain_pictures(axes, figures, theme)
+            _annotate_n(axes, x, row.micro.estimate, row.n, above=index % 2 == 0, color=styles[name]["color"])
+    _plot_baselines(axes, metrics, theme)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -186,14 +186,14 @@ def quality_against_time(figures: Figures, theme: Theme) -> Figure:
     return figure
 
 
-def quality_against_n(figures: Figures, theme: Theme) -> Figure:
+def quality_against_n(metrics: EvaluationMetrics, theme: Theme) -> Figure:
     """A line for each chooser, without its interval: they have many candidates in common."""
     figure, axes = new_axes("N, candidates to choose from", _QUALITY)
-    choosers = figures.by_chooser()
-    styles = styles_of(choosers, theme)
-    for name, rows in choosers.items():
+    strategies = metrics.by_strategy()
+    styles = assign_styles(strategies, theme)
+    for name, rows in strategies.items():
         axes.plot([row.n for row in rows], [row.micro.estimate for row in rows], label=name, **styles[name])
-    ns = sorted({row.n for row in figures.best_of_n})
+    ns = sorted({row.n for row in metrics.best_of_n})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ns, [str(n) for n in ns])
     axes.minorticks_off()
@@ -201,29 +201,29 @@ def quality_against_n(figures: Figures, theme: Theme) -> Figure:
     return figure
 
 
-def calibration(outcomes: Outcomes, figures: Figures, theme: Theme) -> Figure:
+def calibration(outcomes: Outcomes, metrics: EvaluationMetrics, theme: Theme) -> Figure:
     """For each verifier with probabilities the share of right pictures in each bin, and below how many are in it."""
     figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    styles = styles_of(figures.by_chooser(), theme)
-    upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=":", label="as often right as said")
+    styles = assign_styles(metrics.by_strategy(), theme)
+    upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=":", label="as often right as said")
     for name, probability in outcomes.probability_CSN.items():
-        error = figures.verifiers[name].expected_calibration_error
-        said, right, count = bins_of(probability, outcomes.correct_CSN)
-        filled = count > 0
-        upper.plot(said[filled], right[filled], label=f"{name}, error {error:.3f}", **styles[name])
+        error = metrics.verifiers[name].expected_calibration_error
+        mean_probability, accuracy, count = calibration_curve(probability, outcomes.correct_CSN)
+        is_filled = count > 0
+        upper.plot(mean_probability[is_filled], accuracy[is_filled], label=f"{name}, error {error:.3f}", **styles[name])
         lower.stairs(
             count, np.linspace(0, 1, len(count) + 1), color=styles[name]["color"], linestyle=styles[name]["linestyle"]
         )
     upper.set(ylabel=_QUALITY, xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
-    as_percent(upper)
+    format_percent_axis(upper)
     lower.set(xlabel="Probability that the verifier gives", ylabel="Candidates")
     figure.align_ylabels()
     add_legend(figure)
     return figure
 
 
-def bins_of(probability: FloatArray, correct: BoolArray) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+def calibration_curve(probability: FloatArray, correct: BoolArray) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
     """Of each of 15 bins the mean probability and the share right, nan without candidates, and how many there are."""
     bins = calibration_bins(probability, correct)
     sums = np.stack([bins.probability, bins.correct])
@@ -231,23 +231,23 @@ def bins_of(probability: FloatArray, correct: BoolArray) -> tuple[FloatArray, Fl
     return means[0], means[1], bins.count
 
 
-def quality_by_layer(layers: Sequence[Layer], theme: Theme) -> Figure:
+def quality_by_layer(layers: Sequence[LayerResult], theme: Theme) -> Figure:
     """What is reached by a verifier that reads after so many blocks."""
     figure, axes = new_axes("Blocks before the verifier reads", _QUALITY)
-    (style,) = styles_of(["layers"], theme).values()
-    _curve(axes, [layer.cut for layer in layers], [layer.micro for layer in layers], "", style)
-    axes.set_xticks([layer.cut for layer in layers])
+    (style,) = assign_styles(["layers"], theme).values()
+    _plot_curve(axes, [layer.num_prefix_blocks for layer in layers], [layer.micro for layer in layers], "", style)
+    axes.set_xticks([layer.num_prefix_blocks for layer in layers])
     return figure
 
 
-def _curve(axes: Axes, x: Sequence[float], y: Sequence[Interval], name: str, style: Style) -> None:
+def _plot_curve(axes: Axes, x: Sequence[float], y: Sequence[Interval], name: str, style: Style) -> None:
     """A line and the band of its intervals."""
     axes.plot(x, [each.estimate for each in y], label=name, **style)
     low, high = [each.low for each in y], [each.high for each in y]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
 
 
-def _say_n(axes: Axes, x: float, y: float, n: int, *, above: bool, color: str) -> None:
+def _annotate_n(axes: Axes, x: float, y: float, n: int, *, above: bool, color: str) -> None:
     axes.annotate(
         str(n),
         (x, y),
@@ -260,16 +260,18 @@ def _say_n(axes: Axes, x: float, y: float, n: int, *, above: bool, color: str) -
     )
 
 
-def _plain_pictures(axes: Axes, figures: Figures, theme: Theme) -> None:
-    for (name, averages), marker in zip(figures.plain.items(), _PLAIN_MARKERS * len(figures.plain), strict=False):
-        shown = averages.micro
-        errors = [[shown.estimate - shown.low], [shown.high - shown.estimate]]
+def _plot_baselines(axes: Axes, metrics: EvaluationMetrics, theme: Theme) -> None:
+    for (name, averages), marker in zip(
+        metrics.baselines.items(), _BASELINE_MARKERS * len(metrics.baselines), strict=False
+    ):
+        micro_interval = averages.micro
+        errors = [[micro_interval.estimate - micro_interval.low], [micro_interval.high - micro_interval.estimate]]
         axes.errorbar(
-            figures.costs.plain_milliseconds[name],
-            shown.estimate,
+            metrics.costs.baseline_ms[name],
+            micro_interval.estimate,
             errors,
             label=f"no verifier, {name}",
-            color=theme.faint,
+            color=theme.muted,
             marker=marker,
             linestyle="",
             elinewidth=0.8,

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import CLOSED_AT, Averages, EqualCost, Figures
-from forejudge.evaluation.suite import Costs
+from forejudge.evaluation.figures import GAP_CLOSED_AT_N, Averages, EqualCostRow, EvaluationMetrics, SuiteCosts
 from forejudge.profiling.searches import SearchCosts
 from forejudge.prompts.geneval import TASKS, Task
 from forejudge.types import IMAGE
@@ -19,7 +18,7 @@ TASK_NAMES: Mapping[Task, str] = {
     "position": "Position",
     "color_attr": "Attribution",
 }
-NOTHING = "–"
+EMPTY_CELL = "–"
 _GIGA, _MEGA = 1e9, 1e6
 
 
@@ -41,31 +40,33 @@ class Table:
     groups: frozenset[int] = frozenset()
 
 
-def equal_cost(rows: Sequence[EqualCost], plain: Iterable[str], unit: str, digits: int) -> Table:
+def equal_cost(rows: Sequence[EqualCostRow], baselines: Iterable[str], unit: str, digits: int) -> Table:
     """The paper's table, budgets in `unit` with so many digits."""
     headings = [f"Budget, {unit}", "Verifier", "Steps", "Best of", *TASK_NAMES.values(), "Overall", "p"]
-    firsts = [at for at, row in enumerate(rows) if at == 0 or row.budget != rows[at - 1].budget]
-    without = set(plain)
+    group_starts = [index for index, row in enumerate(rows) if index == 0 or row.budget != rows[index - 1].budget]
+    baseline_names = set(baselines)
 
-    def cells(at: int, row: EqualCost) -> list[Cell]:
-        name = f"none: {row.chosen_by}" if row.chosen_by in without else row.chosen_by
-        p = NOTHING if at in firsts else _probability(row.reference_ahead_by.p)
-        whose = [Cell(f"{row.budget:.{digits}f}"), Cell(name), Cell(str(row.steps)), Cell(str(row.n))]
-        return [*whose, *_tasks(row), percent(row.micro), Cell(p)]
+    def cells(index: int, row: EqualCostRow) -> list[Cell]:
+        name = f"none: {row.strategy}" if row.strategy in baseline_names else row.strategy
+        p = EMPTY_CELL if index in group_starts else _probability(row.reference_lead.p)
+        key_cells = [Cell(f"{row.budget:.{digits}f}"), Cell(name), Cell(str(row.steps)), Cell(str(row.n))]
+        return [*key_cells, *_tasks(row), percent(row.micro), Cell(p)]
 
-    return Table(headings, [cells(at, row) for at, row in enumerate(rows)], names=2, groups=frozenset(firsts))
+    return Table(
+        headings, [cells(index, row) for index, row in enumerate(rows)], names=2, groups=frozenset(group_starts)
+    )
 
 
-def best_of_n(figures: Figures) -> Table:
+def best_of_n(metrics: EvaluationMetrics) -> Table:
     """Overall, a column for each N."""
-    ns = sorted({row.n for row in figures.best_of_n})
-    rows = [[Cell(name), *(percent(row.micro) for row in rows)] for name, rows in figures.by_chooser().items()]
+    ns = sorted({row.n for row in metrics.best_of_n})
+    rows = [[Cell(name), *(percent(row.micro) for row in rows)] for name, rows in metrics.by_strategy().items()]
     return Table(["Chosen by", *(f"N = {n}" for n in ns)], rows)
 
 
-def ranking(figures: Figures) -> Table:
+def ranking(metrics: EvaluationMetrics) -> Table:
     """A row for each verifier."""
-    n = min(CLOSED_AT, figures.settings.candidates)
+    n = min(GAP_CLOSED_AT_N, metrics.settings.candidates)
     headings = [
         "Verifier",
         f"Distance closed at N = {n}, %",
@@ -77,37 +78,43 @@ def ranking(figures: Figures) -> Table:
     rows = [
         [
             Cell(name),
-            percent(found.__pydantic_extra__[f"distance_closed_at_{n}"]),
-            Cell(_number(found.auroc, 3)),
-            percent(found.pair_accuracy),
-            Cell(_number(found.expected_calibration_error, 3)),
-            Cell(_number(100 * found.ties, 1)),
+            percent(entry.__pydantic_extra__[f"oracle_gap_closed_at_{n}"]),
+            Cell(_number(entry.auroc, 3)),
+            percent(entry.pair_accuracy),
+            Cell(_number(entry.expected_calibration_error, 3)),
+            Cell(_number(100 * entry.tie_rate, 1)),
         ]
-        for name, found in figures.verifiers.items()
+        for name, entry in metrics.verifiers.items()
     ]
     return Table(headings, rows)
 
 
-def costs(measured: Costs, reads: Mapping[str, str]) -> Table:
-    """What each further candidate costs, below it how much that is less than `picture_reader`'s."""
-    of = {name: _per_candidate(found) for name, found in measured.searches.items()}
-    reference = picture_reader(measured, reads)
+def costs(suite_costs: SuiteCosts, reads: Mapping[str, str]) -> Table:
+    """What each further candidate costs, below it how much that is less than `image_verifier`'s."""
+    cost_by_name = {name: _per_candidate(entry) for name, entry in suite_costs.searches.items()}
+    reference = image_verifier(suite_costs, reads)
     rows = [
-        [Cell(name), *(_cost(value, of[reference][at] if reference else value) for at, value in enumerate(values))]
-        for name, values in of.items()
+        [
+            Cell(name),
+            *(
+                _cost(value, cost_by_name[reference][index] if reference else value)
+                for index, value in enumerate(values)
+            ),
+        ]
+        for name, values in cost_by_name.items()
     ]
     return Table(["Verifier", "Time, ms", "Work, GFLOP", "Memory, MB"], rows)
 
 
-def picture_reader(measured: Costs, reads: Mapping[str, str]) -> str | None:
+def image_verifier(suite_costs: SuiteCosts, reads: Mapping[str, str]) -> str | None:
     """The first verifier for which every candidate is decoded; `reads` names by verifier where each judges."""
-    return next((name for name in measured.searches if reads[name] == str(IMAGE)), None)
+    return next((name for name in suite_costs.searches if reads[name] == str(IMAGE)), None)
 
 
 def percent(figure: Interval | None) -> Cell:
     """A share in per cent, above its interval."""
     if figure is None or math.isnan(figure.estimate):
-        return Cell(NOTHING)
+        return Cell(EMPTY_CELL)
     estimate, low, high = (_number(100 * value, 1) for value in (figure.estimate, figure.low, figure.high))
     return Cell(estimate, f"{low} to {high}")
 
@@ -116,9 +123,9 @@ def _tasks(row: Averages) -> list[Cell]:
     return [percent(getattr(row, task)) for task in TASKS]
 
 
-def _per_candidate(found: SearchCosts) -> tuple[float, float, float]:
+def _per_candidate(entry: SearchCosts) -> tuple[float, float, float]:
     """Milliseconds, GFLOP and MB that one more candidate adds; nan where only N = 1 was measured."""
-    return _slope(found.milliseconds), found.candidate_flops / _GIGA, _slope(found.judging_bytes) / _MEGA
+    return _slope(entry.milliseconds), entry.candidate_flops / _GIGA, _slope(entry.scoring_bytes) / _MEGA
 
 
 def _slope(by_n: Mapping[int, float]) -> float:
@@ -133,7 +140,7 @@ def _cost(value: float, reference: float) -> Cell:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    return EMPTY_CELL if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _probability(p: float) -> str:

@@ -19,9 +19,9 @@ from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
 from forejudge.generators.base import Generator
 from forejudge.prompts.geneval import normalised_text
-from forejudge.training.model import Verification, scores
+from forejudge.training.model import Verification, log_odds
 from forejudge.verifiers.config import Calibration, fit_calibration
-from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.question import Question
 
 # FOLDED: From rows of a folder to what a model is trained on: picture tokens, and text on both sides of them.
@@ -29,14 +29,14 @@ from forejudge.verifiers.question import Question
 # Shapes: N rows of a batch, L text tokens, padded on the right to the longest of the batch.
 
 
-IGNORED = -100  # the label of what is not to be learnt, as torch's and transformers' losses have it
-_QUESTIONS_KEPT = 2**16
+IGNORE_INDEX = -100  # the label of what is not to be learnt, as torch's and transformers' losses have it
+_MAX_CACHED_QUESTIONS = 2**16
 
 
 Collate = Callable[[list[int]], dict[str, Tensor]]
 
 
-class Rows(Dataset[tuple[Collate, int]]):
+class RowDataset(Dataset[tuple[Collate, int]]):
     """Numbers of rows, each with what makes a batch of it: a trainer has one collator for training and validation."""
 
     def __init__(self, rows: Sequence[int], collate: Collate) -> None:
@@ -45,12 +45,12 @@ class Rows(Dataset[tuple[Collate, int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[Collate, int]:
-        return self.collate, self.rows[place]
+    def __getitem__(self, index: int) -> tuple[Collate, int]:
+        return self.collate, self.rows[index]
 
 
-def collated(items: list[tuple[Collate, int]]) -> dict[str, Tensor]:
-    """A batch of one `Rows`."""
+def collate_rows(items: list[tuple[Collate, int]]) -> dict[str, Tensor]:
+    """A batch of one `RowDataset`."""
     collate = items[0][0]
     return collate([row for _, row in items])
 
@@ -66,7 +66,7 @@ class QuestionBatches:
 
     def __call__(self, rows: list[int]) -> dict[str, Tensor]:
         sides = [self._tokens_of(self.prompts[row]) for row in rows]
-        right_NL, mask_NL = padded([right for _, right in sides])
+        right_NL, mask_NL = pad_right([right for _, right in sides])
         return {
             "tokens_NTD": self.states.tokens(rows),
             "left_NL": torch.tensor([left for left, _ in sides]),
@@ -78,7 +78,7 @@ class QuestionBatches:
     @cached_property
     def _tokens_of(self) -> Callable[[str], tuple[list[int], list[int]]]:
         """Both sides of a question; the candidates of a prompt, and every epoch, ask the same one."""
-        return lru_cache(maxsize=_QUESTIONS_KEPT)(self.question.tokens_around_picture)
+        return lru_cache(maxsize=_MAX_CACHED_QUESTIONS)(self.question.tokens_around_image)
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,20 @@ class CaptionBatches:
     captions: Sequence[str]
 
     def __call__(self, rows: list[int]) -> dict[str, Tensor]:
-        left, asked = self.instruction.tokens_around_picture("")
-        said = [self.instruction.answer(self.captions[row]) for row in rows]
-        right_NL, mask_NL = padded([asked + tokens for tokens in said])
-        learnt_NL = mask_NL.bool()
-        learnt_NL[:, : len(asked)] = False
+        left, instruction_ids = self.instruction.tokens_around_image("")
+        said = [self.instruction.encode_answer(self.captions[row]) for row in rows]
+        right_NL, mask_NL = pad_right([instruction_ids + tokens for tokens in said])
+        is_target_NL = mask_NL.bool()
+        is_target_NL[:, : len(instruction_ids)] = False
         return {
             "tokens_NTD": self.states.tokens(rows),
             "left_NL": torch.tensor([left] * len(rows)),
             "right_NL": right_NL,
-            "labels": right_NL.masked_fill(~learnt_NL, IGNORED),
+            "labels": right_NL.masked_fill(~is_target_NL, IGNORE_INDEX),
         }
 
 
-def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def pad_right(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Token numbers padded on the right with 0, and which are real: (N, L) each."""
     longest = max(map(len, texts))
     ids = [[*text, *[0] * (longest - len(text))] for text in texts]
@@ -112,22 +112,24 @@ def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class DrawnRows:
+class StoredRows:
     """All rows of a finished folder. Raises CheckpointError for one that is unfinished or has no such column."""
 
     folder: RowFolder
 
     @classmethod
-    def of(cls, folder: Path, generator: Generator) -> "DrawnRows":
+    def of(cls, folder: Path, generator: Generator) -> "StoredRows":
         """Raises MismatchError where another generator drew them, or the same in another dtype."""
         rows = cls(RowFolder(folder))
-        drawn_by, dtype = rows.folder.settings.revision, rows.folder.settings.dtype
-        if drawn_by != generator.fingerprint:
+        stored_fingerprint, dtype = rows.folder.settings.revision, rows.folder.settings.dtype
+        if stored_fingerprint != generator.fingerprint:
             raise MismatchError(
-                f"{folder} was drawn by weights {drawn_by}, {generator.name} has {generator.fingerprint}: draw it anew"
+                f"{folder} was drawn by weights {stored_fingerprint}, {generator.name} has {generator.fingerprint}: draw it anew"
             )
-        if dtype != (running := dtype_name(generator.dtype)):
-            raise MismatchError(f"{folder} was drawn in {dtype}, the generator runs in {running}: make them the same")
+        if dtype != (generator_dtype := dtype_name(generator.dtype)):
+            raise MismatchError(
+                f"{folder} was drawn in {dtype}, the generator runs in {generator_dtype}: make them the same"
+            )
         return rows
 
     def __len__(self) -> int:
@@ -155,11 +157,11 @@ class DrawnRows:
         """Prompt and image of each row: rows of one group are candidates for one picture."""
         return list(zip(self.prompts, self.column("image_index"), strict=True))
 
-    def states(self, generator: Generator, reading: Reading) -> States:
+    def states(self, generator: Generator, verifier_input: VerifierInput) -> States:
         """Recorded ones where they are there, otherwise computed anew."""
-        if reading.name in self.folder.settings.recorded:
-            return RecordedStates(self.folder, reading.name)
-        return RecomputedStates(generator, reading, self.prompts, self.column("seed"))
+        if verifier_input.name in self.folder.settings.recorded:
+            return RecordedStates(self.folder, verifier_input.name)
+        return RecomputedStates(generator, verifier_input, self.prompts, self.column("seed"))
 
     @cached_property
     def _table(self) -> Any:
@@ -170,13 +172,13 @@ class DrawnRows:
 class TrainingData:
     """What a stage learns from, and the held-out rows by which its best checkpoint is chosen."""
 
-    training: DrawnRows
-    held_out: DrawnRows
+    training: StoredRows
+    held_out: StoredRows
 
     @classmethod
     def of(cls, training: Path, validation: Path, generator: Generator) -> "TrainingData":
-        """Raises as `DrawnRows.of`, and InvalidRequest where a run would be judged by what it is trained on."""
-        data = cls(DrawnRows.of(training, generator), DrawnRows.of(validation, generator))
+        """Raises as `StoredRows.of`, and InvalidRequest where a run would be judged by what it is trained on."""
+        data = cls(StoredRows.of(training, generator), StoredRows.of(validation, generator))
         check_held_out(data.training, data.held_out)
         return data
 
@@ -186,36 +188,38 @@ class TrainingData:
         return {"training": self.training.folder.digest, "validation": self.held_out.folder.digest}
 
 
-def state_statistics(states: States, count: int, seed: int, most: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel, over `most` of `count` rows at random: (D,) each."""
+def state_statistics(states: States, count: int, seed: int, max_rows: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel, over `max_rows` of `count` rows at random: (D,) each."""
     order: Sequence[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    return channel_statistics(states.batches(order[:most]))
+    return channel_statistics(states.batches(order[:max_rows]))
 
 
-def check_held_out(training: DrawnRows, validation: DrawnRows) -> None:
+def check_held_out(training: StoredRows, validation: StoredRows) -> None:
     """Raises InvalidRequest where a run would be judged by what it is trained on."""
     if training.folder.digest == validation.folder.digest:
         raise InvalidRequest(f"{validation.folder.folder} holds the training candidates: draw those of other prompts")
 
 
-def share_of_training_prompts(training: DrawnRows, validation: DrawnRows) -> float:
+def training_prompt_overlap(training: StoredRows, validation: StoredRows) -> float:
     """How many validation candidates, in [0, 1], were drawn from a text that training candidates were drawn from."""
-    known = set(map(normalised_text, set(training.prompts)))
-    return float(np.mean([normalised_text(prompt) in known for prompt in validation.prompts]))
+    training_texts = set(map(normalised_text, set(training.prompts)))
+    return float(np.mean([normalised_text(prompt) in training_texts for prompt in validation.prompts]))
 
 
 # FOLDED: Labelled candidates as questions to one verifier, and how good its answers to them are.
 
 
 @dataclass(frozen=True)
-class LabelledRows:
+class LabeledRows:
     """Labelled candidates as questions to one verifier."""
 
-    rows: DrawnRows
+    rows: StoredRows
     batches: QuestionBatches
 
     @classmethod
-    def of(cls, rows: DrawnRows, generator: Generator, reading: Reading, question: Question) -> "LabelledRows":
+    def of(
+        cls, rows: StoredRows, generator: Generator, verifier_input: VerifierInput, question: Question
+    ) -> "LabeledRows":
         """Raises InvalidRequest where all are right or all are wrong."""
         right = int(rows.correct.sum())
         if right in (0, len(rows)):
@@ -223,7 +227,7 @@ class LabelledRows:
                 f"{rows.folder.folder}: {right} of {len(rows)} candidates are right, but a verifier needs right and "
                 "wrong ones: label more prompts, or harder ones"
             )
-        states = rows.states(generator, reading)
+        states = rows.states(generator, verifier_input)
         return cls(rows, QuestionBatches(states, question, rows.prompts, rows.correct.tolist()))
 
     def check_pairs(self) -> None:
@@ -235,13 +239,13 @@ class LabelledRows:
                 "the one that tells them apart: label more candidates of each prompt"
             )
 
-    def first(self, count: int | None = None) -> Rows:
+    def first(self, count: int | None = None) -> RowDataset:
         """So many of the first ones, by default all."""
-        return Rows(range(len(self.rows))[:count], self.batches)
+        return RowDataset(range(len(self.rows))[:count], self.batches)
 
-    def metrics(self, answered: NDArray[np.float32]) -> tuple[VerifierMetrics, Calibration]:
+    def metrics(self, logprobs: NDArray[np.float32]) -> tuple[VerifierMetrics, Calibration]:
         """How good these answers are, with the calibration that fits them best."""
-        score = scores(torch.from_numpy(answered)).double().numpy()
+        score = log_odds(torch.from_numpy(logprobs)).double().numpy()
         if not np.isfinite(score).all():
             raise InvalidRequest("training diverged, answers are no numbers: lower learning_rate or change precision")
         calibration = fit_calibration(score.tolist(), self.rows.correct.tolist())
@@ -249,7 +253,7 @@ class LabelledRows:
         return verifier_metrics(self.rows.groups, self.rows.correct, score, probability), calibration
 
     @torch.no_grad()
-    def answered(self, stage: Verification, device: torch.device, size: int = 128) -> NDArray[np.float32]:
+    def logprobs(self, stage: Verification, device: torch.device, size: int = 128) -> NDArray[np.float32]:
         """What a trained stage says of every row."""
         stage.eval()
         said = []

@@ -31,36 +31,34 @@ class ClassWeights:
     @classmethod
     def balanced(cls, correct: ArrayLike) -> "ClassWeights":
         """Both classes count alike. Raises InvalidRequest where the training labels (M,) lack one of them."""
-        share = _share_positive(correct)
+        share = _positive_rate(correct)
         if share in (0, 1):
-            found = "right" if share == 1 else "wrong"
-            raise InvalidRequest(f"all training labels are {found}, expected both classes: label more candidates")
+            only_class = "right" if share == 1 else "wrong"
+            raise InvalidRequest(f"all training labels are {only_class}, expected both classes: label more candidates")
         return cls.from_alpha(1 - share, share)
 
     @classmethod
-    def from_alpha(cls, alpha: float, share_positive: float) -> "ClassWeights":
+    def from_alpha(cls, alpha: float, positive_rate: float) -> "ClassWeights":
         """Weights in the ratio alpha : 1 - alpha, for the share in [0, 1] of right ones among the training labels.
 
         The paper's official release has an alpha of 0.37. Raises InvalidRequest for an alpha outside (0, 1).
         """
-        if not (0 < alpha < 1 and 0 <= share_positive <= 1):
-            raise InvalidRequest(
-                f"alpha {alpha:g}, share {share_positive:g}: expected alpha in (0, 1), share in [0, 1]"
-            )
-        mean = alpha * share_positive + (1 - alpha) * (1 - share_positive)
+        if not (0 < alpha < 1 and 0 <= positive_rate <= 1):
+            raise InvalidRequest(f"alpha {alpha:g}, share {positive_rate:g}: expected alpha in (0, 1), share in [0, 1]")
+        mean = alpha * positive_rate + (1 - alpha) * (1 - positive_rate)
         return cls(alpha / mean, (1 - alpha) / mean)
 
-    def applied(self, loss_N: Tensor, correct_N: Tensor) -> Tensor:
+    def apply(self, loss_N: Tensor, correct_N: Tensor) -> Tensor:
         """Each item's loss times the weight of its class: (N,)."""
         return torch.where(correct_N, self.positive * loss_N, self.negative * loss_N)
 
 
-def answer_log_probability(log_p_NV: Tensor, answers: tuple[int, int], correct_N: Tensor) -> Tensor:
+def answer_log_probability(log_p_NV: Tensor, answer_ids: tuple[int, int], correct_N: Tensor) -> Tensor:
     """Log-probability (N,) of the right answer, over the whole vocabulary.
 
-    `answers` are the token numbers of yes, which is right where `correct_N` (boolean), and of no.
+    `answer_ids` are the token numbers of yes, which is right where `correct_N` (boolean), and of no.
     """
-    yes, no = answers
+    yes, no = answer_ids
     return log_p_NV.gather(1, torch.where(correct_N, yes, no)[:, None]).squeeze(1)
 
 
@@ -74,15 +72,15 @@ def class_weighted_cross_entropy(log_p_N: Tensor, correct_N: Tensor, class_weigh
 
     With balanced weights a verifier does not drift to "yes" where most candidates are right.
     """
-    return class_weights.applied(cross_entropy(log_p_N), correct_N)
+    return class_weights.apply(cross_entropy(log_p_N), correct_N)
 
 
 def focal_loss(log_p_N: Tensor, correct_N: Tensor, class_weights: ClassWeights, gamma: float) -> Tensor:
     """-w (1 - p)^gamma log p of the right answer: (N,), for gamma from 0 (Lin et al. 2017)."""
     # At p = 1 a gamma below 1 would have an infinite slope, and 0 * inf a gradient that is no number.
     below_one_N = log_p_N.clamp(max=-torch.finfo(log_p_N.dtype).tiny)
-    doubt_N = (-torch.expm1(below_one_N)) ** gamma
-    return class_weights.applied(doubt_N * cross_entropy(log_p_N), correct_N)
+    focal_factor_N = (-torch.expm1(below_one_N)) ** gamma
+    return class_weights.apply(focal_factor_N * cross_entropy(log_p_N), correct_N)
 
 
 def squared_error(value_N: Tensor, correct_N: Tensor) -> Tensor:
@@ -122,10 +120,10 @@ class VerifierLoss(BaseModel):
     def _class_weights(self, correct: ArrayLike) -> ClassWeights:
         if self.alpha is None:
             return ClassWeights.balanced(correct)
-        return ClassWeights.from_alpha(self.alpha, _share_positive(correct))
+        return ClassWeights.from_alpha(self.alpha, _positive_rate(correct))
 
 
-def _share_positive(correct: ArrayLike) -> float:
+def _positive_rate(correct: ArrayLike) -> float:
     labels_M = np.asarray(correct, dtype=np.bool_)
     if labels_M.size == 0:
         raise InvalidRequest("no training labels, expected both right and wrong candidates")

@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import named_file, renamed_in_transformers
+from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model, load_tokenizer
-from forejudge.training.config import LoraSettings, TrainingRecipe, published, read_recipe
+from forejudge.training.config import LoraOptions, TrainingRecipe, read_recipe, with_public_names
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.inputs import Reading
+from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier, YesNoModel
 
 # FOLDED: The two stages as modules that a trainer can call: what is put in comes from `batches`, what comes out is a dict.
 
 
-class _Stage(nn.Module):
+class _StageModule(nn.Module):
     """Around a model whose output layer may be its input embedding: such a tensor is stored once."""
 
     def __init__(self, model: YesNoModel) -> None:
         super().__init__()
         self.model = model
-        self.register_state_dict_post_hook(_without_second_names)
-        self.register_load_state_dict_pre_hook(_with_second_names)
+        self.register_state_dict_post_hook(_drop_tied_names)
+        self.register_load_state_dict_pre_hook(_restore_tied_names)
 
 
-class Alignment(_Stage):
+class Alignment(_StageModule):
     """Stage 1: the connector is trained, the language model stays."""
 
     def __init__(self, model: YesNoModel) -> None:
@@ -48,74 +48,78 @@ class Alignment(_Stage):
         return {"logits_NLV": logits_NLV[:, :-1]}
 
 
-class Verification(_Stage):
-    """Stage 2: yes or no. `answers` are the token numbers of yes and no."""
+class Verification(_StageModule):
+    """Stage 2: yes or no. `answer_ids` are the token numbers of yes and no."""
 
-    def __init__(self, model: YesNoModel, answers: tuple[int, int]) -> None:
+    def __init__(self, model: YesNoModel, answer_ids: tuple[int, int]) -> None:
         super().__init__(model)
-        self.answers = list(answers)
+        self.answer_ids = list(answer_ids)
 
     def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, mask_NL: Tensor) -> dict[str, Tensor]:
         """Log-probabilities of yes and no over the whole vocabulary (N, 2), or the value of a head (N, 1)."""
-        answered = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL)
-        return {"answered": answered if self.model.head is not None else answered[:, self.answers]}
+        logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL)
+        return {"answered": logprobs if self.model.head is not None else logprobs[:, self.answer_ids]}
 
 
-def scores(answered: Tensor) -> Tensor:
+def log_odds(logprobs: Tensor) -> Tensor:
     """What a verifier says by the output of `Verification`: log-odds of yes, or the head's value: (N,)."""
-    return answered[:, 0] if answered.shape[1] == 1 else answered[:, 0] - answered[:, 1]
+    return logprobs[:, 0] if logprobs.shape[1] == 1 else logprobs[:, 0] - logprobs[:, 1]
 
 
-def _second_names(module: nn.Module) -> dict[str, str]:
+def _tied_names(module: nn.Module) -> dict[str, str]:
     """Further names of tensors that have one already -> that one."""
     first: dict[int, str] = {}
-    every = module.named_parameters(remove_duplicate=False)
-    return {name: known for name, tensor in every if (known := first.setdefault(id(tensor), name)) != name}
+    all_parameters = module.named_parameters(remove_duplicate=False)
+    return {
+        name: first_name
+        for name, tensor in all_parameters
+        if (first_name := first.setdefault(id(tensor), name)) != name
+    }
 
 
-def _without_second_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _drop_tied_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """safetensors refuses two names for one tensor."""
-    for name in _second_names(module):
+    for name in _tied_names(module):
         state.pop(prefix + name, None)
 
 
-def _with_second_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name, known in _second_names(module).items():
-        if prefix + known in state:
-            state.setdefault(prefix + name, state[prefix + known])
+def _restore_tied_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, first_name in _tied_names(module).items():
+        if prefix + first_name in state:
+            state.setdefault(prefix + name, state[prefix + first_name])
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainableVerifier:
     """A model to be trained, with its tokenizer."""
 
     model: YesNoModel
     tokenizer: PreTrainedTokenizerBase
 
-    def adapted(self, settings: LoraSettings) -> "Trainee":
+    def with_lora(self, options: LoraOptions) -> "TrainableVerifier":
         """With adapters in the language model, which alone of it are trained. Raises MissingExtra without peft."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise MissingExtra("peft", "lora") from None
         config = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules="all-linear"
+            r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules="all-linear"
         )
-        with renamed_in_transformers():
+        with ignore_transformers_deprecations():
             self.model.language_model = get_peft_model(self.model.language_model, config)
         return self
 
-    def prepared(self, recipe: TrainingRecipe, device: torch.device) -> "Trainee":
+    def to_training(self, recipe: TrainingRecipe, device: torch.device) -> "TrainableVerifier":
         """On the device it is trained on, its language model set up as the recipe asks."""
         language_model = self.model.to(device).language_model
         if recipe.gradient_checkpointing:
-            with renamed_in_transformers():
+            with ignore_transformers_deprecations():
                 language_model.gradient_checkpointing_enable({"use_reentrant": False})
         if device.type == "cpu" and recipe.precision == "bfloat16":
             language_model.set_attn_implementation("eager")  # a third faster: PyTorch's fused backward is slow there
         return self
 
-    def merged(self) -> "Trainee":
+    def merge_adapters(self) -> "TrainableVerifier":
         """Adapters, if there are any, added to the weights they adapt."""
         merge = getattr(self.model.language_model, "merge_and_unload", None)
         if merge is not None:
@@ -129,7 +133,9 @@ def language_model_source(recipe: TrainingRecipe) -> str:
     return spec.language_model if spec and spec.language_model else recipe.language_model
 
 
-def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) -> Trainee:
+def new_trainable_verifier(
+    recipe: TrainingRecipe, verifier_input: VerifierInput, generator: Generator
+) -> TrainableVerifier:
     """The recipe's language model behind a connector without statistics.
 
     Raises CheckpointError for a language model that cannot be loaded.
@@ -138,48 +144,50 @@ def new_trainee(recipe: TrainingRecipe, reading: Reading, generator: Generator) 
     language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(recipe.seed)
-    width = reading.width(generator.architecture)
+    width = verifier_input.width(generator.architecture)
     connector = Connector(width, language_model.config.hidden_size, recipe.spatial_merge_size)
-    return Trainee(YesNoModel(connector, language_model), tokenizer)
+    return TrainableVerifier(YesNoModel(connector, language_model), tokenizer)
 
 
-def aligned_trainee(folder: Path, recipe: TrainingRecipe, generator: Generator) -> Trainee:
+def load_aligned_verifier(folder: Path, recipe: TrainingRecipe, generator: Generator) -> TrainableVerifier:
     """What stage 1 left. Raises MismatchError where it reads something else, or another generator's weights."""
     aligned = LanguageModelVerifier.from_pretrained(folder)
     for warning in aligned.check(generator):
         raise MismatchError(f"{warning}: align again")
     for field in ("reads", "spatial_merge_size"):
-        found, wanted = getattr(aligned.config, field), getattr(recipe, field)
-        if found != wanted:
-            raise MismatchError(f"{folder} has {field} = {found}, the recipe {wanted}: make them the same")
-    made_with = read_recipe(folder)
+        stored, expected = getattr(aligned.config, field), getattr(recipe, field)
+        if stored != expected:
+            raise MismatchError(f"{folder} has {field} = {stored}, the recipe {expected}: make them the same")
+    aligned_recipe = read_recipe(folder)
     for field in ("language_model", "vision_tower"):
-        if made_with.get(field) != (wanted := getattr(published(recipe), field)):
-            raise MismatchError(f"{folder} was made with {field} = {made_with.get(field)}, the recipe has {wanted}")
+        if aligned_recipe.get(field) != (expected := getattr(with_public_names(recipe), field)):
+            raise MismatchError(
+                f"{folder} was made with {field} = {aligned_recipe.get(field)}, the recipe has {expected}"
+            )
     if aligned.model.head is not None:
         raise MismatchError(f"{folder} answers by a head, so it is no aligned connector: take what stage 1 left")
-    return Trainee(aligned.model, aligned.tokenizer)
+    return TrainableVerifier(aligned.model, aligned.tokenizer)
 
 
-def digest_of(aligned: Path | None) -> str | None:
+def aligned_digest(aligned: Path | None) -> str | None:
     """What tells an aligned connector from any other: 16 hexadecimal digits. Raises CheckpointError."""
     if aligned is None:
         return None
-    with named_file(aligned / CONNECTOR_FILE):
+    with checkpoint_errors(aligned / CONNECTOR_FILE):
         return hashlib.sha256((aligned / CONNECTOR_FILE).read_bytes()).hexdigest()[:16]
 
 
-def with_head(trainee: Trainee, seed: int) -> Trainee:
+def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
     """With a new head in the place of the answer; the output layer is then left out of training."""
-    model = trainee.model
+    model = trainable.model
     torch.manual_seed(seed)
     model.head = nn.Linear(model.language_model.config.hidden_size, 1)
     output, embedding = model.language_model.get_output_embeddings(), model.language_model.get_input_embeddings()
     if output.weight is not embedding.weight:
         output.requires_grad_(False)
-    return trainee
+    return trainable
 
 
-def set_statistics(trainee: Trainee, statistics: tuple[Tensor, Tensor]) -> None:
+def set_statistics(trainable: TrainableVerifier, statistics: tuple[Tensor, Tensor]) -> None:
     """Record what the connector standardises by."""
-    trainee.model.connector.set_statistics(*statistics)
+    trainable.model.connector.set_statistics(*statistics)

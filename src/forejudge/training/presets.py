@@ -19,11 +19,11 @@ from forejudge.training.config import (
     VerifyRecipe,
 )
 
-_PAPERS_PROMPTS = 5900  # of which 20 candidates each make its 118 k
-_PAPERS_SHARE = 8 / 20  # of SANA-Sprint's blocks
+_PAPER_NUM_PROMPTS = 5900  # of which 20 candidates each make its 118 k
+_PAPER_PREFIX_FRACTION = 8 / 20  # of SANA-Sprint's blocks
 
 
-class KnownRecipe(BaseModel):
+class RecipePreset(BaseModel):
     """From prompts to a verifier: how many prompts are labelled, and what every step makes of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,23 +40,23 @@ class KnownRecipe(BaseModel):
         return self.label.generator
 
 
-def _published(generator: str, blocks: int, spatial_merge_size: int = 1) -> KnownRecipe:
+def _paper_preset(generator: str, num_blocks: int, spatial_merge_size: int = 1) -> RecipePreset:
     """For a generator of so many blocks; where it has more than 1024 tokens, neighbouring ones are to be merged.
 
     No states are recorded: those of so many candidates take hundreds of GB, and drawing them anew for the one time that
     each is learnt from is less work than learning from it.
     """
-    reads = f"hidden:{round(_PAPERS_SHARE * blocks)}"
+    reads = f"hidden:{round(_PAPER_PREFIX_FRACTION * num_blocks)}"
     shared: dict[str, Any] = {
         "reads": reads,
         "language_model": "Qwen/Qwen2.5-0.5B-Instruct",
         "spatial_merge_size": spatial_merge_size,
         "precision": "bfloat16",
         "gradient_checkpointing": True,
-        "accumulated_batches": 8,
+        "gradient_accumulation_steps": 8,
     }
-    return KnownRecipe(
-        prompts=_PAPERS_PROMPTS,
+    return RecipePreset(
+        prompts=_PAPER_NUM_PROMPTS,
         label=LabelRecipe(generator=generator, evaluator="geneval"),
         caption=CaptionRecipe(generator=generator, captioner="google/gemma-3-4b-it"),
         align=AlignRecipe(
@@ -66,7 +66,7 @@ def _published(generator: str, blocks: int, spatial_merge_size: int = 1) -> Know
             batch_size=256,
             learning_rate=1e-3,
             warmup_steps=66,
-            evaluate_every=200,
+            eval_steps=200,
         ),
         verify=VerifyRecipe(
             **shared,
@@ -74,12 +74,12 @@ def _published(generator: str, blocks: int, spatial_merge_size: int = 1) -> Know
             batch_size=128,
             learning_rate=2e-5,
             warmup_steps=28,
-            evaluate_every=100,
+            eval_steps=100,
         ),
     )
 
 
-def _miniature() -> KnownRecipe:
+def _miniature_preset() -> RecipePreset:
     shared: dict[str, Any] = {
         "reads": "hidden:12",
         "language_model": "miniature",
@@ -87,20 +87,20 @@ def _miniature() -> KnownRecipe:
         "spatial_merge_size": 2,
         "adam_beta2": 0.99,
         "precision": "bfloat16",
-        "stored_in": "float16",
+        "save_dtype": "float16",
     }
-    drawn: dict[str, Any] = {"generator": "miniature", "candidates": 8, "record": shared["reads"]}
-    return KnownRecipe(
+    collection: dict[str, Any] = {"generator": "miniature", "candidates": 8, "record": shared["reads"]}
+    return RecipePreset(
         prompts=8000,
-        label=LabelRecipe(**drawn, evaluator="geneval-miniature"),
-        caption=CaptionRecipe(**drawn, captioner="miniature"),
+        label=LabelRecipe(**collection, evaluator="geneval-miniature"),
+        caption=CaptionRecipe(**collection, captioner="miniature"),
         align=AlignRecipe(
             **shared,
             instruction=MINIATURE_INSTRUCTION,
             steps=400,
             learning_rate=4e-3,
             warmup_steps=20,
-            evaluate_every=200,
+            eval_steps=200,
         ),
         verify=VerifyRecipe(
             **shared,
@@ -109,22 +109,22 @@ def _miniature() -> KnownRecipe:
             learning_rate=1.5e-3,
             warmup_steps=50,
             weight_decay=0.05,
-            evaluate_every=400,
+            eval_steps=400,
         ),
     )
 
 
-RECIPES: dict[str, KnownRecipe] = {
-    "miniature": _miniature(),
-    "sana-sprint-1.6b": _published("sana-sprint-1.6b", blocks=20),
-    "sana-sprint-0.6b": _published("sana-sprint-0.6b", blocks=28),
-    "pixart-dmd": _published("pixart-dmd", blocks=28),
-    "flux-schnell": _published("flux-schnell", blocks=57, spatial_merge_size=2),  # 4096 tokens
+PRESETS: dict[str, RecipePreset] = {
+    "miniature": _miniature_preset(),
+    "sana-sprint-1.6b": _paper_preset("sana-sprint-1.6b", num_blocks=20),
+    "sana-sprint-0.6b": _paper_preset("sana-sprint-0.6b", num_blocks=28),
+    "pixart-dmd": _paper_preset("pixart-dmd", num_blocks=28),
+    "flux-schnell": _paper_preset("flux-schnell", num_blocks=57, spatial_merge_size=2),  # 4096 tokens
 }
 
 
-def known_recipe(name: str) -> KnownRecipe:
+def load_preset(name: str) -> RecipePreset:
     """The recipe of that name. Raises InvalidRequest for one that is not known."""
-    if name not in RECIPES:
-        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name not in PRESETS:
+        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -26,12 +26,12 @@ from transformers import (
 )
 
 from forejudge.checkpoint import quiet_libraries
-from forejudge.device import is_first_process
+from forejudge.device import is_main_process
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import held_alone, write_text
-from forejudge.progress import Progress, Report, Stopwatch
+from forejudge.files import exclusive_lock, write_text
+from forejudge.progress import Progress, ProgressCallback, Stopwatch
 from forejudge.training.config import TrainingRecipe
-from forejudge.training.dataset import IGNORED, Rows, collated
+from forejudge.training.dataset import IGNORE_INDEX, RowDataset, collate_rows
 from forejudge.training.output import CHECKPOINTS
 
 # FOLDED: How long a trainer takes from one step to the next.
@@ -63,8 +63,8 @@ _STATE_FILE = "trainer_state.json"
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that was written whole: its trainer_state.json is written last."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
-    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
+    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
 def _is_json(path: Path) -> bool:
@@ -75,7 +75,7 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def ended_with(checkpoint: Path) -> bool:
+def training_finished(checkpoint: Path) -> bool:
     """Whether training was over with it: all steps done, or stopped early."""
     control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
     return bool(control["args"]["should_training_stop"])
@@ -96,12 +96,12 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsLog(TrainerCallback):
     """Every logged figure as a JSON line, none twice after a resumption; the stand to whoever shows it."""
 
-    def __init__(self, path: Path, part: str, report: Report) -> None:
-        self.path, self.part, self.report = path, part, report
+    def __init__(self, path: Path, stage_name: str, report: ProgressCallback) -> None:
+        self.path, self.stage_name, self.report = path, stage_name, report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the lines of steps that will be done again."""
-        self.stopwatch, self.note = Stopwatch(self.part, state.global_step, state.max_steps), ""
+        self.stopwatch, self.note = Stopwatch(self.stage_name, state.global_step, state.max_steps), ""
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
         if state.is_world_process_zero:
@@ -124,7 +124,7 @@ class MetricsLog(TrainerCallback):
             self.report(progress)
 
 
-_LOGGED_EVERY = 20  # steps
+_LOGGING_STEPS = 20  # steps
 
 SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """(outputs, labels) -> the sum over the items of a batch."""
@@ -134,34 +134,34 @@ SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 class TrainingRun:
     """What is trained, on what, and how the best of it is told.
 
-    `chosen_by` names the figure of `metrics` (or "loss") by which a checkpoint is best; more is better unless it is
+    `best_metric` names the figure of `metrics` (or "loss") by which a checkpoint is best; more is better unless it is
     the loss.
     """
 
-    part: str
+    stage_name: str
     module: nn.Module
     recipe: TrainingRecipe
-    training: Rows
-    validation: Rows
+    training: RowDataset
+    validation: RowDataset
     loss: SummedLoss
-    chosen_by: str = "loss"
+    best_metric: str = "loss"
     metrics: Callable[[np.ndarray], dict[str, float]] | None = None
 
-    def train(self, folder: Path, device: torch.device, report: Report) -> bool:
+    def train(self, folder: Path, device: torch.device, report: ProgressCallback) -> bool:
         """Train `module` in place to its best checkpoint; go on from the newest one that is whole.
 
         Returns whether this process is the one that writes. Raises InvalidRequest where another run is at it.
         """
-        with held_alone(folder / CHECKPOINTS / "lock") if is_first_process() else nullcontext(), quiet_libraries():
+        with exclusive_lock(folder / CHECKPOINTS / "lock") if is_main_process() else nullcontext(), quiet_libraries():
             newest = newest_checkpoint(folder / CHECKPOINTS)
             trainer = self._trainer(folder, device, self._callbacks(folder, report))
-            if newest is not None and ended_with(newest):  # the trainer would take another step
+            if newest is not None and training_finished(newest):  # the trainer would take another step
                 self.module.load_state_dict(load_file(best_weights(newest)))
             else:
                 trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-            _check_numbers(self.module)
+            _check_finite(self.module)
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
-        return is_first_process()
+        return is_main_process()
 
     def time_batches(self, folder: Path, device: torch.device, count: int) -> float:
         """Seconds that one process takes to learn from a batch: of `count` real ones, after one that is not counted.
@@ -169,25 +169,34 @@ class TrainingRun:
         Its optimiser takes a step after each. Neither evaluates nor stores; `module` is not as it was.
         """
         times = BatchTimes()
-        only: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "no")
-        changes = {"max_steps": count + 1, "gradient_accumulation_steps": 1, "load_best_model_at_end": False, **only}
+        disabled_strategies: dict[str, Any] = dict.fromkeys(
+            ("eval_strategy", "save_strategy", "logging_strategy"), "no"
+        )
+        overrides = {
+            "max_steps": count + 1,
+            "gradient_accumulation_steps": 1,
+            "load_best_model_at_end": False,
+            **disabled_strategies,
+        }
         with quiet_libraries():
-            self._trainer(folder, device, [times], **changes, report_to=[]).train()
+            self._trainer(folder, device, [times], **overrides, report_to=[]).train()
         return times.mean
 
-    def _callbacks(self, folder: Path, report: Report) -> list[TrainerCallback]:
-        callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.part, report)]
-        if self.recipe.patience is not None:
-            callbacks.append(EarlyStoppingCallback(self.recipe.patience))
+    def _callbacks(self, folder: Path, report: ProgressCallback) -> list[TrainerCallback]:
+        callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.stage_name, report)]
+        if self.recipe.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(self.recipe.early_stopping_patience))
         return callbacks
 
-    def _trainer(self, folder: Path, device: torch.device, callbacks: list[TrainerCallback], **changes: Any) -> Trainer:
+    def _trainer(
+        self, folder: Path, device: torch.device, callbacks: list[TrainerCallback], **overrides: Any
+    ) -> Trainer:
         trainer = Trainer(
             model=self.module,
-            args=TrainingArguments(**{**self._arguments(folder, device), **changes}),
+            args=TrainingArguments(**{**self._arguments(folder, device), **overrides}),
             train_dataset=self.training,
             eval_dataset=self.validation,
-            data_collator=collated,
+            data_collator=collate_rows,
             compute_loss_func=self._loss,
             compute_metrics=self._compute_metrics if self.metrics else None,
             callbacks=callbacks,
@@ -200,33 +209,35 @@ class TrainingRun:
         if recipe.precision == "float16" and device.type == "cpu":
             raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
         if recipe.tensorboard:
-            need_tensorboard()
+            check_tensorboard()
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-        every: dict[str, Any] = {"eval": recipe.evaluate_every, "save": recipe.evaluate_every, "logging": _LOGGED_EVERY}
-        schedule = {f"{what}_strategy": "steps" for what in every} | {f"{w}_steps": n for w, n in every.items()}
+        intervals: dict[str, Any] = {"eval": recipe.eval_steps, "save": recipe.eval_steps, "logging": _LOGGING_STEPS}
+        schedule = {f"{event}_strategy": "steps" for event in intervals} | {
+            f"{w}_steps": n for w, n in intervals.items()
+        }
         return dict(
             output_dir=str(folder / CHECKPOINTS),
             max_steps=recipe.steps,
             per_device_train_batch_size=self.batch_size,
             per_device_eval_batch_size=self.batch_size,
-            gradient_accumulation_steps=recipe.accumulated_batches,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
             learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=recipe.warmup_steps,
             weight_decay=recipe.weight_decay,
             adam_beta2=recipe.adam_beta2,
-            max_grad_norm=recipe.max_gradient_norm,
+            max_grad_norm=recipe.max_grad_norm,
             bf16=recipe.precision == "bfloat16",
             fp16=recipe.precision == "float16",
             use_cpu=device.type == "cpu",
-            ddp_backend="gloo" if device.type == "cpu" and _processes() > 1 else None,
+            ddp_backend="gloo" if device.type == "cpu" and _world_size() > 1 else None,
             seed=recipe.seed,
             data_seed=recipe.seed,
             save_total_limit=2,
             restore_callback_states_from_checkpoint=True,  # how long there has been no progress
             load_best_model_at_end=True,
-            metric_for_best_model=self.chosen_by,
-            greater_is_better=self.chosen_by != "loss",
+            metric_for_best_model=self.best_metric,
+            greater_is_better=self.best_metric != "loss",
             prediction_loss_only=self.metrics is None,
             report_to=["tensorboard"] if recipe.tensorboard else [],
             remove_unused_columns=False,
@@ -240,16 +251,16 @@ class TrainingRun:
     def batch_size(self) -> int:
         """Candidates in one batch of one process. Raises InvalidRequest where a step does not divide evenly."""
         recipe = self.recipe
-        parts = _processes() * recipe.accumulated_batches
+        parts = _world_size() * recipe.gradient_accumulation_steps
         if recipe.batch_size % parts:
             raise InvalidRequest(
-                f"batch_size = {recipe.batch_size} does not divide by {_processes()} processes x "
-                f"{recipe.accumulated_batches} accumulated batches: change one of them"
+                f"batch_size = {recipe.batch_size} does not divide by {_world_size()} processes x "
+                f"{recipe.gradient_accumulation_steps} accumulated batches: change one of them"
             )
         return recipe.batch_size // parts
 
     def _loss(self, outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        items = num_items_in_batch if num_items_in_batch is not None else labels.ne(IGNORED).sum()
+        items = num_items_in_batch if num_items_in_batch is not None else labels.ne(IGNORE_INDEX).sum()
         return self.loss(outputs, labels) / items
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
@@ -257,16 +268,16 @@ class TrainingRun:
         return self.metrics(np.asarray(prediction.predictions))
 
 
-def _check_numbers(module: nn.Module) -> None:
+def _check_finite(module: nn.Module) -> None:
     if not all(weight.isfinite().all() for weight in module.parameters()):
         raise InvalidRequest("training diverged, weights are no numbers: lower learning_rate or change precision")
 
 
-def _processes() -> int:
+def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def need_tensorboard() -> None:
+def check_tensorboard() -> None:
     """Raises MissingExtra where it is not installed."""
     from importlib.util import find_spec
 

@@ -11,7 +11,7 @@ from forejudge.hub import fetch, is_hub_id
 from forejudge.verifiers.base import Verifier
 
 _CLIPSCORE = "clipscore:"
-_SCORES = re.compile(rf"{_CLIPSCORE}.+|[A-Za-z_][\w.]*:\w+")
+_SCORER_PATTERN = re.compile(rf"{_CLIPSCORE}.+|[A-Za-z_][\w.]*:\w+")
 
 
 def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
@@ -21,8 +21,8 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
     function, spelt "module:function", that takes a prompt and pictures and gives a score for each. Raises
     InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
     """
-    if not Path(name).exists() and _SCORES.fullmatch(name):
-        return _picture_scores(name, device, dtype)
+    if not Path(name).exists() and _SCORER_PATTERN.fullmatch(name):
+        return _load_image_scorer(name, device, dtype)
     spec = find_spec(name)
     source = spec.verifier if spec and spec.verifier else name
     if not Path(source).is_dir() and not is_hub_id(source):
@@ -45,10 +45,10 @@ def _known_verifiers() -> list[str]:
     return [name for name, spec in KNOWN_MODELS.items() if spec.verifier]
 
 
-def _picture_scores(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
-    from forejudge.verifiers.image_scores import ClipScore, PictureScoreVerifier
+def _load_image_scorer(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
+    from forejudge.verifiers.image_scores import ClipScore, ImageScoreVerifier
 
     if not name.startswith(_CLIPSCORE):
-        return PictureScoreVerifier.imported(name)
+        return ImageScoreVerifier.from_import_path(name)
     score = ClipScore.from_pretrained(name.removeprefix(_CLIPSCORE), device, dtype)
-    return PictureScoreVerifier(score, name, [score.model.visual_projection.weight, score.model.text_projection.weight])
+    return ImageScoreVerifier(score, name, [score.model.visual_projection.weight, score.model.text_projection.weight])

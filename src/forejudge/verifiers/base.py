@@ -23,7 +23,7 @@ class Verifier(ABC):
         Raises MismatchError, naming both values, for one that it cannot read.
         """
 
-    def in_step(self, step: int) -> "Verifier":
+    def at_step(self, step: int) -> "Verifier":
         """The same verifier, reading in another denoising step, counted from 0; finished pictures have none."""
         return self
 
@@ -32,5 +32,5 @@ class Verifier(ABC):
         return self
 
     @abstractmethod
-    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+    def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """One verdict for each candidate, in their order; the candidates stand at the stages of `reads`."""

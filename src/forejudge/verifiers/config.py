@@ -13,10 +13,10 @@ from forejudge.errors import MismatchError
 from forejudge.generators import find_spec
 from forejudge.generators.base import Architecture, Generator
 from forejudge.generators.known import split_options
-from forejudge.generators.sana_sprint import architecture_of
+from forejudge.generators.sana_sprint import sana_architecture
 from forejudge.hub import fetch
 from forejudge.verifiers.connector import Connector, StatisticsKind
-from forejudge.verifiers.inputs import Reading, ReadingName
+from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
 from forejudge.verifiers.question import PUBLISHED_QUESTION, check_question
 
 # FOLDED: From log-odds to a probability one can rely on: a temperature and a bias, fitted on validation prompts.
@@ -80,7 +80,7 @@ class _SanaConfig(BaseModel):
     caption_channels: int
 
 
-def architecture_named(name: str) -> Architecture:
+def load_architecture(name: str) -> Architecture:
     """The architecture of a known generator, a pipeline's folder or a hub id, of which nothing else is fetched.
 
     Raises CheckpointError for a name that is none of them, and for a pipeline that is not SANA-Sprint.
@@ -88,14 +88,14 @@ def architecture_named(name: str) -> Architecture:
     spec = find_spec(name)
     folder = fetch(spec.pipeline if spec else split_options(name)[0], [_TRANSFORMER_CONFIG]).folder
     config = read_config(folder / _TRANSFORMER_CONFIG, _SanaConfig)
-    return architecture_of(config.transformer, config)
+    return sana_architecture(config.transformer, config)
 
 
 CONFIG_FILE = "verifier.json"
 
 
 class VerifierConfig(BaseModel):
-    """What a verifier reads (see `reading_named`), of which generator, and how it asks.
+    """What a verifier reads (see `build_verifier_input`), of which generator, and how it asks.
 
     `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
     `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
@@ -110,7 +110,7 @@ class VerifierConfig(BaseModel):
     generator: Architecture | None
     generator_fingerprint: str | None
     generator_source: str | None = None
-    reads: ReadingName
+    reads: VerifierInputName
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     spatial_merge_size: PositiveInt = 1
     statistics: StatisticsKind = "channel"
@@ -121,19 +121,19 @@ class VerifierConfig(BaseModel):
     published_config: dict[str, JsonValue] | None = None
 
     @classmethod
-    def of(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
+    def from_generator(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
         """For a generator at hand."""
         return cls(
             generator=generator.architecture,
             generator_fingerprint=generator.fingerprint,
-            generator_source=_commit_of(generator),
+            generator_source=_generator_commit(generator),
             reads=reads,
             **fields,
         )
 
-    def new_connector(self, reading: Reading, embedding_width: int) -> Connector:
+    def new_connector(self, verifier_input: VerifierInput, embedding_width: int) -> Connector:
         """Untrained, for the tokens of a reading. Raises MismatchError where the generator has no such stage."""
-        width = self.width if self.generator is None else reading.width(self.generator)
+        width = self.width if self.generator is None else verifier_input.width(self.generator)
         assert width is not None, "a verifier of no known generator says its width"
         return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, self.tokens or 1)
 
@@ -147,7 +147,7 @@ class VerifierConfig(BaseModel):
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
 
-    def doubts(self, generator: Generator, verifier: str) -> Iterator[str]:
+    def mismatch_warnings(self, generator: Generator, verifier: str) -> Iterator[str]:
         """Warnings about a generator of other weights than those it was trained on."""
         fingerprint, source = self.generator_fingerprint, self.generator_source
         if fingerprint not in (None, generator.fingerprint):
@@ -155,12 +155,12 @@ class VerifierConfig(BaseModel):
                 f"verifier {verifier} was trained on weights {fingerprint}, {generator.name} has "
                 f"{generator.fingerprint}: its verdicts may not hold"
             )
-        commit = _commit_of(generator)
+        commit = _generator_commit(generator)
         if source and commit and source != commit:
             yield f"verifier {verifier} was trained on {source}, this is {commit}: its verdicts may not hold"
 
 
-def _commit_of(generator: Generator) -> str | None:
+def _generator_commit(generator: Generator) -> str | None:
     """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
     weights = generator.sources[-1] if generator.sources else None
     return str(weights) if weights and weights.commit else None

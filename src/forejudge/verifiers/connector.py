@@ -12,16 +12,16 @@ from forejudge.errors import InvalidRequest
 # FOLDED: What a dtype must not round: statistics of hidden states, and the frequencies of rotary positions.
 
 
-class ExactBuffers(nn.Module):
+class KeepBufferDtype(nn.Module):
     """A module whose buffers, and those of its parts, move with the weights but keep their dtype.
 
     float16 does not hold every variance, and in bfloat16 rotary frequencies are off by radians after 1000 tokens.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        kept = [(module, dict(module.named_buffers(recurse=False))) for module in self.modules()]
+        original_buffers = [(module, dict(module.named_buffers(recurse=False))) for module in self.modules()]
         super()._apply(fn, recurse)
-        for module, buffers in kept:
+        for module, buffers in original_buffers:
             for name, buffer in buffers.items():
                 setattr(module, name, buffer.to(getattr(module, name).device))
         return self
@@ -32,7 +32,7 @@ StatisticsKind = Literal["channel", "token", "global", "none"]
 _EPSILON = 1e-6
 
 
-class Connector(ExactBuffers):
+class Connector(KeepBufferDtype):
     """Two linear layers with an exact GELU between, over standardised states.
 
     With `merge_size` m the states of m x m neighbouring tokens are put into one embedding, side by side, which leaves
@@ -82,11 +82,11 @@ class Connector(ExactBuffers):
 
         Raises InvalidRequest for tokens that do not merge, or of another number than each has statistics.
         """
-        standard_NTD = self._merged(self._standardised(hidden_NTD))
-        embedded: Tensor = self.layers(standard_NTD.to(next(self.layers.parameters()).dtype))
+        standardized_NTD = self._merge_tokens(self._standardize(hidden_NTD))
+        embedded: Tensor = self.layers(standardized_NTD.to(next(self.layers.parameters()).dtype))
         return embedded
 
-    def _standardised(self, hidden_NTD: Tensor) -> Tensor:
+    def _standardize(self, hidden_NTD: Tensor) -> Tensor:
         if self.mean_D is None or self.variance_D is None:
             return hidden_NTD
         tokens = hidden_NTD.shape[1]
@@ -97,7 +97,7 @@ class Connector(ExactBuffers):
             )
         return (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
 
-    def _merged(self, tokens_NTD: Tensor) -> Tensor:
+    def _merge_tokens(self, tokens_NTD: Tensor) -> Tensor:
         """Squares of neighbours as one token; the tokens of a picture stand row by row."""
         size, (count, tokens, width) = self.merge_size, tokens_NTD.shape
         if size == 1:

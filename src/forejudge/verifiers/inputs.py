@@ -11,30 +11,30 @@ from pydantic import Field
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-from forejudge.checkpoint import named_file, quiet_libraries
-from forejudge.compiling import with_compiled_layers
+from forejudge.checkpoint import checkpoint_errors, quiet_libraries
+from forejudge.compiling import compile_layers
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
 from forejudge.types import IMAGE, Candidates, Stage, latent_stage, prefix_stage
 
-ReadingName = Annotated[str, Field(pattern=r"^(hidden:[1-9]\d*|latent|clip)$")]
+VerifierInputName = Annotated[str, Field(pattern=r"^(hidden:[1-9]\d*|latent|clip)$")]
 """How a reading is spelt: hidden:K (after K blocks), latent or clip."""
 VISION_TOWER = "vision_tower"  # the tower's place in the folder of a verifier that reads clip
 
 
-class Reading(ABC):
+class VerifierInput(ABC):
     """The input of a verifier. `name` is its spelling in recipes and checkpoints, such as "hidden:8"."""
 
     name: str
     stage: Stage
 
-    def in_step(self, step: int) -> Self:
+    def at_step(self, step: int) -> Self:
         """The same reading in another denoising step, counted from 0; finished pictures have none."""
-        moved = copy(self)
-        moved.stage = self.stage if self.stage == IMAGE else replace(self.stage, step=step)
-        return moved
+        clone = copy(self)
+        clone.stage = self.stage if self.stage == IMAGE else replace(self.stage, step=step)
+        return clone
 
     def compiled(self) -> Self:
         """The same reading with what weights it has compiled."""
@@ -55,7 +55,9 @@ class Reading(ABC):
         """Write weights of its own, if it has any, into a verifier's folder."""
 
 
-def reading_named(name: str, vision_tower: str | Path | None = None, dtype: torch.dtype = torch.float32) -> Reading:
+def build_verifier_input(
+    name: str, vision_tower: str | Path | None = None, dtype: torch.dtype = torch.float32
+) -> VerifierInput:
     """The reading of a spelling: "hidden:K", "latent", or "clip" with its tower (a folder or hub id) in `dtype`.
 
     Raises InvalidRequest for any other spelling, CheckpointError for a tower that cannot be loaded.
@@ -63,20 +65,20 @@ def reading_named(name: str, vision_tower: str | Path | None = None, dtype: torc
 
     kind, _, blocks = name.partition(":")
     if kind == "hidden" and blocks.isdecimal() and int(blocks):
-        return HiddenStateReading(int(blocks))
+        return HiddenStateInput(int(blocks))
     if name == "latent":
-        return LatentReading()
+        return LatentInput()
     if name == "clip":
         if vision_tower is None:
             raise InvalidRequest("reading clip needs a vision tower: name a folder or a hub id as vision_tower")
-        return ClipReading.from_pretrained(vision_tower, dtype)
+        return ImageFeaturesInput.from_pretrained(vision_tower, dtype)
     raise InvalidRequest(f"reads = {name!r}: expected hidden:K (after K blocks), latent or clip")
 
 
 # FOLDED: Reading finished pictures through a CLIP vision tower: the paper's baseline "MLLM w/ CLIP".
 
 
-class ClipReading(Reading):
+class ImageFeaturesInput(VerifierInput):
     """Patch tokens of the tower's last layer but one, without the class token (LLaVA's choice of layer).
 
     The tower stays as it is: a verifier is trained behind it.
@@ -88,57 +90,57 @@ class ClipReading(Reading):
         self.tower, self.processor = tower.eval().requires_grad_(False), processor
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "ClipReading":
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "ImageFeaturesInput":
         """Load a folder, or a hub id, that holds a `CLIPVisionModel` and its processor. Raises CheckpointError."""
         folder = local_folder(str(folder))
-        tower: Any = load_library_model(CLIPVisionModel, folder, dtype, extra_allowed=True)
-        return cls(tower, load_picture_processor(folder))
+        tower: Any = load_library_model(CLIPVisionModel, folder, dtype, allow_unexpected_keys=True)
+        return cls(tower, load_image_processor(folder))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """See `Reading.to`."""
+        """See `VerifierInput.to`."""
         self.tower.to(device, dtype)
 
-    def compiled(self) -> "ClipReading":
-        """See `Reading.compiled`."""
-        return ClipReading(with_compiled_layers(self.tower), self.processor)
+    def compiled(self) -> "ImageFeaturesInput":
+        """See `VerifierInput.compiled`."""
+        return ImageFeaturesInput(compile_layers(self.tower), self.processor)
 
     def save_pretrained(self, folder: Path) -> None:
-        """See `Reading.save_pretrained`."""
+        """See `VerifierInput.save_pretrained`."""
         with quiet_libraries():
             self.tower.save_pretrained(folder / VISION_TOWER)
             self.processor.save_pretrained(folder / VISION_TOWER)
 
     def width(self, architecture: Architecture) -> int:
-        """See `Reading.width`."""
+        """See `VerifierInput.width`."""
         width: int = self.tower.config.hidden_size
         return width
 
     @torch.no_grad()
     def tokens(self, candidates: Candidates) -> Tensor:
-        """See `Reading.tokens`."""
-        pixels_N3HW = self.processor(list(candidates.pictures), return_tensors="pt").pixel_values
-        shown = self.tower(pixels_N3HW.to(self.tower.device, self.tower.dtype), output_hidden_states=True)
-        tokens_NTD: Tensor = shown.hidden_states[-2][:, 1:]
+        """See `VerifierInput.tokens`."""
+        pixels_N3HW = self.processor(list(candidates.images), return_tensors="pt").pixel_values
+        outputs = self.tower(pixels_N3HW.to(self.tower.device, self.tower.dtype), output_hidden_states=True)
+        tokens_NTD: Tensor = outputs.hidden_states[-2][:, 1:]
         return tokens_NTD
 
 
-def load_picture_processor(folder: Path) -> CLIPImageProcessorPil:
+def load_image_processor(folder: Path) -> CLIPImageProcessorPil:
     """How a CLIP takes pictures, from its folder. Raises CheckpointError."""
-    with named_file(folder), quiet_libraries():
+    with checkpoint_errors(folder), quiet_libraries():
         return CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
 
 
 # FOLDED: Reading a transformer's hidden state after its first blocks: VHS (paper: s = LLM(C(h), p)).
 
 
-class HiddenStateReading(Reading):
+class HiddenStateInput(VerifierInput):
     """hidden_NTD after `blocks` blocks of the first step; the paper's h_7 is blocks=8."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks, self.name, self.stage = blocks, f"hidden:{blocks}", prefix_stage(blocks)
 
     def width(self, architecture: Architecture) -> int:
-        """See `Reading.width`."""
+        """See `VerifierInput.width`."""
         if self.blocks > architecture.num_blocks:
             raise MismatchError(
                 f"the verifier reads after {self.blocks} blocks, but the generator has only {architecture.num_blocks}"
@@ -146,22 +148,22 @@ class HiddenStateReading(Reading):
         return architecture.width
 
     def tokens(self, candidates: Candidates) -> Tensor:
-        """See `Reading.tokens`."""
+        """See `VerifierInput.tokens`."""
         return candidates.tensor(self.stage)
 
 
 # FOLDED: Reading the latent that the last block predicts: the paper's baseline "MLLM w/ AE".
 
 
-class LatentReading(Reading):
+class LatentInput(VerifierInput):
     """latents_NCHW of the first step, a token for each place of the latent grid, row by row."""
 
     name, stage = "latent", latent_stage()
 
     def width(self, architecture: Architecture) -> int:
-        """See `Reading.width`."""
+        """See `VerifierInput.width`."""
         return architecture.latent_channels
 
     def tokens(self, candidates: Candidates) -> Tensor:
-        """See `Reading.tokens`."""
+        """See `VerifierInput.tokens`."""
         return candidates.tensor(self.stage).flatten(2).transpose(1, 2)

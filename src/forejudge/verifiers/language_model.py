@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_strictly, quiet_libraries, read_config
-from forejudge.compiling import with_compiled_layers
+from forejudge.checkpoint import load_weights, quiet_libraries, read_config
+from forejudge.compiling import compile_layers
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
@@ -28,14 +28,14 @@ from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
-from forejudge.verifiers.connector import Connector, ExactBuffers
-from forejudge.verifiers.inputs import VISION_TOWER, Reading, reading_named
+from forejudge.verifiers.connector import Connector, KeepBufferDtype
+from forejudge.verifiers.inputs import VISION_TOWER, VerifierInput, build_verifier_input
 from forejudge.verifiers.question import Question
 
 # FOLDED: Picture tokens in, an answer out: one forward pass of a causal language model.
 
 
-class YesNoModel(ExactBuffers):
+class YesNoModel(KeepBufferDtype):
     """A connector and a language model that reads its output between two runs of text tokens.
 
     With a `head` (hidden size to 1) the answer is a number read off the last hidden state instead of a next token.
@@ -56,15 +56,17 @@ class YesNoModel(ExactBuffers):
         if self.head is not None:
             decoder = self.language_model.get_decoder()
             states_NSE = decoder(inputs_embeds=embedded_NSE, use_cache=False).last_hidden_state
-            return self.head(_last(states_NSE, padding_N)).float()
+            return self.head(_last_token(states_NSE, padding_N)).float()
         # Without a mask nothing is asked of the device here: it may still be busy with what comes before.
-        kept = 1 if padding_N is None else int(padding_N.max()) + 1
-        logits_NKV = self.language_model(inputs_embeds=embedded_NSE, logits_to_keep=kept, use_cache=False).logits
-        return _last(logits_NKV, padding_N).float().log_softmax(-1)
+        logits_to_keep = 1 if padding_N is None else int(padding_N.max()) + 1
+        logits_NKV = self.language_model(
+            inputs_embeds=embedded_NSE, logits_to_keep=logits_to_keep, use_cache=False
+        ).logits
+        return _last_token(logits_NKV, padding_N).float().log_softmax(-1)
 
     def compiled(self) -> "YesNoModel":
         """The same weights, the language model's layers compiled."""
-        return YesNoModel(self.connector, with_compiled_layers(self.language_model), self.head).train(self.training)
+        return YesNoModel(self.connector, compile_layers(self.language_model), self.head).train(self.training)
 
     def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> Tensor:
         """What the language model reads: text, picture, text, each token as its embedding (N, S, E)."""
@@ -72,7 +74,7 @@ class YesNoModel(ExactBuffers):
         return torch.cat([embedding(left_NL), self.connector(tokens_NTD), embedding(right_NL)], dim=1)
 
 
-def _last(values_NSE: Tensor, padding_N: Tensor | None) -> Tensor:
+def _last_token(values_NSE: Tensor, padding_N: Tensor | None) -> Tensor:
     """Of each row what stands before its padding: (N, E)."""
     if padding_N is None:
         return values_NSE[:, -1]
@@ -95,13 +97,13 @@ class LanguageModelVerifier(Verifier):
         config: VerifierConfig,
         model: YesNoModel,
         tokenizer: PreTrainedTokenizerBase,
-        reading: Reading | None = None,
+        verifier_input: VerifierInput | None = None,
     ) -> None:
         self.name, self.config, self.model = name, config, model.eval()
-        self.reading = reading or reading_named(config.reads)
+        self.verifier_input = verifier_input or build_verifier_input(config.reads)
         self.tokenizer, self.question = tokenizer, Question(config.question, tokenizer)
-        self.answers = list(self.question.answer_tokens())
-        self.reads = frozenset({self.reading.stage})
+        self.answer_token_ids = list(self.question.answer_token_ids())
+        self.reads = frozenset({self.verifier_input.stage})
         self.calibrated = config.calibration is not None
 
     @classmethod
@@ -116,18 +118,18 @@ class LanguageModelVerifier(Verifier):
         source = folder if isinstance(folder, Source) else fetch(str(folder))
         folder = source.folder
         config = read_config(folder / CONFIG_FILE, VerifierConfig)
-        reading = reading_named(config.reads, folder / VISION_TOWER, dtype)
+        verifier_input = build_verifier_input(config.reads, folder / VISION_TOWER, dtype)
         language_model: Any = load_library_model(AutoModelForCausalLM, folder / LANGUAGE_MODEL, dtype, device)
-        connector = config.new_connector(reading, language_model.config.hidden_size)
-        load_strictly(connector, folder / CONNECTOR_FILE, keep_dtypes=True)
+        connector = config.new_connector(verifier_input, language_model.config.hidden_size)
+        load_weights(connector, folder / CONNECTOR_FILE, keep_dtypes=True)
         head = nn.Linear(language_model.config.hidden_size, 1) if config.has_head else None
         if head is not None:
-            load_strictly(head, folder / HEAD_FILE)
+            load_weights(head, folder / HEAD_FILE)
         tokenizer = load_tokenizer(AutoTokenizer, folder / LANGUAGE_MODEL)
         # The language model keeps the frequencies of its positions in float32, so it is not moved again.
         model = YesNoModel(connector.to(device, dtype), language_model, head and head.to(device, dtype))
-        reading.to(torch.device(device), dtype)
-        verifier = cls(name or str(source), config, model, tokenizer, reading)
+        verifier_input.to(torch.device(device), dtype)
+        verifier = cls(name or str(source), config, model, tokenizer, verifier_input)
         verifier.folder, verifier.source = folder, source
         return verifier
 
@@ -139,7 +141,7 @@ class LanguageModelVerifier(Verifier):
         save_file(self.model.connector.state_dict(), folder / CONNECTOR_FILE)
         if self.model.head is not None:
             save_file(self.model.head.state_dict(), folder / HEAD_FILE)
-        self.reading.save_pretrained(folder)
+        self.verifier_input.save_pretrained(folder)
         with quiet_libraries():
             self.model.language_model.save_pretrained(folder / LANGUAGE_MODEL)
             self.tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
@@ -163,43 +165,43 @@ class LanguageModelVerifier(Verifier):
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""
         self.config.check(generator, self.name)
-        width, own_width = self.reading.width(generator.architecture), self.model.connector.width
-        if width != own_width:
+        width, expected_width = self.verifier_input.width(generator.architecture), self.model.connector.width
+        if width != expected_width:
             raise MismatchError(
-                f"verifier {self.name} standardises {own_width} channels, but {self.reading.name} of {generator.name} "
+                f"verifier {self.name} standardises {expected_width} channels, but {self.verifier_input.name} of {generator.name} "
                 f"has {width}: use the verifier that was trained for it"
             )
-        return list(self.config.doubts(generator, self.name))
+        return list(self.config.mismatch_warnings(generator, self.name))
 
-    def in_step(self, step: int) -> "LanguageModelVerifier":
-        """See `Verifier.in_step`."""
-        moved = copy(self)
-        moved.reading = self.reading.in_step(step)
-        moved.reads = frozenset({moved.reading.stage})
-        return moved
+    def at_step(self, step: int) -> "LanguageModelVerifier":
+        """See `Verifier.at_step`."""
+        clone = copy(self)
+        clone.verifier_input = self.verifier_input.at_step(step)
+        clone.reads = frozenset({clone.verifier_input.stage})
+        return clone
 
     def compiled(self) -> "LanguageModelVerifier":
         """See `Verifier.compiled`."""
-        found = copy(self)
-        found.model, found.reading = self.model.compiled(), self.reading.compiled()
-        return found
+        clone = copy(self)
+        clone.model, clone.verifier_input = self.model.compiled(), self.verifier_input.compiled()
+        return clone
 
     @torch.no_grad()
-    def judge(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """See `Verifier.judge`."""
-        answered = self.answered(prompt, candidates)
+    def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
+        """See `Verifier.score`."""
+        logprobs = self.logprobs(prompt, candidates)
         if self.model.head is not None:
-            return [self._verdict(value) for value in answered[:, 0].tolist()]
+            return [self._verdict(value) for value in logprobs[:, 0].tolist()]
         return [
             self._verdict(yes - no, yes - no, math.exp(yes), math.exp(no))
-            for yes, no in answered[:, self.answers].tolist()
+            for yes, no in logprobs[:, self.answer_token_ids].tolist()
         ]
 
     @torch.no_grad()
-    def answered(self, prompt: str, candidates: Candidates) -> Tensor:
+    def logprobs(self, prompt: str, candidates: Candidates) -> Tensor:
         """What `YesNoModel` answers of each candidate: log-probabilities of the first new token (N, V), or a number."""
-        tokens_NTD = self.reading.tokens(candidates)
-        left, right = self.question.tokens_around_picture(prompt)
+        tokens_NTD = self.verifier_input.tokens(candidates)
+        left, right = self.question.tokens_around_image(prompt)
         left_NL, right_NL = (
             torch.tensor(tokens, device=tokens_NTD.device).expand(len(candidates), -1) for tokens in (left, right)
         )

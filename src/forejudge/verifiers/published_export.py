@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_tensors, named_file, quiet_libraries, read_config
+from forejudge.checkpoint import checkpoint_errors, load_tensors, quiet_libraries, read_config
 from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
@@ -19,7 +19,7 @@ from forejudge.verifiers.published_format import (
     HIDDEN,
     PUBLISHED_CONFIG_FILE,
     Statistics,
-    described_language_model,
+    published_language_model_config,
     write_statistics,
 )
 from forejudge.verifiers.published_import import CONNECTOR_PREFIX, INPUT_EMBEDDINGS
@@ -29,24 +29,26 @@ from forejudge.verifiers.question import PUBLISHED_QUESTION
 
 
 _CONFIG_FILE = "tokenizer_config.json"
-_OF_TRANSFORMERS_5 = {"backend", "is_local", "local_files_only", "extra_special_tokens"}
+_TRANSFORMERS_5_FIELDS = {"backend", "is_local", "local_files_only", "extra_special_tokens"}
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """All files of it, the vocabulary also apart, as tokenizers without the fast backend read it."""
-    with named_file(folder), quiet_libraries():
+    with checkpoint_errors(folder), quiet_libraries():
         tokenizer.save_pretrained(folder)
         tokenizer.backend_tokenizer.model.save(str(folder))
-    written = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-    marks = {str(number): token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
-    kept = {name: value for name, value in written.items() if name not in _OF_TRANSFORMERS_5}
-    extra = [str(token) for token in written.get("extra_special_tokens", [])]
-    write_json(folder / _CONFIG_FILE, kept | {"added_tokens_decoder": marks, "additional_special_tokens": extra})
+    tokenizer_config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    added_tokens = {str(number): token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
+    kept_fields = {name: value for name, value in tokenizer_config.items() if name not in _TRANSFORMERS_5_FIELDS}
+    extra = [str(token) for token in tokenizer_config.get("extra_special_tokens", [])]
+    write_json(
+        folder / _CONFIG_FILE, kept_fields | {"added_tokens_decoder": added_tokens, "additional_special_tokens": extra}
+    )
 
 
 _LAYERS = "layers."
-_FIRST = "layers.0.weight"
-_ALWAYS = {
+_FIRST_WEIGHT = "layers.0.weight"
+_FIXED_FIELDS = {
     "model_type": "llava_qwen",
     "architectures": ["LlavaQwenForCausalLM"],
     "image_aspect_ratio": "pad",
@@ -69,44 +71,44 @@ def export_published(source: Path, folder: Path) -> None:
     CheckpointError for a folder that is incomplete.
     """
     config = read_config(source / CONFIG_FILE, VerifierConfig)
-    with named_file(source / LANGUAGE_MODEL):
+    with checkpoint_errors(source / LANGUAGE_MODEL):
         language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
-    _check(config, language_model.model_type)
-    with named_file(source / CONNECTOR_FILE):
+    _check_supported(config, language_model.model_type)
+    with checkpoint_errors(source / CONNECTOR_FILE):
         connector = load_file(source / CONNECTOR_FILE)
     layers = {name: tensor for name, tensor in connector.items() if name.startswith(_LAYERS)}
     tensors = load_tensors(source / LANGUAGE_MODEL)
     tensors |= {CONNECTOR_PREFIX + name.removeprefix(_LAYERS): tensor for name, tensor in layers.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    described = config.published_config or described_language_model(language_model) | _reading(config, layers)
-    weights = {"torch_dtype": dtype_name(layers[_FIRST].dtype), "vocab_size": len(tensors[INPUT_EMBEDDINGS])}
-    write_json(folder / PUBLISHED_CONFIG_FILE, described | weights)
+    fields = config.published_config or published_language_model_config(language_model) | _input_fields(config, layers)
+    weights = {"torch_dtype": dtype_name(layers[_FIRST_WEIGHT].dtype), "vocab_size": len(tensors[INPUT_EMBEDDINGS])}
+    write_json(folder / PUBLISHED_CONFIG_FILE, fields | weights)
     if config.statistics != "none":
         statistics = Statistics(config.statistics, connector["mean_D"], connector["variance_D"])
         write_statistics(statistics, folder, _block(config))
     write_tokenizer(load_tokenizer(AutoTokenizer, source / LANGUAGE_MODEL), folder)
 
 
-def _check(config: VerifierConfig, language_model: str) -> None:
+def _check_supported(config: VerifierConfig, language_model: str) -> None:
     """Raises InvalidRequest naming what the layout has no place for."""
     published = config.published_config or {}
-    reads_clip_plainly = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
-    unplaced = {
+    reads_published_clip = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
+    unsupported = {
         f"a language model of type {language_model}": language_model != "qwen2",
-        f"a verifier that reads {config.reads}": not (config.reads.startswith(HIDDEN) or reads_clip_plainly),
+        f"a verifier that reads {config.reads}": not (config.reads.startswith(HIDDEN) or reads_published_clip),
         "a question of its own": config.question != PUBLISHED_QUESTION,
         "merged tokens": config.spatial_merge_size != 1,
         "a head": config.has_head,
     }
-    for what, is_here in unplaced.items():
-        if is_here:
-            raise InvalidRequest(f"the published layout has no place for {what}")
+    for feature, is_present in unsupported.items():
+        if is_present:
+            raise InvalidRequest(f"the published layout has no place for {feature}")
 
 
-def _reading(config: VerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
+def _input_fields(config: VerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
     """What config.json says of a verifier that was never published."""
-    width = layers[_FIRST].shape[1]
-    return _ALWAYS | {
+    width = layers[_FIRST_WEIGHT].shape[1]
+    return _FIXED_FIELDS | {
         "hidden_dim": width,
         "mm_hidden_size": width,
         "mm_vision_tower": HIDDEN,

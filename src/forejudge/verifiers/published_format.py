@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt
 from torch import Tensor
 from transformers import Qwen2Config
 
-from forejudge.checkpoint import named_file, read_pickle, renamed_in_transformers
+from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations, read_pickle
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError
 from forejudge.hub import MODEL_FILES
@@ -22,8 +22,8 @@ from forejudge.verifiers.connector import StatisticsKind
 
 PUBLISHED_FILES = (*MODEL_FILES, "*block_*_mean*.pt", "*block_*_variance*.pt")
 """What is fetched of a verifier's repository, statistics too; these files alone are pickled."""
-_KIND_IN_NAME = {"channel": "", "token": "_token", "global": "_global"}
-_DTYPE_IN_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_KIND_SUFFIXES = {"channel": "", "token": "_token", "global": "_global"}
+_DTYPE_SUFFIXES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Statistics:
         return len(self.mean_D) if self.kind == "token" else None
 
     def __str__(self) -> str:
-        of = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
-        return f"statistics of {of} in {dtype_name(self.mean_D.dtype)}"
+        granularity = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
+        return f"statistics of {granularity} in {dtype_name(self.mean_D.dtype)}"
 
 
 def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
     """The files of mean and variance of a block that lie in a folder. Raises CheckpointError for none or several."""
     means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
     if len(means) != 1 or len(variances) != 1:
-        found = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
+        contents = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
         raise CheckpointError(
-            f"{folder} holds {found or 'no statistics'}, expected one block_{block}_mean*.pt and one "
+            f"{folder} holds {contents or 'no statistics'}, expected one block_{block}_mean*.pt and one "
             f"block_{block}_variance*.pt"
         )
     return means[0], variances[0]
@@ -76,16 +76,16 @@ def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = N
 def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
     """The files that `read_statistics` reads, under their usual names."""
     shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
-    ending = _KIND_IN_NAME[statistics.kind] + "_" + _DTYPE_IN_NAME[statistics.mean_D.dtype]
+    file_suffix = _KIND_SUFFIXES[statistics.kind] + "_" + _DTYPE_SUFFIXES[statistics.mean_D.dtype]
     for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):
-        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{ending}.pt")
+        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{file_suffix}.pt")
 
 
 def _tensor(path: Path) -> Tensor:
-    found = read_pickle(path)
-    if not isinstance(found, Tensor) or found.dtype not in _DTYPE_IN_NAME or not found.isfinite().all():
+    contents = read_pickle(path)
+    if not isinstance(contents, Tensor) or contents.dtype not in _DTYPE_SUFFIXES or not contents.isfinite().all():
         raise CheckpointError(f"{path} is no statistic: expected a tensor of finite floating-point numbers")
-    return found
+    return contents
 
 
 def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) -> StatisticsKind:
@@ -107,8 +107,8 @@ def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) ->
 
 PUBLISHED_CONFIG_FILE = "config.json"
 HIDDEN = "hidden"  # in the place of a vision tower's name
-_WRITTEN_ANEW = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
-_OF_TRANSFORMERS_4 = {"rope_theta", "rope_scaling"}
+_REWRITTEN_FIELDS = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
+_TRANSFORMERS_4_FIELDS = {"rope_theta", "rope_scaling"}
 
 
 class PublishedConfig(BaseModel):
@@ -140,7 +140,7 @@ class PublishedConfig(BaseModel):
 
     @property
     def reads(self) -> str:
-        """See `reading_named`. Raises CheckpointError for hidden states of no block."""
+        """See `build_verifier_input`. Raises CheckpointError for hidden states of no block."""
         if self.block is not None:
             return f"hidden:{self.block + 1}"
         if self.mm_vision_tower.startswith(HIDDEN):
@@ -150,16 +150,16 @@ class PublishedConfig(BaseModel):
             )
         return "clip"
 
-    def described(self) -> dict[str, JsonValue]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """The file as it was read."""
         return self.model_dump(exclude_unset=True)
 
-    def language_model(self, vocabulary: int) -> Qwen2Config:
+    def language_model(self, vocab_size: int) -> Qwen2Config:
         """The language model's config, its vocabulary of so many rows."""
-        fields = (Qwen2Config().to_dict().keys() | _OF_TRANSFORMERS_4) - _WRITTEN_ANEW
-        own = {name: value for name, value in self.described().items() if name in fields}
-        with renamed_in_transformers():
-            return Qwen2Config(**own | {"vocab_size": vocabulary})
+        fields = (Qwen2Config().to_dict().keys() | _TRANSFORMERS_4_FIELDS) - _REWRITTEN_FIELDS
+        values = {name: value for name, value in self.to_dict().items() if name in fields}
+        with ignore_transformers_deprecations():
+            return Qwen2Config(**values | {"vocab_size": vocab_size})
 
 
 def is_published(folder: Path) -> bool:
@@ -167,13 +167,13 @@ def is_published(folder: Path) -> bool:
     path = folder / PUBLISHED_CONFIG_FILE
     if (folder / CONFIG_FILE).is_file() or not path.is_file():
         return False
-    with named_file(path):
+    with checkpoint_errors(path):
         return any(name.startswith("mm_") for name in json.loads(path.read_text(encoding="utf-8")))
 
 
-def described_language_model(config: Qwen2Config) -> dict[str, Any]:
+def published_language_model_config(config: Qwen2Config) -> dict[str, Any]:
     """What the published layout says of a language model, in the words of transformers 4."""
-    own = {name: value for name, value in config.to_diff_dict().items() if name not in _WRITTEN_ANEW}
-    rope = dict(own.pop("rope_parameters", config.rope_parameters))
+    values = {name: value for name, value in config.to_diff_dict().items() if name not in _REWRITTEN_FIELDS}
+    rope = dict(values.pop("rope_parameters", config.rope_parameters))
     theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
-    return own | {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **rope}}
+    return values | {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **rope}}

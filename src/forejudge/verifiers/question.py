@@ -6,21 +6,21 @@ from transformers import PreTrainedTokenizerBase
 
 from forejudge.errors import CheckpointError
 
-PICTURE = "<image>"
-PROMPT = "{prompt}"
+IMAGE_PLACEHOLDER = "<image>"
+PROMPT_PLACEHOLDER = "{prompt}"
 PUBLISHED_QUESTION = (
     "You are an AI assistant specializing in image analysis and ranking. Your task is to analyze and compare image "
     "based on how well they match the given prompt. <image> The given prompt is: {prompt}. Please consider the "
     "prompt and the image to make a decision and response directly with 'yes' or 'no'"
 )
-_MARK = "\u241f"  # stands in for the user's message while the chat template is rendered
+_MESSAGE_PLACEHOLDER = "\u241f"  # stands in for the user's message while the chat template is rendered
 
 
 def check_question(text: str) -> str:
     """The text itself. Raises ValueError unless it holds `<image>` once and `{prompt}` once after it."""
-    before, _, after = text.partition(PICTURE)
-    if PROMPT in before or PICTURE in after or after.count(PROMPT) != 1:
-        raise ValueError(f"{text!r} must hold {PICTURE} once and {PROMPT} once after it")
+    before, _, after = text.partition(IMAGE_PLACEHOLDER)
+    if PROMPT_PLACEHOLDER in before or IMAGE_PLACEHOLDER in after or after.count(PROMPT_PLACEHOLDER) != 1:
+        raise ValueError(f"{text!r} must hold {IMAGE_PLACEHOLDER} once and {PROMPT_PLACEHOLDER} once after it")
     return text
 
 
@@ -31,29 +31,29 @@ class Question:
     text: str
     tokenizer: PreTrainedTokenizerBase
 
-    def tokens_around_picture(self, prompt: str) -> tuple[list[int], list[int]]:
+    def tokens_around_image(self, prompt: str) -> tuple[list[int], list[int]]:
         """Token numbers before and after the picture. Control marks inside the prompt stay plain text."""
-        message = [{"role": "user", "content": _MARK}]
+        message = [{"role": "user", "content": _MESSAGE_PLACEHOLDER}]
         rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        opening, closing = rendered.split(_MARK)
-        before, after = self.text.split(PICTURE)
+        opening, closing = rendered.split(_MESSAGE_PLACEHOLDER)
+        before, after = self.text.split(IMAGE_PLACEHOLDER)
         left = self._tokens(opening + before)
-        asked = self._tokens(after.replace(PROMPT, prompt), split_special_tokens=True)
-        return left, asked + self._tokens(closing)
+        prompt_ids = self._tokens(after.replace(PROMPT_PLACEHOLDER, prompt), split_special_tokens=True)
+        return left, prompt_ids + self._tokens(closing)
 
-    def answer(self, text: str) -> list[int]:
+    def encode_answer(self, text: str) -> list[int]:
         """Token numbers of an answer and of the end of the assistant's turn, as training puts them after a question.
 
         Raises CheckpointError for a chat template that does not close a turn with text of its own.
         """
-        turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": _MARK}]
+        turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": _MESSAGE_PLACEHOLDER}]
         rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        closing = rendered.split(_MARK)[1].strip()
+        closing = rendered.split(_MESSAGE_PLACEHOLDER)[1].strip()
         if not closing:
             raise CheckpointError("the chat template ends an answer with nothing, expected a mark such as <|im_end|>")
         return self._tokens(text, split_special_tokens=True) + self._tokens(closing)
 
-    def answer_tokens(self) -> tuple[int, int]:
+    def answer_token_ids(self) -> tuple[int, int]:
         """The numbers of "yes" and "no". Raises CheckpointError for a tokenizer that needs several for one."""
         yes, no = self._tokens("yes"), self._tokens("no")
         if len(yes) != 1 or len(no) != 1:
