@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import checkpoint_errors, load_weights, quiet_libraries, read_config, weights_digest
+from forejudge.checkpoint import checkpoint_errors, load_weights, quiet_libraries, weights_digest
+from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 from tests.support.folders import copy_folder

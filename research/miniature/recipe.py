@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from forejudge.checkpoint import read_config
+from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 from forejudge.training.config import AlignRecipe, VerifyRecipe

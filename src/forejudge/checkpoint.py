@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import Any
 from warnings import catch_warnings, simplefilter
 from zipfile import is_zipfile
 
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -73,23 +72,8 @@ def ignore_transformers_deprecations() -> Iterator[None]:
         yield
 
 
-Config = TypeVar("Config", bound=BaseModel)
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
-
-
-def read_config(path: Path, config_class: type[Config]) -> Config:
-    """A pydantic model from a JSON file. Raises CheckpointError naming the file and the field."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: expected a folder that holds {path.name}")
-    with checkpoint_errors(path):
-        text = path.read_text(encoding="utf-8")
-    try:
-        return config_class.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise CheckpointError(f"{path}: {field}: {first['msg']}") from None
 
 
 def load_weights(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:

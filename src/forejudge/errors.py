@@ -42,3 +42,9 @@ class OutputError(ForejudgeError):
 
 class CommandFailed(ForejudgeError):
     """A command that was to judge pictures failed, or gave no answer that can be read."""
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Collapse white space, so that a message fits on one line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

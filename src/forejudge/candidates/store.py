@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from safetensors.torch import save
 from torch import Tensor
 
-from forejudge.checkpoint import checkpoint_errors, read_config
+from forejudge.checkpoint import checkpoint_errors
 from forejudge.cli.result_folder import record_text
+from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.files import atomic_folder, prepare_folder, write_bytes, write_image, write_shared_text, write_text
 from forejudge.prompts.prompt_file import PromptLine

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge import BestOfN, Sampling
 from forejudge.candidates.store import Sample, lay_out
-from forejudge.checkpoint import read_config
 from forejudge.cli import options
 from forejudge.cli.common import print_licenses, use_compile_cache
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.cli.result_folder import write_result
 from forejudge.cli.tables import show_result, show_warnings
+from forejudge.config_files import read_config
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.files import prepare_folder, write_text

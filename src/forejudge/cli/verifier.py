@@ -21,7 +21,7 @@ def root() -> None:
 @group.command()
 def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None:
     """What a verifier reads, how it asks, and how good it was on validation prompts."""
-    from forejudge.checkpoint import read_config
+    from forejudge.config_files import read_config
     from forejudge.training.output import CARD_FILE, METRICS_FILE
     from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 

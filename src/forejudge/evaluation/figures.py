@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.candidates.store import EvaluationFolder, EvaluationSettings
-from forejudge.checkpoint import read_config
+from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.bootstrap import Difference, Interval, IntervalDict, bootstrap_figure, bootstrap_mean
 from forejudge.evaluation.intervals import (

@@ -9,7 +9,7 @@ import torch
 
 from forejudge.candidates.collect import Evaluation
 from forejudge.candidates.store import EvaluationFolder
-from forejudge.checkpoint import read_config
+from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
 from forejudge.evaluation.figures import SuiteCosts, VerifierWeights, evaluation_metrics

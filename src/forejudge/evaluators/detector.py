@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Mask2FormerConfig, Mask2FormerModel, Mask2FormerPreTrainedModel
 
-from forejudge.checkpoint import read_config, weights_digest, weights_name
+from forejudge.checkpoint import weights_digest, weights_name
+from forejudge.config_files import read_config
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.geneval_rules import Box, Detection

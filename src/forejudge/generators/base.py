@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forejudge.checkpoint import read_config
+from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.hub import Source
 from forejudge.types import Candidates, Stage

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt
 
-from forejudge.checkpoint import read_config
+from forejudge.config_files import read_config
 from forejudge.errors import MismatchError
 from forejudge.generators import find_spec
 from forejudge.generators.base import Architecture, Generator

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import load_weights, quiet_libraries, read_config
+from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
+from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch

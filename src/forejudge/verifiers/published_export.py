@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import checkpoint_errors, load_tensors, quiet_libraries, read_config
+from forejudge.checkpoint import checkpoint_errors, load_tensors, quiet_libraries
+from forejudge.config_files import read_config
 from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
-from forejudge.checkpoint import assign_weights, ignore_transformers_deprecations, load_tensors, read_config
+from forejudge.checkpoint import assign_weights, ignore_transformers_deprecations, load_tensors
+from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture
 from forejudge.hub import Source
