@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from PIL.Image import Image
 from torch._subclasses.fake_tensor import FakeTensor
 
-from forejudge import BestOfN, Result, Sampling
+from forejudge import BestOfN, Result, SamplingParams
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
 from forejudge.result import SearchRecord
@@ -59,7 +59,7 @@ def verifier(tiny_verifier: Path) -> LanguageModelVerifier:
 
 @pytest.fixture(scope="module")
 def result(best_of_n: BestOfN) -> Result:
-    return best_of_n(PROMPT, n=6, seed=3, top_k=2, sampling=Sampling(steps=2))
+    return best_of_n(PROMPT, n=6, seed=3, top_k=2, sampling=SamplingParams(steps=2))
 
 
 def scripted(script: dict[int, float] = SURE_AT_4, **options: Any) -> BestOfN:
@@ -90,7 +90,7 @@ class TestPictures:
     def test_every_picture_is_within_one_grey_level_of_the_plain_call(
         self, load: Callable[..., BestOfN], tiny_generator: Path, steps: int, batch_size: int
     ) -> None:
-        result = load(batch_size=batch_size)(PROMPT, n=8, top_k=8, sampling=Sampling(steps=steps))
+        result = load(batch_size=batch_size)(PROMPT, n=8, top_k=8, sampling=SamplingParams(steps=steps))
         pipeline = load_pipeline(tiny_generator)
         assert len(result.images) == 8
         for index, image in result.images.items():
@@ -147,7 +147,7 @@ class TestNothingIsDoneTwice:
 
     def test_further_steps_are_the_winner_s_alone(self, best_of_n: BestOfN) -> None:
         with counted(best_of_n.generator) as rows:
-            best_of_n("a red square", n=10, sampling=Sampling(steps=3))
+            best_of_n("a red square", n=10, sampling=SamplingParams(steps=3))
         assert [rows[f"block {index}"] for index in range(BLOCKS)] == [10 + 2, 10 + 2, 1 + 2, 1 + 2]
         assert (rows["text encoder"], rows["decoder"]) == (1, 1)
 
@@ -157,7 +157,7 @@ class TestNothingIsDoneTwice:
         with counted(best_of_n.generator) as rows:
             first, again = best_of_n(PROMPT, n=2), best_of_n(PROMPT, n=2)
             assert rows["text encoder"] == 1
-            best_of_n(PROMPT, n=2, sampling=Sampling(guidance_scale=2.0))
+            best_of_n(PROMPT, n=2, sampling=SamplingParams(guidance_scale=2.0))
             assert rows["text encoder"] == 2, "another conditioning"
             best_of_n("a star", n=2)
             best_of_n(PROMPT, n=2)
@@ -205,7 +205,7 @@ class TestSeeds:
 
     def test_what_ran_before_changes_nothing(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
         fresh = load(batch_size=4)(PROMPT, n=8)
-        best_of_n("three blue squares", n=5, seed=9, sampling=Sampling(steps=2))
+        best_of_n("three blue squares", n=5, seed=9, sampling=SamplingParams(steps=2))
         torch.manual_seed(99)
         assert untimed(best_of_n(PROMPT, n=8).record) == untimed(fresh.record)
 
@@ -294,7 +294,7 @@ class TestBudget:
 
     def test_most_real_runs_end_in_time(self, best_of_n: BestOfN) -> None:
         """The clock is real and others may use the machine, so a third of the runs may be late."""
-        budget_ms = 5000 * best_of_n.costs.measure(PROMPT, Sampling(), 4, 10.0).min_seconds
+        budget_ms = 5000 * best_of_n.costs.measure(PROMPT, SamplingParams(), 4, 10.0).min_seconds
         results = [best_of_n(PROMPT, budget_ms=budget_ms, max_n=100_000, seed=seed) for seed in range(20)]
         late = [result for result in results if result.timings["total"] > 1.1 * budget_ms / 1000]
         assert len(late) <= 7, [result.timings["total"] for result in late]
@@ -329,7 +329,7 @@ class TestRefusals:
             ({"seeds": [1, -1]}, "seeds must be one or more numbers"),
             ({"seeds": [2**32]}, "from 0 to 4294967295"),
             ({"seeds": [1, 2], "n": 3}, "n = 3 contradicts the 2 seeds"),
-            ({"sampling": Sampling(height=50)}, "multiples of 32"),
+            ({"sampling": SamplingParams(height=50)}, "multiples of 32"),
         ],
     )
     def test_a_request_that_cannot_be_served(self, best_of_n: BestOfN, request_: dict[str, Any], said: str) -> None:
@@ -367,7 +367,7 @@ class TestRecord:
         record = result.record
         assert (record.prompt, record.n, record.unused, record.stopped_by) == (PROMPT, 6, 0, "n")
         settings = record.settings
-        assert (settings.seed, settings.image_index, settings.sampling) == (3, 0, Sampling(steps=2))
+        assert (settings.seed, settings.image_index, settings.sampling) == (3, 0, SamplingParams(steps=2))
         assert (settings.device, settings.dtype, settings.batch_size) == ("cpu", "float32", 4)
         assert (settings.generator, settings.verifier) == (best_of_n.generator.name, best_of_n.verifier.name)
         assert set(record.versions) == {"forejudge", "torch", "diffusers", "transformers"}
@@ -475,7 +475,7 @@ class TestOutOfMemory:
 
 class TestJudgedInALaterStep:
     def test_the_verdict_is_of_that_step(self, load: Callable[..., BestOfN], best_of_n: BestOfN) -> None:
-        two_steps, later = Sampling(steps=2), load(verifier_step=1, batch_size=4)
+        two_steps, later = SamplingParams(steps=2), load(verifier_step=1, batch_size=4)
         found = later(PROMPT, n=4, sampling=two_steps)
         assert found.winner.stage == "image"
         assert {candidate.stage for candidate in found.candidates} == {"image", f"prefix({CUT} blocks, step 1)"}
@@ -484,7 +484,7 @@ class TestJudgedInALaterStep:
         assert scores(found) != scores(first)
 
     def test_its_picture_is_that_of_the_plain_call(self, load: Callable[..., BestOfN], tiny_generator: Path) -> None:
-        found = load(verifier_step=1, batch_size=1)(PROMPT, n=2, sampling=Sampling(steps=2))
+        found = load(verifier_step=1, batch_size=1)(PROMPT, n=2, sampling=SamplingParams(steps=2))
         (plain,) = call_reference_pipeline(load_pipeline(tiny_generator), [found.winner.seed], 2)
         assert distance(found.image, plain) == 0
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from forejudge.costs import CostModel
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.policies import SearchLimits, SearchPolicy
 from forejudge.types import IMAGE, prefix_stage
 from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier
@@ -30,7 +30,7 @@ def batches(generator: ScriptedGenerator) -> list[int]:
 
 
 def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=13, seconds=9.0)
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=13, seconds=9.0)
     assert costs.batch == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
     assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
     assert costs.min_seconds == pytest.approx(0.011 + 0.022)
@@ -40,35 +40,37 @@ def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
 def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_time: FakeClock) -> None:
     seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
     generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(next(seconds)))
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=1, seconds=9.0)
+    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0)
     assert costs.min_seconds == pytest.approx(0.1 + 0.2)
     assert costs.batch == pytest.approx({1: 0.1 * 2.5})  # finishing took 0.2 and 0.5 seconds
     assert costs.finish == pytest.approx(0.5)
 
 
 def test_chunks_that_no_budget_allows_are_not_measured(generator: ScriptedGenerator) -> None:
-    costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, Sampling(), max_batch_size=64, seconds=0.013)
+    costs = CostModel(generator, ScriptedVerifier({})).measure(
+        PROMPT, SamplingParams(), max_batch_size=64, seconds=0.013
+    )
     assert list(costs.batch) == [1, 2, 4]
 
 
 def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    first = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
+    first = model.measure(PROMPT, SamplingParams(), max_batch_size=4, seconds=9.0)
     rounds = len(generator.advanced)
-    assert model.measure("another prompt", Sampling(), max_batch_size=4, seconds=9.0) == first
-    assert model.measure(PROMPT, Sampling(), max_batch_size=2, seconds=9.0) == first
+    assert model.measure("another prompt", SamplingParams(), max_batch_size=4, seconds=9.0) == first
+    assert model.measure(PROMPT, SamplingParams(), max_batch_size=2, seconds=9.0) == first
     assert len(generator.advanced) == rounds
-    assert list(model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0).batch) == [1, 2, 4, 8]
+    assert list(model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=9.0).batch) == [1, 2, 4, 8]
     assert batches(generator)[-3:] == [8, 8, 8]
-    model.measure(PROMPT, Sampling(steps=2), max_batch_size=1, seconds=9.0)
+    model.measure(PROMPT, SamplingParams(steps=2), max_batch_size=1, seconds=9.0)
     assert batches(generator)[-3:] == [1, 1, 1]
 
 
 def test_searches_teach_how_slow_it_is_by_now(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    quiet = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
-    model.learn(Sampling(), [(4, 0.028), (3, 7.0)], finish=0.033)  # twice as slow; 3 was never measured
-    slower = model.measure(PROMPT, Sampling(), max_batch_size=4, seconds=9.0)
+    quiet = model.measure(PROMPT, SamplingParams(), max_batch_size=4, seconds=9.0)
+    model.learn(SamplingParams(), [(4, 0.028), (3, 7.0)], finish=0.033)  # twice as slow; 3 was never measured
+    slower = model.measure(PROMPT, SamplingParams(), max_batch_size=4, seconds=9.0)
     assert slower.batch == pytest.approx({size: 2 * seconds for size, seconds in quiet.batch.items()})
     assert slower.finish == pytest.approx(2 * quiet.finish)
     assert slower.min_seconds == pytest.approx(quiet.min_seconds), "a slow moment makes no budget too small"
@@ -79,13 +81,13 @@ def test_after_a_slow_search_quiet_ones_bring_large_chunks_back(generator: Scrip
     model, limits = CostModel(generator, ScriptedVerifier({})), SearchLimits(budget_ms=60)
 
     def first_chunk() -> int:
-        costs = model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=0.06)
+        costs = model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=0.06)
         size = SearchPolicy(limits, 8, costs=costs).next_batch(0, elapsed=0.0)
-        model.learn(Sampling(), [(size, 0.010 + 0.001 * size)], finish=0.022)
+        model.learn(SamplingParams(), [(size, 0.010 + 0.001 * size)], finish=0.022)
         return size
 
     assert first_chunk() == 8
-    model.learn(Sampling(), [(8, 4 * 0.018)], finish=0.022)
+    model.learn(SamplingParams(), [(8, 4 * 0.018)], finish=0.022)
     sizes = [first_chunk() for _ in range(9)]
     assert sizes[0] < 8
     assert sizes[-1] == 8
@@ -95,15 +97,15 @@ def test_a_budget_that_seems_too_small_is_measured_once_more(fake_time: FakeCloc
     slowness = [10.0]
     generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(0.01 * slowness[0]))
     model = CostModel(generator, ScriptedVerifier({}))
-    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.3)
+    assert model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.3)
     slowness[0] = 1.0
-    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.03)
+    assert model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.03)
 
 
 def test_what_was_never_measured_is_not_learnt(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
-    model.learn(Sampling(), [(1, 5.0)], finish=5.0)
-    assert model.measure(PROMPT, Sampling(), max_batch_size=1, seconds=9.0).batch == pytest.approx({1: 0.011})
+    model.learn(SamplingParams(), [(1, 5.0)], finish=5.0)
+    assert model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0).batch == pytest.approx({1: 0.011})
 
 
 def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
@@ -115,9 +117,9 @@ def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
             raise torch.OutOfMemoryError
 
     model = CostModel(ScriptedGenerator(only_two), ScriptedVerifier({}))
-    costs = model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0)
+    costs = model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=9.0)
     assert SearchPolicy(SearchLimits(budget_ms=60_000), 8, costs=costs).next_batch(0, 0.0) == 2
-    assert model.measure(PROMPT, Sampling(), max_batch_size=8, seconds=9.0) == costs
+    assert model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=9.0) == costs
     assert tried.count(4) == 1
     assert 8 not in tried
 
@@ -127,4 +129,4 @@ def test_one_candidate_that_does_not_fit_is_an_error() -> None:
         raise torch.OutOfMemoryError("no room")
 
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
-        CostModel(ScriptedGenerator(none_at_all), ScriptedVerifier({})).measure(PROMPT, Sampling(), 8, 9.0)
+        CostModel(ScriptedGenerator(none_at_all), ScriptedVerifier({})).measure(PROMPT, SamplingParams(), 8, 9.0)

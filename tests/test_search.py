@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.policies import SearchLimits, SearchPolicy
 from forejudge.search import (
@@ -154,7 +154,7 @@ def searching(
     reads: tuple[Stage, ...] = (),
 ) -> Search:
     verifier = ScriptedVerifier(script, *reads)
-    session = PromptSession(generator or ScriptedGenerator(), verifier, PROMPT, Sampling())
+    session = PromptSession(generator or ScriptedGenerator(), verifier, PROMPT, SamplingParams())
     return Search(session, SearchPolicy(limits, batch_size), top_k)
 
 

@@ -37,7 +37,7 @@ LEVELS = (
 LEVEL_OF_ROOM = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Names that a room may take from the package itself, which otherwise only exports: the command line is a user of it.
 SHARED_BY_ROOT = {"__version__"}
-PUBLIC = {"BestOfN", "ForejudgeError", "Result", "Sampling"}
+PUBLIC = {"BestOfN", "ForejudgeError", "Result", "SamplingParams"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from forejudge import BestOfN, Result, Sampling
+from forejudge import BestOfN, Result, SamplingParams
 from forejudge.miniature.prompts import descriptions
 from forejudge.prompts.geneval import TASKS
 from forejudge.types import NOISE, prefix_stage
@@ -29,7 +29,9 @@ def flow(best_of_n: BestOfN) -> Image.Image:
     result = best_of_n(_FLOW_PROMPT, n=_N)
     (cut,) = best_of_n.verifier.reads
     seeds = tuple(candidate.seed for candidate in result.candidates)
-    candidates = best_of_n.generator.start(best_of_n.generator.encode_without_padding(_FLOW_PROMPT, Sampling()), seeds)
+    candidates = best_of_n.generator.start(
+        best_of_n.generator.encode_without_padding(_FLOW_PROMPT, SamplingParams()), seeds
+    )
     candidates = best_of_n.generator.advance(candidates, [NOISE, prefix_stage(cut.blocks)])
     sheet = Image.new("RGB", (1180, 400), _PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -9,8 +9,8 @@ from diffusers import AutoencoderDC
 from PIL import Image
 from transformers import AutoModelForCausalLM
 
-from forejudge.candidates.collect import CandidateDrawing, CaptionObserver, LabelObserver, Observer
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.collect import CandidateCollector, CaptionObserver, LabelObserver, Observer
+from forejudge.candidates.store import CandidateStore
 from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluators.base import Evaluator
@@ -135,8 +135,8 @@ class VerifierBuild:
     def _collect(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
         verifier_inputs = [build_verifier_input(name, self.folder / "clip") for name in self.recipe.recorded]
-        collector = CandidateDrawing(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
-        collector.run(RowFolder(self._candidate_folder(kind, split)), Shard(), self.report)
+        collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
+        collector.run(CandidateStore(self._candidate_folder(kind, split)), Shard(), self.report)
 
     def _candidate_folder(self, kind: str, split: Split) -> Path:
         return self.work_folder / f"{kind}_{split}"

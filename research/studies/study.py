@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.collect import EvaluationRun
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.intervals import (
@@ -274,7 +274,7 @@ class Study:
             if name in names
         }
         build, test = self.builds[names[0]], miniature_benchmark(self.per_task)
-        evaluation = Evaluation(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
+        evaluation = EvaluationRun(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
         folder = EvaluationFolder(self._studies_folder(names[0]) / f"tested-{evaluation.settings.digest}")
         evaluation.run(folder, Shard(), build.report)
         return load_outcomes(folder)

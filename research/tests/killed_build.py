@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.progress import Progress
 from forejudge.prompts.prompt_file import PromptLine
 from research.miniature.build import Build
@@ -24,14 +24,14 @@ class EvenIsRight(Evaluator):
 
     name = "even"
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
-        return [Judgement(image.tobytes()[0] % 2 == 0, "") for image in images]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
+        return [Evaluation(image.tobytes()[0] % 2 == 0, "") for image in images]
 
 
 class DyingEvaluator(EvenIsRight):
     """Half of the pictures are judged."""
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         super().__call__(lines[: len(lines) // 2], images[: len(lines) // 2])
         die()
         return []

@@ -10,7 +10,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluators.base import GenEvalModels, load_evaluator
-from forejudge.evaluators.geneval_rules import Detection, judge_image
+from forejudge.evaluators.geneval_rules import Detection, evaluate_image
 from forejudge.miniature import classifier
 from forejudge.miniature.classifier import (
     LABELS,
@@ -56,7 +56,7 @@ def test_true_answers_are_right_by_genevals_rules(answers: dict[str, Tensor]) ->
             color_NQ[row, at] = COLOR_NAMES.index(found.color)
     answers |= {"kinds": sure_of(kind_NQ, NO_KIND + 1), "colours": sure_of(color_NQ, NO_COLOR + 1)}
     for description, seen in zip(drawn.descriptions, classify(MODEL, torch.zeros(120, 3, 64, 64)), strict=True):
-        verdict = judge_image(seen, description.metadata)
+        verdict = evaluate_image(seen, description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.progress import Progress, ignore_progress
 from forejudge.types import IMAGE, prefix_stage
 from research.miniature.generator import PIXART, build_generator
@@ -43,7 +43,7 @@ def test_what_is_built_draws_in_one_step(built: Path) -> None:
     generator = load_generator(str(built / "generator"), CPU, torch.float32)
     assert generator.options == OPTIONS
     assert (generator.architecture.num_blocks, generator.architecture.width) == (RECIPE.blocks, RECIPE.width)
-    candidates = generator.start(generator.encode(PROMPT, Sampling()), (1, 2))
+    candidates = generator.start(generator.encode(PROMPT, SamplingParams()), (1, 2))
     assert generator.advance(candidates, [prefix_stage(2), IMAGE]).images[1].size == (64, 64)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.pixart import PixArt
 from forejudge.miniature.scenes import NOISE_SHAPE
 from forejudge.types import latent_stage
@@ -21,7 +21,7 @@ def test_what_is_learnt_is_what_is_drawn() -> None:
     parts = PixArtParts(3, 64, 2).eval()
     generator = PixArt(assemble(parts, new_autoencoder()), "untrained", OPTIONS)
     noise_NCHW = torch.randn(2, *NOISE_SHAPE, generator=torch.Generator().manual_seed(0))
-    candidates = generator.start(generator.encode(PROMPT, Sampling()), (0, 1), noise_NCHW)
+    candidates = generator.start(generator.encode(PROMPT, SamplingParams()), (0, 1), noise_NCHW)
     drawn_NCHW = generator.advance(candidates, [latent_stage()]).tensor(latent_stage())
     text = parts.tokenizer()([PROMPT] * 2, return_tensors="pt")
     training_example = parts.training_example(torch.zeros(2, *NOISE_SHAPE), noise_NCHW, torch.Generator())

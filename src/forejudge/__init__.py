@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forejudge.best_of_n import BestOfN as BestOfN
     from forejudge.errors import ForejudgeError as ForejudgeError
-    from forejudge.generators.base import Sampling as Sampling
+    from forejudge.generators.base import SamplingParams as SamplingParams
     from forejudge.result import Result as Result
 
 
@@ -16,9 +16,9 @@ _LAZY_IMPORTS = {
     "BestOfN": "best_of_n",
     "ForejudgeError": "errors",
     "Result": "result",
-    "Sampling": "generators.base",
+    "SamplingParams": "generators.base",
 }
-__all__ = ["BestOfN", "ForejudgeError", "Result", "Sampling", "__version__"]
+__all__ = ["BestOfN", "ForejudgeError", "Result", "SamplingParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

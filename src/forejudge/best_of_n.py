@@ -19,7 +19,7 @@ from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.policies import SearchPolicy
 from forejudge.result import Result, Settings, search_record
 from forejudge.search import OnProgress, PromptSession, Search, SearchOptions
@@ -109,7 +109,7 @@ class BestOfN:
         until: float | None = None,
         max_n: int | None = None,
         top_k: int = 1,
-        sampling: Sampling | None = None,
+        sampling: SamplingParams | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Draw, judge, pick and finish; see `SearchLimits` for n (8 by default), budget_ms, until and max_n.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from forejudge.device import is_out_of_memory
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.policies import LatencyEstimate
 from forejudge.search import PromptSession
@@ -47,9 +47,9 @@ class CostModel:
 
     def __init__(self, generator: Generator, verifier: Verifier) -> None:
         self._generator, self._verifier = generator, verifier
-        self._histories: dict[Sampling, _TimingHistory] = {}
+        self._histories: dict[SamplingParams, _TimingHistory] = {}
 
-    def measure(self, prompt: str, sampling: Sampling, max_batch_size: int, seconds: float) -> LatencyEstimate:
+    def measure(self, prompt: str, sampling: SamplingParams, max_batch_size: int, seconds: float) -> LatencyEstimate:
         """Costs of chunks of 1, 2, 4, ... candidates, up to `max_batch_size`, and of finishing one.
 
         Larger chunks than the first one that takes more than `seconds`, or more memory than there is, are left out.
@@ -67,7 +67,7 @@ class CostModel:
                 history.min_seconds[size] = math.inf  # never drawn, and not tried again
         return history.costs
 
-    def learn(self, sampling: Sampling, batches: Iterable[tuple[int, float]], finish: float) -> None:
+    def learn(self, sampling: SamplingParams, batches: Iterable[tuple[int, float]], finish: float) -> None:
         """Seconds that a search took for chunks of these sizes, and to finish one candidate.
 
         A device that others use as well is as slow as they let it be. Nothing is learnt where nothing was measured.
@@ -78,13 +78,13 @@ class CostModel:
                 [(size, seconds) for size, seconds in batches if size in history.min_seconds] + [(_FINISH, finish)]
             )
 
-    def _measure(self, prompt: str, sampling: Sampling, size: int) -> None:
+    def _measure(self, prompt: str, sampling: SamplingParams, size: int) -> None:
         rounds = [self._run_round(prompt, sampling, size, round_index) for round_index in range(_ROUNDS)][1:]
         history = self._histories.setdefault(sampling, _TimingHistory())
         for batch, finish in rounds:
             history.add([(size, batch), (_FINISH, finish)])
 
-    def _run_round(self, prompt: str, sampling: Sampling, size: int, round_index: int) -> tuple[float, float]:
+    def _run_round(self, prompt: str, sampling: SamplingParams, size: int, round_index: int) -> tuple[float, float]:
         """Seconds to draw and judge `size` candidates, and to finish one of them."""
         session = PromptSession(self._generator, self._verifier, prompt, sampling)
         seeds = tuple(candidate_seed(round_index, "warm-up", size, index) for index in range(size))

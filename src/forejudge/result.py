@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import Source
 from forejudge.policies import StopReason
 from forejudge.search import SearchOptions, SearchOutput, passed
@@ -46,7 +46,7 @@ class Settings(_Record):
     verifier: str
     seed: int | None
     image_index: int
-    sampling: Sampling
+    sampling: SamplingParams
     generator_options: dict[str, Any]
     device: str
     dtype: str

@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from forejudge.device import free_memory, is_out_of_memory
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.noise import MAX_SEED, candidate_seed
 from forejudge.policies import DEFAULT_MAX_N, SearchLimits, SearchPolicy, StopReason
 from forejudge.types import IMAGE, Candidates, Verdict, latent_stage
@@ -33,7 +33,7 @@ class SearchOptions:
     seed: int | None
     image_index: int
     top_k: int
-    sampling: Sampling
+    sampling: SamplingParams
 
     @classmethod
     def from_arguments(
@@ -48,7 +48,7 @@ class SearchOptions:
         until: float | None,
         max_n: int | None,
         top_k: int,
-        sampling: Sampling,
+        sampling: SamplingParams,
     ) -> "SearchOptions":
         """See `BestOfN.__call__`. Raises InvalidRequest for what no search can do."""
         if seeds is not None:
@@ -138,8 +138,8 @@ class PromptSession:
         generator: Generator,
         verifier: Verifier,
         prompt: str,
-        sampling: Sampling,
-        encode: Callable[[str, Sampling], Any] | None = None,
+        sampling: SamplingParams,
+        encode: Callable[[str, SamplingParams], Any] | None = None,
     ) -> None:
         self.clock = StageClock(generator.device)
         self._generator, self._verifier, self._prompt = generator, verifier, prompt

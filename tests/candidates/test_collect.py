@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.collect import EvaluationRun
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.strategies import load_outcomes
@@ -25,21 +25,21 @@ ALL = Shard()
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_generator: Path, tiny_verifier: Path) -> Evaluation:
+def evaluation(tiny_generator: Path, tiny_verifier: Path) -> EvaluationRun:
     """Six prompts, two seeds, three candidates."""
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
     verifiers = with_controls({"tiny": load_verifier(str(tiny_verifier), CPU, torch.float32)})
-    return Evaluation(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
+    return EvaluationRun(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
 
 
 @pytest.fixture(scope="module")
-def drawn(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
+def drawn(evaluation: EvaluationRun, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
     folder = EvaluationFolder(tmp_path_factory.mktemp("drawn"))
     evaluation.run(folder, ALL, ignore_progress)
     return folder
 
 
-def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationFolder, evaluation: Evaluation) -> None:
+def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationFolder, evaluation: EvaluationRun) -> None:
     metadata = (drawn.path / "00000" / "metadata.jsonl").read_text()
     assert metadata == evaluation.benchmark.lines[0].metadata + "\n"
     assert sorted(path.name for path in (drawn.path / "00000" / "samples").iterdir()) == [
@@ -79,7 +79,7 @@ def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationFo
     np.testing.assert_allclose(zeroed, np.broadcast_to(zeroed[..., :1], zeroed.shape), atol=1e-5)
 
 
-def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: EvaluationRun, tmp_path: Path) -> None:
     folder = EvaluationFolder(tmp_path)
 
     def stop(progress: Progress) -> None:
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluati
     assert folder.missing == []
 
 
-def test_parts_merge_to_the_same_as_one(evaluation: Evaluation, drawn: EvaluationFolder, tmp_path: Path) -> None:
+def test_parts_merge_to_the_same_as_one(evaluation: EvaluationRun, drawn: EvaluationFolder, tmp_path: Path) -> None:
     for number in (1, 2):
         evaluation.run(EvaluationFolder(tmp_path / str(number)), Shard(number, 2), ignore_progress)
     assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 3
@@ -108,14 +108,14 @@ def test_parts_merge_to_the_same_as_one(evaluation: Evaluation, drawn: Evaluatio
 
 
 @pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
-def test_other_settings_are_refused_by_name(evaluation: Evaluation, drawn: EvaluationFolder, field: str) -> None:
+def test_other_settings_are_refused_by_name(evaluation: EvaluationRun, drawn: EvaluationFolder, field: str) -> None:
     change: Any = {field: getattr(evaluation, field) + 1}
     other = replace(evaluation, **change)
     with pytest.raises(InvalidRequest, match=f"was begun with {field} = "):
         other.run(drawn, ALL, ignore_progress)
 
 
-def test_other_verifiers_are_refused(evaluation: Evaluation, drawn: EvaluationFolder) -> None:
+def test_other_verifiers_are_refused(evaluation: EvaluationRun, drawn: EvaluationFolder) -> None:
     other = replace(evaluation, verifiers={})
     with pytest.raises(InvalidRequest, match="was begun with verifiers = "):
         other.run(drawn, ALL, ignore_progress)

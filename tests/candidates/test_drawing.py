@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forejudge.candidates.collect import CandidateDrawing
+from forejudge.candidates.collect import CandidateCollector
 from forejudge.candidates.features import RecomputedStates, RecordedStates
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.errors import InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
 from forejudge.noise import candidate_seed
@@ -27,30 +27,30 @@ CPU = torch.device("cpu")
 WHOLE = Shard()
 
 
-def drawn(folder: Path, what: CandidateDrawing, shard: Shard = WHOLE) -> RowFolder:
-    rows = RowFolder(folder)
+def drawn(folder: Path, what: CandidateCollector, shard: Shard = WHOLE) -> CandidateStore:
+    rows = CandidateStore(folder)
     what.run(rows, shard, ignore_progress)
     return rows
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> CandidateStore:
     """A drawing that nothing stopped."""
     return drawn(tmp_path_factory.mktemp("whole") / "rows", candidate_collector())
 
 
-def states(folder: RowFolder) -> dict[str, torch.Tensor]:
+def states(folder: CandidateStore) -> dict[str, torch.Tensor]:
     blocks = [load_file(folder.states_path(block)) for block in range(folder.settings.blocks)]
     return {name: torch.cat([block[name] for block in blocks]) for name in folder.settings.recorded}
 
 
-def assert_weights_equal(folder: RowFolder, whole: RowFolder) -> None:
+def assert_weights_equal(folder: CandidateStore, whole: CandidateStore) -> None:
     assert folder.table().equals(whole.table())
     expected = states(whole)
     assert all(torch.equal(found, expected[name]) for name, found in states(folder).items())
 
 
-def test_a_row_says_how_to_draw_it_again(whole: RowFolder) -> None:
+def test_a_row_says_how_to_draw_it_again(whole: CandidateStore) -> None:
     table: pa.Table = whole.table()
     assert table.num_rows == 250
     row = table.to_pylist()[137]
@@ -70,13 +70,13 @@ def test_a_row_says_how_to_draw_it_again(whole: RowFolder) -> None:
     }
 
 
-def test_a_prompt_that_comes_again_is_its_next_image(whole: RowFolder) -> None:
+def test_a_prompt_that_comes_again_is_its_next_image(whole: CandidateStore) -> None:
     table: pa.Table = whole.table()
     assert table["image_index"].to_pylist()[::50] == [0, 0, 1, 0, 2]
     assert len(set(table["seed"].to_pylist())) == 250
 
 
-def test_shards_together_are_one_run(tmp_path: Path, whole: RowFolder) -> None:
+def test_shards_together_are_one_run(tmp_path: Path, whole: CandidateStore) -> None:
     first = drawn(tmp_path / "rows", candidate_collector(), Shard(1, 2))
     assert first.missing == [1]
     written = first.rows_path(0).stat().st_mtime_ns
@@ -85,15 +85,15 @@ def test_shards_together_are_one_run(tmp_path: Path, whole: RowFolder) -> None:
     assert_weights_equal(second, whole)
 
 
-def test_the_batch_size_changes_nothing(tmp_path: Path, whole: RowFolder) -> None:
-    other = CandidateDrawing(**{**vars(candidate_collector()), "batch_size": 3})
+def test_the_batch_size_changes_nothing(tmp_path: Path, whole: CandidateStore) -> None:
+    other = CandidateCollector(**{**vars(candidate_collector()), "batch_size": 3})
     assert_weights_equal(drawn(tmp_path / "rows", other), whole)
 
 
 def test_progress_counts_what_was_there_before(tmp_path: Path) -> None:
     drawn(tmp_path / "rows", candidate_collector(), Shard(1, 3))
     told: list[Progress] = []
-    candidate_collector().run(RowFolder(tmp_path / "rows"), Shard(), told.append)
+    candidate_collector().run(CandidateStore(tmp_path / "rows"), Shard(), told.append)
     assert [(progress.step, progress.steps) for progress in told] == [(200, 250), (250, 250)]
     assert all(progress.note.endswith("images/s") for progress in told)
 
@@ -104,12 +104,12 @@ def test_a_prompt_the_generator_refuses_is_named_before_anything_is_drawn(tmp_pa
     assert not (tmp_path / "rows").exists(), "the same folder takes the corrected prompts"
 
 
-def test_other_prompts_are_refused(whole: RowFolder) -> None:
+def test_other_prompts_are_refused(whole: CandidateStore) -> None:
     with pytest.raises(InvalidRequest, match=r"was made with prompts = .*, this run has prompts = "):
         drawn(whole.folder, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
 
 
-def test_states_take_what_was_announced(whole: RowFolder) -> None:
+def test_states_take_what_was_announced(whole: CandidateStore) -> None:
     stored = sum(tensor.nbytes for tensor in states(whole).values())
     assert candidate_collector().recorded_bytes == stored
     assert candidate_collector(record=()).recorded_bytes == 0
@@ -131,11 +131,11 @@ def test_a_reading_that_the_generator_does_not_have_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_and_ends_the_same(
-    repository: Path, tmp_path: Path, whole: RowFolder, moment: str
+    repository: Path, tmp_path: Path, whole: CandidateStore, moment: str
 ) -> None:
     killed = start(repository, tmp_path / "rows", moment)
     assert killed.wait(timeout=120) == -signal.SIGKILL
-    folder = RowFolder(tmp_path / "rows")
+    folder = CandidateStore(tmp_path / "rows")
     assert folder.missing == [1, 2]
     assert_weights_equal(drawn(folder.folder, candidate_collector()), whole)
 
@@ -167,7 +167,7 @@ def test_recorded_states_are_those_drawn_anew(tiny_generator: Path, tmp_path: Pa
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
     lines = prompt_lines("a photo of a red circle", "a photo of two stars", "a photo of a red circle")
     verifier_inputs = [build_verifier_input("hidden:2"), build_verifier_input("latent")]
-    what = CandidateDrawing(generator, lines, 3, 0, candidate_collector().observer, verifier_inputs, batch_size=2)
+    what = CandidateCollector(generator, lines, 3, 0, candidate_collector().observer, verifier_inputs, batch_size=2)
     folder = drawn(tmp_path / "rows", what)
     table: pa.Table = folder.table()
     prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from forejudge.candidates.features import RecomputedStates, RecordedStates, channel_statistics, half
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.generators import load_generator
 from forejudge.progress import Shard, ignore_progress
@@ -18,14 +18,14 @@ from tests.support.tiny_run import CPU, TinyRun
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> RowFolder:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> CandidateStore:
     """250 rows of three prompts in three blocks; one prompt comes again in each of them."""
-    rows = RowFolder(tmp_path_factory.mktemp("rows"))
+    rows = CandidateStore(tmp_path_factory.mktemp("rows"))
     candidate_collector(FIVE_PROMPTS).run(rows, Shard(), ignore_progress)
     return rows
 
 
-def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: RowFolder) -> None:
+def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: CandidateStore) -> None:
     rows = [249, 0, 100, 99, 120, 0]
     every = torch.cat([load_file(folder.states_path(block))["hidden:3"] for block in range(3)])
     found = RecordedStates(folder, "hidden:3").tokens(rows)
@@ -34,7 +34,7 @@ def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: RowFol
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [249, 60, 0, 149, 61, 100, 0, 248]])
-def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: RowFolder, rows: list[int]) -> None:
+def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: CandidateStore, rows: list[int]) -> None:
     table = folder.table()
     prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
     anew = RecomputedStates(SeedGenerator(), build_verifier_input("hidden:3"), prompts, seeds)
@@ -59,7 +59,7 @@ def test_a_generator_draws_anew_what_was_recorded(tiny_run: TinyRun, dtype: torc
     assert difference < tolerance * recorded.tokens(wanted).float().norm()
 
 
-def test_batches_are_all_rows_in_full_precision(folder: RowFolder) -> None:
+def test_batches_are_all_rows_in_full_precision(folder: CandidateStore) -> None:
     states = RecordedStates(folder, "hidden:1")
     rows = list(range(150))
     batches = list(states.batches(rows, size=64))
@@ -67,12 +67,12 @@ def test_batches_are_all_rows_in_full_precision(folder: RowFolder) -> None:
     assert torch.equal(torch.cat(batches), states.tokens(rows).float())
 
 
-def test_a_reading_that_was_not_recorded_is_refused(folder: RowFolder) -> None:
+def test_a_reading_that_was_not_recorded_is_refused(folder: CandidateStore) -> None:
     with pytest.raises(CheckpointError, match="holds no states of hidden:2, only hidden:1, hidden:3"):
         RecordedStates(folder, "hidden:2")
 
 
-def test_what_was_not_recorded_is_drawn_anew(folder: RowFolder) -> None:
+def test_what_was_not_recorded_is_drawn_anew(folder: CandidateStore) -> None:
     rows, generator = StoredRows.of(folder.folder, SeedGenerator()), SeedGenerator()
     assert isinstance(rows.states(generator, build_verifier_input("hidden:2")), RecomputedStates)
     assert isinstance(rows.states(generator, build_verifier_input("hidden:3")), RecordedStates)

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from forejudge.candidates.collect import LabelObserver, LabelSummary, summarize
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
-from forejudge.evaluators.base import Judgement
+from forejudge.evaluators.base import Evaluation
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
@@ -16,10 +16,10 @@ from tests.support.stand_in import EvenIsRight, candidate_collector, prompt_line
 
 
 class SeesAStar(EvenIsRight):
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
         star = Detection("star", (0.0, 1.0, 2.0, 3.5), 0.75, "red")
         disc = Detection("disc", (0.0, 0.0, 1.0, 1.0), 0.5)
-        return [Judgement(True, "", (star, disc)) for _ in images]
+        return [Evaluation(True, "", (star, disc)) for _ in images]
 
 
 def test_what_was_seen_is_kept_as_json() -> None:
@@ -33,7 +33,7 @@ def test_what_was_seen_is_kept_as_json() -> None:
 def test_the_summary_counts_tasks_and_stays_in_the_folder(tmp_path: Path) -> None:
     colors = PromptLine("a red star", '{"tag": "colors", "prompt": "a red star"}', "line 3")
     plain = PromptLine("a star", '{"prompt": "a star"}', "line 4")
-    folder = RowFolder(tmp_path)
+    folder = CandidateStore(tmp_path)
     candidate_collector([*prompt_lines("a star", "a disc"), colors, plain], 10, ()).run(
         folder, Shard(), ignore_progress
     )
@@ -47,7 +47,7 @@ def test_the_summary_counts_tasks_and_stays_in_the_folder(tmp_path: Path) -> Non
 
 
 def test_an_unfinished_folder_has_no_summary(tmp_path: Path) -> None:
-    folder = RowFolder(tmp_path)
+    folder = CandidateStore(tmp_path)
     candidate_collector().run(folder, Shard(1, 2), ignore_progress)
     with pytest.raises(CheckpointError, match="1 of its 3 blocks are missing"):
         summarize(folder)

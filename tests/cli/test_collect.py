@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessorPil
 
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from tests.support.command import CommandLine, refusal
 from tests.support.tiny_clip import save_tiny_clip
 
@@ -27,7 +27,7 @@ def caption(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
 def test_pictures_of_any_text_file_are_described(caption: CommandLine) -> None:
     outcome = caption("caption", "--candidates", "2", "--record", "hidden:1")
     assert outcome.status == 0, outcome
-    table = RowFolder(Path("out")).table()
+    table = CandidateStore(Path("out")).table()
     assert table["prompt"].to_pylist() == [line for line in LINES for _ in range(2)]
     assert all(said.endswith(".") and said not in LINES for said in table["caption"].to_pylist())
     assert set(table["observer_name"].to_pylist()) == {"miniature"}
@@ -36,7 +36,7 @@ def test_pictures_of_any_text_file_are_described(caption: CommandLine) -> None:
 
 def test_every_block_is_recorded_where_all_are_asked_for(caption: CommandLine) -> None:
     assert caption("caption", "--record", "all").status == 0
-    assert RowFolder(Path("out")).settings.recorded == ("hidden:1", "hidden:2", "hidden:3", "hidden:4")
+    assert CandidateStore(Path("out")).settings.recorded == ("hidden:1", "hidden:2", "hidden:3", "hidden:4")
 
 
 def test_an_unknown_captioner_is_refused(caption: CommandLine) -> None:
@@ -62,7 +62,7 @@ def label(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
 def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
     outcome = label("label", "--record", "hidden:1,hidden:2")
     assert outcome.status == 0, outcome
-    table = RowFolder(Path("out")).table()
+    table = CandidateStore(Path("out")).table()
     assert table["prompt"].to_pylist() == [prompt for prompt in PROMPTS for _ in range(3)]
     assert table["image_index"].to_pylist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]
     right = sum(table["correct"].to_pylist())

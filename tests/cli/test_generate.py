@@ -27,7 +27,7 @@ from forejudge.cli.generate import (
 )
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.result import SearchRecord
 from tests.support.command import CommandLine, refusal
 from tests.support.doubles import ScriptedGenerator
@@ -349,7 +349,7 @@ class Listening:
         self.asked: dict[str, Any] = {}
         self.warnings: tuple[str, ...] = ("told before",)
         self.generator = ScriptedGenerator()
-        self.generator.defaults = Sampling(steps=4, guidance_scale=1.5)
+        self.generator.defaults = SamplingParams(steps=4, guidance_scale=1.5)
 
     def __call__(self, prompt: str, **arguments: Any) -> None:
         self.asked.update(prompt=prompt, **arguments)
@@ -367,7 +367,7 @@ def test_options_that_were_not_given_are_left_to_the_library() -> None:
     asked = arguments_of(NOTHING)
     assert asked.keys() == {"prompt", "image_index", "sampling", "on_progress"}
     assert asked["image_index"] == 3
-    assert asked["sampling"] == Sampling(steps=4, guidance_scale=1.5)  # as the generator has it
+    assert asked["sampling"] == SamplingParams(steps=4, guidance_scale=1.5)  # as the generator has it
 
 
 def test_zero_is_given() -> None:
@@ -428,11 +428,11 @@ def test_defaults_are_filled_in() -> None:
 
 
 def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=Sampling(steps=4), description="")
+    spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=SamplingParams(steps=4), description="")
     monkeypatch.setitem(KNOWN_MODELS, "few-step", spec)
     for name in ("few-step", "owner/few-step@v1"):
-        assert RunSettings.from_options(changed(generator=name)).sampling == Sampling(steps=4)
-        assert RunSettings.from_options(changed(generator=name, steps=2)).sampling == Sampling(steps=2)
+        assert RunSettings.from_options(changed(generator=name)).sampling == SamplingParams(steps=4)
+        assert RunSettings.from_options(changed(generator=name, steps=2)).sampling == SamplingParams(steps=2)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import re
 
 from forejudge.best_of_n import BestOfN
 from forejudge.cli import options
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 
 
 def quoted_default(option: object) -> str:
@@ -19,7 +19,7 @@ def test_help_quotes_the_library_defaults() -> None:
     quoted = {
         options.Seed: call["seed"].default,
         options.TopK: call["top_k"].default,
-        options.Steps: Sampling().steps,
+        options.Steps: SamplingParams().steps,
         options.Generator: loading["generator"].default,
         options.Dtype: loading["dtype"].default,
     }

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.collect import EvaluationRun
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.cli import evaluate
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.figures import Contents, agreement, evaluation_metrics, read_layers
 from forejudge.evaluation.intervals import oracle_gap_closed_interval, ranking_metrics
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
-from forejudge.evaluators.base import Evaluator, GenEvalModels, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator, GenEvalModels
 from forejudge.evaluators.benchmarks import Benchmark, second_evaluators_of
 from forejudge.generators import load_generator
 from forejudge.miniature.classifier import new_classifier
@@ -38,8 +38,8 @@ class ByPixel(Evaluator):
     def __init__(self, name: str, place: int, odd: bool = True) -> None:
         self.name, self._place, self._odd = name, place, odd
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
-        return [Judgement(image.tobytes()[self._place] % 2 == self._odd, "") for image in images]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
+        return [Evaluation(image.tobytes()[self._place] % 2 == self._odd, "") for image in images]
 
 
 def known_outcomes() -> Outcomes:
@@ -58,9 +58,9 @@ def known_outcomes() -> Outcomes:
 
 def evaluation_of(
     generator: Path, verifier: Path, others: Sequence[Evaluator], evaluator: Evaluator | None = None
-) -> Evaluation:
+) -> EvaluationRun:
     benchmark = Benchmark("three prompts", LINES, evaluator or ByPixel("first", 0))
-    return Evaluation(
+    return EvaluationRun(
         load_generator(str(generator), CPU, torch.float32),
         {"tiny": load_verifier(str(verifier), CPU, torch.float32)},
         benchmark,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from forejudge.errors import CommandFailed, InvalidRequest
-from forejudge.evaluators.base import CommandEvaluator, GenEvalModels, Judgement, load_evaluator
+from forejudge.evaluators.base import CommandEvaluator, Evaluation, GenEvalModels, load_evaluator
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.tiny_clip import save_tiny_clip
@@ -28,8 +28,8 @@ def test_a_command_may_say_why_and_what_it_saw(tmp_path: Path) -> None:
         tmp_path, '{"correct": true}', f'{{"correct": false, "reason": "too red", "detections": [{seen}]}}'
     )
     assert evaluator([LINE, LINE], [IMAGE_PLACEHOLDER, IMAGE_PLACEHOLDER]) == [
-        Judgement(True, ""),
-        Judgement(False, "too red", (Detection("star", (0, 1, 2, 3), 0.5, "red"),)),
+        Evaluation(True, ""),
+        Evaluation(False, "too red", (Detection("star", (0, 1, 2, 3), 0.5, "red"),)),
     ]
 
 

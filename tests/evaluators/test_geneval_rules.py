@@ -12,7 +12,7 @@ from forejudge.evaluators.geneval_rules import (
     Detection,
     Thresholds,
     box_iou,
-    judge_image,
+    evaluate_image,
     keep_detections,
     relative_position,
 )
@@ -55,7 +55,7 @@ def test_all_recorded_cases_agree(official: dict[str, Any]):
     assert Thresholds() == official_thresholds(official["defaults"])
     assert len(official["cases"]) == 200
     for case in official["cases"]:
-        verdict = judge_image(
+        verdict = evaluate_image(
             [
                 Detection(found["cls"], tuple(found["box"]), found["score"], found["color"])
                 for found in case["detections"]
@@ -104,29 +104,29 @@ TWO_COWS = prompt_for({"class": "cow", "count": 2}, tag="counting", exclude=[{"c
 
 def test_every_class_asked_for_must_be_seen():
     metadata = prompt_for(ONE_COW, ONE_DOG)
-    assert judge_image([seen("cow"), seen("dog"), seen("cat")], metadata).correct
-    verdict = judge_image([seen("cat")], metadata)
+    assert evaluate_image([seen("cow"), seen("dog"), seen("cat")], metadata).correct
+    verdict = evaluate_image([seen("cat")], metadata)
     assert not verdict.correct
     assert verdict.reason == "expected cow>=1, found 0\nexpected dog>=1, found 0"
 
 
 def test_more_than_asked_for_is_fine_unless_excluded():
-    assert judge_image([seen("cow")] * 3, prompt_for(ONE_COW)).correct
-    verdict = judge_image([seen("cow")] * 3, TWO_COWS)
+    assert evaluate_image([seen("cow")] * 3, prompt_for(ONE_COW)).correct
+    verdict = evaluate_image([seen("cow")] * 3, TWO_COWS)
     assert verdict.reason == "expected cow<3, found 3"
-    assert judge_image([seen("cow")] * 2, TWO_COWS).correct
-    assert judge_image([seen("cow")], TWO_COWS).reason == "expected cow>=2, found 1"
+    assert evaluate_image([seen("cow")] * 2, TWO_COWS).correct
+    assert evaluate_image([seen("cow")], TWO_COWS).reason == "expected cow>=2, found 1"
 
 
 @pytest.mark.parametrize(("confidence", "counts"), [(0.3, False), (0.300001, True), (0.25, False)])
 def test_confidence_must_exceed_the_threshold(confidence: float, counts: bool):
-    assert judge_image([seen("cow", confidence)], prompt_for(ONE_COW)).correct is counts
+    assert evaluate_image([seen("cow", confidence)], prompt_for(ONE_COW)).correct is counts
 
 
 def test_a_threshold_stored_as_float32_is_not_above_itself():
     stored = float(np.float32(0.3))
     assert stored > 0.3
-    assert not judge_image([seen("cow", stored)], prompt_for(ONE_COW)).correct
+    assert not evaluate_image([seen("cow", stored)], prompt_for(ONE_COW)).correct
 
 
 def test_counting_pictures_need_the_higher_confidence_for_every_class():
@@ -185,21 +185,21 @@ def test_suppression_makes_no_room_for_the_seventeenth():
 
 def test_color_is_read_from_the_most_confident_objects_alone():
     metadata = prompt_for({**ONE_COW, "color": "red"}, tag="colors")
-    assert judge_image([seen("cow", 0.8, "blue"), seen("cow", 0.9, "red")], metadata).correct
-    verdict = judge_image([seen("cow", 0.9, "blue"), seen("cow", 0.8, "red")], metadata)
+    assert evaluate_image([seen("cow", 0.8, "blue"), seen("cow", 0.9, "red")], metadata).correct
+    verdict = evaluate_image([seen("cow", 0.9, "blue"), seen("cow", 0.8, "red")], metadata)
     assert verdict.reason == "expected red cow>=1, found 0 red; and 1 blue"
 
 
 def test_every_one_of_several_must_have_the_color():
     metadata = prompt_for({"class": "cow", "count": 3, "color": "red"}, tag="colors")
     found = [seen("cow", 0.9, "white"), seen("cow", 0.8, "red"), seen("cow", 0.7, "red")]
-    reason = judge_image(found, metadata).reason
+    reason = evaluate_image(found, metadata).reason
     assert reason == "expected red cow>=3, found 2 red; and 2 red, 1 white"
 
 
 def test_an_object_whose_color_was_not_read_has_none():
     metadata = prompt_for({**ONE_COW, "color": "red"}, tag="colors")
-    assert judge_image([seen("cow")], metadata).reason == "expected red cow>=1, found 0 red; and "
+    assert evaluate_image([seen("cow")], metadata).reason == "expected red cow>=1, found 0 red; and "
 
 
 def dog_stands(relation: str, count: int = 1) -> PromptMetadata:
@@ -212,37 +212,37 @@ LEFT, RIGHT = (0, 40, 20, 60), (80, 40, 100, 60)
 
 def test_the_relation_is_that_of_the_later_clause_to_the_earlier():
     found = [seen("cow", box=RIGHT), seen("dog", box=LEFT)]
-    assert judge_image(found, dog_stands("left of")).correct
-    verdict = judge_image(found, dog_stands("right of"))
+    assert evaluate_image(found, dog_stands("left of")).correct
+    verdict = evaluate_image(found, dog_stands("right of"))
     assert verdict.reason == "expected dog right of target, found left of target"
 
 
 def test_the_relation_must_hold_between_all_pairs():
     cow, dog = seen("cow", box=(40, 40, 50, 50)), seen("dog", box=LEFT)
     metadata = dog_stands("left of", 2)
-    assert judge_image([cow, cow, dog, dog], metadata).correct
-    stray_dog = judge_image([cow, cow, dog, seen("dog", box=RIGHT)], metadata)
+    assert evaluate_image([cow, cow, dog, dog], metadata).correct
+    stray_dog = evaluate_image([cow, cow, dog, seen("dog", box=RIGHT)], metadata)
     assert stray_dog.reason == "expected dog left of target, found right of target"
-    stray_cow = judge_image([cow, seen("cow", box=(-80, 40, -60, 60)), dog, dog], metadata)
+    stray_cow = evaluate_image([cow, seen("cow", box=(-80, 40, -60, 60)), dog, dog], metadata)
     assert stray_cow.reason == "expected dog left of target, found right of target"
 
 
 def test_without_a_target_no_relation_holds():
-    verdict = judge_image([seen("dog", box=LEFT)], dog_stands("left of"))
+    verdict = evaluate_image([seen("dog", box=LEFT)], dog_stands("left of"))
     assert verdict.reason == "expected cow>=1, found 0\nno target for dog to be left of"
 
 
 def test_a_target_of_the_wrong_color_is_no_target():
     dog = {**ONE_DOG, "position": ["left of", 0]}
     metadata = prompt_for({**ONE_COW, "color": "red"}, dog, tag="position")
-    verdict = judge_image([seen("cow", color="blue", box=RIGHT), seen("dog", box=LEFT)], metadata)
+    verdict = evaluate_image([seen("cow", color="blue", box=RIGHT), seen("dog", box=LEFT)], metadata)
     assert verdict.reason.endswith("\nno target for dog to be left of")
 
 
 def test_a_clause_that_fails_on_color_is_not_asked_for_its_position():
     dog = {**ONE_DOG, "color": "red", "position": ["right of", 0]}
     found = [seen("cow", box=RIGHT), seen("dog", color="blue", box=LEFT)]
-    verdict = judge_image(found, prompt_for(ONE_COW, dog, tag="position"))
+    verdict = evaluate_image(found, prompt_for(ONE_COW, dog, tag="position"))
     assert verdict.reason == "expected red dog>=1, found 0 red; and 1 blue"
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from forejudge.errors import CommandFailed, InvalidRequest
-from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.evaluators.score_folder import score_folder
 from forejudge.progress import Progress, ignore_progress
@@ -22,13 +22,13 @@ class LooksAtACorner(Evaluator):
     def __init__(self, name: str = "corner", fails_after: int = 1000) -> None:
         self.name, self.shown, self.fails_after = name, 0, fails_after
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
         self.shown += len(images)
         if self.shown > self.fails_after:
             raise CommandFailed("no more")
         reds = [image.getpixel((0, 0)) == (255, 0, 0) for image in images]
         seen = tuple(Detection("star", (0.0, 0.0, 8.0, 8.0), confidence) for confidence in (0.5, 0.25))
-        return [Judgement(red, "" if red else "not red", seen) for red in reds]
+        return [Evaluation(red, "" if red else "not red", seen) for red in reds]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from torch._dynamo.testing import CompileCounter
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.split import SplitTransformer
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 from forejudge.verifiers import load_verifier
@@ -142,11 +142,13 @@ class GeneratorContract:
     wrong_sizes: Sequence[Size]
     longest_prompt: int  # in tokens, with all that goes around it
 
-    def call_reference_pipeline(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+    def call_reference_pipeline(
+        self, pipeline: Any, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
+    ) -> Any:
         """What the pipeline's own call makes of PROMPT and seeds, with no line of ours, in one batch."""
         raise NotImplementedError
 
-    def reference_latents(self, pipeline: Any, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+    def reference_latents(self, pipeline: Any, seeds: Sequence[int], sampling: SamplingParams) -> Tensor:
         """The latents that the plain call ends with, as a view at a latent shows them."""
         return self.call_reference_pipeline(pipeline, seeds, sampling, output_type="latent")
 
@@ -160,9 +162,9 @@ class GeneratorContract:
         """As anybody loads it."""
         return load_reference_pipeline(folder)
 
-    def sampling(self, size: Size | None = None, **options: Any) -> Sampling:
+    def sampling(self, size: Size | None = None, **options: Any) -> SamplingParams:
         height, width = size or self.size or (None, None)
-        return Sampling(height=height, width=width, **options)
+        return SamplingParams(height=height, width=width, **options)
 
     def generated(self, generator: Generator, seeds: tuple[int, ...], *stops: Stage, **options: Any) -> Candidates:
         """Candidates taken to the last stop, in one call of `advance` for each."""
@@ -384,7 +386,10 @@ class PaddingContract:
     """Of an architecture that masks the padding of its text."""
 
     def test_a_prompt_without_its_padding_makes_the_same_candidates(self, generator: Any) -> None:
-        whole, short = generator.encode(PROMPT, Sampling()), generator.encode_without_padding(PROMPT, Sampling())
+        whole, short = (
+            generator.encode(PROMPT, SamplingParams()),
+            generator.encode_without_padding(PROMPT, SamplingParams()),
+        )
         assert short.text_NLD.shape[1] == whole.mask_NL.sum() < whole.text_NLD.shape[1] // 4
         actual, expected = (
             generator.advance(generator.start(conditioning, SEEDS), [prefix_stage(2), IMAGE])

@@ -9,14 +9,14 @@ from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeli
 from transformers import Gemma2Config, Gemma2Model
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.types import IMAGE, latent_stage
 from research.miniature.autoencoder import new_autoencoder
 from research.miniature.language_model import gemma_tokenizer
 
 CPU = torch.device("cpu")
-TWO_STEPS = Sampling(steps=2)
+TWO_STEPS = SamplingParams(steps=2)
 
 
 @pytest.fixture(scope="module")

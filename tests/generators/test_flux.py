@@ -11,7 +11,7 @@ from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline, FluxTransfor
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.flux import Flux, FluxInput, FluxOptions, FluxSplit
 from forejudge.types import IMAGE, latent_stage, prefix_stage
 from tests.generators.contract import SEEDS, SplitContract, TextAdapterContract, pixels
@@ -79,7 +79,9 @@ def generator(folder: Path) -> Flux:
     return load_as(Flux, folder)
 
 
-def call_reference_pipeline(pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any) -> Any:
+def call_reference_pipeline(
+    pipeline: FluxPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
+) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     if sampling.guidance_scale is not None:
         arguments["guidance_scale"] = sampling.guidance_scale
@@ -103,11 +105,11 @@ class TestFluxSchnell(TextAdapterContract):
     scale_argument = "joint_attention_kwargs"
 
     def call_reference_pipeline(
-        self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+        self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
         return call_reference_pipeline(pipeline, seeds, sampling, **arguments)
 
-    def reference_latents(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+    def reference_latents(self, pipeline: FluxPipeline, seeds: Sequence[int], sampling: SamplingParams) -> Tensor:
         packed_NTC = call_reference_pipeline(pipeline, seeds, sampling, output_type="latent")
         return packed_NTC.view(-1, 8, 8, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, 16, 16)
 
@@ -136,20 +138,20 @@ class TestFluxDev:
         self, pipeline: FluxPipeline, guidance_scale: float | None
     ) -> None:
         generator = Flux(pipeline, "dev", FluxOptions(max_sequence_length=TEXT_TOKENS))
-        sampling = Sampling(steps=3, guidance_scale=guidance_scale, height=16, width=32)
+        sampling = SamplingParams(steps=3, guidance_scale=guidance_scale, height=16, width=32)
         start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
         found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
         assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, sampling)))
 
     def test_as_many_text_tokens_are_read_as_it_was_trained_with(self, pipeline: FluxPipeline) -> None:
-        small = Sampling(height=16, width=16)
+        small = SamplingParams(height=16, width=16)
         assert Flux(pipeline, "dev").encode(PROMPT, small).text_NLD.shape[1] == 512
         assert Flux(new_flux(), "schnell").encode(PROMPT, small).text_NLD.shape[1] == 256
 
 
 def test_the_latent_of_an_earlier_step_is_the_clean_one_that_it_predicts(generator: Flux) -> None:
     """Noisy latents are (1 - sigma) clean + sigma noise, and the transformer predicts noise - clean."""
-    start = generator.start(generator.encode(PROMPT, Sampling(steps=4, height=32, width=32)), SEEDS)
+    start = generator.start(generator.encode(PROMPT, SamplingParams(steps=4, height=32, width=32)), SEEDS)
     pred_original_sample_NCHW = generator.advance(start, [latent_stage()]).tensor(latent_stage())
     state = generator.advance(start, [prefix_stage(0, step=1)]).state
     noise_NTC = start.state.latents

@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_flux2 import Flux2SingleTransform
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.flux2 import Flux2Input, Flux2Klein, Flux2Split
 from tests.generators.contract import AdapterContract, SplitContract
 from tests.support.doubles import PROMPT, load_as
@@ -85,7 +85,7 @@ class TestFlux2Klein(AdapterContract):
     scale_argument = "attention_kwargs"
 
     def call_reference_pipeline(
-        self, pipeline: Flux2KleinPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+        self, pipeline: Flux2KleinPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
         return pipeline(
             prompt=PROMPT,
@@ -113,7 +113,7 @@ def test_a_pipeline_that_is_not_distilled_is_refused() -> None:
 def test_a_prompt_may_hold_words_of_the_chat_template(generator: Flux2Klein) -> None:
     """They are told apart from the template's own."""
     with pytest.raises(InvalidRequest, match=r"would be cut: '(user )+assistant'"):
-        generator.encode("user " * 10 + "assistant", Sampling())
+        generator.encode("user " * 10 + "assistant", SamplingParams())
 
 
 def test_the_architecture_is_described(generator: Flux2Klein) -> None:

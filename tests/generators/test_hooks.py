@@ -13,7 +13,7 @@ from diffusers import SanaSprintPipeline
 from peft import LoraConfig
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.types import IMAGE, prefix_stage
 from tests.support.doubles import CPU, PROMPT, call_reference_pipeline, load_pipeline
@@ -24,7 +24,7 @@ SEED = 7
 def drawn(pipeline: SanaSprintPipeline, **sampling: Any) -> np.ndarray:
     """One picture, stopped on its way after two blocks."""
     generator = SanaSprint(pipeline, "tiny")
-    candidate = generator.start(generator.encode(PROMPT, Sampling(**sampling)), (SEED,))
+    candidate = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), (SEED,))
     candidate = generator.advance(candidate, [prefix_stage(2)])
     return np.asarray(generator.advance(candidate, [IMAGE]).images[0])
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from forejudge import BestOfN
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import ARCHITECTURES, KNOWN_MODELS, GeneratorSpec, as_generator, load_generator
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.known import SchedulerSpec
 from forejudge.generators.loading import load_spec, offload_text_encoders
 from forejudge.generators.sana_sprint import SanaSprint
@@ -53,7 +53,7 @@ def test_a_text_encoder_is_fetched_for_each_call_and_sent_back(
 @pytest.mark.parametrize("options", ["", ",gemma_softcap=false"])
 def test_what_is_encoded_is_the_same(tiny_generator: Path, options: str) -> None:
     whole, offloaded = (
-        load_generator(f"{tiny_generator}{options}", CPU, torch.float32, offload).encode(PROMPT, Sampling())
+        load_generator(f"{tiny_generator}{options}", CPU, torch.float32, offload).encode(PROMPT, SamplingParams())
         for offload in (WHOLE, OFFLOADED)
     )
     assert torch.equal(whole.text_NLD, offloaded.text_NLD)
@@ -182,7 +182,9 @@ class TestSpec:
             assert generator.options.complex_human_instruction is None
 
     def test_it_says_how_a_picture_is_drawn(self, tiny_generator: Path) -> None:
-        assert self.load(pipeline=str(tiny_generator), sampling=Sampling(steps=2)).defaults == Sampling(steps=2)
+        assert self.load(pipeline=str(tiny_generator), sampling=SamplingParams(steps=2)).defaults == SamplingParams(
+            steps=2
+        )
 
 
 @pytest.mark.parametrize("library", ["my_blocks", "os"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.pixart import PixArt, PixArtInput, PixArtOptions, PixArtSplit
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract, SplitContract, pixels
@@ -96,7 +96,7 @@ def pipeline() -> PixArtAlphaPipeline:
 
 def drawn(generator: PixArt, seeds: tuple[int, ...], *stops: Stage, **sampling: Any) -> Candidates:
     """Candidates taken to the last stop, in one call of `advance` for each."""
-    candidates = generator.start(generator.encode(PROMPT, Sampling(**sampling)), seeds)
+    candidates = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), seeds)
     for stop in stops:
         candidates = generator.advance(candidates, [stop])
     return candidates
@@ -108,7 +108,7 @@ class PixArtContract(GeneratorContract, PaddingContract):
     longest_prompt = 119  # and an end mark
 
     def call_reference_pipeline(
-        self, pipeline: PixArtAlphaPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+        self, pipeline: PixArtAlphaPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
         sizes = {"height": sampling.height, "width": sampling.width}
         return call_reference_pipeline(pipeline, seeds, sampling.steps, **sizes, **arguments)
@@ -152,7 +152,7 @@ def test_other_things_than_noise_may_be_predicted() -> None:
 
 
 def test_noise_may_be_given(generator: PixArt) -> None:
-    conditioning = generator.encode(PROMPT, Sampling())
+    conditioning = generator.encode(PROMPT, SamplingParams())
     noise_NCHW = generator.advance(generator.start(conditioning, SEEDS), [NOISE]).tensor(NOISE)
     given = generator.advance(generator.start(conditioning, (0, 1, 2), noise_NCHW), [IMAGE])
     assert np.array_equal(pixels(given.images), pixels(drawn(generator, SEEDS, IMAGE).images))
@@ -177,20 +177,20 @@ def test_a_model_of_1024_pixels_is_told_the_size(size: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("scale", [None, 0, 1])
 def test_no_guidance_may_be_said_in_three_ways(generator: PixArt, scale: float | None) -> None:
-    generator.encode(PROMPT, Sampling(guidance_scale=scale))
+    generator.encode(PROMPT, SamplingParams(guidance_scale=scale))
 
 
 @pytest.mark.parametrize("sampling", [{"guidance_scale": 4.5}, {"lora_scale": 0.5}])
 def test_what_it_cannot_do_is_refused(generator: PixArt, sampling: dict[str, float]) -> None:
     with pytest.raises(InvalidRequest, match=f"{next(iter(sampling))} = .*: PixArt"):
-        generator.encode(PROMPT, Sampling(**sampling))
+        generator.encode(PROMPT, SamplingParams(**sampling))
 
 
 def test_steps_that_the_scheduler_does_not_take_are_refused(generator: PixArt) -> None:
     with pytest.raises(InvalidRequest, match=r"PixArt with a DDPMScheduler \(DMD\) draws in one step, not in 2"):
-        generator.encode(PROMPT, Sampling(steps=2))
+        generator.encode(PROMPT, SamplingParams(steps=2))
     with pytest.raises(InvalidRequest, match="at most 50 steps, not in 51"):
-        PixArt(new_pipeline(LCM), "tiny").encode(PROMPT, Sampling(steps=51))
+        PixArt(new_pipeline(LCM), "tiny").encode(PROMPT, SamplingParams(steps=51))
 
 
 def test_a_scheduler_of_many_steps_is_refused() -> None:
@@ -202,8 +202,8 @@ def test_a_scheduler_of_many_steps_is_refused() -> None:
 
 def test_prompts_are_read_as_the_pipeline_does(generator: PixArt) -> None:
     """In lower case, without outer blanks."""
-    shouted = generator.encode(f"  {PROMPT.upper()}\n", Sampling())
-    assert torch.equal(shouted.text_NLD, generator.encode(PROMPT, Sampling()).text_NLD)
+    shouted = generator.encode(f"  {PROMPT.upper()}\n", SamplingParams())
+    assert torch.equal(shouted.text_NLD, generator.encode(PROMPT, SamplingParams()).text_NLD)
 
 
 def test_drawing_leaves_the_global_generator_alone(generator: PixArt) -> None:

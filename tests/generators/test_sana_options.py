@@ -10,7 +10,7 @@ from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator, load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.stepwise import StepwiseGenerator
 from forejudge.types import IMAGE, NOISE, prefix_stage
 from tests.support.doubles import CPU, PROMPT, call_reference_pipeline, load_pipeline
@@ -25,7 +25,7 @@ def pipeline(tiny_generator: Path) -> SanaSprintPipeline:
 
 def drawn(pipeline: SanaSprintPipeline, options: dict[str, Any], **sampling: Any) -> np.ndarray:
     generator = as_generator(pipeline, "tiny", options)
-    candidate = generator.start(generator.encode(PROMPT, Sampling(**sampling)), (SEED,))
+    candidate = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), (SEED,))
     return np.asarray(generator.advance(candidate, [prefix_stage(1), IMAGE]).images[0])
 
 
@@ -151,7 +151,7 @@ def test_attention_without_gemma_s_cap(pipeline: SanaSprintPipeline) -> None:
 def test_noise_may_be_given(pipeline: SanaSprintPipeline) -> None:
     generator = as_generator(pipeline, "tiny")
     assert isinstance(generator, StepwiseGenerator)
-    conditioning = generator.encode(PROMPT, Sampling())
+    conditioning = generator.encode(PROMPT, SamplingParams())
     noise_NCHW = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(5))
     candidates = generator.advance(generator.start(conditioning, (0, 1), noise_NCHW), [NOISE, IMAGE])
     plainly = call_reference_pipeline(pipeline, [0, 1], latents=noise_NCHW)

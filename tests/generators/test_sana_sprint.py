@@ -11,7 +11,7 @@ from diffusers import SanaSprintPipeline, SanaTransformer2DModel
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import OPTIONS_FILE, Sampling
+from forejudge.generators.base import OPTIONS_FILE, SamplingParams
 from forejudge.generators.sana_sprint import SanaInput, SanaSplit, SanaSprint
 from forejudge.types import IMAGE, prefix_stage
 from tests.generators.contract import (
@@ -96,7 +96,7 @@ class TestSanaSprint(AdapterContract, PaddingContract):
     scale_argument = "attention_kwargs"
 
     def call_reference_pipeline(
-        self, pipeline: SanaSprintPipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+        self, pipeline: SanaSprintPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
         sizes = {"height": sampling.height or 64, "width": sampling.width or 64}
         return call_reference_pipeline(pipeline, seeds, sampling.steps, **sizes, **arguments)
@@ -146,7 +146,7 @@ def test_a_prompt_after_an_instruction_is_read_to_its_last_token(
     words = ["red"] * 400
     while True:
         try:
-            read = count_read(pipeline, lambda: generator.encode(" ".join(words), Sampling()))
+            read = count_read(pipeline, lambda: generator.encode(" ".join(words), SamplingParams()))
             break
         except InvalidRequest as error:
             refused = str(error)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.sd3 import SD3Input, StableDiffusion3, StableDiffusion3Options, StableDiffusion3Split
 from forejudge.types import IMAGE, prefix_stage
 from tests.generators.contract import SEEDS, SplitContract, TextAdapterContract, load_reference_pipeline, pixels
@@ -74,7 +74,7 @@ def generator(folder: Path) -> StableDiffusion3:
 
 
 def call_reference_pipeline(
-    pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+    pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
 ) -> Any:
     """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
     return pipeline(
@@ -97,7 +97,7 @@ class TestStableDiffusion3(TextAdapterContract):
     scale_argument = "joint_attention_kwargs"
 
     def call_reference_pipeline(
-        self, pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: Sampling, **arguments: Any
+        self, pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
         return call_reference_pipeline(pipeline, seeds, sampling, **arguments)
 
@@ -130,18 +130,18 @@ class TestWithoutT5:
 
     def test_it_draws_as_its_pipeline_does(self, pipeline: StableDiffusion3Pipeline) -> None:
         generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
-        found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
-        assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, Sampling())))
+        found = generator.advance(generator.start(generator.encode(PROMPT, SamplingParams()), SEEDS), [IMAGE])
+        assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, SamplingParams())))
 
     def test_a_prompt_that_clip_would_cut_is_refused(self, pipeline: StableDiffusion3Pipeline) -> None:
         generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
         with pytest.raises(InvalidRequest, match="27 tokens and the text encoder takes 20; this would be cut: 'red"):
-            generator.encode("red " * 25, Sampling())
+            generator.encode("red " * 25, SamplingParams())
 
 
 def test_the_shift_is_that_of_the_call() -> None:
     """Of a scheduler that shifts by the size of the picture."""
-    pipeline, sampling = new_sd3(DEV), Sampling(steps=3, height=16, width=32)
+    pipeline, sampling = new_sd3(DEV), SamplingParams(steps=3, height=16, width=32)
     generator = StableDiffusion3(pipeline, "shifted", OPTIONS)
     start = generator.start(generator.encode(PROMPT, sampling), SEEDS)
     found = generator.advance(generator.advance(start, [prefix_stage(3)]), [IMAGE])
@@ -159,8 +159,8 @@ def test_in_bfloat16_a_folder_is_loaded_as_diffusers_loads_it(folder: Path) -> N
     """Its table of positions is a buffer that lies among the weights."""
     pipeline = load_reference_pipeline(folder, torch.bfloat16)
     generator = load_generator(str(folder), CPU, torch.bfloat16)
-    found = generator.advance(generator.start(generator.encode(PROMPT, Sampling()), SEEDS), [IMAGE])
-    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, Sampling())))
+    found = generator.advance(generator.start(generator.encode(PROMPT, SamplingParams()), SEEDS), [IMAGE])
+    assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, SamplingParams())))
 
 
 def test_the_architecture_is_described(generator: StableDiffusion3) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluators.geneval_rules import Box, Detection, judge_image
+from forejudge.evaluators.geneval_rules import Box, Detection, evaluate_image
 from forejudge.miniature.detector import detect
 from forejudge.miniature.scenes import KINDS
 from tests.support.scenes import Images, RenderedScenes, held_out, single, to_uint8
@@ -95,7 +95,7 @@ def test_mild_blur_noise_and_colour_cast_change_little(
 def test_every_scene_is_judged_correct_by_what_is_detected(few: RenderedScenes) -> None:
     images = worn(few, blur=0.5, noise=0.02, cast=0.03)
     for description, image in zip(few.descriptions, images, strict=True):
-        verdict = judge_image(detect(image), description.metadata)
+        verdict = evaluate_image(detect(image), description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from forejudge.evaluators.geneval_rules import judge_image, relative_position
+from forejudge.evaluators.geneval_rules import evaluate_image, relative_position
 from forejudge.miniature.prompts import (
     CASES_PER_TASK,
     TASKS_SHARING_PROMPTS,
@@ -188,5 +188,5 @@ def test_relations_hold_by_the_rule_that_judges_them(relation: str) -> None:
 def test_every_scene_shows_what_its_prompt_asks_for() -> None:
     drawn = held_out(600, seed=5)
     for description, objects in zip(drawn.descriptions, drawn.ground_truth(), strict=True):
-        verdict = judge_image(objects, description.metadata)
+        verdict = evaluate_image(objects, description.metadata)
         assert verdict.correct, f"{description.prompt}: {verdict.reason}"

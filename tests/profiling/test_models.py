@@ -5,7 +5,7 @@ import torch
 
 from forejudge.best_of_n import BestOfN
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.profiling.models import KINDS, random_models
 from tests.support.doubles import CPU
 from tests.support.tiny_sizes import TINY, tiny_models
@@ -62,4 +62,4 @@ def test_the_text_encoder_and_the_decoder_are_counted_as_resident(monkeypatch: p
 )
 def test_what_is_not_known_is_refused(name: str, kinds: tuple[str, ...], said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
-        random_models(name, kinds, Sampling(), CPU, torch.float32)
+        random_models(name, kinds, SamplingParams(), CPU, torch.float32)

@@ -7,7 +7,7 @@ import torch
 
 from forejudge.best_of_n import BestOfN
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.profiling.figures import Memory, Profile, StrategyProfile
 from forejudge.profiling.models import KINDS, load_profiled_models, random_models
 from forejudge.profiling.profile import marginal_cost, profile, savings
@@ -103,7 +103,7 @@ def test_memory_is_measured_for_the_judged_eight_too(monkeypatch: pytest.MonkeyP
 
 
 def test_a_loaded_generator_is_measured_with_its_own_verifier(tiny_generator: Path, tiny_verifier: Path) -> None:
-    models = load_profiled_models(str(tiny_generator), [str(tiny_verifier)], Sampling(), CPU, torch.float32)
+    models = load_profiled_models(str(tiny_generator), [str(tiny_verifier)], SamplingParams(), CPU, torch.float32)
     found = profile(models, [1], 1, (), ignore)
     assert [(each.strategy, each.verifier) for each in found.strategies] == [
         ("official", "hidden"),
@@ -150,12 +150,12 @@ def test_verifiers_that_cannot_be_measured_are_refused(
 ) -> None:
     named = [name.replace("VERIFIER", str(tiny_verifier)) for name in verifiers]
     with pytest.raises(InvalidRequest, match=said):
-        load_profiled_models(str(tiny_generator), named, Sampling(), CPU, torch.float32)
+        load_profiled_models(str(tiny_generator), named, SamplingParams(), CPU, torch.float32)
 
 
 @pytest.mark.gpu
 def test_the_small_models_on_a_gpu() -> None:
-    models = random_models("sana-sprint-small", KINDS, Sampling(), torch.device("cuda"), torch.bfloat16)
+    models = random_models("sana-sprint-small", KINDS, SamplingParams(), torch.device("cuda"), torch.bfloat16)
     found = profile(models, [1, 8], 3, (), ignore)
     assert found.settings.device_note.startswith("of a GPU")
     assert len(found.strategies) == 6
@@ -167,7 +167,7 @@ def test_the_small_models_on_a_gpu() -> None:
 @pytest.mark.slow
 def test_the_published_models_run_on_a_cpu() -> None:
     """Minutes, and 10 GiB of memory."""
-    models = random_models("sana-sprint-1.6b", ("hidden",), Sampling(), CPU, torch.bfloat16)
+    models = random_models("sana-sprint-1.6b", ("hidden",), SamplingParams(), CPU, torch.bfloat16)
     assert (models.conditioning.text_NLD.shape, models.blocks) == ((1, 300, 2304), 8)
     found = BestOfN(models.generator, models.verifiers["hidden"])(models.prompt, 1)
     assert found.image.size == (1024, 1024)

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.profiling.measure import count_flops
 from forejudge.profiling.models import ProfiledModels, new_verifier, scoring_stage
@@ -51,7 +51,7 @@ def test_calls_are_those_of_the_release(parity: Path) -> None:
     verifier = new_verifier(TINY.verifier, "hidden:8", generator)
     calls = counted(generator, verifier.model.language_model)
     for prompt in recorded["prompts"]:
-        models = ProfiledModels(generator, {"hidden": verifier}, prompt, Sampling(height=256, width=256))
+        models = ProfiledModels(generator, {"hidden": verifier}, prompt, SamplingParams(height=256, width=256))
         Official(models, "hidden", max_batch_size=3).run(tuple(recorded["sample_seeds"]))
     expected = {name: count for name, count in recorded["runs"]["fp32"]["calls"].items() if name not in _OF_NOISE}
     assert calls == expected

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from forejudge.cli.app import main
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
 
 
@@ -81,7 +81,7 @@ _SETTINGS = Settings(
     verifier="tiny",
     seed=0,
     image_index=0,
-    sampling=Sampling(),
+    sampling=SamplingParams(),
     generator_options={},
     device="cpu",
     dtype="float32",

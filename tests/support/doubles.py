@@ -9,7 +9,7 @@ from diffusers import SanaSprintPipeline
 from PIL import Image
 
 from forejudge.generators import load_generator
-from forejudge.generators.base import Architecture, Generator, Sampling
+from forejudge.generators.base import Architecture, Generator, SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, Verdict, prefix_stage
 from forejudge.verifiers.base import Verifier
@@ -50,10 +50,10 @@ class ScriptedGenerator(Generator):
         self.advanced: list[tuple[Stage, int]] = []
         self.before_advance = before_advance
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         pass
 
-    def encode(self, prompt: str, sampling: Sampling) -> str:
+    def encode(self, prompt: str, sampling: SamplingParams) -> str:
         self.encoded += 1
         return prompt
 

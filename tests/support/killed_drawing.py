@@ -11,8 +11,8 @@ from PIL import Image
 
 from forejudge import files
 from forejudge.candidates import store
-from forejudge.candidates.store import RowFolder
-from forejudge.evaluators.base import Judgement
+from forejudge.candidates.store import CandidateStore
+from forejudge.evaluators.base import Evaluation
 from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.stand_in import FIVE_PROMPTS, MANY_PROMPTS, EvenIsRight, candidate_collector
@@ -28,7 +28,7 @@ class DiesAtSecondCall(EvenIsRight):
 
     calls = 0
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
         self.calls += 1
         if self.calls == 2:
             super().__call__(lines[:50], images[:50])
@@ -71,7 +71,7 @@ def main(folder: str, moment: str) -> None:
         die_before_the_rename()
     evaluator = DiesAtSecondCall() if moment == "evaluating" else EvenIsRight()
     candidate_collector(MANY_PROMPTS if moment == "any" else FIVE_PROMPTS, evaluator=evaluator).run(
-        RowFolder(Path(folder)), Shard(), ignore_progress
+        CandidateStore(Path(folder)), Shard(), ignore_progress
     )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from forejudge.candidates.collect import CandidateDrawing, LabelObserver
+from forejudge.candidates.collect import CandidateCollector, LabelObserver
 from forejudge.errors import InvalidRequest
-from forejudge.evaluators.base import Evaluator, Judgement
-from forejudge.generators.base import Architecture, Generator, Sampling
+from forejudge.evaluators.base import Evaluation, Evaluator
+from forejudge.generators.base import Architecture, Generator, SamplingParams
 from forejudge.noise import noise_batch
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
@@ -28,11 +28,11 @@ class SeedGenerator(Generator):
         self.name, self.architecture, self.fingerprint = "stand-in", ARCHITECTURE, "f00d"
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         if prompt == REJECTED_PROMPT:
             raise InvalidRequest("the prompt has too many words")
 
-    def encode(self, prompt: str, sampling: Sampling) -> str:
+    def encode(self, prompt: str, sampling: SamplingParams) -> str:
         return prompt
 
     def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
@@ -60,8 +60,8 @@ class EvenIsRight(Evaluator):
 
     name = "even"
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Judgement]:
-        return [Judgement(brightness(image) % 2 == 0, f"blue {brightness(image)}") for image in images]
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
+        return [Evaluation(brightness(image) % 2 == 0, f"blue {brightness(image)}") for image in images]
 
 
 def prompt_lines(*prompts: str) -> list[PromptLine]:
@@ -82,8 +82,8 @@ def candidate_collector(
     candidates: int = 50,
     record: Sequence[str] = ("hidden:1", "hidden:3"),
     evaluator: Evaluator | None = None,
-) -> CandidateDrawing:
+) -> CandidateCollector:
     """What is drawn unless a test says otherwise."""
     observer = LabelObserver(evaluator or EvenIsRight())
     verifier_inputs = [build_verifier_input(name) for name in record]
-    return CandidateDrawing(SeedGenerator(), lines, candidates, 7, observer, verifier_inputs)
+    return CandidateCollector(SeedGenerator(), lines, candidates, 7, observer, verifier_inputs)

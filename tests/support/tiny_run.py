@@ -9,8 +9,8 @@ import torch
 from PIL.Image import Image
 from safetensors.torch import load_file
 
-from forejudge.candidates.collect import CandidateDrawing
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.collect import CandidateCollector
+from forejudge.candidates.store import CandidateStore
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.miniature.prompts import Split, sample_prompt_lines
@@ -45,7 +45,7 @@ class ReadableLabels:
         return [{"correct": False, "caption": "", "reason": "", "detections": "[]"} for _ in images]
 
     @staticmethod
-    def write_into(folder: RowFolder) -> None:
+    def write_into(folder: CandidateStore) -> None:
         """Only the drawn states decide the labels, so they are written over the observer's."""
         states = load_file(folder.states_path(0))
         amount_N = states["hidden:2"].float()[:, :, READABLE_CHANNEL].mean(1)
@@ -58,8 +58,8 @@ class ReadableLabels:
 def collect(folder: Path, generator: Generator, split: Split, prompts: int) -> Path:
     """A folder of candidates with both labels and captions, as one block, `hidden:2` recorded."""
     lines, verifier_inputs = sample_prompt_lines(prompts, split, 0), [build_verifier_input("hidden:2")]
-    rows = RowFolder(folder)
-    CandidateDrawing(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs).run(
+    rows = CandidateStore(folder)
+    CandidateCollector(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs).run(
         rows, Shard(), ignore_progress
     )
     ReadableLabels.write_into(rows)
@@ -86,12 +86,12 @@ def relabeled(
     folder: Path, destination: Path, change: Callable[[dict[str, Any]], dict[str, Any]], dropped: Sequence[str] = ()
 ) -> Path:
     """A folder of the same candidates whose rows were changed one by one, and lack some columns."""
-    rows = RowFolder(folder)
+    rows = CandidateStore(folder)
     (destination / "states").mkdir(parents=True)
     (destination / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
     (destination / "settings.json").write_text((folder / "settings.json").read_text())
     changed = [row | change(row) for row in rows.table().drop_columns(list(dropped)).to_pylist()]
-    RowFolder(destination).write(0, changed, {})
+    CandidateStore(destination).write(0, changed, {})
     return destination
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, Gemma2Config, Qwen2Config
 
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.profiling.models import KINDS, RANDOM_MODELS, ProfiledModels, random_models
 from forejudge.profiling.stages import GeneratorSizes, ModelSizes, VerifierSizes
 from tests.support.doubles import CPU
@@ -73,4 +73,4 @@ TINY = ModelSizes(
 def tiny_models(monkeypatch: pytest.MonkeyPatch, *kinds: str, dtype: torch.dtype = torch.float32) -> ProfiledModels:
     """Of random weights, with verifiers of these kinds, or of all."""
     monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)
-    return random_models("tiny", kinds or KINDS, Sampling(), CPU, dtype)
+    return random_models("tiny", kinds or KINDS, SamplingParams(), CPU, dtype)

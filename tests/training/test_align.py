@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from forejudge.candidates.features import States
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.training.align import align, caption_loss
 from forejudge.training.dataset import IGNORE_INDEX, CaptionBatches
 from forejudge.training.model import Alignment
@@ -56,7 +56,7 @@ def test_it_learns_to_say_captions(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 
 def test_the_connector_standardises_by_what_it_was_trained_on(tiny_run: TinyRun, aligned: Path) -> None:
-    hidden_MD = load_file(RowFolder(tiny_run.training).states_path(0))["hidden:2"].float().flatten(0, 1)
+    hidden_MD = load_file(CandidateStore(tiny_run.training).states_path(0))["hidden:2"].float().flatten(0, 1)
     connector = load_file(aligned / "connector.safetensors")
     torch.testing.assert_close(connector["mean_D"], hidden_MD.mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(connector["variance_D"], hidden_MD.var(0, unbiased=False), atol=1e-5, rtol=1e-5)
@@ -75,7 +75,7 @@ def test_what_is_to_be_said_is_chosen(
     monkeypatch.setattr("forejudge.training.align.CaptionBatches", remembered)
     tiny_run.align(tmp_path / "out", captions=captions, steps=1, eval_steps=1)
     folders = (tiny_run.training, tiny_run.validation)
-    assert said == [RowFolder(folder).table()[column].to_pylist() for folder in folders]
+    assert said == [CandidateStore(folder).table()[column].to_pylist() for folder in folders]
 
 
 def test_gradient_checkpointing_changes_no_weight(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:

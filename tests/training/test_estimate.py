@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forejudge.candidates.collect import RECORDED, CandidateDrawing, LabelObserver
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.collect import RECORDED, CandidateCollector, LabelObserver
+from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import as_generator, load_generator
 from forejudge.miniature.plugin import MiniatureEvaluator
@@ -95,16 +95,16 @@ PROMPTS, CANDIDATES = 6, 30
 
 
 @pytest.fixture
-def drawing(tiny_generator: Path) -> CandidateDrawing:
+def drawing(tiny_generator: Path) -> CandidateCollector:
     """Labels of the tiny generator's pictures, two blocks of them."""
     generator = load_generator(str(tiny_generator), torch.device("cpu"), torch.float32)
     observer = LabelObserver(MiniatureEvaluator())
     lines, verifier_inputs = sample_prompt_lines(PROMPTS, "training", 0), [build_verifier_input("hidden:2")]
-    return CandidateDrawing(generator, lines, CANDIDATES, 0, observer, verifier_inputs)
+    return CandidateCollector(generator, lines, CANDIDATES, 0, observer, verifier_inputs)
 
 
-def test_the_work_is_what_drawing_then_takes(drawing: CandidateDrawing, tmp_path: Path) -> None:
-    folder = RowFolder(tmp_path / "out")
+def test_the_work_is_what_drawing_then_takes(drawing: CandidateCollector, tmp_path: Path) -> None:
+    folder = CandidateStore(tmp_path / "out")
     work = estimate_collection(drawing, folder, Shard())
     assert list(tmp_path.iterdir()) == [], "nothing is left"
     assert work.description == "180 candidates of 6 prompts"
@@ -126,14 +126,14 @@ def test_an_instruction_counts_once(tiny_generator: Path, tmp_path: Path) -> Non
     instruction = ["a photo of a red circle left of a blue square"]
     generator = as_generator(load_pipeline(tiny_generator), options={"complex_human_instruction": instruction})
     lines = sample_prompt_lines(PROMPTS, "training", 0)
-    drawing = CandidateDrawing(generator, lines, 3, 0, LabelObserver(MiniatureEvaluator()), [])
-    work = estimate_collection(drawing, RowFolder(tmp_path), Shard())
-    flops = count_flops(partial(drawing.run, RowFolder(tmp_path), Shard(), ignore_progress))
+    drawing = CandidateCollector(generator, lines, 3, 0, LabelObserver(MiniatureEvaluator()), [])
+    work = estimate_collection(drawing, CandidateStore(tmp_path), Shard())
+    flops = count_flops(partial(drawing.run, CandidateStore(tmp_path), Shard(), ignore_progress))
     assert work.flops == pytest.approx(flops, rel=0.05)
 
 
-def test_only_what_is_left_counts(drawing: CandidateDrawing, tmp_path: Path) -> None:
-    folder = RowFolder(tmp_path)
+def test_only_what_is_left_counts(drawing: CandidateCollector, tmp_path: Path) -> None:
+    folder = CandidateStore(tmp_path)
     whole = estimate_collection(drawing, folder, Shard())
     part = estimate_collection(drawing, folder, Shard(1, 2))
     drawing.run(folder, Shard(1, 2), ignore_progress)
@@ -145,7 +145,7 @@ def test_only_what_is_left_counts(drawing: CandidateDrawing, tmp_path: Path) -> 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_folder_of_other_settings_is_refused(drawing: CandidateDrawing, tmp_path: Path) -> None:
-    RowFolder(tmp_path).begin(drawing.settings)
+def test_a_folder_of_other_settings_is_refused(drawing: CandidateCollector, tmp_path: Path) -> None:
+    CandidateStore(tmp_path).begin(drawing.settings)
     with pytest.raises(InvalidRequest, match="was made with candidates = 30, this run has candidates = 2"):
-        estimate_collection(replace(drawing, candidates=2), RowFolder(tmp_path), Shard())
+        estimate_collection(replace(drawing, candidates=2), CandidateStore(tmp_path), Shard())

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from forejudge.generators import load_generator
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.sana_sprint import SanaSprint
 from forejudge.hub import Source
 from forejudge.types import IMAGE, latent_stage, prefix_stage
@@ -35,7 +35,7 @@ def test_the_official_run_is_followed_to_the_picture(mode: str) -> None:
     for prompt in RUNS[mode]["prompts"]:
         index, tolerance = prompt["prompt_index"], 2e-6 if mode == "fp32" else 2e-2
         noise_NCHW = torch.cat([EXPECTED[f"prompt{index}.cand{row}.noise"] for row in CANDIDATES])
-        conditioning = generator.encode(prompt["prompt"], Sampling(height=256, width=256))
+        conditioning = generator.encode(prompt["prompt"], SamplingParams(height=256, width=256))
         drawn = generator.start(conditioning, tuple(CANDIDATES), noise_NCHW=noise_NCHW)
         drawn = generator.advance(drawn, verifier.reads)
         scores = official_scores(verifier, prompt["prompt"], drawn)
@@ -66,7 +66,7 @@ def assert_same_picture(image: Image.Image, path: Path) -> None:
 def test_noise_that_is_given_is_what_the_seeds_would_draw() -> None:
     generator: Generator = load_generator(f"{GENERATOR},gemma_softcap=false", CPU, torch.float32)
     assert isinstance(generator, SanaSprint)
-    conditioning = generator.encode("a photo of a cow", Sampling(height=256, width=256))
+    conditioning = generator.encode("a photo of a cow", SamplingParams(height=256, width=256))
     drawn = generator.start(conditioning, (5, 6))
     again = generator.start(conditioning, (5, 6), noise_NCHW=drawn.state.latents / generator.sigma_data)
     assert torch.equal(again.state.latents, drawn.state.latents)

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from forejudge.candidates.features import half
-from forejudge.candidates.store import DrawingSettings, EvaluationFolder, EvaluationSettings, RowFolder
+from forejudge.candidates.store import CandidateStore, CollectionConfig, EvaluationFolder, EvaluationSettings
 from forejudge.device import dtype_name
-from forejudge.evaluators.base import Evaluator, Judgement, ReportedDetection
+from forejudge.evaluators.base import Evaluation, Evaluator, ReportedDetection
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.evaluators.image_text_to_text import Captioner
 from forejudge.files import check_room, exclusive_lock, write_shared_text
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
 from forejudge.training.config import public_model_name
@@ -31,11 +31,11 @@ from forejudge.verifiers.inputs import VerifierInput
 # FOLDED: Drawing and judging a benchmark: every candidate is finished, shown to all verifiers and to every evaluator.
 
 
-_ONE_STEP = Sampling()
+_ONE_STEP = SamplingParams()
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRun:
     """What is drawn, and who says what of it. All verifiers see the same `candidates` of each image.
 
     The benchmark's evaluator decides what is right; `second_evaluators`, by name, say it too.
@@ -47,7 +47,7 @@ class Evaluation:
     candidates: int
     images_per_prompt: int = 1
     seeds: int = 1
-    sampling: Sampling = _ONE_STEP
+    sampling: SamplingParams = _ONE_STEP
     batch_size: int = 16
     second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
@@ -91,10 +91,10 @@ class Evaluation:
         # All pictures of the prompt as one group: few candidates each would be drawn in small batches.
         images, said = self._drawn(Group(line, 0, tuple(row["candidate_seed"] for row in rows)))
         lines = [line] * len(images)
-        judgements = self.benchmark.evaluator(lines, images)
+        evaluations = self.benchmark.evaluator(lines, images)
         also = {name: judge(lines, images) for name, judge in self.second_evaluators.items()}
-        for at, (row, judgement, verdicts) in enumerate(zip(rows, judgements, said, strict=True)):
-            row |= {"correct": judgement.correct, "reason": judgement.reason, "verdicts": verdicts}
+        for at, (row, evaluation, verdicts) in enumerate(zip(rows, evaluations, said, strict=True)):
+            row |= {"correct": evaluation.correct, "reason": evaluation.reason, "verdicts": verdicts}
             row["second_correct"] = {name: judged[at].correct for name, judged in also.items()}
         folder.write(prompt, line.metadata, rows, [images[at] for at, row in enumerate(rows) if row["sample"]])
 
@@ -166,13 +166,13 @@ class LabelObserver:
 
     def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
         """See `Observer.__call__`."""
-        return [_columns(judgement) for judgement in self._evaluator(lines, images)]
+        return [_columns(evaluation) for evaluation in self._evaluator(lines, images)]
 
 
-def _columns(judgement: Judgement) -> dict[str, Any]:
-    seen = [ReportedDetection.model_validate(found, from_attributes=True) for found in judgement.detections]
+def _columns(evaluation: Evaluation) -> dict[str, Any]:
+    seen = [ReportedDetection.model_validate(found, from_attributes=True) for found in evaluation.detections]
     detections = json.dumps([found.model_dump(exclude_none=True) for found in seen])
-    return {"correct": judgement.correct, "reason": judgement.reason, "detections": detections}
+    return {"correct": evaluation.correct, "reason": evaluation.reason, "detections": detections}
 
 
 class Share(BaseModel):
@@ -190,7 +190,7 @@ class LabelSummary(Share):
     tasks: dict[str, Share]
 
 
-def summarize(folder: RowFolder) -> LabelSummary:
+def summarize(folder: CandidateStore) -> LabelSummary:
     """Count a folder's labels, and leave the summary in it. Raises CheckpointError for one that is not complete."""
     summary = _summary_of(folder.table())
     write_shared_text(folder.folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
@@ -225,7 +225,7 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class CandidateDrawing:
+class CandidateCollector:
     """What is drawn, who observes it, and which readings of it are recorded; `batch_size` candidates at once."""
 
     generator: Generator
@@ -241,9 +241,9 @@ class CandidateDrawing:
             verifier_input.to(self.generator.device, self.generator.dtype)
 
     @cached_property
-    def settings(self) -> DrawingSettings:
+    def settings(self) -> CollectionConfig:
         """What decides the rows."""
-        return DrawingSettings(
+        return CollectionConfig(
             generator=public_model_name(self.generator.name),
             revision=self.generator.fingerprint,
             dtype=dtype_name(self.generator.dtype),
@@ -278,7 +278,7 @@ class CandidateDrawing:
         """What the states of so many rows take on disk. Raises as `recorded_bytes`."""
         return self.recorded_bytes * rows // self.settings.rows
 
-    def run(self, folder: RowFolder, shard: Shard, report: ProgressCallback) -> None:
+    def run(self, folder: CandidateStore, shard: Shard, report: ProgressCallback) -> None:
         """Draw the shard's blocks that are not in the folder yet.
 
         Before the folder is begun, raises InvalidRequest where it was made with other settings and for a prompt that
@@ -300,12 +300,12 @@ class CandidateDrawing:
                 drawn += self._rows_in([block])
                 report(stopwatch.at(total - wanted + drawn, f"{drawn / stopwatch.seconds:.1f} images/s"))
 
-    def rows_left(self, folder: RowFolder, shard: Shard) -> int:
+    def rows_left(self, folder: CandidateStore, shard: Shard) -> int:
         """Rows of the shard's blocks that are not in the folder yet. Raises as `run` for a folder of other settings."""
         folder.refuse_others(self.settings)
         return self._rows_in(self._left(folder, shard))
 
-    def _left(self, folder: RowFolder, shard: Shard) -> list[int]:
+    def _left(self, folder: CandidateStore, shard: Shard) -> list[int]:
         return [block for block in shard.indices(self.settings.blocks) if not folder.has(block)]
 
     def _check_prompts(self, lines: Iterable[PromptLine]) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.generators.base import Generator
 from forejudge.verifiers.inputs import VerifierInput
@@ -56,7 +56,7 @@ class States(ABC):
 class RecordedStates(States):
     """States that were stored when the rows were drawn. Raises CheckpointError where they were not."""
 
-    def __init__(self, folder: RowFolder, reading: str) -> None:
+    def __init__(self, folder: CandidateStore, reading: str) -> None:
         if reading not in folder.settings.recorded:
             raise CheckpointError(
                 f"{folder.folder} holds no states of {reading}, only {', '.join(folder.settings.recorded) or 'none'}"

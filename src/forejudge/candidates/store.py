@@ -233,7 +233,7 @@ SETTINGS_FILE = "settings.json"
 _ROWS_OF_A_BLOCK = 128  # about
 
 
-class DrawingSettings(BaseModel):
+class CollectionConfig(BaseModel):
     """What decides the rows of a folder. Device and batch size may change from one sitting to the next.
 
     `revision` is the generator's fingerprint, `prompts` the SHA-256 of the prompts' metadata lines, `recorded` has the
@@ -272,13 +272,13 @@ class DrawingSettings(BaseModel):
         return min(self.rows_of_a_block, self.rows - block * self.rows_of_a_block)
 
 
-class RowFolder:
+class CandidateStore:
     """One folder of rows. Several processes may fill it, each with blocks of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def refuse_others(self, settings: DrawingSettings) -> None:
+    def refuse_others(self, settings: CollectionConfig) -> None:
         """Raises InvalidRequest where the folder was begun with other settings, naming both values."""
         if not (self.folder / SETTINGS_FILE).exists():
             return
@@ -289,7 +289,7 @@ class RowFolder:
                     f"{getattr(settings, name)}: choose another --out, or the same settings to go on with it"
                 )
 
-    def begin(self, settings: DrawingSettings) -> None:
+    def begin(self, settings: CollectionConfig) -> None:
         """Make the folder, or go on with it. Raises as `refuse_others`, and OutputError."""
         for name in ("rows", "states") if settings.recorded else ("rows",):
             prepare_folder(self.folder / name)
@@ -299,9 +299,9 @@ class RowFolder:
         self.refuse_others(settings)
 
     @cached_property
-    def settings(self) -> DrawingSettings:
+    def settings(self) -> CollectionConfig:
         """What the folder was begun with. Raises CheckpointError where it was not."""
-        return read_config(self.folder / SETTINGS_FILE, DrawingSettings)
+        return read_config(self.folder / SETTINGS_FILE, CollectionConfig)
 
     @property
     def digest(self) -> str:

@@ -15,8 +15,8 @@ from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, prepare_folder
 
 if TYPE_CHECKING:
-    from forejudge.candidates.collect import CandidateDrawing, Observer
-    from forejudge.candidates.store import RowFolder
+    from forejudge.candidates.collect import CandidateCollector, Observer
+    from forejudge.candidates.store import CandidateStore
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.prompts.prompt_file import PromptLine
     from forejudge.training.config import CollectionRecipe
@@ -100,37 +100,37 @@ def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: b
 
 def build_collector(
     generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: CollectOptions
-) -> "CandidateDrawing":
+) -> "CandidateCollector":
     """All that there is to draw."""
-    from forejudge.candidates.collect import CandidateDrawing
+    from forejudge.candidates.collect import CandidateCollector
 
     verifier_inputs = options.verifier_inputs(generator)
-    return CandidateDrawing(
+    return CandidateCollector(
         generator, lines, options.recipe.candidates, options.seed, observer, verifier_inputs, options.batch_size
     )
 
 
-def plan(collector: "CandidateDrawing", options: CollectOptions, prompts: Path, out: Path) -> None:
+def plan(collector: "CandidateCollector", options: CollectOptions, prompts: Path, out: Path) -> None:
     """What would be drawn, and how much work that is."""
-    from forejudge.candidates.store import RowFolder
+    from forejudge.candidates.store import CandidateStore
     from forejudge.progress import Shard
     from forejudge.training.estimate import estimate_collection
 
     with spinner("measuring"):
-        work = estimate_collection(collector, RowFolder(out), Shard.parse(options.shard))
+        work = estimate_collection(collector, CandidateStore(out), Shard.parse(options.shard))
     run_options = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
     print_plan(options.recipe, {**run_options, "dtype": collector.settings.dtype, "prompts": prompts, "out": out})
     print_cost_estimate(work, out, str(collector.generator.device))
 
 
-def run_collector(collector: "CandidateDrawing", options: CollectOptions, out: Path) -> "RowFolder | None":
+def run_collector(collector: "CandidateCollector", options: CollectOptions, out: Path) -> "CandidateStore | None":
     """Draw this process's part, with progress; the folder if it is complete then."""
-    from forejudge.candidates.store import RowFolder
+    from forejudge.candidates.store import CandidateStore
     from forejudge.cli.progress import StageProgress
     from forejudge.files import in_words
     from forejudge.progress import Shard
 
-    folder, shard = RowFolder(out), Shard.parse(options.shard)
+    folder, shard = CandidateStore(out), Shard.parse(options.shard)
     if collector.verifier_inputs:
         typer.echo(
             f"the states of all {collector.settings.rows} rows take {in_words(collector.recorded_bytes)}", err=True

@@ -10,7 +10,7 @@ import torch
 import typer
 from typer import Option
 
-from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.collect import EvaluationRun
 from forejudge.cli import options
 from forejudge.cli.common import print_licenses
 from forejudge.cli.options import parse_ints
@@ -25,7 +25,7 @@ from forejudge.evaluators.base import GENEVAL, Evaluator, GenEvalModels, load_ev
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
 from forejudge.files import prepare_folder, write_json
 from forejudge.generators import load_generator
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
@@ -147,7 +147,7 @@ class EvaluateOptions:
 
     def _baselines(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, Evaluation]:
+    ) -> dict[str, EvaluationRun]:
         """One picture each: by the generator itself with one and more steps, and by other pipelines."""
         drawn = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *self.steps)}
         for name in self.baselines:
@@ -164,9 +164,9 @@ class EvaluateOptions:
         verifiers: dict[str, Verifier],
         benchmark: Benchmark,
         candidates: int,
-        sampling: Sampling,
-    ) -> Evaluation:
-        return Evaluation(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
+        sampling: SamplingParams,
+    ) -> EvaluationRun:
+        return EvaluationRun(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
 
 
 def _name(name_or_path: str) -> str:

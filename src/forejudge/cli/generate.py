@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import BaseModel, ConfigDict
 
-from forejudge import BestOfN, Sampling
+from forejudge import BestOfN, SamplingParams
 from forejudge.candidates.store import Sample, lay_out
 from forejudge.cli import options
 from forejudge.cli.common import print_licenses, use_compile_cache
@@ -63,7 +63,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How a candidate is drawn: fields of `Sampling`."""
+    """How a candidate is drawn: fields of `SamplingParams`."""
 
     steps: int | None
     guidance_scale: float | None
@@ -71,14 +71,14 @@ class SamplingOptions:
     width: int | None
     lora_scale: float | None
 
-    def build(self, defaults: "Sampling | None" = None) -> "Sampling":
+    def build(self, defaults: "SamplingParams | None" = None) -> "SamplingParams":
         """What was given, the rest as in `defaults`. Raises InvalidRequest naming an option that cannot be."""
         from pydantic import ValidationError
 
-        from forejudge import Sampling
+        from forejudge import SamplingParams
 
         try:
-            return Sampling(**((defaults or Sampling()).model_dump() | drop_none(vars(self))))
+            return SamplingParams(**((defaults or SamplingParams()).model_dump() | drop_none(vars(self))))
         except ValidationError as error:
             first_error = error.errors()[0]
             raise InvalidRequest(f"{first_error['loc'][0]} = {first_error['input']}: {first_error['msg']}") from None
@@ -271,7 +271,7 @@ class RunSettings(BaseModel):
     seed: int
     seeds: tuple[int, ...] | None
     images_per_prompt: int
-    sampling: Sampling
+    sampling: SamplingParams
 
     @classmethod
     def from_options(cls, generate_options: GenerateOptions) -> "RunSettings":

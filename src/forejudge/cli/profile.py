@@ -129,7 +129,7 @@ def profile(
     from forejudge.cli.tables import print_profile
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.files import prepare_folder, write_text
-    from forejudge.generators.base import Sampling
+    from forejudge.generators.base import SamplingParams
     from forejudge.profiling.models import load_profiled_models, random_models
     from forejudge.profiling.profile import check_strategies
     from forejudge.profiling.profile import profile as measured
@@ -142,7 +142,7 @@ def profile(
     verifier_names = (verifier or (_RANDOM_KINDS if random_weights else generator)).split(",")
     with spinner("making the models" if random_weights else "loading"):
         models = load_models(
-            generator, verifier_names, Sampling(height=resolution, width=resolution), torch_device, torch_dtype
+            generator, verifier_names, SamplingParams(height=resolution, width=resolution), torch_device, torch_dtype
         )
         models = models.compiled() if compiled else models
     with StageProgress() as progress:

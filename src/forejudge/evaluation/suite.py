@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from forejudge.candidates.collect import Evaluation
+from forejudge.candidates.collect import EvaluationRun
 from forejudge.candidates.store import EvaluationFolder
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
@@ -90,9 +90,9 @@ class Suite:
     """
 
     folder: Path
-    main: Evaluation
+    main: EvaluationRun
     timed_verifiers: Mapping[str, Verifier]
-    baselines: Mapping[str, Evaluation]
+    baselines: Mapping[str, EvaluationRun]
     report: ProgressCallback
 
     def run(self, shard: Shard) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from forejudge.errors import CommandFailed, InvalidRequest
 from forejudge.evaluators.color_model import ColorModel
 from forejudge.evaluators.detector import CLASS_NAMES, ObjectDetector
-from forejudge.evaluators.geneval_rules import DEFAULT_THRESHOLDS, Box, Detection, judge_image, keep_detections
+from forejudge.evaluators.geneval_rules import DEFAULT_THRESHOLDS, Box, Detection, evaluate_image, keep_detections
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine
 
@@ -100,7 +100,7 @@ OF_A_MODEL: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """Whether a picture is right; if not, `reason` says why. `detections` is what was seen, if that is known."""
 
     correct: bool
@@ -117,7 +117,7 @@ class Evaluator(ABC):
         """Raises InvalidRequest naming the first line that this evaluator could not judge by."""
 
     @abstractmethod
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """One judgement for each picture, which goes with the line at its place."""
 
 
@@ -147,10 +147,10 @@ class CommandEvaluator(Evaluator):
     def __init__(self, command: str) -> None:
         self.name, self._command = command, PictureCommand(command)
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`."""
         answers = self._command(lines, images, _Answer)
-        return [Judgement(answer.correct, answer.reason, _detections(answer)) for answer in answers]
+        return [Evaluation(answer.correct, answer.reason, _detections(answer)) for answer in answers]
 
 
 def _detections(answer: _Answer) -> tuple[Detection, ...]:
@@ -245,16 +245,16 @@ class GenEvalEvaluator(Evaluator):
                         f"{line.where}: the detector knows no {clause.class_name!r}, only COCO's classes"
                     )
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`."""
         return [self._judged(line, image) for line, image in zip(lines, images, strict=True)]
 
-    def _judged(self, line: PromptLine, image: Image) -> Judgement:
+    def _judged(self, line: PromptLine, image: Image) -> Evaluation:
         metadata = line.geneval_metadata()
         found = self._with_colors(image, self._detector(image, DEFAULT_THRESHOLDS.detection), metadata)
-        verdict = judge_image(found, metadata)
+        verdict = evaluate_image(found, metadata)
         # Masks are large, and whoever keeps a judgement has no use for them.
-        return Judgement(verdict.correct, verdict.reason, tuple(replace(each, mask=None) for each in found))
+        return Evaluation(verdict.correct, verdict.reason, tuple(replace(each, mask=None) for each in found))
 
     def _with_colors(self, image: Image, found: list[Detection], metadata: PromptMetadata) -> list[Detection]:
         """Colors are read of those objects alone that a clause asks a color of."""

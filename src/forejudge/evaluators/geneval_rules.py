@@ -108,7 +108,7 @@ class GenEvalVerdict:
 DEFAULT_THRESHOLDS = Thresholds()
 
 
-def judge_image(
+def evaluate_image(
     detections: Sequence[Detection],
     metadata: PromptMetadata,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from forejudge.checkpoint import checkpoint_errors, quiet_libraries, weights_name
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.prompts.prompt_file import PromptLine
@@ -132,10 +132,10 @@ class VqaEvaluator(Evaluator):
                 if mark in line.prompt:
                     raise InvalidRequest(f"{line.where}: {self.name} would take {mark!r} in the prompt for a mark")
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`. Raises CheckpointError where the model gives no numbers."""
         return [
-            Judgement(probability >= LEAST_PROBABILITY, f"P(yes) = {probability:.4f}")
+            Evaluation(probability >= LEAST_PROBABILITY, f"P(yes) = {probability:.4f}")
             for probability in self.probabilities([line.prompt for line in lines], images)
         ]
 

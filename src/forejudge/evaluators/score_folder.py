@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.bootstrap import bootstrap_averages
-from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import keep_detections
 from forejudge.files import Journal, prepare_folder, write_text
 from forejudge.progress import ProgressCallback, Stopwatch
@@ -154,17 +154,17 @@ class PictureResult(BaseModel):
     sha256: str
 
     @classmethod
-    def of(cls, key: Key, metadata: PromptMetadata, judgement: Judgement, evaluator: str) -> "PictureResult":
+    def of(cls, key: Key, metadata: PromptMetadata, evaluation: Evaluation, evaluator: str) -> "PictureResult":
         """The details are the detections that GenEval's rules keep."""
-        kept = keep_detections(judgement.detections, metadata)
+        kept = keep_detections(evaluation.detections, metadata)
         details = {name: [[*found.box, found.confidence] for found in each] for name, each in kept.items()}
         filename, sha256, text = key
         return cls(
             filename=filename,
             tag=metadata.tag,
             prompt=metadata.prompt,
-            correct=judgement.correct,
-            reason=judgement.reason,
+            correct=evaluation.correct,
+            reason=evaluation.reason,
             metadata=text,
             details=json.dumps(details),
             evaluator=evaluator,
@@ -291,6 +291,6 @@ def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Itera
 
 
 def _judged(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[PictureResult]:
-    judgements = evaluator([image_file.line for _, image_file, _ in batch], [image for _, _, image in batch])
-    for (key, image_file, _), judgement in zip(batch, judgements, strict=True):
-        yield PictureResult.of(key, image_file.metadata, judgement, evaluator.name)
+    evaluations = evaluator([image_file.line for _, image_file, _ in batch], [image for _, _, image in batch])
+    for (key, image_file, _), evaluation in zip(batch, evaluations, strict=True):
+        yield PictureResult.of(key, image_file.metadata, evaluation, evaluator.name)

@@ -16,7 +16,7 @@ from forejudge.types import Candidates, Stage
 OPTIONS_FILE = "forejudge.json"
 
 
-class Sampling(BaseModel):
+class SamplingParams(BaseModel):
     """How an image is drawn. Sizes in pixels; None stands for what the generator was made for.
 
     `lora_scale` weighs LoRA adapters that the pipeline carries.
@@ -77,21 +77,21 @@ class Generator(ABC):
     dtype: torch.dtype
     fingerprint: str  # hash of some of its weights: tells two trainings of one architecture apart
     sources: tuple[Source, ...] = ()  # what was loaded: the pipeline, then its transformer where that has its own
-    defaults: Sampling = Sampling()  # how a picture is drawn where nothing else is asked for
+    defaults: SamplingParams = SamplingParams()  # how a picture is drawn where nothing else is asked for
     options: Options = Options()
 
     @abstractmethod
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """Raises InvalidRequest for what cannot be drawn: an empty or over-long prompt, a size, a number of steps.
 
         Of the models only tokenizers work, so that thousands of prompts are checked in seconds.
         """
 
     @abstractmethod
-    def encode(self, prompt: str, sampling: Sampling) -> Any:
+    def encode(self, prompt: str, sampling: SamplingParams) -> Any:
         """The prompt's conditioning, once for all its candidates. Raises as `check` does."""
 
-    def encode_without_padding(self, prompt: str, sampling: Sampling) -> Any:
+    def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> Any:
         """The same without the padding of the text, where padding has no weight; raises as `encode` does.
 
         Prompts are encoded and candidates drawn faster, and equal but for rounding.

@@ -10,7 +10,7 @@ import torch
 
 from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, quiet_libraries
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.text_encoding import check_not_empty
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
@@ -20,7 +20,7 @@ class _PipelineCall:
     """What the pipeline is called with; it has no state of its own to go on from."""
 
     prompt: str
-    sampling: Sampling
+    sampling: SamplingParams
 
     def __getitem__(self, rows: list[int]) -> "_PipelineCall":
         return self
@@ -45,11 +45,11 @@ class BlackBox(Generator):
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. All but an empty prompt the pipeline refuses when it draws."""
         check_not_empty(prompt)
 
-    def encode(self, prompt: str, sampling: Sampling) -> _PipelineCall:
+    def encode(self, prompt: str, sampling: SamplingParams) -> _PipelineCall:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         return _PipelineCall(prompt, sampling)

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators.base import Options, Sampling
+from forejudge.generators.base import Options, SamplingParams
 from forejudge.generators.latents import PATCH_SIZE, Grid, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import SplitTransformer
@@ -113,7 +113,7 @@ class FluxOptions(Options):
 class FluxConditioning:
     """A prompt, encoded, with N = 1: text (1, L, D), pooled text (1, P), guidance (1,) where there is any."""
 
-    sampling: Sampling
+    sampling: SamplingParams
     text_NLD: Tensor
     pooled_NP: Tensor
     guidance_N: Tensor | None
@@ -143,7 +143,7 @@ class Flux(StepwiseGenerator):
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. T5 must read it whole. Guidance is refused where the transformer takes none."""
         if not self.transformer.config.guidance_embeds:
             check_without_guidance(sampling, self.name)
@@ -152,7 +152,7 @@ class Flux(StepwiseGenerator):
         check_prompt(prompt, prompt, self.pipeline.tokenizer_2, 0, self._max_sequence_length, num_eos_tokens)
 
     @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> FluxConditioning:
+    def encode(self, prompt: str, sampling: SamplingParams) -> FluxConditioning:
         """See `Generator.encode`. CLIP's pooled text is of the prompt's beginning."""
         self.check(prompt, sampling)
         grid = rows, columns = token_grid(self._original_pipeline, sampling)
@@ -213,7 +213,7 @@ class Flux(StepwiseGenerator):
         default_length = _DEV_TEXT_TOKENS if self.transformer.config.guidance_embeds else _SCHNELL_TEXT_TOKENS
         return self.options.max_sequence_length or default_length
 
-    def _guidance(self, sampling: Sampling) -> Tensor | None:
+    def _guidance(self, sampling: SamplingParams) -> Tensor | None:
         if not self.transformer.config.guidance_embeds:
             return None
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Options, Sampling
+from forejudge.generators.base import Options, SamplingParams
 from forejudge.generators.latents import Grid, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler
 from forejudge.generators.split import SplitTransformer
@@ -137,7 +137,7 @@ class Flux2Options(Options):
 class Flux2Conditioning:
     """A prompt, encoded, with N = 1: text (1, L, D)."""
 
-    sampling: Sampling
+    sampling: SamplingParams
     text_NLD: Tensor
     schedule: FlowSchedule
     text_ids_L4: Tensor
@@ -168,7 +168,7 @@ class Flux2Klein(StepwiseGenerator):
         self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Guidance is refused: the pipeline would ignore it."""
         check_without_guidance(sampling, self.name)
         token_grid(self.pipeline, sampling)
@@ -180,7 +180,7 @@ class Flux2Klein(StepwiseGenerator):
         check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - num_template_tokens)
 
     @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> Flux2Conditioning:
+    def encode(self, prompt: str, sampling: SamplingParams) -> Flux2Conditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         grid = rows, columns = token_grid(self.pipeline, sampling)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.hub import split_revision
 
 # FOLDED: How a generator is named with options: `sana-sprint-1.6b,max_timesteps=1.5,use_resolution_binning=false`.
@@ -61,7 +61,7 @@ class GeneratorSpec(_Spec):
     pipeline: str
     transformer: str | None = None
     scheduler: SchedulerSpec | None = None
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     options: dict[str, Any] = {}
     verifier: str | None = None
     language_model: str | None = None
@@ -117,7 +117,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
         GeneratorSpec(
             name="flux-schnell",
             pipeline="black-forest-labs/FLUX.1-schnell",
-            sampling=Sampling(steps=4),
+            sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Apache-2.0",
             description="FLUX.1-schnell with 12 billion parameters, 1024 px, one to four steps",
@@ -125,7 +125,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
         GeneratorSpec(
             name="flux2-klein",
             pipeline="black-forest-labs/FLUX.2-klein-4B",
-            sampling=Sampling(steps=4),
+            sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Apache-2.0",
             description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
@@ -133,7 +133,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
         GeneratorSpec(
             name="sd35-large-turbo",
             pipeline="stabilityai/stable-diffusion-3.5-large-turbo",
-            sampling=Sampling(steps=4),
+            sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Stability AI Community License",
             description="Stable Diffusion 3.5 large turbo with 8 billion parameters, 1024 px, four steps",

@@ -8,7 +8,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Architecture, Sampling
+from forejudge.generators.base import Architecture, SamplingParams
 from forejudge.generators.hooks import execution_device
 
 # FOLDED: Latents of which a transformer itself makes patches, one a token.
@@ -40,7 +40,7 @@ Size = tuple[int, int]  # height and width, in pixels
 
 
 def resolve_image_sizes(
-    sampling: Sampling, default: int, multiple_of: int, bins: Mapping[str, list[float]] | None
+    sampling: SamplingParams, default: int, multiple_of: int, bins: Mapping[str, list[float]] | None
 ) -> tuple[Size, Size]:
     """The size asked for (a side of `default` where nothing is) and the one to draw: the nearest of `bins`, if any.
 
@@ -91,7 +91,7 @@ def packed_architecture(pipeline: Any) -> Architecture:
     )
 
 
-def token_grid(pipeline: Any, sampling: Sampling) -> Grid:
+def token_grid(pipeline: Any, sampling: SamplingParams) -> Grid:
     """Of the size asked for. Raises InvalidRequest for one whose sides are no whole number of tokens."""
     token_pixels = PATCH_SIZE * pipeline.vae_scale_factor
     default = pipeline.default_sample_size * pipeline.vae_scale_factor

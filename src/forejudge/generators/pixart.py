@@ -20,7 +20,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
-from forejudge.generators.base import Options, Sampling
+from forejudge.generators.base import Options, SamplingParams
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.split import SplitTransformer
 from forejudge.generators.stepwise import (
@@ -125,7 +125,7 @@ class PixArtConditioning:
     `size` is the height and width asked for, `generated_size` those that are drawn, in pixels.
     """
 
-    sampling: Sampling
+    sampling: SamplingParams
     text_NLD: Tensor
     mask_NL: Tensor | None
     timesteps: Tensor
@@ -157,7 +157,7 @@ class PixArt(StepwiseGenerator):
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
         _check_sampling(sampling)
         self._check_steps(sampling.steps)
@@ -166,7 +166,7 @@ class PixArt(StepwiseGenerator):
         check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, num_eos_tokens)
 
     @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
+    def encode(self, prompt: str, sampling: SamplingParams) -> PixArtConditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         timesteps = self._scheduler(sampling.steps).timesteps
@@ -180,7 +180,7 @@ class PixArt(StepwiseGenerator):
         )
         return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, generated_size)
 
-    def encode_without_padding(self, prompt: str, sampling: Sampling) -> PixArtConditioning:
+    def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> PixArtConditioning:
         """See `Generator.encode_without_padding`. Masked tokens are left out of attention."""
         padded = self.encode(prompt, sampling)
         assert padded.mask_NL is not None
@@ -248,7 +248,7 @@ class PixArt(StepwiseGenerator):
         elif steps != 1:
             raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) draws in one step, not in {steps}")
 
-    def _sizes(self, sampling: Sampling) -> tuple[Size, Size, tuple[int, int, int]]:
+    def _sizes(self, sampling: SamplingParams) -> tuple[Size, Size, tuple[int, int, int]]:
         """The size asked for and the one drawn, in pixels, and the shape of the latents drawn."""
         factor, config = self.pipeline.vae_scale_factor, self.transformer.config
         bins = _BINS.get(config.sample_size) if self.options.use_resolution_binning else None
@@ -269,7 +269,7 @@ class PixArt(StepwiseGenerator):
         return resolution_N2, aspect_ratio_N1
 
 
-def _check_sampling(sampling: Sampling) -> None:
+def _check_sampling(sampling: SamplingParams) -> None:
     check_without_guidance(sampling, "PixArt in one to a few steps")
     if sampling.lora_scale != 1:
         raise InvalidRequest(

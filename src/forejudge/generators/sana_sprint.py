@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
-from forejudge.generators.base import Architecture, Options, Sampling
+from forejudge.generators.base import Architecture, Options, SamplingParams
 from forejudge.generators.latents import Size, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
 from forejudge.generators.split import SplitTransformer
@@ -107,7 +107,7 @@ class SanaConditioning:
     Times are angles, the last one 0. `size` is the height and width asked for, in pixels.
     """
 
-    sampling: Sampling
+    sampling: SamplingParams
     text_NLD: Tensor
     mask_NL: Tensor | None
     guidance_N: Tensor
@@ -139,14 +139,14 @@ class SanaSprint(StepwiseGenerator):
         last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*last)
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. A prompt longer than the text encoder takes is refused, not cut."""
         self._sizes(sampling)
         text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
         check_prompt(prompt, text, tokenizer, self.num_instruction_tokens, MAX_TEXT_TOKENS)
 
     @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> SanaConditioning:
+    def encode(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         text_NLD, mask_NL = self.pipeline.encode_prompt(
@@ -159,14 +159,14 @@ class SanaSprint(StepwiseGenerator):
         return self._conditioning(sampling, text_NLD, mask_NL)
 
     @torch.no_grad()
-    def encode_without_padding(self, prompt: str, sampling: Sampling) -> SanaConditioning:
+    def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:
         """See `Generator.encode_without_padding`. The instruction is read once for all prompts."""
         self.check(prompt, sampling)
         states_NLD = self.encoder.hidden_states(prompt.lower().strip())
         kept_positions = [0, *range(self.num_instruction_tokens + 1, states_NLD.shape[1])]
         return self._conditioning(sampling, states_NLD[:, kept_positions], None)
 
-    def _conditioning(self, sampling: Sampling, text_NLD: Tensor, mask_NL: Tensor | None) -> SanaConditioning:
+    def _conditioning(self, sampling: SamplingParams, text_NLD: Tensor, mask_NL: Tensor | None) -> SanaConditioning:
         scale = GUIDANCE_SCALE if sampling.guidance_scale is None else sampling.guidance_scale
         # Rounded to the text's dtype before it is scaled, as the pipeline does.
         guidance_N = torch.full([1], scale, device=self.device).to(text_NLD.dtype)
@@ -219,7 +219,7 @@ class SanaSprint(StepwiseGenerator):
         )
         return scheduler.timesteps
 
-    def _sizes(self, sampling: Sampling) -> tuple[Size, tuple[int, int, int]]:
+    def _sizes(self, sampling: SamplingParams) -> tuple[Size, tuple[int, int, int]]:
         """The size asked for, in pixels, and the shape of the latents drawn for it."""
         factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
         bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None

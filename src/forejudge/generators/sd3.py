@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Options, Sampling
+from forejudge.generators.base import Options, SamplingParams
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import SplitTransformer
@@ -96,7 +96,7 @@ class StableDiffusion3Options(Options):
 class StableDiffusion3Conditioning:
     """A prompt, encoded, with N = 1: CLIP's and then T5's text (1, L, D), CLIP's pooled text (1, P). Size in pixels."""
 
-    sampling: Sampling
+    sampling: SamplingParams
     text_NLD: Tensor
     pooled_NP: Tensor
     schedule: FlowSchedule
@@ -125,7 +125,7 @@ class StableDiffusion3(StepwiseGenerator):
         self.architecture = patched_architecture(self.transformer, self.transformer.config.joint_attention_dim)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
-    def check(self, prompt: str, sampling: Sampling) -> None:
+    def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. T5 must read the whole prompt, without T5 CLIP. Guidance is refused."""
         check_without_guidance(sampling, self.name)
         self._size(sampling)
@@ -136,7 +136,7 @@ class StableDiffusion3(StepwiseGenerator):
         check_prompt(prompt, prompt, tokenizer, 0, most, num_eos_tokens)
 
     @torch.no_grad()
-    def encode(self, prompt: str, sampling: Sampling) -> StableDiffusion3Conditioning:
+    def encode(self, prompt: str, sampling: SamplingParams) -> StableDiffusion3Conditioning:
         """See `Generator.encode`. Of a prompt that T5 reads whole, the two CLIPs read the beginning."""
         self.check(prompt, sampling)
         size = self._size(sampling)
@@ -183,7 +183,7 @@ class StableDiffusion3(StepwiseGenerator):
         config = self.autoencoder.config
         return self._decode_latents((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 
-    def _size(self, sampling: Sampling) -> Size:
+    def _size(self, sampling: SamplingParams) -> Size:
         """Of the pictures. Raises InvalidRequest for one that the transformer has no positions for."""
         config = self.transformer.config
         token_pixels = self.pipeline.vae_scale_factor * config.patch_size

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from forejudge.checkpoint import bfloat16_bytes
 from forejudge.compiling import compile_layers, compile_submodule
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Generator, Options, Sampling
+from forejudge.generators.base import Generator, Options, SamplingParams
 from forejudge.generators.hooks import check_hooks, execution_device, forward_context, stored_weight
 from forejudge.generators.latents import Size, decode_latents
 from forejudge.generators.split import SplitTransformer
@@ -38,7 +38,7 @@ class Conditioning(Protocol):
     """A prompt, encoded, with all else that its candidates have in common."""
 
     @property
-    def sampling(self) -> Sampling: ...
+    def sampling(self) -> SamplingParams: ...
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_without_guidance(sampling: Sampling, name: str) -> None:
+def check_without_guidance(sampling: SamplingParams, name: str) -> None:
     """Raises InvalidRequest where guidance is asked of a generator that has none; scales of 0 and 1 ask for none."""
     if sampling.guidance_scale not in (None, 0, 1):
         raise InvalidRequest(

@@ -6,9 +6,9 @@ from functools import partial
 
 from PIL.Image import Image
 
-from forejudge.evaluators.base import Evaluator, Judgement
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.benchmarks import Benchmark
-from forejudge.evaluators.geneval_rules import Detection, judge_image
+from forejudge.evaluators.geneval_rules import Detection, evaluate_image
 from forejudge.miniature.detector import detect
 from forejudge.miniature.prompts import CASES_PER_TASK, Split, cases, split_seed
 from forejudge.prompts.prompt_file import PromptLine
@@ -25,7 +25,7 @@ class RulesEvaluator(Evaluator):
         for line in lines:
             line.geneval_metadata()
 
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Judgement]:
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`."""
         detections_per_image = self._detect(images) if images else []
         return [_evaluate(line, detections) for line, detections in zip(lines, detections_per_image, strict=True)]
@@ -44,9 +44,9 @@ class MiniatureEvaluator(RulesEvaluator):
         return [detect(image) for image in images]
 
 
-def _evaluate(line: PromptLine, detections: Sequence[Detection]) -> Judgement:
-    verdict = judge_image(detections, line.geneval_metadata())
-    return Judgement(verdict.correct, verdict.reason, tuple(detections))
+def _evaluate(line: PromptLine, detections: Sequence[Detection]) -> Evaluation:
+    verdict = evaluate_image(detections, line.geneval_metadata())
+    return Evaluation(verdict.correct, verdict.reason, tuple(detections))
 
 
 # FOLDED: The miniature's test prompts as a benchmark.

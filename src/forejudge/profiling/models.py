@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessorPil, GemmaTokenizer, Qwen2Tokenizer
 from forejudge.compiling import compiler_problem
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
-from forejudge.generators.base import Sampling
+from forejudge.generators.base import SamplingParams
 from forejudge.generators.sana_sprint import MAX_TEXT_TOKENS, SanaConditioning, SanaSprint, SanaSprintOptions
 from forejudge.profiling.sizes import PUBLISHED, SMALL
 from forejudge.profiling.stages import (
@@ -47,7 +47,7 @@ class ProfiledModels:
     generator: SanaSprint
     verifiers: Mapping[str, LanguageModelVerifier]
     prompt: str
-    sampling: Sampling
+    sampling: SamplingParams
     eager: "ProfiledModels | None" = None  # what these were before they were compiled
 
     @property
@@ -112,7 +112,7 @@ def scoring_stage(kind: str) -> str:
 
 
 def load_profiled_models(
-    generator: str, verifiers: Iterable[str], sampling: Sampling, device: torch.device, dtype: torch.dtype
+    generator: str, verifiers: Iterable[str], sampling: SamplingParams, device: torch.device, dtype: torch.dtype
 ) -> ProfiledModels:
     """Load models as `load_generator` and `load_verifier` name them.
 
@@ -146,7 +146,7 @@ _FILLER = "."
 
 
 def random_models(
-    name: str, kinds: Iterable[str], sampling: Sampling, device: torch.device, dtype: torch.dtype
+    name: str, kinds: Iterable[str], sampling: SamplingParams, device: torch.device, dtype: torch.dtype
 ) -> ProfiledModels:
     """One of RANDOM_MODELS, and verifiers of KINDS that read it. The weights are the same each time.
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.best_of_n import BestOfN
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.policies import SearchLimits, expected_n
 from forejudge.profiling.measure import Timing, count_flops, measure_time, peak_memory
 from forejudge.progress import ProgressCallback, Stopwatch
@@ -49,7 +49,7 @@ class DeadlineAdherence(BaseModel):
 
 
 def measure_deadline_adherence(
-    best: BestOfN, prompts: Sequence[str], budget_ms: float, sampling: Sampling | None = None
+    best: BestOfN, prompts: Sequence[str], budget_ms: float, sampling: SamplingParams | None = None
 ) -> DeadlineAdherence:
     """One search for each prompt. Raises InvalidRequest for a budget in which not even one candidate fits."""
     sampling = sampling or best.generator.defaults
@@ -79,7 +79,7 @@ class _Run:
     milliseconds: float
 
 
-def _run(best: BestOfN, prompt: str, budget_ms: float, sampling: Sampling, encode: float) -> _Run:
+def _run(best: BestOfN, prompt: str, budget_ms: float, sampling: SamplingParams, encode: float) -> _Run:
     """One search, whose prompt takes `encode` seconds."""
     limits, max_batch_size = SearchLimits(budget_ms=budget_ms, max_n=MAX_N), best.max_batch_size
     predicted_n = expected_n(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Generator, Sampling
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.types import Candidates, Stage
@@ -102,7 +102,7 @@ class Group:
         return [{**known, "index": index, "seed": seed} for index, seed in enumerate(self.seeds)]
 
     def draw(
-        self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: Sampling | None = None
+        self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: SamplingParams | None = None
     ) -> Iterator[Candidates]:
         """The candidates drawn to the furthest of `stages`, `batch_size` at a time, the prompt encoded once.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from forejudge.candidates.features import RecomputedStates, RecordedStates, States, channel_statistics
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.store import CandidateStore
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
@@ -115,12 +115,12 @@ def pad_right(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 class StoredRows:
     """All rows of a finished folder. Raises CheckpointError for one that is unfinished or has no such column."""
 
-    folder: RowFolder
+    folder: CandidateStore
 
     @classmethod
     def of(cls, folder: Path, generator: Generator) -> "StoredRows":
         """Raises MismatchError where another generator drew them, or the same in another dtype."""
-        rows = cls(RowFolder(folder))
+        rows = cls(CandidateStore(folder))
         stored_fingerprint, dtype = rows.folder.settings.revision, rows.folder.settings.dtype
         if stored_fingerprint != generator.fingerprint:
             raise MismatchError(

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from forejudge.candidates.collect import RECORDED, CandidateDrawing
-from forejudge.candidates.store import RowFolder
+from forejudge.candidates.collect import RECORDED, CandidateCollector
+from forejudge.candidates.store import CandidateStore
 from forejudge.device import resolve_dtype
 from forejudge.files import scratch_folder
 from forejudge.generators.base import Generator
@@ -44,11 +44,11 @@ class CostEstimate:
     measurement: str
 
 
-def estimate_collection(collector: CandidateDrawing, folder: RowFolder, shard: Shard) -> CostEstimate:
+def estimate_collection(collector: CandidateCollector, folder: CandidateStore, shard: Shard) -> CostEstimate:
     """What a shard still has to do, by one prompt drawn and observed beside the folder, which stays as it is.
 
     Operations are those of one candidate, whoever observes it included; the time is that of a batch. Raises as
-    `CandidateDrawing.run` does before it begins, but only for the first prompt, and whatever the observer raises.
+    `CandidateCollector.run` does before it begins, but only for the first prompt, and whatever the observer raises.
     """
     rows, candidates = collector.rows_left(folder, shard), collector.candidates
     disk_bytes = collector.bytes_of(rows)
@@ -74,11 +74,11 @@ def estimate_collection(collector: CandidateDrawing, folder: RowFolder, shard: S
     )
 
 
-def _trial(collector: CandidateDrawing, candidates: int, scratch: Path) -> partial[None]:
+def _trial(collector: CandidateCollector, candidates: int, scratch: Path) -> partial[None]:
     """So many candidates of the first prompt; what a run measures for itself is measured already."""
     trial = replace(collector, lines=collector.lines[:1], candidates=candidates)
     _ = trial.recorded_bytes
-    return partial(trial.run, RowFolder(scratch), Shard(), ignore_progress)
+    return partial(trial.run, CandidateStore(scratch), Shard(), ignore_progress)
 
 
 _TIMED_BATCHES = 2  # batches, after one that warms up
@@ -92,7 +92,7 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
     Models of the hub are only checked for how they are spelt.
     """
     for folder in folders:
-        RowFolder(folder).check_complete()
+        CandidateStore(folder).check_complete()
     if aligned is not None:
         aligned_digest(aligned)
         read_recipe(aligned)
