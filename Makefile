@@ -1,7 +1,9 @@
-# make demo    one prompt, eight candidates judged before they are drawn, one picture
-# make test    the tests
-# make check   format, lint and types
-# make setup   the environment alone
+# make demo            one prompt, eight candidates scored before they are generated in full, one image
+# make test            the default tests: no GPU, no network
+# make test-research   the tests of research/, which builds the shipped weights
+# make test-slow       the tests that take minutes
+# make check           format, lint, types, import layers, language
+# make setup           the environment alone
 # Each of them works first on a fresh clone and installs into .venv only what it needs.
 #
 #   PYTHON=python3.12    the Python to make .venv with (3.11 or newer)
@@ -25,19 +27,27 @@ REQUIRE_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("forejudge
 
 DEMO_PROMPT := a photo of a red circle left of a blue square
 
-.PHONY: demo test check setup
+.PHONY: demo test test-research test-slow check setup
 
 demo: $(RUNTIME)
 	$(BIN)/forejudge generate "$(DEMO_PROMPT)" --n 8 --all --out demo
-	@echo "The picture: demo/best.png. All eight with their verdicts: demo/contact_sheet.png."
+	@echo "The image: demo/best.png. All eight with their scores: demo/contact_sheet.png."
 
 test: $(DEVELOPMENT)
 	$(BIN)/pytest
+
+test-research: $(DEVELOPMENT)
+	$(BIN)/pytest research/tests
+
+test-slow: $(DEVELOPMENT)
+	$(BIN)/pytest -m slow tests research/tests
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_language.py
 
 setup: $(RUNTIME)
 

@@ -159,7 +159,7 @@ def test_twenty_kills_at_any_moment_lose_nothing(repository: Path, tmp_path: Pat
 
 
 def start(repository: Path, folder: Path, moment: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.training.killed_drawing", str(folder), moment]
+    command = [sys.executable, "-m", "tests.support.killed_drawing", str(folder), moment]
     return subprocess.Popen(command, cwd=repository)
 
 

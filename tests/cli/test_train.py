@@ -126,7 +126,7 @@ def test_a_disk_that_is_too_small_ends_it(forejudge: CommandLine) -> None:
     assert ENDING not in said
 
 
-QUICK = ("--set", "steps=2", "--set", "batch_size=8", "--set", "evaluate_every=2", "--reads", "hidden:2")
+QUICK = ("--set", "steps=2", "--set", "batch_size=8", "--set", "eval_steps=2", "--reads", "hidden:2")
 
 
 def command(forejudge: CommandLine, tiny_run: TinyRun, stage: str, *arguments: str | Path) -> CommandResult:

@@ -182,13 +182,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show pictures at a size at which the tiny detector takes no time."""
     monkeypatch.setattr(detector, "LONGEST", 160)
     monkeypatch.setattr(detector, "SHORTEST", 96)
 
 
+@pytest.mark.usefixtures("small")
 def test_objects_lie_in_the_picture_and_come_again(folder: Path) -> None:
     detector = ObjectDetector.from_pretrained(str(folder), CPU)
     found = detector(IMAGE_PLACEHOLDER)
@@ -204,6 +205,7 @@ def test_objects_lie_in_the_picture_and_come_again(folder: Path) -> None:
     assert detector(IMAGE_PLACEHOLDER) == found
 
 
+@pytest.mark.usefixtures("small")
 def test_weights_are_told_apart_by_name(folder: Path, tmp_path: Path) -> None:
     tiny_mask2former(seed=1).save_pretrained(tmp_path / "tiny")
     names = {ObjectDetector.from_pretrained(str(each), CPU).name for each in (folder, tmp_path / "tiny")}
@@ -211,6 +213,7 @@ def test_weights_are_told_apart_by_name(folder: Path, tmp_path: Path) -> None:
     assert all(name.startswith("tiny ") and len(name) == len("tiny ") + 16 for name in names)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("sha256", "weights", "is_genevals"),
     [("743b7d99" + "0" * 56, None, True), ("743b7d99" + "0" * 56, "0" * 16, False), ("1" * 64, None, False)],
@@ -229,6 +232,7 @@ def test_a_detector_is_genevals_by_its_origin_and_its_weights(
     assert detector.name.startswith("weights.pth ")
 
 
+@pytest.mark.usefixtures("small")
 def test_a_detector_that_gives_no_numbers_has_not_seen_nothing(tmp_path: Path) -> None:
     damaged = tiny_mask2former()
     damaged.class_predictor.bias.data[3] = torch.nan
@@ -237,6 +241,7 @@ def test_a_detector_that_gives_no_numbers_has_not_seen_nothing(tmp_path: Path) -
         ObjectDetector.from_pretrained(str(tmp_path / "damaged"), CPU)(IMAGE_PLACEHOLDER)
 
 
+@pytest.mark.usefixtures("small")
 def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         ObjectDetector.from_pretrained(str(tmp_path), CPU)

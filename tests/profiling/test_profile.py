@@ -142,7 +142,7 @@ def test_a_strategy_without_a_verifier_is_refused(monkeypatch: pytest.MonkeyPatc
     ("verifiers", "said"),
     [
         (["VERIFIER", "VERIFIER"], "both read hidden: leave one out"),
-        (["tests.cli.scorer:first_pixel"], "has no language model: its work cannot be counted"),
+        (["tests.support.scorer:first_pixel"], "has no language model: its work cannot be counted"),
     ],
 )
 def test_verifiers_that_cannot_be_measured_are_refused(

@@ -46,7 +46,7 @@ Temperature and bias of the probability were fitted on these candidates. Test fi
 by training.
 
 ## Made
-{made}
+{provenance}
 ## Recipe
 ```json
 {recipe}
