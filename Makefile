@@ -9,9 +9,11 @@
 #   PYTHON=python3.12    the Python to make .venv with (3.11 or newer)
 #   TORCH_INDEX=URL      one more package index to look in: Linux without a GPU can name PyTorch's own CPU index,
 #                        which spares some gigabytes of CUDA libraries
+#   WORKERS=4            processes that share the tests (default: 2)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +27,8 @@ DEVELOPMENT := $(VENV)/.installed-dev
 REQUIRE_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("forejudge needs Python 3.11 or newer, \
   but $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % sys.version_info[:2])
 
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+
 DEMO_PROMPT := a photo of a red circle left of a blue square
 
 .PHONY: demo test test-research test-slow check setup
@@ -34,10 +38,10 @@ demo: $(RUNTIME)
 	@echo "The image: demo/best.png. All eight with their scores: demo/contact_sheet.png."
 
 test: $(DEVELOPMENT)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-research: $(DEVELOPMENT)
-	$(BIN)/pytest research/tests
+	$(BIN)/pytest $(PARALLEL) research/tests
 
 test-slow: $(DEVELOPMENT)
 	$(BIN)/pytest -m slow tests research/tests

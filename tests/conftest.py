@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # Read by the hub's client when it is imported, so before any test module imports a model library.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes that share the cores take one thread each; the commands that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
