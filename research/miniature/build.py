@@ -21,7 +21,7 @@ from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
 from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.classifier import new_classifier
-from forejudge.miniature.plugin import MiniatureEvaluator
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.prompts import Split, cases, descriptions, sample_prompt_lines
 from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render
 from forejudge.progress import ProgressCallback, Shard

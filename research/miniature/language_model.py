@@ -29,11 +29,12 @@ from forejudge.checkpoint import quiet_libraries
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.files import write_text
 from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
+from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
+from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
 from forejudge.miniature.prompts import Split, sample_descriptions
 from forejudge.miniature.scenes import COLOR_NAMES, KINDS, NOISE_SHAPE, SceneBatch, SceneConstraints, couple
 from forejudge.progress import ProgressCallback
 from forejudge.prompts.geneval import NUMBER_WORDS, plural
-from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
 from forejudge.training.dataset import IGNORE_INDEX, pad_right
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PROMPT_PLACEHOLDER
 from research.miniature.cards import language_model_card, training_provenance

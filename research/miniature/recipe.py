@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
 from forejudge.training.config import AlignRecipe, VerifyRecipe
-from forejudge.training.presets import PRESETS
+from forejudge.training.presets import load_preset
 from research.miniature.train import TrainingSettings
 
 
@@ -74,8 +74,8 @@ class VerifierPartRecipe(_Recipe):
     captioned_candidates_per_prompt: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
     baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
-    align: AlignRecipe = PRESETS["miniature"].align
-    verify: VerifyRecipe = PRESETS["miniature"].verify
+    align: AlignRecipe = Field(default_factory=lambda: load_preset("miniature").align)
+    verify: VerifyRecipe = Field(default_factory=lambda: load_preset("miniature").verify)
 
 
 class Recipe(_Recipe):
@@ -135,7 +135,7 @@ def tiny_recipe() -> Recipe:
             captioned_candidates_per_prompt=2,
             recorded=("hidden:2", "clip"),
             baselines={"clip": "clip"},
-            align=PRESETS["miniature"].align.model_copy(update=few),
-            verify=PRESETS["miniature"].verify.model_copy(update=few),
+            align=load_preset("miniature").align.model_copy(update=few),
+            verify=load_preset("miniature").verify.model_copy(update=few),
         ),
     )

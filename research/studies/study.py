@@ -20,7 +20,7 @@ from forejudge.evaluation.intervals import (
 )
 from forejudge.evaluation.strategies import Outcomes, load_outcomes, oracle_strategy, random_strategy
 from forejudge.generators import load_generator
-from forejudge.miniature.plugin import MiniatureEvaluator, miniature_benchmark
+from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
 from forejudge.training.config import VerifyRecipe

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from forejudge import BestOfN
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.miniature.plugin import MiniatureEvaluator
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.progress import Progress
 from research.miniature.recipe import tiny_recipe
 from research.tests.killed_build import MOMENTS, frequent_checkpoints

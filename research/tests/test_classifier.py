@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluators.base import GenEvalModels, load_evaluator
 from forejudge.evaluators.geneval_rules import Detection, evaluate_image
+from forejudge.evaluators.loading import GenEvalModels, load_evaluator
 from forejudge.miniature import classifier
 from forejudge.miniature.classifier import (
     LABELS,

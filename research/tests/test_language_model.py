@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
 from forejudge.miniature.prompts import TASKS_SHARING_PROMPTS, cases, descriptions
-from forejudge.training.config import MINIATURE_QUESTION
 from research.miniature.language_model import (
     held_out_perplexity,
     language_model_loss,

@@ -18,7 +18,7 @@ from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import AUTO, dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS, as_generator, find_spec, load_generator
+from forejudge.generators import as_generator, find_spec, known_models, load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.policies import SearchPolicy
 from forejudge.result import Result, Settings, search_record
@@ -83,7 +83,7 @@ class BestOfN:
         """
         spec = find_spec(generator)
         if verifier is None and (spec is None or spec.verifier is None):
-            known_generators = [name for name, known in KNOWN_MODELS.items() if known.verifier]
+            known_generators = [name for name, known in known_models().items() if known.verifier]
             raise InvalidRequest(
                 f"no verifier is known to go with generator {generator!r}: name one, or use {', '.join(known_generators)}"
             )

@@ -16,7 +16,7 @@ from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import merge_evaluation, with_controls
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark
 from forejudge.generators import load_generator
-from forejudge.miniature.plugin import MiniatureEvaluator, miniature_benchmark
+from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
 from forejudge.progress import Progress, Shard, ignore_progress
 from forejudge.verifiers import load_verifier
 

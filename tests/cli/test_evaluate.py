@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.evaluation import suite
-from forejudge.miniature.plugin import miniature_benchmark
+from forejudge.miniature.evaluator import miniature_benchmark
 from tests.support.command import CommandLine, refusal
 
 

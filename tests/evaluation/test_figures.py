@@ -16,8 +16,9 @@ from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.figures import Contents, agreement, evaluation_metrics, read_layers
 from forejudge.evaluation.intervals import oracle_gap_closed_interval, ranking_metrics
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
-from forejudge.evaluators.base import Evaluation, Evaluator, GenEvalModels
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, second_evaluators_of
+from forejudge.evaluators.loading import GenEvalModels
 from forejudge.generators import load_generator
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.prompts import sample_prompt_lines

@@ -8,7 +8,9 @@ from PIL import Image
 from transformers import Gemma3Processor, Gemma3TextConfig
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluators.image_text_to_text import BATCH_SIZE, INSTRUCTION, Captioner, load_captioner
+from forejudge.evaluators.base import Captioner, FunctionCaptioner
+from forejudge.evaluators.image_text_to_text import BATCH_SIZE, INSTRUCTION
+from forejudge.evaluators.loading import load_captioner
 from tests.support.folders import copy_folder
 from tests.support.image_text_model import CROPS, SPECIAL_TOKENS, new_processor, save_image_text_model
 from tests.support.scenes import single, to_uint8
@@ -72,7 +74,7 @@ def test_a_folder_without_one_of_its_files_is_refused_in_one_line(folder: Path, 
 def test_a_model_that_sees_no_pictures_is_refused(tmp_path: Path) -> None:
     Gemma3TextConfig().save_pretrained(tmp_path)
     new_processor(INSTRUCTION).tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="no processor of pictures"):
+    with pytest.raises(CheckpointError, match="no image processor with a chat template"):
         load_captioner(str(tmp_path), CPU, torch.float32)
 
 
@@ -90,5 +92,16 @@ def test_the_miniature_has_a_captioner_of_its_own() -> None:
 
 
 def test_an_unknown_name_is_refused_with_what_is_possible() -> None:
-    with pytest.raises(InvalidRequest, match=r"a folder, a hub id .* or one of miniature"):
+    with pytest.raises(InvalidRequest, match=r"a folder, a hub id .*, module:function, or one of miniature"):
         load_captioner("minature", CPU, torch.float32)
+
+
+def size_in_words(image: Image.Image) -> str:
+    return f"an image of {image.width} pixels"
+
+
+def test_a_function_is_a_captioner() -> None:
+    captioner = load_captioner(f"{__name__}:size_in_words", CPU, torch.float32)
+    assert captioner([Image.new("RGB", (3, 3))]) == ["an image of 3 pixels"]
+    with pytest.raises(InvalidRequest, match="captioner nothing returned None: expected a str"):
+        FunctionCaptioner(lambda image: None, "nothing")([Image.new("RGB", (3, 3))])

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from forejudge.errors import CheckpointError
-from forejudge.evaluators.color_model import ColorModel, cut_out
+from forejudge.evaluators.geneval import ColorModel, cut_out
 from forejudge.evaluators.geneval_rules import Box, Detection
 from forejudge.prompts.geneval import COLORS
 from tests.support.tiny_clip import save_tiny_clip
@@ -98,5 +98,5 @@ def test_a_model_that_gives_no_numbers_tells_no_color(folder: Path, tmp_path: Pa
     damaged.visual_projection.weight.data[0, 0] = torch.nan
     damaged.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="gave no numbers for a picture"):
+    with pytest.raises(CheckpointError, match="returned NaN for a picture"):
         ColorModel.from_pretrained(str(tmp_path), CPU)(IMAGE_PLACEHOLDER, [found((0, 0, 28, 28))])

@@ -14,14 +14,14 @@ from forejudge.evaluators import detector
 from forejudge.evaluators.detector import (
     CLASS_NAMES,
     ORIGIN_FILE,
+    DetectorInput,
     ObjectDetector,
     Origin,
-    Shown,
     check_classes,
-    objects,
+    postprocess,
+    preprocess,
     read_origin,
-    shown,
-    shown_size,
+    resized_size,
 )
 from tests.support.tiny_detector import tiny_mask2former
 
@@ -69,12 +69,12 @@ def noise(width: int, height: int) -> Image.Image:
     ],
 )
 def test_a_picture_is_shown_as_large_as_fits(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert shown_size(*size) == expected
+    assert resized_size(*size) == expected
 
 
 def test_a_square_is_shown_without_padding() -> None:
     image = noise(512, 512)
-    seen = shown(image)
+    seen = preprocess(image)
     assert (seen.size, tuple(seen.pixels_CHW.shape)) == ((800, 800), (3, 800, 800))
     # mmcv's own calls: resize, then subtract and multiply in place
     expected = cv2.resize(np.asarray(image), (800, 800), interpolation=cv2.INTER_LINEAR).astype(np.float32)
@@ -84,7 +84,7 @@ def test_a_square_is_shown_without_padding() -> None:
 
 
 def test_other_shapes_are_padded_with_grey_below_and_on_the_right() -> None:
-    seen = shown(noise(640, 480))
+    seen = preprocess(noise(640, 480))
     assert (seen.size, tuple(seen.pixels_CHW.shape)) == ((800, 1067), (3, 800, 1088))
     padding = seen.pixels_CHW[:, :, 1067:]
     expected = torch.tensor([(128 - 123.675) / 58.395, (128 - 116.28) / 57.12, (128 - 103.53) / 57.375])
@@ -92,13 +92,13 @@ def test_other_shapes_are_padded_with_grey_below_and_on_the_right() -> None:
 
 
 def test_gray_and_transparent_pictures_are_shown_in_color() -> None:
-    assert shown(Image.new("L", (64, 64))).pixels_CHW.shape[0] == 3
-    assert shown(Image.new("RGBA", (64, 64))).pixels_CHW.shape[0] == 3
+    assert preprocess(Image.new("L", (64, 64))).pixels_CHW.shape[0] == 3
+    assert preprocess(Image.new("RGBA", (64, 64))).pixels_CHW.shape[0] == 3
 
 
 # Against a plain reading of the formula, one object and one pixel at a time
 
-QUERIES, SEEN, SIZE = 5, Shown(torch.zeros(3, 32, 64), (30, 50)), (12, 20)
+QUERIES, SEEN, SIZE = 5, DetectorInput(torch.zeros(3, 32, 64), (30, 50)), (12, 20)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
 
 def test_objects_are_those_of_the_formula(answer: tuple[Tensor, Tensor]) -> None:
     classes_NK, masks_NHW = answer
-    found = objects(classes_NK, masks_NHW, SEEN, SIZE, least=0.05)
+    found = postprocess(classes_NK, masks_NHW, SEEN, SIZE, min_confidence=0.05)
     masks = [resized(resized(mask, 32, 64)[:30, :50], *SIZE) for mask in masks_NHW]
     expected = []
     for query in range(QUERIES):
@@ -149,7 +149,7 @@ def test_objects_are_those_of_the_formula(answer: tuple[Tensor, Tensor]) -> None
 
 
 def test_at_most_a_hundred_are_found(answer: tuple[Tensor, Tensor]) -> None:
-    found = objects(*answer, SEEN, SIZE, least=0)
+    found = postprocess(*answer, SEEN, SIZE, min_confidence=0)
     assert len(found) == 100
     for detection in found:
         assert detection.mask is not None
@@ -157,18 +157,18 @@ def test_at_most_a_hundred_are_found(answer: tuple[Tensor, Tensor]) -> None:
 
 
 def test_none_is_found_where_none_is_likely(answer: tuple[Tensor, Tensor]) -> None:
-    assert objects(*answer, SEEN, SIZE, least=1) == []
+    assert postprocess(*answer, SEEN, SIZE, min_confidence=1) == []
 
 
 def test_leaving_out_what_is_unlikely_changes_nothing_above(answer: tuple[Tensor, Tensor]) -> None:
-    above = [each for each in objects(*answer, SEEN, SIZE, least=0) if each.confidence > 0.2]
+    above = [each for each in postprocess(*answer, SEEN, SIZE, min_confidence=0) if each.confidence > 0.2]
     assert above
-    assert [each for each in objects(*answer, SEEN, SIZE, least=0.2) if each.confidence > 0.2] == above
+    assert [each for each in postprocess(*answer, SEEN, SIZE, min_confidence=0.2) if each.confidence > 0.2] == above
 
 
 def test_an_empty_mask_is_no_object(answer: tuple[Tensor, Tensor]) -> None:
     classes_NK, masks_NHW = answer
-    assert objects(classes_NK, -masks_NHW.abs(), SEEN, SIZE, least=0) == []
+    assert postprocess(classes_NK, -masks_NHW.abs(), SEEN, SIZE, min_confidence=0) == []
 
 
 CPU = torch.device("cpu")
@@ -184,7 +184,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Show pictures at a size at which the tiny detector takes no time."""
+    """Resize images to a size at which the tiny detector takes no time."""
     monkeypatch.setattr(detector, "LONGEST", 160)
     monkeypatch.setattr(detector, "SHORTEST", 96)
 
@@ -233,11 +233,11 @@ def test_a_detector_is_genevals_by_its_origin_and_its_weights(
 
 
 @pytest.mark.usefixtures("small")
-def test_a_detector_that_gives_no_numbers_has_not_seen_nothing(tmp_path: Path) -> None:
+def test_nan_is_not_an_empty_image(tmp_path: Path) -> None:
     damaged = tiny_mask2former()
     damaged.class_predictor.bias.data[3] = torch.nan
     damaged.save_pretrained(tmp_path / "damaged")
-    with pytest.raises(CheckpointError, match=r"detector damaged \w{16} gave no numbers"):
+    with pytest.raises(CheckpointError, match=r"detector damaged \w{16} returned NaN"):
         ObjectDetector.from_pretrained(str(tmp_path / "damaged"), CPU)(IMAGE_PLACEHOLDER)
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluators.base import GenEvalModels, load_evaluator
 from forejudge.evaluators.image_text_to_text import BATCH_SIZE, ImageTextToText, VqaEvaluator
+from forejudge.evaluators.loading import GenEvalModels, load_evaluator
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.image_text_model import CROPS, save_image_text_model
 
@@ -105,9 +105,9 @@ def test_a_tokenizer_without_a_single_token_of_yes_is_refused(tmp_path: Path) ->
         VqaEvaluator.from_pretrained(str(letters), CPU)
 
 
-def test_a_prompt_with_a_mark_of_the_tokenizer_is_refused(evaluator: VqaEvaluator) -> None:
+def test_a_prompt_with_a_special_token_is_refused(evaluator: VqaEvaluator) -> None:
     evaluator.check(lines_of(["a dog"]))
-    with pytest.raises(InvalidRequest, match=r"line 2: .* would take '<img>' in the prompt for a mark"):
+    with pytest.raises(InvalidRequest, match=r"line 2: .* would read '<img>' in the prompt as a special token"):
         evaluator.check(lines_of(["a dog", "a <img>"]))
 
 
@@ -118,5 +118,5 @@ def test_no_number_is_no_answer(
         return torch.full((1, 60), torch.nan)
 
     monkeypatch.setattr(ImageTextToText, "first_token_logits", damaged)
-    with pytest.raises(CheckpointError, match="gave no numbers"):
+    with pytest.raises(CheckpointError, match="returned NaN"):
         evaluator.probabilities(["a dog"], images[:1])

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from forejudge import BestOfN
 from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.generators import ARCHITECTURES, KNOWN_MODELS, GeneratorSpec, as_generator, load_generator
+from forejudge.generators import ARCHITECTURES, KNOWN_MODELS, GeneratorSpec, as_generator, known_models, load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.known import SchedulerSpec
 from forejudge.generators.loading import load_spec, offload_text_encoders
@@ -203,7 +203,7 @@ def test_loading_says_nothing(tiny_generator: Path, capfd: pytest.CaptureFixture
 
 @pytest.mark.parametrize("name", ["minature", "no such thing", "a/b/c"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"unknown generator '{name}'.*{', '.join(KNOWN_MODELS)}"):
+    with pytest.raises(InvalidRequest, match=f"unknown generator '{name}'.*{', '.join(known_models())}"):
         load(name)
 
 

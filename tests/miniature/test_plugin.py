@@ -2,7 +2,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from forejudge.errors import InvalidRequest
-from forejudge.miniature.plugin import MiniatureEvaluator
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.prompts.prompt_file import PromptLine
 
 RED = PromptLine(

@@ -5,7 +5,7 @@ import torch
 
 from forejudge.best_of_n import BestOfN
 from forejudge.generators.base import Generator
-from forejudge.miniature.plugin import miniature_benchmark
+from forejudge.miniature.evaluator import miniature_benchmark
 from forejudge.prompts.prompt_file import groups_of
 from forejudge.verifiers.base import Verifier
 

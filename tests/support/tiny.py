@@ -7,7 +7,7 @@ import torch
 from forejudge.generators import load_generator
 from forejudge.generators.base import OPTIONS_FILE
 from forejudge.generators.sana_sprint import SanaSprintOptions
-from forejudge.training.config import MINIATURE_QUESTION
+from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
 from forejudge.verifiers.config import Calibration, VerifierConfig
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel

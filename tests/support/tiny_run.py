@@ -18,7 +18,7 @@ from forejudge.progress import ProgressCallback, Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.training.align import align
 from forejudge.training.config import AlignRecipe, VerifyRecipe
-from forejudge.training.presets import PRESETS
+from forejudge.training.presets import load_preset
 from forejudge.training.verify import verify
 from forejudge.verifiers.inputs import build_verifier_input
 from research.miniature.language_model import language_model_tokenizer, new_language_model
@@ -119,12 +119,12 @@ class TinyRun:
 
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
         """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
-        fields = PRESETS["miniature"].verify.model_dump() | SHORT | {"language_model": self.language_model}
+        fields = load_preset("miniature").verify.model_dump() | SHORT | {"language_model": self.language_model}
         return VerifyRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def align_recipe(self, **changes: Any) -> AlignRecipe:
         """The same for stage 1."""
-        fields = PRESETS["miniature"].align.model_dump() | SHORT | {"language_model": self.language_model}
+        fields = load_preset("miniature").align.model_dump() | SHORT | {"language_model": self.language_model}
         return AlignRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def verify(

@@ -5,9 +5,9 @@ import pytest
 from forejudge.errors import InvalidRequest
 from forejudge.training.config import LoraOptions, apply_changes
 from forejudge.training.losses import VerifierLoss
-from forejudge.training.presets import PRESETS
+from forejudge.training.presets import load_preset
 
-MINIATURE = PRESETS["miniature"].verify
+MINIATURE = load_preset("miniature").verify
 
 
 def test_fields_are_changed_one_by_one() -> None:
@@ -79,4 +79,4 @@ def test_a_value_that_cannot_be_is_refused_by_name(change: str, said: str) -> No
 
 def test_stage_1_needs_an_instruction_with_a_picture() -> None:
     with pytest.raises(InvalidRequest, match="must hold <image> once"):
-        apply_changes(PRESETS["miniature"].align, ["instruction=describe it"])
+        apply_changes(load_preset("miniature").align, ["instruction=describe it"])

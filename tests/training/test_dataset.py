@@ -10,8 +10,9 @@ from torch import Tensor
 from forejudge.candidates.features import States
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators import load_generator
+from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
+from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
 from forejudge.training.align import align
-from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
 from forejudge.training.dataset import (
     IGNORE_INDEX,
     CaptionBatches,

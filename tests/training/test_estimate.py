@@ -14,7 +14,7 @@ from forejudge.candidates.collect import RECORDED, CandidateCollector, LabelObse
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import as_generator, load_generator
-from forejudge.miniature.plugin import MiniatureEvaluator
+from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.prompts import sample_prompt_lines
 from forejudge.profiling.measure import count_flops
 from forejudge.progress import Shard, ignore_progress

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forejudge.candidates.features import States
 from forejudge.library_models import load_library_model
-from forejudge.training.config import MINIATURE_INSTRUCTION, MINIATURE_QUESTION
+from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
+from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
 from forejudge.training.dataset import CaptionBatches, QuestionBatches
 from forejudge.training.model import Alignment, Verification, log_odds
 from forejudge.verifiers.connector import Connector

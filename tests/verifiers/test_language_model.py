@@ -17,7 +17,7 @@ from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator
 from forejudge.hub import Source
-from forejudge.training.config import MINIATURE_QUESTION as QUESTION
+from forejudge.miniature.plugin import QUESTION
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import Calibration, VerifierConfig

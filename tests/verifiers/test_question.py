@@ -7,7 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from forejudge.errors import CheckpointError
-from forejudge.training.config import MINIATURE_QUESTION as QUESTION
+from forejudge.miniature.plugin import QUESTION
 from forejudge.verifiers.question import (
     IMAGE_PLACEHOLDER,
     PROMPT_PLACEHOLDER,

@@ -16,9 +16,8 @@ from torch import Tensor
 from forejudge.candidates.features import half
 from forejudge.candidates.store import CandidateStore, CollectionConfig, EvaluationFolder, EvaluationSettings
 from forejudge.device import dtype_name
-from forejudge.evaluators.base import Evaluation, Evaluator, ReportedDetection
+from forejudge.evaluators.base import Captioner, Evaluation, Evaluator, ReportedDetection
 from forejudge.evaluators.benchmarks import Benchmark
-from forejudge.evaluators.image_text_to_text import Captioner
 from forejudge.files import check_room, exclusive_lock, write_shared_text
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.progress import ProgressCallback, Shard, Stopwatch

@@ -171,7 +171,7 @@ def caption(
 ) -> None:
     """Draw a picture of each line, and say what it shows, which is not always what was asked for."""
     from forejudge.candidates.collect import CaptionObserver
-    from forejudge.evaluators.image_text_to_text import check_captioner, load_captioner
+    from forejudge.evaluators.loading import check_captioner, load_captioner
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import CaptionRecipe, with_options
     from forejudge.training.presets import load_preset
@@ -215,7 +215,7 @@ def label(
 ) -> None:
     """Draw all candidates of many prompts, and say of each picture whether it is right."""
     from forejudge.candidates.collect import LabelObserver, summarize
-    from forejudge.evaluators.base import GenEvalModels, load_evaluator
+    from forejudge.evaluators.loading import GenEvalModels, load_evaluator
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import LabelRecipe, with_options
     from forejudge.training.presets import load_preset

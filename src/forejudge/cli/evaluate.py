@@ -21,8 +21,9 @@ from forejudge.errors import InvalidRequest
 from forejudge.evaluation.equal_cost import BUDGET_NS
 from forejudge.evaluation.figures import FIGURES_FILE, VerifierWeights
 from forejudge.evaluation.suite import FinishedSuite, Suite, with_controls
-from forejudge.evaluators.base import GENEVAL, Evaluator, GenEvalModels, load_evaluator
+from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
+from forejudge.evaluators.loading import GENEVAL, GenEvalModels, load_evaluator
 from forejudge.files import prepare_folder, write_json
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, SamplingParams

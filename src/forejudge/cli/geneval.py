@@ -47,7 +47,7 @@ def score(
     A run that was stopped goes on. What cannot be judged is named, the rest is scored, and the status is 1.
     """
     with spinner("loading"):
-        from forejudge.evaluators.base import GenEvalModels, load_evaluator
+        from forejudge.evaluators.loading import GenEvalModels, load_evaluator
 
         loaded_evaluator = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
     folder_score = _score(folder, loaded_evaluator)

@@ -8,17 +8,17 @@ import typer
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False) -> None:
     """List the models that have a name and the pipelines that are supported."""
-    from forejudge.generators import ARCHITECTURES, KNOWN_MODELS
+    from forejudge.generators import ARCHITECTURES, known_models
 
     if as_json:
-        known = [spec.model_dump(mode="json") for spec in KNOWN_MODELS.values()]
+        known = [spec.model_dump(mode="json") for spec in known_models().values()]
         typer.echo(json.dumps({"models": known, "pipelines": list(ARCHITECTURES)}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "what it is", "its verifier")
-    for spec in KNOWN_MODELS.values():
+    for spec in known_models().values():
         table.add_row(spec.name, spec.description, "comes with it" if spec.verifier else "none: give --verifier")
     console = Console(highlight=False)
     console.print(table)

@@ -1,44 +1,59 @@
-"""`forejudge prompts`: files of prompts, each line with what its pictures are judged by."""
+"""`forejudge prompts`: write prompt files whose lines say how their images are evaluated."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
+from typer.core import TyperGroup
 
 from forejudge.cli.collect import RecipeName
 from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
+from forejudge.plugins import load_object, registered
 
 if TYPE_CHECKING:
     from forejudge.prompts.geneval import PromptMetadata
 
-
-group = typer.Typer(help="Files of prompts, each with what its pictures are judged by.")
-
-Count = Annotated[int, Option(help="How many prompts.")]
+Count = Annotated[int, Option(help="Number of prompts.")]
 Out = Annotated[Path, Option(metavar="FILE", help="The .jsonl file to write.")]
-Seed = Annotated[int, Option(help="Another seed, other prompts.")]
+Seed = Annotated[int, Option(help="Random seed.")]
 
 _OPEN_SPLITS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
 
+class PromptCommands(TyperGroup):
+    """The command `geneval`, and one command for each prompt set of a plug-in."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return [*super().list_commands(ctx), *registered(lambda plugin: plugin.prompt_sets)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by its name, None for an unknown one."""
+        import_path = registered(lambda plugin: plugin.prompt_sets).get(cmd_name)
+        return _prompt_set_command(cmd_name, import_path) if import_path else super().get_command(ctx, cmd_name)
+
+
+group = typer.Typer(cls=PromptCommands, help="Write prompt files whose lines say how their images are evaluated.")
+
+
 @group.command()
 def geneval(
-    objects: Annotated[Path, Option(metavar="FILE", help="A text file with a class name a line.")],
+    objects: Annotated[Path, Option(metavar="FILE", help="Text file with one class name per line.")],
     out: Out,
-    count: Annotated[int | None, Option(help="How many prompts (default: the recipe's).")] = None,
+    count: Annotated[int | None, Option(help="Number of prompts (default: the recipe's).")] = None,
     recipe: RecipeName = None,
     exclude: Annotated[
-        list[Path] | None,
-        Option(metavar="FILE", help="Prompts that must not come, as text or .jsonl. May be given several times."),
+        list[Path] | None, Option(metavar="FILE", help="Prompts to leave out, as text or .jsonl. Repeatable.")
     ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """Prompts of GenEval's six tasks over your objects, none twice."""
+    """Write distinct prompts of GenEval's six tasks over your objects."""
     from forejudge.prompts.geneval import sample_prompts
     from forejudge.prompts.prompt_file import read_lines, read_prompts
     from forejudge.training.presets import load_preset
@@ -53,16 +68,22 @@ def geneval(
     _write(sample_prompts(names, count, seed, excluded), out, dry_run)
 
 
-@group.command()
-def miniature(
-    split: Annotated[str, Option(help="training or validation.")], count: Count, out: Out, seed: Seed = 0
-) -> None:
-    """Prompts of the miniature's world. One that comes again stands for its next image."""
-    _check(count, out)
-    known = _parse_split(split)
-    from forejudge.miniature.prompts import sample_prompt_lines
+def _prompt_set_command(name: str, import_path: str) -> Any:
+    app = typer.Typer(add_completion=False)
+    description = f"Write prompts of the prompt set {name}. A repeated prompt stands for its next image."
+    app.command(name, help=description)(_sample_command(import_path))
+    return typer.main.get_command(app)
 
-    _write([line.geneval_metadata() for line in sample_prompt_lines(count, known, seed)], out)
+
+def _sample_command(import_path: str) -> Callable[..., None]:
+    def sample(
+        split: Annotated[str, Option(help="training or validation.")], count: Count, out: Out, seed: Seed = 0
+    ) -> None:
+        _check(count, out)
+        lines = load_object(import_path, "prompt set")(count, _parse_split(split), seed)
+        _write([line.geneval_metadata() for line in lines], out)
+
+    return sample
 
 
 def _check(count: int, out: Path) -> None:

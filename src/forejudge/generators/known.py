@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import SamplingParams
 from forejudge.hub import split_revision
+from forejudge.plugins import Plugin, registered_configs
 
 # FOLDED: How a generator is named with options: `sana-sprint-1.6b,max_timesteps=1.5,use_resolution_binning=false`.
 
@@ -34,7 +35,6 @@ def _value(text: str) -> Any:
         return text
 
 
-_MINIATURE_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 _SANA_LICENSE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
 
 
@@ -82,13 +82,6 @@ class GeneratorSpec(_Spec):
 KNOWN_MODELS: dict[str, GeneratorSpec] = {
     spec.name: spec
     for spec in (
-        GeneratorSpec(
-            name="miniature",
-            pipeline=str(_MINIATURE_WEIGHTS / "generator"),
-            verifier=str(_MINIATURE_WEIGHTS / "verifier"),
-            language_model=str(_MINIATURE_WEIGHTS / "language_model"),
-            description="a small SANA-Sprint that draws coloured shapes at 64 px; ships with forejudge",
-        ),
         GeneratorSpec(
             name="sana-sprint-1.6b",
             pipeline="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
@@ -142,12 +135,22 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
 }
 
 
+def known_models() -> dict[str, GeneratorSpec]:
+    """Return the generators with a short name: those of plug-ins first, then `KNOWN_MODELS`."""
+    return registered_configs(_named_generators, GeneratorSpec) | KNOWN_MODELS
+
+
+def _named_generators(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    return {name: {"name": name, **fields} for name, fields in plugin.generators.items()}
+
+
 def find_spec(name: str) -> GeneratorSpec | None:
     """What is known of a generator by its short name or by the hub id of its weights.
 
     A revision goes with either; options of the generator, which may follow, are left out.
     """
     model, revision = split_revision(split_options(name)[0])
-    match = KNOWN_MODELS.get(model)
-    match = match or next((spec for spec in KNOWN_MODELS.values() if split_revision(spec.weights)[0] == model), None)
+    known = known_models()
+    match = known.get(model)
+    match = match or next((spec for spec in known.values() if split_revision(spec.weights)[0] == model), None)
     return match.with_revision(revision) if match and revision else match

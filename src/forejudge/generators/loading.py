@@ -14,7 +14,7 @@ from torch import nn
 from forejudge.checkpoint import checkpoint_errors, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators.base import Generator
-from forejudge.generators.known import KNOWN_MODELS, GeneratorSpec, SchedulerSpec, find_spec, split_options
+from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 
@@ -237,6 +237,6 @@ def _minimal_spec(name: str) -> GeneratorSpec:
     if not Path(name).exists() and not is_hub_id(name):
         raise InvalidRequest(
             f"unknown generator {name!r}: expected a folder, a hub id such as owner/model or owner/model@revision, or "
-            f"one of {', '.join(KNOWN_MODELS)}"
+            f"one of {', '.join(known_models())}"
         )
     return GeneratorSpec(name=name, pipeline=name, description="")

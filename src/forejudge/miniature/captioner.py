@@ -12,8 +12,8 @@ from itertools import permutations
 
 from PIL.Image import Image
 
+from forejudge.evaluators.base import Captioner
 from forejudge.evaluators.geneval_rules import Detection, relative_position
-from forejudge.evaluators.image_text_to_text import Captioner
 from forejudge.miniature.detector import detect
 from forejudge.miniature.scenes import IMAGE_SIZE
 from forejudge.prompts.geneval import NUMBER_WORDS, plural, with_article

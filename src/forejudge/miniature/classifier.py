@@ -23,7 +23,7 @@ from forejudge.errors import CheckpointError
 from forejudge.evaluators.geneval_rules import Box, Detection
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
-from forejudge.miniature.plugin import RulesEvaluator
+from forejudge.miniature.evaluator import RulesEvaluator
 from forejudge.miniature.scenes import (
     COLOR_NAMES,
     IMAGE_SIZE,
@@ -111,7 +111,7 @@ class ClassifierEvaluator(RulesEvaluator):
             raise CheckpointError(f"{folder} holds no classifier of the miniature: its labels are others")
         return cls(weights_name(name, folder), model.eval().to(device))
 
-    def _see(self, images: Sequence[Image]) -> list[list[Detection]]:
+    def _detect(self, images: Sequence[Image]) -> list[list[Detection]]:
         size = IMAGE_SIZE, IMAGE_SIZE
         pixels_NHW3 = np.stack([np.asarray(image.convert("RGB").resize(size)) for image in images])
         return classify(self._model, torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2).to(self._model.device) / 255)

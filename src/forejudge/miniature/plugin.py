@@ -1,61 +1,61 @@
-"""The miniature's evaluator: its detector, and GenEval's rules."""
+"""The miniature's plug-in: one table with the names that it adds to forejudge, light to import."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from functools import partial
+from pathlib import Path
+from typing import Any
 
-from PIL.Image import Image
+from forejudge.plugins import Plugin
 
-from forejudge.evaluators.base import Evaluation, Evaluator
-from forejudge.evaluators.benchmarks import Benchmark
-from forejudge.evaluators.geneval_rules import Detection, evaluate_image
-from forejudge.miniature.detector import detect
-from forejudge.miniature.prompts import CASES_PER_TASK, Split, cases, split_seed
-from forejudge.prompts.prompt_file import PromptLine
+QUESTION = "<image> does this show {prompt}? answer yes or no"
+INSTRUCTION = "<image> what does this show?"
 
+_WEIGHTS = Path(__file__).parent / "weights"
+_COLLECTION: dict[str, Any] = {"generator": "miniature", "candidates": 8, "record": "hidden:12"}
+_TRAINING: dict[str, Any] = {
+    "reads": "hidden:12",
+    "language_model": "miniature",
+    "batch_size": 64,
+    "spatial_merge_size": 2,
+    "adam_beta2": 0.99,
+    "precision": "bfloat16",
+    "save_dtype": "float16",
+}
+_ALIGN: dict[str, Any] = {
+    "instruction": INSTRUCTION,
+    "steps": 400,
+    "learning_rate": 4e-3,
+    "warmup_steps": 20,
+    "eval_steps": 200,
+}
+_VERIFY: dict[str, Any] = {
+    "question": QUESTION,
+    "steps": 2800,
+    "learning_rate": 1.5e-3,
+    "warmup_steps": 50,
+    "weight_decay": 0.05,
+    "eval_steps": 400,
+}
 
-class RulesEvaluator(Evaluator):
-    """Judges what it sees by GenEval's metadata, which every line must have.
-
-    Raises InvalidRequest naming one that has none.
-    """
-
-    def check(self, lines: Sequence[PromptLine]) -> None:
-        """See `Evaluator.check`."""
-        for line in lines:
-            line.geneval_metadata()
-
-    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
-        """See `Evaluator.__call__`."""
-        detections_per_image = self._detect(images) if images else []
-        return [_evaluate(line, detections) for line, detections in zip(lines, detections_per_image, strict=True)]
-
-    @abstractmethod
-    def _detect(self, images: Sequence[Image]) -> list[list[Detection]]:
-        """What is in each picture; there is at least one."""
-
-
-class MiniatureEvaluator(RulesEvaluator):
-    """Sees with the detector."""
-
-    name = "geneval-miniature"
-
-    def _detect(self, images: Sequence[Image]) -> list[list[Detection]]:
-        return [detect(image) for image in images]
-
-
-def _evaluate(line: PromptLine, detections: Sequence[Detection]) -> Evaluation:
-    verdict = evaluate_image(detections, line.geneval_metadata())
-    return Evaluation(verdict.correct, verdict.reason, tuple(detections))
-
-
-# FOLDED: The miniature's test prompts as a benchmark.
-
-
-NAME = "geneval-miniature"
-
-
-def miniature_benchmark(per_task: int = CASES_PER_TASK, split: Split = "test") -> Benchmark:
-    """`per_task` cases of each of the six tasks; a prompt may come several times, each time as its next image."""
-    lines = [case.line for case in cases(split, per_task)]
-    return Benchmark(NAME, lines, MiniatureEvaluator(), partial(split_seed, split))
+PLUGIN = Plugin(
+    generators={
+        "miniature": {
+            "pipeline": str(_WEIGHTS / "generator"),
+            "verifier": str(_WEIGHTS / "verifier"),
+            "language_model": str(_WEIGHTS / "language_model"),
+            "description": "a small SANA-Sprint that generates colored shapes at 64 px; ships with forejudge",
+        }
+    },
+    recipes={
+        "miniature": {
+            "prompts": 8000,
+            "label": {**_COLLECTION, "evaluator": "geneval-miniature"},
+            "caption": {**_COLLECTION, "captioner": "miniature"},
+            "align": {**_TRAINING, **_ALIGN},
+            "verify": {**_TRAINING, **_VERIFY},
+        }
+    },
+    prompt_sets={"miniature": "forejudge.miniature.prompts:sample_prompt_lines"},
+    evaluators={"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"},
+    model_evaluators={"classifier-miniature": "forejudge.miniature.classifier:ClassifierEvaluator"},
+    captioners={"miniature": "forejudge.miniature.captioner:MiniatureCaptioner"},
+    benchmarks={"geneval-miniature": "forejudge.miniature.evaluator:miniature_benchmark"},
+)

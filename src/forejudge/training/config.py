@@ -15,8 +15,6 @@ from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
-MINIATURE_QUESTION = "<image> does this show {prompt}? answer yes or no"
-MINIATURE_INSTRUCTION = "<image> what does this show?"
 
 RecipeT = TypeVar("RecipeT", bound="TrainingRecipe")
 

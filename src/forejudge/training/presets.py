@@ -10,14 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forejudge.errors import InvalidRequest
-from forejudge.training.config import (
-    MINIATURE_INSTRUCTION,
-    MINIATURE_QUESTION,
-    AlignRecipe,
-    CaptionRecipe,
-    LabelRecipe,
-    VerifyRecipe,
-)
+from forejudge.plugins import registered_configs
+from forejudge.training.config import AlignRecipe, CaptionRecipe, LabelRecipe, VerifyRecipe
 
 _PAPER_NUM_PROMPTS = 5900  # of which 20 candidates each make its 118 k
 _PAPER_PREFIX_FRACTION = 8 / 20  # of SANA-Sprint's blocks
@@ -79,43 +73,7 @@ def _paper_preset(generator: str, num_blocks: int, spatial_merge_size: int = 1) 
     )
 
 
-def _miniature_preset() -> RecipePreset:
-    shared: dict[str, Any] = {
-        "reads": "hidden:12",
-        "language_model": "miniature",
-        "batch_size": 64,
-        "spatial_merge_size": 2,
-        "adam_beta2": 0.99,
-        "precision": "bfloat16",
-        "save_dtype": "float16",
-    }
-    collection: dict[str, Any] = {"generator": "miniature", "candidates": 8, "record": shared["reads"]}
-    return RecipePreset(
-        prompts=8000,
-        label=LabelRecipe(**collection, evaluator="geneval-miniature"),
-        caption=CaptionRecipe(**collection, captioner="miniature"),
-        align=AlignRecipe(
-            **shared,
-            instruction=MINIATURE_INSTRUCTION,
-            steps=400,
-            learning_rate=4e-3,
-            warmup_steps=20,
-            eval_steps=200,
-        ),
-        verify=VerifyRecipe(
-            **shared,
-            question=MINIATURE_QUESTION,
-            steps=2800,
-            learning_rate=1.5e-3,
-            warmup_steps=50,
-            weight_decay=0.05,
-            eval_steps=400,
-        ),
-    )
-
-
 PRESETS: dict[str, RecipePreset] = {
-    "miniature": _miniature_preset(),
     "sana-sprint-1.6b": _paper_preset("sana-sprint-1.6b", num_blocks=20),
     "sana-sprint-0.6b": _paper_preset("sana-sprint-0.6b", num_blocks=28),
     "pixart-dmd": _paper_preset("pixart-dmd", num_blocks=28),
@@ -123,8 +81,14 @@ PRESETS: dict[str, RecipePreset] = {
 }
 
 
+def known_presets() -> dict[str, RecipePreset]:
+    """Return the recipes by name: those of plug-ins first, then `PRESETS`."""
+    return registered_configs(lambda plugin: plugin.recipes, RecipePreset) | PRESETS
+
+
 def load_preset(name: str) -> RecipePreset:
-    """The recipe of that name. Raises InvalidRequest for one that is not known."""
-    if name not in PRESETS:
-        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    """Return the recipe of that name. Raises InvalidRequest for an unknown one."""
+    known = known_presets()
+    if name not in known:
+        raise InvalidRequest(f"unknown recipe {name!r}: expected one of {', '.join(known)}")
+    return known[name]

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators import KNOWN_MODELS, find_spec
+from forejudge.generators import find_spec, known_models
 from forejudge.hub import fetch, is_hub_id
 from forejudge.verifiers.base import Verifier
 
@@ -42,7 +42,7 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
 
 
 def _known_verifiers() -> list[str]:
-    return [name for name, spec in KNOWN_MODELS.items() if spec.verifier]
+    return [name for name, spec in known_models().items() if spec.verifier]
 
 
 def _load_image_scorer(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:

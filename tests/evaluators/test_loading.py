@@ -1,13 +1,16 @@
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from forejudge.errors import CommandFailed, InvalidRequest
-from forejudge.evaluators.base import CommandEvaluator, Evaluation, GenEvalModels, load_evaluator
+from forejudge.evaluators.base import Evaluation, Evaluator, FunctionEvaluator
+from forejudge.evaluators.command import CommandEvaluator
 from forejudge.evaluators.geneval_rules import Detection
+from forejudge.evaluators.loading import GenEvalModels, load_evaluator
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_detector import tiny_mask2former
@@ -37,10 +40,10 @@ def test_a_command_may_say_why_and_what_it_saw(tmp_path: Path) -> None:
     ("answer", "said"),
     [
         ("{}", "correct: Field required"),
-        ('{"correct": "yes"}', "correct: Input should be a valid boolean"),
-        ('{"correct": 1}', "correct: Input should be a valid boolean"),
+        ('{"correct": "yes"}', "correct = 'yes': Input should be a valid boolean"),
+        ('{"correct": 1}', "correct = 1: Input should be a valid boolean"),
         ('{"correct": true, "detections": [{"class": "star"}]}', "detections.0.box: Field required"),
-        ('{"correct": null}', "correct: Input should be a valid boolean"),
+        ('{"correct": null}', "correct = None: Input should be a valid boolean"),
         ('{"correct": tru', "Invalid JSON"),
     ],
 )
@@ -87,3 +90,44 @@ def test_geneval_is_loaded_with_its_models(tmp_path: Path) -> None:
 def test_models_go_with_geneval_alone(models: GenEvalModels) -> None:
     with pytest.raises(InvalidRequest, match="go with the evaluator geneval, not with 'geneval-miniature'"):
         load_evaluator("geneval-miniature", models)
+
+
+def is_red(prompt: str, image: Image.Image) -> bool:
+    return "red" in prompt and image.getpixel((0, 0)) == (255, 0, 0)
+
+
+class Strict(Evaluator):
+    name = "strict"
+
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
+        return [Evaluation(False, "never right") for _ in lines]
+
+
+def test_a_function_is_an_evaluator() -> None:
+    evaluator = load_evaluator(f"{__name__}:is_red")
+    red, blue = (Image.new("RGB", (2, 2), color) for color in ("red", "blue"))
+    line = PromptLine("a red star", '{"prompt": "a red star"}', "line 1")
+    assert evaluator.name == f"{__name__}:is_red"
+    assert [each.correct for each in evaluator([line, line], [red, blue])] == [True, False]
+
+
+def test_a_class_is_an_evaluator() -> None:
+    assert load_evaluator(f"{__name__}:Strict")([LINE], [IMAGE_PLACEHOLDER]) == [Evaluation(False, "never right")]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nonesuch.module:is_red", "evaluator 'nonesuch.module:is_red' cannot be imported"),
+        ("math:missing", "evaluator 'math:missing' cannot be imported"),
+        ("fractions:Fraction", "'fractions:Fraction' is no Evaluator"),
+    ],
+)
+def test_other_objects_are_refused(name: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        load_evaluator(name)
+
+
+def test_a_function_must_return_a_bool() -> None:
+    with pytest.raises(InvalidRequest, match="evaluator operator:eq returned 'yes': expected True, False"):
+        FunctionEvaluator(lambda prompt, image: "yes", "operator:eq")([LINE], [IMAGE_PLACEHOLDER])

@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluators.base import GenEvalEvaluator
-from forejudge.evaluators.color_model import ColorModel
 from forejudge.evaluators.detector import ObjectDetector
+from forejudge.evaluators.geneval import ColorModel, GenEvalEvaluator
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.prompts.geneval import Color
 from forejudge.prompts.prompt_file import PromptLine
@@ -22,8 +21,8 @@ class SeesAlwaysTheSame(ObjectDetector):
     def __init__(self, *seen: Detection, is_genevals: bool = True) -> None:
         self.name, self.is_genevals, self.seen = "eyes 0123", is_genevals, list(seen)
 
-    def __call__(self, image: Image.Image, least: float = 0.0) -> list[Detection]:
-        return [each for each in self.seen if each.confidence > least]
+    def __call__(self, image: Image.Image, min_confidence: float = 0.0) -> list[Detection]:
+        return [each for each in self.seen if each.confidence > min_confidence]
 
 
 class SaysRed(ColorModel):
