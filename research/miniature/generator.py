@@ -17,7 +17,7 @@ from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.files import write_text
-from forejudge.generators.base import OPTIONS_FILE, Options
+from forejudge.generators.base import OPTIONS_FILE, GeneratorOptions
 from forejudge.generators.sana_sprint import SanaInput, SanaSplit, SanaSprintOptions
 from forejudge.miniature.scenes import NOISE_SHAPE
 from forejudge.progress import ProgressCallback
@@ -183,7 +183,7 @@ class GeneratorKind:
 
     new_parts: Callable[[int, int, int], OneStepParts]
     assemble: Callable[[Any, AutoencoderDC], Any]
-    options: Options
+    options: GeneratorOptions
     card: Callable[[GeneratorRecipe, dict[str, Any]], str]
 
 

@@ -114,7 +114,7 @@ class TestFluxSchnell(TextAdapterContract):
         return packed_NTC.view(-1, 8, 8, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, 16, 16)
 
     def test_guidance_is_refused(self, generator: Flux) -> None:
-        with pytest.raises(InvalidRequest, match=r"guidance_scale = 3\.5: .* draws without guidance, leave it out"):
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 3\.5: .* generates without guidance, leave it out"):
             generator.encode(PROMPT, self.sampling(guidance_scale=3.5))
         assert generator.encode(PROMPT, self.sampling(guidance_scale=0)).guidance_N is None
 

@@ -100,7 +100,7 @@ class TestFlux2Klein(AdapterContract):
         ).images
 
     def test_guidance_is_refused(self, generator: Flux2Klein) -> None:
-        with pytest.raises(InvalidRequest, match=r"guidance_scale = 4: .* draws without guidance, leave it out"):
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 4: .* generates without guidance, leave it out"):
             generator.encode(PROMPT, self.sampling(guidance_scale=4))
         generator.encode(PROMPT, self.sampling(guidance_scale=1))
 

@@ -217,10 +217,10 @@ def test_an_unsupported_pipeline_is_refused(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(
         InvalidRequest,
-        match=f"holds a StableDiffusionPipeline, which is not supported; supported are {', '.join(ARCHITECTURES)}",
+        match=f"holds a StableDiffusionPipeline, which is not supported: use one of {', '.join(ARCHITECTURES)}",
     ):
         load(folder)
-    with pytest.raises(InvalidRequest, match=f"object is not supported; supported are {', '.join(ARCHITECTURES)}"):
+    with pytest.raises(InvalidRequest, match=f"object is not supported: use one of {', '.join(ARCHITECTURES)}"):
         as_generator(object())
 
 

@@ -171,9 +171,12 @@ def test_options_follow_the_name(tiny_generator: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("max_timestep=1.2", "generator option max_timestep: .*there are complex_human_instruction, max_timesteps"),
-        ("max_timesteps=high", "generator option max_timesteps: .*a valid number"),
-        ("max_timesteps=9", "generator option max_timesteps: .*less than or equal to 1.57"),
+        (
+            "max_timestep=1.2",
+            "generator option max_timestep = 1.2: .*options are: complex_human_instruction, max_timesteps",
+        ),
+        ("max_timesteps=high", "generator option max_timesteps = .high.: .*a valid number"),
+        ("max_timesteps=9", "generator option max_timesteps = 9: .*less than or equal to 1.57"),
         ("max_timesteps", "'max_timesteps' is no option, expected NAME=VALUE"),
     ],
 )

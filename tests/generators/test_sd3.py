@@ -102,7 +102,7 @@ class TestStableDiffusion3(TextAdapterContract):
         return call_reference_pipeline(pipeline, seeds, sampling, **arguments)
 
     def test_guidance_is_refused(self, generator: StableDiffusion3) -> None:
-        with pytest.raises(InvalidRequest, match=r"guidance_scale = 7: .* draws without guidance, leave it out"):
+        with pytest.raises(InvalidRequest, match=r"guidance_scale = 7: .* generates without guidance, leave it out"):
             generator.encode(PROMPT, self.sampling(guidance_scale=7))
         generator.encode(PROMPT, self.sampling(guidance_scale=1))
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedModel, T5Config, T5EncoderModel
 
-from forejudge.generators.base import OPTIONS_FILE, Options
+from forejudge.generators.base import OPTIONS_FILE, GeneratorOptions
 from research.miniature.language_model import clip_tokenizer
 
 TextModelT = TypeVar("TextModelT", bound=PreTrainedModel)
@@ -52,7 +52,7 @@ def new_t5(vocabulary: int) -> T5EncoderModel:
     return T5EncoderModel(config).eval()
 
 
-def save_with_options(folder: Path, pipeline: Any, options: Options) -> Path:
+def save_with_options(folder: Path, pipeline: Any, options: GeneratorOptions) -> Path:
     """Write its folder and return it."""
     pipeline.save_pretrained(folder)
     (folder / OPTIONS_FILE).write_text(options.model_dump_json())

@@ -1,20 +1,12 @@
 """From log-odds to probabilities that hold what they say."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import float32
 
-from forejudge.errors import CheckpointError
-from forejudge.generators import load_generator
-from forejudge.verifiers.config import SANA_SPRINT_1_6B, Calibration, fit_calibration, load_architecture
-from research.figures.projected_costs import BLOCKS
-from tests.support.doubles import CPU
-from tests.support.folders import copy_folder
+from forejudge.verifiers.config import Calibration, fit_calibration
 
 
 @pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, -0.8), (0.2, 1.5)])
@@ -58,31 +50,3 @@ def test_a_temperature_must_be_positive() -> None:
     for temperature in (0, -1):
         with pytest.raises(ValidationError, match="temperature"):
             Calibration(temperature=temperature, bias=0)
-
-
-@pytest.mark.parametrize("name", ["miniature", "tiny"])
-def test_it_is_that_of_the_loaded_generator(name: str, tiny_generator: Path) -> None:
-    source = str(tiny_generator) if name == "tiny" else name
-    assert load_architecture(source) == load_generator(source, CPU, float32).architecture
-
-
-def test_no_weights_are_needed(tiny_generator: Path, tmp_path: Path) -> None:
-    folder = copy_folder(tiny_generator, tmp_path / "generator")
-    for weights in folder.rglob("*.safetensors"):
-        weights.unlink()
-    assert load_architecture(str(folder)) == load_architecture(str(tiny_generator))
-
-
-def test_the_default_one_is_as_deep_as_where_its_work_is_counted() -> None:
-    assert SANA_SPRINT_1_6B.num_blocks == BLOCKS
-
-
-def test_another_pipeline_or_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="minature is no folder, nor a hub id"):
-        load_architecture("minature")
-    with pytest.raises(CheckpointError, match=r"transformer/config\.json is missing"):
-        load_architecture(str(tmp_path))
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
-    with pytest.raises(CheckpointError, match="_class_name: Input should be 'SanaTransformer2DModel'"):
-        load_architecture(str(tmp_path))

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.generators import load_architecture
 from forejudge.hub import Source
-from forejudge.verifiers.config import VerifierConfig, load_architecture
+from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.published_export import export_published

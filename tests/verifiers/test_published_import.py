@@ -14,10 +14,10 @@ from torch import float32, nn, zeros
 
 from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
+from forejudge.generators.known import SANA_SPRINT_1_6B
 from forejudge.hub import Source
 from forejudge.types import Verdict
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.config import SANA_SPRINT_1_6B
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from forejudge.verifiers.published_import import PublishedSource, import_published, official_score, official_scores
 from tests.support.doubles import CPU

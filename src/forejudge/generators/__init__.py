@@ -1,7 +1,7 @@
-"""Generators: what is known of them by name, and how they are loaded."""
+"""Generators: the registry of known ones, and how to load them."""
 
 from forejudge.generators.known import KNOWN_MODELS, GeneratorSpec, find_spec, known_models
-from forejudge.generators.loading import ARCHITECTURES, as_generator, load_generator
+from forejudge.generators.loading import ARCHITECTURES, as_generator, load_architecture, load_generator
 
 __all__ = [
     "ARCHITECTURES",
@@ -10,5 +10,6 @@ __all__ = [
     "as_generator",
     "find_spec",
     "known_models",
+    "load_architecture",
     "load_generator",
 ]

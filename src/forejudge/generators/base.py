@@ -1,25 +1,30 @@
-"""What a generator is. Adding one takes a file with a class like this and a line in the table of `loading`."""
+"""The generator contract: encode a prompt, start candidates from noise, advance them to any stage.
+
+A generator of a new architecture is one file with a class like this and one row in the table of `loading`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
-from forejudge.config_files import read_config
+from forejudge.config_files import read_config, validation_message
 from forejudge.errors import InvalidRequest
 from forejudge.hub import Source
 from forejudge.types import Candidates, Stage
 
 OPTIONS_FILE = "forejudge.json"
+ConditioningT = TypeVar("ConditioningT")
 
 
 class SamplingParams(BaseModel):
-    """How an image is drawn. Sizes in pixels; None stands for what the generator was made for.
+    """How images are generated: steps, guidance, size in pixels, LoRA scale. None takes the generator's own default.
 
-    `lora_scale` weighs LoRA adapters that the pipeline carries.
+    `lora_scale` scales the LoRA adapters that the pipeline carries.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,84 +36,90 @@ class SamplingParams(BaseModel):
     lora_scale: float = 1.0
 
 
-class Options(BaseModel):
-    """What else decides how a generator draws, of one architecture; set once, when it is loaded."""
+class GeneratorOptions(BaseModel):
+    """Settings of one architecture that change its images and are fixed when it is loaded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, overrides: Mapping[str, Any]) -> Self:
-        """Those given; for the rest what the pipeline's folder says in OPTIONS_FILE, else the defaults.
+        """Take `overrides`, then OPTIONS_FILE in the pipeline's folder, then the defaults.
 
-        Raises InvalidRequest for an option that there is not or a value that it cannot have.
+        Raises InvalidRequest for an unknown option or an invalid value.
         """
-        folder = pipeline.name_or_path  # None where it was put together from parts
+        folder = pipeline.name_or_path  # None for a pipeline assembled from components
         path = Path(folder) / OPTIONS_FILE if folder else None
         configured = read_config(path, cls) if path is not None and path.is_file() else cls()
         try:
             return cls.model_validate({**configured.model_dump(), **overrides})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise InvalidRequest(
-                f"generator option {name}: {first['msg']}; there are {', '.join(cls.model_fields) or 'none'}"
-            ) from None
+            names = ", ".join(cls.model_fields) or "none"
+            raise InvalidRequest(f"generator option {validation_message(error)}; options are: {names}") from None
 
 
 class Architecture(BaseModel):
-    """What a hidden-state verifier must know of a generator to read it."""
+    """Shape of a generator's transformer: all that a hidden-state verifier, a recipe or an import needs to know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     transformer: str  # class name
-    width: int
+    width: int  # of the hidden state
     num_blocks: int
     latent_channels: int
-    latent_size: int  # rows and columns of tokens at the generator's own size
+    latent_size: int  # rows, and columns, of tokens at the generator's default image size
     text_width: int
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one image at the generator's default size."""
+        return self.latent_size**2
 
-class Generator(ABC):
-    """A diffusion transformer whose forward pass can stop after any block and go on from there later."""
 
-    name: str  # folder or hub id it came from
+class Generator(ABC, Generic[ConditioningT]):
+    """A diffusion transformer whose forward pass can stop after any block and continue later."""
+
+    name: str  # folder or hub id
     architecture: Architecture
     device: torch.device
     dtype: torch.dtype
-    fingerprint: str  # hash of some of its weights: tells two trainings of one architecture apart
-    sources: tuple[Source, ...] = ()  # what was loaded: the pipeline, then its transformer where that has its own
-    defaults: SamplingParams = SamplingParams()  # how a picture is drawn where nothing else is asked for
-    options: Options = Options()
+    fingerprint: str  # hash of some weights, to tell two trainings of one architecture apart
+    sources: tuple[Source, ...] = ()  # of the pipeline, then of its transformer if that has its own repository
+    defaults: SamplingParams = SamplingParams()
+    options: GeneratorOptions = GeneratorOptions()
 
     @abstractmethod
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """Raises InvalidRequest for what cannot be drawn: an empty or over-long prompt, a size, a number of steps.
+        """Refuse with InvalidRequest what cannot be generated: an empty or too long prompt, a size, a number of steps.
 
-        Of the models only tokenizers work, so that thousands of prompts are checked in seconds.
+        Runs tokenizers but no model, so that thousands of prompts are checked in seconds.
         """
 
     @abstractmethod
-    def encode(self, prompt: str, sampling: SamplingParams) -> Any:
-        """The prompt's conditioning, once for all its candidates. Raises as `check` does."""
+    def encode(self, prompt: str, sampling: SamplingParams) -> ConditioningT:
+        """Encode a prompt once for all its candidates. Raises the same errors as `check`."""
 
-    def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> Any:
-        """The same without the padding of the text, where padding has no weight; raises as `encode` does.
+    def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> ConditioningT:
+        """Encode a prompt without text padding, if padding has no weight. Raises the same errors as `encode`.
 
-        Prompts are encoded and candidates drawn faster, and equal but for rounding.
+        Encoding and generating are faster, and candidates equal those of `encode` up to rounding.
         """
         return self.encode(prompt, sampling)
 
     def compiled(self) -> Self:
-        """The same with its transformer's blocks and its decoder compiled, or itself where nothing can be.
+        """Return a copy with compiled transformer blocks and decoder, or itself if nothing can be compiled.
 
-        Candidates are equal but for rounding. The first single one, and the first batch, wait until it is compiled.
+        Candidates are equal up to rounding. The first single candidate and the first batch wait for the compiler.
         """
         return self
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the models that stay in memory during a search, by component name."""
+        return {}
+
     @abstractmethod
-    def start(self, conditioning: Any, seeds: tuple[int, ...]) -> Candidates:
-        """Candidates that are noise only, one for each seed."""
+    def start(self, conditioning: ConditioningT, seeds: tuple[int, ...]) -> Candidates:
+        """Return one candidate of pure noise per seed."""
 
     @abstractmethod
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
-        """Take candidates on from where they stand to the furthest of `stages`, with a view for each of them."""
+        """Advance candidates to the furthest of `stages`, with a view at each of them."""

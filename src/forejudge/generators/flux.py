@@ -4,7 +4,7 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -12,10 +12,10 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators.base import Options, SamplingParams
+from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import PATCH_SIZE, Grid, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
@@ -51,22 +51,22 @@ class FluxInput:
 
 
 @dataclass(frozen=True)
-class FluxHidden:
+class FluxHidden(HiddenState):
     """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
 
-    hidden_NTD: Tensor
     text_NLD: Tensor
     time_ND: Tensor  # with guidance and pooled text
-    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions, the same for all N
-
-    def __getitem__(self, rows: list[int]) -> "FluxHidden":
-        return FluxHidden(self.hidden_NTD[rows], self.text_NLD[rows], self.time_ND[rows], self.rotary)
+    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions
 
 
 class FluxSplit(SplitTransformer[FluxTransformer2DModel, FluxInput, FluxHidden]):
     """Split of `FluxTransformer2DModel`."""
 
     block_lists = ("transformer_blocks", "single_transformer_blocks")
+
+    def architecture(self, transformer: FluxTransformer2DModel) -> Architecture:
+        """See `SplitTransformer.architecture`."""
+        return packed_architecture(transformer, self.num_blocks(transformer))
 
     def embed(self, transformer: FluxTransformer2DModel, inputs: FluxInput) -> FluxHidden:
         """See `SplitTransformer.embed`."""
@@ -82,11 +82,11 @@ class FluxSplit(SplitTransformer[FluxTransformer2DModel, FluxInput, FluxHidden])
         return FluxHidden(hidden_NTD, text_NLD, time_ND, rotary)
 
     def run_blocks(
-        self, transformer: FluxTransformer2DModel, hidden: FluxHidden, start_block: int, last: int
+        self, transformer: FluxTransformer2DModel, hidden: FluxHidden, start_block: int, end_block: int
     ) -> FluxHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks][start_block:last]:
+        for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks][start_block:end_block]:
             text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND, hidden.rotary)
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
 
@@ -100,7 +100,7 @@ GUIDANCE_SCALE = 3.5  # the pipeline's default
 _SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512
 
 
-class FluxOptions(Options):
+class FluxOptions(GeneratorOptions):
     """`max_sequence_length` is how many tokens T5 reads, padded where the prompt has fewer: the padding shows.
 
     None takes the 256 that FLUX.1-schnell was distilled with, and 512 where guidance is embedded (FLUX.1-dev).
@@ -123,16 +123,18 @@ class FluxConditioning:
     grid: Grid
 
 
-class Flux(StepwiseGenerator):
+_State = StepState[FluxConditioning, FluxHidden]
+
+
+class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, FluxConditioning]):
     """Wraps a `FluxPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
 
     Latents are drawn and decoded as (N, C, H, W); the transformer sees 2 x 2 of them as one token. A view at a latent
     shows them before the decoder's scaling_factor and shift_factor are applied.
     """
 
-    transformer: FluxTransformer2DModel
     options: FluxOptions
-    split: ClassVar = FluxSplit()
+    split = FluxSplit()
     options_type = FluxOptions
 
     def __init__(self, pipeline: FluxPipeline, name: str, options: FluxOptions | None = None) -> None:
@@ -140,7 +142,6 @@ class Flux(StepwiseGenerator):
         check_scheduler(pipeline.scheduler)
         # Encoding notes LoRA's scale on the pipeline: one of our own around the same models.
         self.pipeline = FluxPipeline(**pipeline.components)
-        self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
@@ -179,7 +180,7 @@ class Flux(StepwiseGenerator):
     def _prepare_latents(self, conditioning: FluxConditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype), *noise_NCHW.shape)
 
-    def _inputs(self, state: StepState) -> FluxInput:
+    def _inputs(self, state: _State) -> FluxInput:
         batch_size, conditioning = len(state.seeds), state.conditioning
         guidance_N, timestep = conditioning.guidance_N, conditioning.schedule.timesteps_S[state.step]
         return FluxInput(
@@ -192,7 +193,7 @@ class Flux(StepwiseGenerator):
             conditioning.image_ids_T3,
         )
 
-    def _pred_original_sample(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: _State) -> Tensor:
         conditioning = state.conditioning
         pred_original_sample_NTC = conditioning.schedule.pred_original_sample(
             state.step, state.latents, state.model_output
@@ -200,7 +201,7 @@ class Flux(StepwiseGenerator):
         size = image_size(self.pipeline, conditioning.grid)
         return self.pipeline._unpack_latents(pred_original_sample_NTC, *size, self.pipeline.vae_scale_factor)
 
-    def _next_latents(self, state: StepState) -> Tensor:
+    def _next_latents(self, state: _State) -> Tensor:
         return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
     def _images(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image, ...]:

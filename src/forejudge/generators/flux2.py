@@ -4,7 +4,6 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
@@ -14,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Options, SamplingParams
+from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import Grid, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
@@ -50,36 +49,28 @@ class Flux2Input:
 
 
 @dataclass(frozen=True)
-class Flux2Hidden:
+class Flux2Hidden(HiddenState):
     """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture.
 
     All blocks of one kind are modulated alike.
     """
 
-    hidden_NTD: Tensor
     text_NLD: Tensor
     time_ND: Tensor
     double_image_NE: Tensor
     double_text_NE: Tensor
     single_NE: Tensor
-    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions, the same for all N
-
-    def __getitem__(self, rows: list[int]) -> "Flux2Hidden":
-        return Flux2Hidden(
-            self.hidden_NTD[rows],
-            self.text_NLD[rows],
-            self.time_ND[rows],
-            self.double_image_NE[rows],
-            self.double_text_NE[rows],
-            self.single_NE[rows],
-            self.rotary,
-        )
+    rotary: tuple[Tensor, Tensor]  # cosines and sines of all positions
 
 
 class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidden]):
     """Split of `Flux2Transformer2DModel`."""
 
     block_lists = ("transformer_blocks", "single_transformer_blocks")
+
+    def architecture(self, transformer: Flux2Transformer2DModel) -> Architecture:
+        """See `SplitTransformer.architecture`."""
+        return packed_architecture(transformer, self.num_blocks(transformer))
 
     def embed(self, transformer: Flux2Transformer2DModel, inputs: Flux2Input) -> Flux2Hidden:
         """See `SplitTransformer.embed`."""
@@ -99,17 +90,17 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
         )
 
     def run_blocks(
-        self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden, start_block: int, last: int
+        self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden, start_block: int, end_block: int
     ) -> Flux2Hidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in transformer.transformer_blocks[start_block:last]:
+        for block in transformer.transformer_blocks[start_block:end_block]:
             text_NLD, hidden_NTD = block(
                 hidden_NTD, text_NLD, hidden.double_image_NE, hidden.double_text_NE, hidden.rotary
             )
         num_double_blocks, tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
         single_blocks = transformer.single_transformer_blocks[
-            max(start_block - num_double_blocks, 0) : max(last - num_double_blocks, 0)
+            max(start_block - num_double_blocks, 0) : max(end_block - num_double_blocks, 0)
         ]
         if len(single_blocks):
             joint_NTD = torch.cat((text_NLD, hidden_NTD), dim=1)
@@ -124,7 +115,7 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
         return output
 
 
-class Flux2Options(Options):
+class Flux2Options(GeneratorOptions):
     """`max_sequence_length` is how many tokens the text encoder reads, with its chat template around the prompt.
 
     It is padded where the prompt has fewer, and the padding shows.
@@ -145,16 +136,18 @@ class Flux2Conditioning:
     grid: Grid
 
 
-class Flux2Klein(StepwiseGenerator):
+_State = StepState[Flux2Conditioning, Flux2Hidden]
+
+
+class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hidden, Flux2Conditioning]):
     """Wraps a `Flux2KleinPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
 
     A token is 2 x 2 latents, standardised by the decoder's batch norm. A view at a latent shows them as the decoder
     takes them, (N, C, H, W) and no longer standardised: what the pipeline returns as output_type="latent".
     """
 
-    transformer: Flux2Transformer2DModel
     options: Flux2Options
-    split: ClassVar = Flux2Split()
+    split = Flux2Split()
     options_type = Flux2Options
 
     def __init__(self, pipeline: Flux2KleinPipeline, name: str, options: Flux2Options | None = None) -> None:
@@ -165,7 +158,6 @@ class Flux2Klein(StepwiseGenerator):
                 f"{name} is not distilled (is_distilled = false): with guidance its transformer runs twice a step, "
                 "which is not supported; use FLUX.2-klein-4B"
             )
-        self.architecture = packed_architecture(pipeline)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
@@ -205,7 +197,7 @@ class Flux2Klein(StepwiseGenerator):
     def _prepare_latents(self, conditioning: Flux2Conditioning, noise_NCHW: Tensor) -> Tensor:
         return self.pipeline._pack_latents(noise_NCHW.to(self.dtype))
 
-    def _inputs(self, state: StepState) -> Flux2Input:
+    def _inputs(self, state: _State) -> Flux2Input:
         batch_size, conditioning = len(state.seeds), state.conditioning
         return Flux2Input(
             state.latents,
@@ -215,7 +207,7 @@ class Flux2Klein(StepwiseGenerator):
             conditioning.image_ids_T4,
         )
 
-    def _pred_original_sample(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: _State) -> Tensor:
         pred_original_sample_NTC = state.conditioning.schedule.pred_original_sample(
             state.step, state.latents, state.model_output
         )
@@ -225,7 +217,7 @@ class Flux2Klein(StepwiseGenerator):
         std = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + epsilon).to(pred_original_sample_NCHW)
         return self.pipeline._unpatchify_latents(pred_original_sample_NCHW * std + mean)
 
-    def _next_latents(self, state: StepState) -> Tensor:
+    def _next_latents(self, state: _State) -> Tensor:
         return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
     def _images(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:

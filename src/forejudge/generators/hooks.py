@@ -1,4 +1,7 @@
-"""A transformer whose parts are called one by one, with what its own `forward` would have done around them."""
+"""Calls into the parts of an offloaded or LoRA-adapted transformer.
+
+A split transformer never calls the module's own `forward`, so this file does what accelerate and peft do around it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +17,15 @@ from forejudge.errors import InvalidRequest
 
 @contextmanager
 def forward_context(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None]:
-    """Fetch an offloaded module to its device and scale its LoRA layers, as calling it would, and undo both after.
+    """Move an offloaded module to its device and scale its LoRA layers, as calling it would, and undo both after.
 
     The hooks are accelerate's (`DiffusionPipeline.enable_model_cpu_offload`, `enable_sequential_cpu_offload`); the
-    scale is what diffusers calls `scale` of `attention_kwargs`.
+    scale is diffusers' `scale` of `attention_kwargs`.
     """
     hook = getattr(module, "_hf_hook", None)
     if hook is not None:
         hook.pre_forward(module)
-    scaled = USE_PEFT_BACKEND and lora_scale != 1  # asking for 1 would only import peft
+    scaled = USE_PEFT_BACKEND and lora_scale != 1  # a scale of 1 would only import peft
     if scaled:
         scale_lora_layers(module, lora_scale)
     try:
@@ -35,13 +38,13 @@ def forward_context(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Where a module runs, which is not where an offloaded one lies."""
+    """Return the device a module runs on, which differs from where an offloaded one is kept."""
     device: torch.device = get_module_execution_device(module)
     return device
 
 
 def stored_weight(module: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer of the module itself, wherever offloading keeps it."""
+    """Return a parameter or buffer of the module itself, wherever offloading keeps it."""
     weight: Tensor = getattr(module, name)
     if weight.is_meta:
         (weight,) = [hook.weights_map[name] for hook in _hooks(module) if getattr(hook, "weights_map", None)]
@@ -49,16 +52,16 @@ def stored_weight(module: nn.Module, name: str) -> Tensor:
 
 
 def _hooks(module: nn.Module) -> tuple[Any, ...]:
-    """accelerate's, of the module itself."""
+    """Return accelerate's hooks on the module itself."""
     hook: Any = getattr(module, "_hf_hook", None)
     return () if hook is None else getattr(hook, "hooks", (hook,))
 
 
 def check_hooks(module: nn.Module) -> None:
-    """Raises InvalidRequest for a module whose forward pass diffusers' hooks (group offloading, caches) replace."""
+    """Raise InvalidRequest for a module whose forward pass diffusers' hooks (caches, group offloading) replace."""
     registry = getattr(module, "_diffusers_hook", None)
     if registry is not None and registry.hooks:
         raise InvalidRequest(
-            f"{type(module).__name__} carries hooks of diffusers ({', '.join(registry.hooks)}) and cannot be cut: "
+            f"{type(module).__name__} carries hooks of diffusers ({', '.join(registry.hooks)}) and cannot be split: "
             "remove them, or use enable_model_cpu_offload()"
         )

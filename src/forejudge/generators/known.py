@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import SamplingParams
+from forejudge.generators.base import Architecture, SamplingParams
 from forejudge.hub import split_revision
 from forejudge.plugins import Plugin, registered_configs
 
@@ -35,6 +35,14 @@ def _value(text: str) -> Any:
         return text
 
 
+SANA_SPRINT_1_6B = Architecture(
+    transformer="SanaTransformer2DModel",
+    width=2240,
+    num_blocks=20,
+    latent_channels=32,
+    latent_size=32,
+    text_width=2304,
+)
 _SANA_LICENSE = "NSCL v2-custom (NVIDIA), and the Gemma Terms of Use for its text encoder"
 
 
@@ -55,6 +63,7 @@ class GeneratorSpec(_Spec):
     `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
     `sampling`, and `options` of its architecture, hold where nothing else is asked for. `license` is that of the
     weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
+    `architecture` is known beforehand for published weights; None reads it from the transformer's config.
     """
 
     name: str
@@ -66,6 +75,7 @@ class GeneratorSpec(_Spec):
     verifier: str | None = None
     language_model: str | None = None
     license: str | None = None
+    architecture: Architecture | None = None
     description: str
 
     @property
@@ -89,6 +99,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             options={"gemma_softcap": False},  # as the published verifier was most likely trained
             license=_SANA_LICENSE,
+            architecture=SANA_SPRINT_1_6B,
             description="SANA-Sprint with 1.6 billion parameters, 1024 px",
         ),
         GeneratorSpec(
@@ -96,6 +107,7 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             pipeline="Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license=_SANA_LICENSE,
+            architecture=SANA_SPRINT_1_6B.model_copy(update={"width": 1152, "num_blocks": 28}),
             description="SANA-Sprint with 0.6 billion parameters, 1024 px",
         ),
         GeneratorSpec(
@@ -105,6 +117,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             scheduler=SchedulerSpec(class_name="DDPMScheduler", config={"clip_sample": False}),
             options={"start_timestep": 400},
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
+            architecture=Architecture(
+                transformer="PixArtTransformer2DModel",
+                width=1152,
+                num_blocks=28,
+                latent_channels=4,
+                latent_size=32,
+                text_width=4096,
+            ),
             description="PixArt-Alpha-DMD with 0.6 billion parameters, 512 px, one step",
         ),
         GeneratorSpec(
@@ -113,6 +133,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Apache-2.0",
+            architecture=Architecture(
+                transformer="FluxTransformer2DModel",
+                width=3072,
+                num_blocks=57,
+                latent_channels=16,
+                latent_size=64,
+                text_width=4096,
+            ),
             description="FLUX.1-schnell with 12 billion parameters, 1024 px, one to four steps",
         ),
         GeneratorSpec(
@@ -121,6 +149,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Apache-2.0",
+            architecture=Architecture(
+                transformer="Flux2Transformer2DModel",
+                width=3072,
+                num_blocks=25,
+                latent_channels=32,
+                latent_size=64,
+                text_width=7680,
+            ),
             description="FLUX.2-klein with 4 billion parameters, 1024 px, four steps",
         ),
         GeneratorSpec(
@@ -129,6 +165,14 @@ KNOWN_MODELS: dict[str, GeneratorSpec] = {
             sampling=SamplingParams(steps=4),
             language_model="Qwen/Qwen2.5-0.5B-Instruct",
             license="Stability AI Community License",
+            architecture=Architecture(
+                transformer="SD3Transformer2DModel",
+                width=2432,
+                num_blocks=38,
+                latent_channels=16,
+                latent_size=64,
+                text_width=4096,
+            ),
             description="Stable Diffusion 3.5 large turbo with 8 billion parameters, 1024 px, four steps",
         ),
     )

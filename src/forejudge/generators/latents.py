@@ -14,13 +14,13 @@ from forejudge.generators.hooks import execution_device
 # FOLDED: Latents of which a transformer itself makes patches, one a token.
 
 
-def patched_architecture(transformer: Any, text_width: int) -> Architecture:
-    """Of a transformer with blocks of one kind, whose text is `text_width` wide."""
+def patched_architecture(transformer: Any, num_blocks: int, text_width: int) -> Architecture:
+    """Describe a transformer that cuts its latents into patches itself, one patch per token."""
     config = transformer.config
     return Architecture(
         transformer=type(transformer).__name__,
         width=config.num_attention_heads * config.attention_head_dim,
-        num_blocks=config.num_layers,
+        num_blocks=num_blocks,
         latent_channels=config.in_channels,
         latent_size=config.sample_size // config.patch_size,
         text_width=text_width,
@@ -75,18 +75,19 @@ def decode_latents(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: S
 
 
 PATCH_SIZE = 2  # latents a side of a token
+DEFAULT_SAMPLE_SIZE = 128  # latents a side of an image, in both of FLUX's pipelines
 Grid = tuple[int, int]  # rows and columns of tokens
 
 
-def packed_architecture(pipeline: Any) -> Architecture:
-    """Of a pipeline whose transformer has double-stream and then single-stream blocks, counted through both."""
-    config = pipeline.transformer.config
+def packed_architecture(transformer: Any, num_blocks: int) -> Architecture:
+    """Describe a transformer of FLUX, which takes PATCH_SIZE x PATCH_SIZE latents packed into each token."""
+    config = transformer.config
     return Architecture(
-        transformer=type(pipeline.transformer).__name__,
+        transformer=type(transformer).__name__,
         width=config.num_attention_heads * config.attention_head_dim,
-        num_blocks=config.num_layers + config.num_single_layers,
+        num_blocks=num_blocks,
         latent_channels=config.in_channels // PATCH_SIZE**2,
-        latent_size=pipeline.default_sample_size // PATCH_SIZE,
+        latent_size=DEFAULT_SAMPLE_SIZE // PATCH_SIZE,
         text_width=config.joint_attention_dim,
     )
 

@@ -5,7 +5,6 @@ The same arithmetic, in the same order, as the pipeline's own call without guida
 
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import ClassVar
 
 import torch
 from diffusers import DDPMScheduler, LCMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
@@ -19,10 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
-from forejudge.generators.base import Options, SamplingParams
+from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import AdaLNSingleHidden, SplitTransformer, mask_bias
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
@@ -56,6 +54,10 @@ class PixArtInput:
 class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNSingleHidden]):
     """Split of `PixArtTransformer2DModel`."""
 
+    def architecture(self, transformer: PixArtTransformer2DModel) -> Architecture:
+        """See `SplitTransformer.architecture`."""
+        return patched_architecture(transformer, self.num_blocks(transformer), transformer.config.caption_channels)
+
     def embed(self, transformer: PixArtTransformer2DModel, inputs: PixArtInput) -> AdaLNSingleHidden:
         """See `SplitTransformer.embed`."""
         patch_size = transformer.config.patch_size
@@ -80,11 +82,11 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
         )
 
     def run_blocks(
-        self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, last: int
+        self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, end_block: int
     ) -> AdaLNSingleHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD = hidden.hidden_NTD
-        for block in transformer.transformer_blocks[start_block:last]:
+        for block in transformer.transformer_blocks[start_block:end_block]:
             hidden_NTD = block(
                 hidden_NTD,
                 encoder_hidden_states=hidden.text_NLD,
@@ -107,7 +109,7 @@ _BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1
 _SIZE_CONDITIONED_SAMPLE_SIZE = 128  # the pipeline tells models of this size how large the picture is
 
 
-class PixArtOptions(Options):
+class PixArtOptions(GeneratorOptions):
     """`start_timestep` is where the one step of DMD starts, the pipeline's `timesteps`; LCMScheduler spaces its own.
 
     With `use_resolution_binning` a model of 256, 512 or 1024 px draws the nearest size that it was trained on, and the
@@ -134,16 +136,18 @@ class PixArtConditioning:
     generated_size: Size
 
 
-class PixArt(StepwiseGenerator):
+_State = StepState[PixArtConditioning, AdaLNSingleHidden]
+
+
+class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingleHidden, PixArtConditioning]):
     """Wraps a `PixArtAlphaPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
 
     A DDPMScheduler stands for DMD: one step from pure noise, taken at `start_timestep` (Yin et al. 2024; PixArt-Sigma,
     supplement). An LCMScheduler stands for latent consistency: as many steps as asked for, each from fresh noise.
     """
 
-    transformer: PixArtTransformer2DModel
     options: PixArtOptions
-    split: ClassVar = PixArtSplit()
+    split = PixArtSplit()
     options_type = PixArtOptions
 
     def __init__(self, pipeline: PixArtAlphaPipeline, name: str, options: PixArtOptions | None = None) -> None:
@@ -153,9 +157,8 @@ class PixArt(StepwiseGenerator):
                 f"PixArt with a {type(pipeline.scheduler).__name__} draws in many steps: give the pipeline a "
                 "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
             )
-        self.architecture = patched_architecture(self.transformer, self.transformer.config.caption_channels)
-        last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
-        self.fingerprint = weights_fingerprint(*last)
+        final_weights = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
+        self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
@@ -192,7 +195,7 @@ class PixArt(StepwiseGenerator):
     def _prepare_latents(self, conditioning: PixArtConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW.to(self.dtype)
 
-    def _inputs(self, state: StepState) -> PixArtInput:
+    def _inputs(self, state: _State) -> PixArtInput:
         batch_size, conditioning = len(state.seeds), state.conditioning
         return PixArtInput(
             state.latents,
@@ -202,18 +205,18 @@ class PixArt(StepwiseGenerator):
             *self._size_conditions(conditioning, batch_size),
         )
 
-    def _pred_original_sample(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: _State) -> Tensor:
         _, pred_original_sample_NCHW = self._step(state)
         return pred_original_sample_NCHW.to(self.autoencoder.dtype)
 
-    def _next_latents(self, state: StepState) -> Tensor:
+    def _next_latents(self, state: _State) -> Tensor:
         latents_NCHW, _ = self._step(state)
         return latents_NCHW
 
     def _images(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
         return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
-    def _step(self, state: StepState) -> tuple[Tensor, Tensor]:
+    def _step(self, state: _State) -> tuple[Tensor, Tensor]:
         """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""
         conditioning, channels = state.conditioning, self.architecture.latent_channels
         noise_generators = [

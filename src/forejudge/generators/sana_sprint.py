@@ -7,7 +7,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
-from typing import Any, ClassVar
 
 import torch
 from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -16,11 +15,10 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from forejudge.generators.adaln_single import AdaLNSingleHidden, mask_bias
-from forejudge.generators.base import Architecture, Options, SamplingParams
-from forejudge.generators.latents import Size, resolve_image_sizes, unpatchify
+from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
+from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import AdaLNSingleHidden, SplitTransformer, mask_bias
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_to_batch, weights_fingerprint
 from forejudge.generators.text_encoding import CachedInstructionEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
@@ -44,6 +42,10 @@ class SanaInput:
 class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleHidden]):
     """Split of `SanaTransformer2DModel`."""
 
+    def architecture(self, transformer: SanaTransformer2DModel) -> Architecture:
+        """See `SplitTransformer.architecture`."""
+        return patched_architecture(transformer, self.num_blocks(transformer), transformer.config.caption_channels)
+
     def embed(self, transformer: SanaTransformer2DModel, inputs: SanaInput) -> AdaLNSingleHidden:
         """See `SplitTransformer.embed`."""
         patch_size = transformer.config.patch_size
@@ -63,11 +65,11 @@ class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleH
         )
 
     def run_blocks(
-        self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, last: int
+        self, transformer: SanaTransformer2DModel, hidden: AdaLNSingleHidden, start_block: int, end_block: int
     ) -> AdaLNSingleHidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD = hidden.hidden_NTD
-        for block in transformer.transformer_blocks[start_block:last]:
+        for block in transformer.transformer_blocks[start_block:end_block]:
             hidden_NTD = block(hidden_NTD, None, hidden.text_NLD, hidden.bias_N1L, hidden.modulation_NE, *hidden.grid)
         return replace(hidden, hidden_NTD=hidden_NTD)
 
@@ -84,7 +86,7 @@ _BINNED_SIZE = 32  # latent size of the only models that it has bins for
 _CALL = signature(SanaSprintPipeline.__call__).parameters
 
 
-class SanaSprintOptions(Options):
+class SanaSprintOptions(GeneratorOptions):
     """Arguments of the pipeline's call, with its defaults, and one of how its text encoder runs.
 
     `complex_human_instruction` goes before each prompt. `intermediate_timesteps` is where the second of exactly two
@@ -116,12 +118,14 @@ class SanaConditioning:
     size: Size
 
 
-class SanaSprint(StepwiseGenerator):
+_State = StepState[SanaConditioning, AdaLNSingleHidden]
+
+
+class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingleHidden, SanaConditioning]):
     """Wraps a `SanaSprintPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut."""
 
-    transformer: SanaTransformer2DModel
     options: SanaSprintOptions
-    split: ClassVar = SanaSplit()
+    split = SanaSplit()
     options_type = SanaSprintOptions
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
@@ -135,9 +139,8 @@ class SanaSprint(StepwiseGenerator):
         encoder = self.pipeline.text_encoder
         self.encoder = CachedInstructionEncoder(encoder, self.pipeline.tokenizer, self._instruction, self.device)
         self.sigma_data = pipeline.scheduler.config.sigma_data
-        self.architecture = sana_architecture(type(pipeline.transformer).__name__, pipeline.transformer.config)
-        last = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
-        self.fingerprint = weights_fingerprint(*last)
+        final_weights = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
+        self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. A prompt longer than the text encoder takes is refused, not cut."""
@@ -181,7 +184,7 @@ class SanaSprint(StepwiseGenerator):
     def _prepare_latents(self, conditioning: SanaConditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW * self.sigma_data
 
-    def _inputs(self, state: StepState) -> SanaInput:
+    def _inputs(self, state: _State) -> SanaInput:
         batch_size, conditioning = len(state.seeds), state.conditioning
         scm_timestep_N = to_scm_timestep(self._angle(state).expand(batch_size))
         return SanaInput(
@@ -192,20 +195,20 @@ class SanaSprint(StepwiseGenerator):
             conditioning.guidance_N.expand(batch_size),
         )
 
-    def _pred_original_sample(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: _State) -> Tensor:
         return (self._denoised(state) / self.sigma_data).to(self.autoencoder.dtype)
 
-    def _next_latents(self, state: StepState) -> Tensor:
+    def _next_latents(self, state: _State) -> Tensor:
         noise_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
         return scm_add_noise(self._denoised(state), noise_NCHW, state.conditioning.timesteps[state.step + 1])
 
     def _images(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
         return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
-    def _denoised(self, state: StepState) -> Tensor:
+    def _denoised(self, state: _State) -> Tensor:
         return scm_pred_original_sample(state.model_output, state.latents, self._angle(state), self.sigma_data)
 
-    def _angle(self, state: StepState) -> Tensor:
+    def _angle(self, state: _State) -> Tensor:
         """The time at which the present step starts."""
         return state.conditioning.timesteps[state.step]
 
@@ -221,7 +224,7 @@ class SanaSprint(StepwiseGenerator):
 
     def _sizes(self, sampling: SamplingParams) -> tuple[Size, tuple[int, int, int]]:
         """The size asked for, in pixels, and the shape of the latents drawn for it."""
-        factor, default = self.pipeline.vae_scale_factor, self.architecture.latent_size
+        factor, default = self.pipeline.vae_scale_factor, self.transformer.config.sample_size
         bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None
         size, (height, width) = resolve_image_sizes(sampling, default * factor, max(factor, _SIDE_MULTIPLE), bins)
         return size, (self.architecture.latent_channels, height // factor, width // factor)
@@ -234,15 +237,3 @@ class SanaSprint(StepwiseGenerator):
     @property
     def _instruction(self) -> str:
         return "\n".join(self.options.complex_human_instruction or ())
-
-
-def sana_architecture(transformer: str, config: Any) -> Architecture:
-    """By the transformer's class name and its config in diffusers."""
-    return Architecture(
-        transformer=transformer,
-        width=config.num_attention_heads * config.attention_head_dim,
-        num_blocks=config.num_layers,
-        latent_channels=config.in_channels,
-        latent_size=config.sample_size,
-        text_width=config.caption_channels,
-    )

@@ -4,7 +4,7 @@ The same arithmetic, in the same order, as the pipeline's own call; only it can 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Options, SamplingParams
+from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
     StepwiseGenerator,
@@ -44,21 +44,20 @@ class SD3Input:
 
 
 @dataclass(frozen=True)
-class SD3Hidden:
+class SD3Hidden(HiddenState):
     """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
 
-    hidden_NTD: Tensor
     text_NLD: Tensor | None  # None after the last block, which leaves no text
     time_ND: Tensor  # with pooled text
-    grid: tuple[int, int]
-
-    def __getitem__(self, rows: list[int]) -> "SD3Hidden":
-        text_NLD = None if self.text_NLD is None else self.text_NLD[rows]
-        return SD3Hidden(self.hidden_NTD[rows], text_NLD, self.time_ND[rows], self.grid)
+    grid: tuple[int, int]  # rows and columns of tokens
 
 
 class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD3Hidden]):
     """Split of `SD3Transformer2DModel`."""
+
+    def architecture(self, transformer: SD3Transformer2DModel) -> Architecture:
+        """See `SplitTransformer.architecture`."""
+        return patched_architecture(transformer, self.num_blocks(transformer), transformer.config.joint_attention_dim)
 
     def embed(self, transformer: SD3Transformer2DModel, inputs: SD3Input) -> SD3Hidden:
         """See `SplitTransformer.embed`."""
@@ -72,11 +71,11 @@ class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD
         )
 
     def run_blocks(
-        self, transformer: SD3Transformer2DModel, hidden: SD3Hidden, start_block: int, last: int
+        self, transformer: SD3Transformer2DModel, hidden: SD3Hidden, start_block: int, end_block: int
     ) -> SD3Hidden:
         """See `SplitTransformer.run_blocks`."""
         hidden_NTD, text_NLD = hidden.hidden_NTD, hidden.text_NLD
-        for block in transformer.transformer_blocks[start_block:last]:
+        for block in transformer.transformer_blocks[start_block:end_block]:
             text_NLD, hidden_NTD = block(hidden_NTD, text_NLD, hidden.time_ND)
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
 
@@ -86,7 +85,7 @@ class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD
         return unpatchify(patches_NTE, hidden.grid, transformer.config.patch_size)
 
 
-class StableDiffusion3Options(Options):
+class StableDiffusion3Options(GeneratorOptions):
     """`max_sequence_length` is how many tokens T5 reads, padded where the prompt has fewer: the padding shows."""
 
     max_sequence_length: int = Field(default=256, ge=1, le=512)
@@ -103,16 +102,18 @@ class StableDiffusion3Conditioning:
     size: Size
 
 
-class StableDiffusion3(StepwiseGenerator):
+_State = StepState[StableDiffusion3Conditioning, SD3Hidden]
+
+
+class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hidden, StableDiffusion3Conditioning]):
     """Wraps a `StableDiffusion3Pipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
 
     Nothing in it says whether its transformer was distilled to draw without guidance, as that of SD3.5 turbo was. A
     view at a latent shows it before the decoder's scaling_factor and shift_factor are applied.
     """
 
-    transformer: SD3Transformer2DModel
     options: StableDiffusion3Options
-    split: ClassVar = StableDiffusion3Split()
+    split = StableDiffusion3Split()
     options_type = StableDiffusion3Options
 
     def __init__(
@@ -122,7 +123,6 @@ class StableDiffusion3(StepwiseGenerator):
         check_scheduler(pipeline.scheduler)
         # Encoding notes LoRA's scale on the pipeline: one of our own around the same models.
         self.pipeline = StableDiffusion3Pipeline(**pipeline.components)
-        self.architecture = patched_architecture(self.transformer, self.transformer.config.joint_attention_dim)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
@@ -160,7 +160,7 @@ class StableDiffusion3(StepwiseGenerator):
     def _prepare_latents(self, conditioning: StableDiffusion3Conditioning, noise_NCHW: Tensor) -> Tensor:
         return noise_NCHW.to(self.dtype)
 
-    def _inputs(self, state: StepState) -> SD3Input:
+    def _inputs(self, state: _State) -> SD3Input:
         batch_size, conditioning = len(state.seeds), state.conditioning
         return SD3Input(
             state.latents,
@@ -169,13 +169,13 @@ class StableDiffusion3(StepwiseGenerator):
             conditioning.schedule.timesteps_S[state.step].expand(batch_size),
         )
 
-    def _pred_original_sample(self, state: StepState) -> Tensor:
+    def _pred_original_sample(self, state: _State) -> Tensor:
         pred_original_sample_NCHW: Tensor = state.conditioning.schedule.pred_original_sample(
             state.step, state.latents, state.model_output
         )
         return pred_original_sample_NCHW
 
-    def _next_latents(self, state: StepState) -> Tensor:
+    def _next_latents(self, state: _State) -> Tensor:
         latents_NCHW: Tensor = state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
         return latents_NCHW
 

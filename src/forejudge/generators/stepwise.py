@@ -1,7 +1,7 @@
-"""What generators of one to a few steps share: the way of candidates from noise to pictures, which can stop anywhere.
+"""Generators of one to a few steps: the way of candidates from noise to images, which can stop at any stage.
 
-A generator of an architecture says how its transformer is cut, what a step makes of the transformer's output, and how
-latents become pictures.
+An architecture says how its transformer is split, what a step makes of the transformer's output, and how latents become
+images. This file does the rest.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -18,45 +18,42 @@ from torch import Tensor, nn
 from forejudge.checkpoint import bfloat16_bytes
 from forejudge.compiling import compile_layers, compile_submodule
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import Generator, Options, SamplingParams
+from forejudge.generators.base import Generator, GeneratorOptions, SamplingParams
 from forejudge.generators.hooks import check_hooks, execution_device, forward_context, stored_weight
 from forejudge.generators.latents import Size, decode_latents
-from forejudge.generators.split import SplitTransformer
+from forejudge.generators.split import HiddenT, InputsT, SplitTransformer, TransformerT
 from forejudge.types import NOISE, Candidates, Phase, Stage
 
 if TYPE_CHECKING:
     from forejudge.types import View
 
 
-# FOLDED: Where candidates of a step-wise generator stand, and what belongs to their prompt.
-
-
-Shared = TypeVar("Shared", Tensor, Tensor | None)
-
-
 class Conditioning(Protocol):
-    """A prompt, encoded, with all else that its candidates have in common."""
+    """An encoded prompt with everything else that its candidates share."""
 
     @property
     def sampling(self) -> SamplingParams: ...
 
 
-@dataclass(frozen=True)
-class StepState:
-    """Where N candidates stand: in `step`, after `blocks` blocks, or past them all with the transformer's `output`.
+ConditioningT = TypeVar("ConditioningT", bound=Conditioning)
 
-    `latents` are the latents with which the step starts, in the layout that the transformer takes.
+
+@dataclass(frozen=True)
+class StepState(Generic[ConditioningT, HiddenT]):
+    """Position of N candidates in `step`: after `blocks` blocks, or past all of them with the transformer's `output`.
+
+    `latents` are those at the start of the step, in the layout that the transformer takes.
     """
 
-    conditioning: Any
+    conditioning: ConditioningT
     seeds: tuple[int, ...]
     step: int
     latents: Tensor
-    hidden: Any | None = None
+    hidden: HiddenT | None = None
     blocks: int = 0
     output: Tensor | None = None
 
-    def __getitem__(self, rows: list[int]) -> "StepState":
+    def __getitem__(self, rows: list[int]) -> Self:
         return replace(
             self,
             seeds=tuple(self.seeds[row] for row in rows),
@@ -67,73 +64,50 @@ class StepState:
 
     @property
     def model_output(self) -> Tensor:
-        """The transformer's output, of a state whose step is at its end."""
+        """The transformer's output, once the step is finished."""
         assert self.output is not None
         return self.output
 
 
-def expand_to_batch(tensor: Shared, batch_size: int) -> Shared:
-    """What belongs to a prompt (1, ...) once for each of `batch_size` candidates; None stays None."""
-    return None if tensor is None else tensor.expand(batch_size, *tensor.shape[1:]).contiguous()
+class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT, HiddenT, ConditioningT]):
+    """A generator that runs its transformer once per step and can stop after any block of any step.
 
+    Type parameters: the transformer, its split's inputs and hidden state, and the encoded prompt.
+    """
 
-class StepwiseGenerator(Generator):
-    """A transformer that is run once a step, and can be cut after any block of any step."""
-
-    split: ClassVar[SplitTransformer[Any, Any, Any]]
-    options_type: ClassVar[type[Options]] = Options
-    transformer: Any
+    split: SplitTransformer[TransformerT, InputsT, HiddenT]  # set by the subclass, for all its instances
+    options_type: ClassVar[type[GeneratorOptions]] = GeneratorOptions
+    transformer: TransformerT
 
     def __init__(self, pipeline: Any, name: str, options: Any = None) -> None:
-        """Wrap a pipeline of diffusers, which stays as it is; results call it by `name`.
+        """Wrap a diffusers pipeline without changing it; results call it `name`.
 
-        Without options they are those of `Options.from_pipeline`. Raises InvalidRequest for a pipeline that cannot be cut.
+        `options` default to `GeneratorOptions.from_pipeline`. Raises InvalidRequest if its transformer cannot be split.
         """
         check_hooks(pipeline.transformer)
         self.name, self.options = name, options or self.options_type.from_pipeline(pipeline, {})
-        self.pipeline = self._original_pipeline = pipeline  # a subclass may call one of its own around the same models
+        self.pipeline = self._original_pipeline = pipeline  # a subclass may call its own copy around the same models
         self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
+        self.device, self.dtype = execution_device(self.transformer), pipeline.transformer.dtype
+        self.architecture = self.split.architecture(self.transformer)
 
     def compiled(self) -> Self:
         """See `Generator.compiled`."""
         clone = copy(self)
         clone.transformer = compile_layers(self.transformer)
-        # A winner is decoded alone and in one size, mostly: for a fixed shape convolutions are laid out best.
+        # A winner is usually decoded alone and in one size; convolutions are fastest compiled for a fixed shape.
         if hasattr(self.autoencoder, "decoder"):
             clone.autoencoder = compile_submodule(self.autoencoder, "decoder")
         return clone
 
-    @abstractmethod
-    def _noise(self, conditioning: Any, seeds: tuple[int, ...], draw: int) -> Tensor:
-        """Noise as `StepState.latents` is laid out: draw 0 is what candidates start with, draw s belongs to step s."""
+    def modules(self) -> dict[str, nn.Module]:
+        """See `Generator.modules`."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
 
-    @abstractmethod
-    def _prepare_latents(self, conditioning: Any, noise_NCHW: Tensor) -> Tensor:
-        """Standard noise, given from outside, as candidates start with it."""
-
-    @abstractmethod
-    def _inputs(self, state: StepState) -> Any:
-        """What the transformer takes in a step, as `split.prefix` does."""
-
-    @abstractmethod
-    def _pred_original_sample(self, state: StepState) -> Tensor:
-        """The clean latents (N, C, H, W) that a finished step predicts, as the decoder takes them."""
-
-    @abstractmethod
-    def _next_latents(self, state: StepState) -> Tensor:
-        """What the next step starts with, after a finished step."""
-
-    @abstractmethod
-    def _images(self, latents_NCHW: Tensor, conditioning: Any) -> tuple[Image, ...]:
-        """Latents, decoded."""
-
-    def _decode_latents(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
-        """See `decode_latents`; the pipeline is the one that was given, for it may hold hooks."""
-        return decode_latents(self.autoencoder, self._original_pipeline, scaled_NCHW, size)
-
-    def start(self, conditioning: Conditioning, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None) -> Candidates:
-        """See `Generator.start`; standard noise may be given instead of following from the seeds."""
+    def start(
+        self, conditioning: ConditioningT, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None
+    ) -> Candidates:
+        """See `Generator.start`; `noise_NCHW` replaces the standard noise that follows from the seeds."""
         if noise_NCHW is None:
             latents = self._noise(conditioning, seeds, draw=0)
         else:
@@ -143,7 +117,7 @@ class StepwiseGenerator(Generator):
     @torch.no_grad()
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
         """See `Generator.advance`."""
-        state: StepState = candidates.state
+        state: StepState[ConditioningT, HiddenT] = candidates.state
         views: dict[Stage, View] = dict(candidates.views)
         stage = candidates.stage
         for stage in sorted(stages):
@@ -153,20 +127,49 @@ class StepwiseGenerator(Generator):
                 views[stage] = self._view(state, stage)
         return Candidates(candidates.seeds, stage, views, state)
 
-    def _advance_to(self, state: StepState, stage: Stage) -> StepState:
+    @abstractmethod
+    def _noise(self, conditioning: ConditioningT, seeds: tuple[int, ...], draw: int) -> Tensor:
+        """Make noise in the layout of `StepState.latents`: draw 0 is the initial one, draw s belongs to step s."""
+
+    @abstractmethod
+    def _prepare_latents(self, conditioning: ConditioningT, noise_NCHW: Tensor) -> Tensor:
+        """Turn standard noise from outside into initial latents."""
+
+    @abstractmethod
+    def _inputs(self, state: StepState[ConditioningT, HiddenT]) -> InputsT:
+        """Gather the transformer's inputs in a step, as `split.prefix` takes them."""
+
+    @abstractmethod
+    def _pred_original_sample(self, state: StepState[ConditioningT, HiddenT]) -> Tensor:
+        """Return the clean latents (N, C, H, W) that a finished step predicts, as the decoder takes them."""
+
+    @abstractmethod
+    def _next_latents(self, state: StepState[ConditioningT, HiddenT]) -> Tensor:
+        """Return the latents at the start of the next step, after a finished step."""
+
+    @abstractmethod
+    def _images(self, latents_NCHW: Tensor, conditioning: ConditioningT) -> tuple[Image, ...]:
+        """Decode clean latents."""
+
+    def _decode_latents(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+        """Decode with the pipeline that was passed in, since offloading hooks are its own."""
+        return decode_latents(self.autoencoder, self._original_pipeline, scaled_NCHW, size)
+
+    def _advance_to(self, state: StepState[ConditioningT, HiddenT], stage: Stage) -> StepState[ConditioningT, HiddenT]:
         last_step = state.conditioning.sampling.steps - 1
         step = last_step if stage.phase is Phase.IMAGE else stage.step
         if step > last_step:
-            raise InvalidRequest(f"{stage} needs more than the {last_step + 1} steps asked for")
+            raise InvalidRequest(
+                f"{stage} needs more than the {last_step + 1} steps asked for: raise --steps, or read an earlier step"
+            )
         while state.step < step:
             state = self._finish_step(state)
-            next_state = replace(state, step=state.step + 1, output=None)
-            state = replace(next_state, latents=self._next_latents(state))
+            state = replace(state, step=state.step + 1, output=None, latents=self._next_latents(state))
         if stage.phase is Phase.PREFIX:
             return self._run_prefix(state, stage.blocks)
         return self._finish_step(state) if stage.phase is not Phase.NOISE else state
 
-    def _run_prefix(self, state: StepState, blocks: int) -> StepState:
+    def _run_prefix(self, state: StepState[ConditioningT, HiddenT], blocks: int) -> StepState[ConditioningT, HiddenT]:
         with forward_context(self.transformer, state.conditioning.sampling.lora_scale):
             if state.hidden is None:
                 hidden = self.split.prefix(self.transformer, self._inputs(state), blocks)
@@ -174,7 +177,7 @@ class StepwiseGenerator(Generator):
                 hidden = self.split.run_blocks(self.transformer, state.hidden, state.blocks, blocks)
         return replace(state, hidden=hidden, blocks=blocks)
 
-    def _finish_step(self, state: StepState) -> StepState:
+    def _finish_step(self, state: StepState[ConditioningT, HiddenT]) -> StepState[ConditioningT, HiddenT]:
         if state.output is not None:
             return state
         with forward_context(self.transformer, state.conditioning.sampling.lora_scale):
@@ -184,7 +187,7 @@ class StepwiseGenerator(Generator):
             output = self.split.suffix(self.transformer, hidden, state.blocks)
         return replace(state, hidden=None, blocks=0, output=output)
 
-    def _view(self, state: StepState, stage: Stage) -> "View":
+    def _view(self, state: StepState[ConditioningT, HiddenT], stage: Stage) -> "View":
         if stage.phase is Phase.PREFIX:
             assert state.hidden is not None
             return state.hidden.hidden_NTD
@@ -196,8 +199,16 @@ class StepwiseGenerator(Generator):
         return self._images(latents_NCHW, state.conditioning)
 
 
+OptionalTensor = TypeVar("OptionalTensor", Tensor, Tensor | None)
+
+
+def expand_to_batch(tensor: OptionalTensor, batch_size: int) -> OptionalTensor:
+    """Repeat a prompt's tensor (1, ...) for each of `batch_size` candidates; None stays None."""
+    return None if tensor is None else tensor.expand(batch_size, *tensor.shape[1:]).contiguous()
+
+
 def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
-    """16 hexadecimal digits of a few small tensors, each named by its module and its name there."""
+    """Hash a few small tensors, each given as a module and a name in it, to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for module, name in weights:
         digest.update(bfloat16_bytes(stored_weight(module, name)))
@@ -205,8 +216,8 @@ def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
 
 
 def check_without_guidance(sampling: SamplingParams, name: str) -> None:
-    """Raises InvalidRequest where guidance is asked of a generator that has none; scales of 0 and 1 ask for none."""
+    """Refuse guidance for a generator that has none, with InvalidRequest; scales of 0 and 1 mean no guidance."""
     if sampling.guidance_scale not in (None, 0, 1):
         raise InvalidRequest(
-            f"guidance_scale = {sampling.guidance_scale:g}: {name} draws without guidance, leave it out"
+            f"guidance_scale = {sampling.guidance_scale:g}: {name} generates without guidance, leave it out"
         )

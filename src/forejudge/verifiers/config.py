@@ -2,19 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt
 
-from forejudge.config_files import read_config
 from forejudge.errors import MismatchError
-from forejudge.generators import find_spec
 from forejudge.generators.base import Architecture, Generator
-from forejudge.generators.known import split_options
-from forejudge.generators.sana_sprint import sana_architecture
-from forejudge.hub import fetch
 from forejudge.verifiers.connector import Connector, StatisticsKind
 from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
 from forejudge.verifiers.question import PUBLISHED_QUESTION, check_question
@@ -52,43 +47,6 @@ def fit_calibration(log_odds: Sequence[float], correct: Sequence[bool]) -> Calib
     optimizer.step(loss)
     log_slope, bias = parameters.tolist()
     return Calibration(temperature=float(scale) / math.exp(log_slope), bias=bias)
-
-
-# FOLDED: Which generator a verifier was made for, where it does not say so itself: read off configs, without any weights.
-
-
-SANA_SPRINT_1_6B = Architecture(
-    transformer="SanaTransformer2DModel",
-    width=2240,
-    num_blocks=20,
-    latent_channels=32,
-    latent_size=32,
-    text_width=2304,
-)
-_TRANSFORMER_CONFIG = "transformer/config.json"
-
-
-class _SanaConfig(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    transformer: Literal["SanaTransformer2DModel"] = Field(alias="_class_name")
-    num_attention_heads: int
-    attention_head_dim: int
-    num_layers: int
-    in_channels: int
-    sample_size: int
-    caption_channels: int
-
-
-def load_architecture(name: str) -> Architecture:
-    """The architecture of a known generator, a pipeline's folder or a hub id, of which nothing else is fetched.
-
-    Raises CheckpointError for a name that is none of them, and for a pipeline that is not SANA-Sprint.
-    """
-    spec = find_spec(name)
-    folder = fetch(spec.pipeline if spec else split_options(name)[0], [_TRANSFORMER_CONFIG]).folder
-    config = read_config(folder / _TRANSFORMER_CONFIG, _SanaConfig)
-    return sana_architecture(config.transformer, config)
 
 
 CONFIG_FILE = "verifier.json"

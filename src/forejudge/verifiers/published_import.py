@@ -17,11 +17,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 from forejudge.checkpoint import assign_weights, ignore_transformers_deprecations, load_tensors
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
+from forejudge.generators import load_architecture
 from forejudge.generators.base import Architecture
+from forejudge.generators.known import SANA_SPRINT_1_6B
 from forejudge.hub import Source
 from forejudge.library_models import library_model_from_tensors, load_tokenizer
 from forejudge.types import Candidates
-from forejudge.verifiers.config import SANA_SPRINT_1_6B, VerifierConfig, load_architecture
+from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
