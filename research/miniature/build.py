@@ -28,6 +28,7 @@ from forejudge.progress import ProgressCallback, Shard
 from forejudge.prompts.geneval import TASKS
 from forejudge.training.align import align
 from forejudge.training.config import VerifyRecipe
+from forejudge.training.dataset import TrainingData
 from forejudge.training.output import CARD_FILE
 from forejudge.training.verify import verify
 from forejudge.verifiers.inputs import build_verifier_input
@@ -105,12 +106,8 @@ class VerifierBuild:
     def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
         """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
         recipe = recipe.model_copy(update=self._model_paths(recipe.reads))
-        labels, validation = (
-            self._candidate_folder("labels", "training"),
-            self._candidate_folder("labels", "validation"),
-        )
         aligned = None if captions is None else self._align(recipe, captions)
-        verify(recipe, self.generator, labels, validation, out, self.report, aligned)
+        verify(recipe, self.generator, self._data("labels"), out, self.report, aligned)
 
     def _align(self, recipe: VerifyRecipe, captions: Captions) -> Path:
         """A connector for what the recipe reads, and how."""
@@ -121,8 +118,7 @@ class VerifierBuild:
         align(
             self.recipe.align.model_copy(update=changes),
             self.generator,
-            self._candidate_folder("captions", "training"),
-            self._candidate_folder("captions", "validation"),
+            self._data("captions"),
             out,
             self.report,
         )
@@ -137,6 +133,10 @@ class VerifierBuild:
         verifier_inputs = [build_verifier_input(name, self.folder / "clip") for name in self.recipe.recorded]
         collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
         collector.run(CandidateStore(self._candidate_folder(kind, split)), Shard(), self.report)
+
+    def _data(self, kind: str) -> TrainingData:
+        training, validation = self._candidate_folder(kind, "training"), self._candidate_folder(kind, "validation")
+        return TrainingData.of(training, validation, self.generator)
 
     def _candidate_folder(self, kind: str, split: Split) -> Path:
         return self.work_folder / f"{kind}_{split}"

@@ -17,7 +17,8 @@ def validation_message(error: ValidationError) -> str:
     field = ".".join(map(str, first["loc"]))
     value = first.get("input")
     got = f" = {value!r}" if field and isinstance(value, str | int | float | bool | None) else ""
-    return one_line(f"{field}{got}: {first['msg']}" if field else first["msg"])
+    problem = first["msg"].removeprefix("Value error, ")
+    return one_line(f"{field}{got}: {problem}" if field else problem)
 
 
 def read_config(path: Path, config_class: type[Config]) -> Config:

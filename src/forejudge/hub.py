@@ -48,6 +48,11 @@ def is_hub_id(name: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/")) and not model.endswith("/")
 
 
+def public_model_name(model: str) -> str:
+    """Return a hub id as it is, and of a folder its last part only: paths of this machine are private."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
 def check_name(name: str) -> None:
     """Raises CheckpointError for what is neither a folder nor spelt as a hub id; the hub is not asked."""
     if Path(name).is_dir():

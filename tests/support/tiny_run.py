@@ -18,6 +18,7 @@ from forejudge.progress import ProgressCallback, Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.training.align import align
 from forejudge.training.config import AlignRecipe, VerifyRecipe
+from forejudge.training.dataset import TrainingData
 from forejudge.training.presets import load_preset
 from forejudge.training.verify import verify
 from forejudge.verifiers.inputs import build_verifier_input
@@ -117,6 +118,11 @@ class TinyRun:
     def validation(self) -> Path:
         return self.folder / "validation"
 
+    @property
+    def data(self) -> TrainingData:
+        """Rows of both folders."""
+        return TrainingData.of(self.training, self.validation, self.generator)
+
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
         """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
         fields = load_preset("miniature").verify.model_dump() | SHORT | {"language_model": self.language_model}
@@ -132,12 +138,12 @@ class TinyRun:
     ) -> Path:
         """Stage 2 in a folder, which is returned."""
         recipe = self.verify_recipe(**changes)
-        verify(recipe, self.generator, self.training, self.validation, out, report, aligned)
+        verify(recipe, self.generator, self.data, out, report, aligned)
         return out
 
     def align(self, out: Path, report: ProgressCallback = ignore_progress, **changes: Any) -> Path:
         """Stage 1 in a folder, which is returned."""
-        align(self.align_recipe(**changes), self.generator, self.training, self.validation, out, report)
+        align(self.align_recipe(**changes), self.generator, self.data, out, report)
         return out
 
 

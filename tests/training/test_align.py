@@ -31,7 +31,7 @@ def test_only_the_connector_learns(tiny_run: TinyRun, tmp_path: Path) -> None:
     models = {"transformer": generator.transformer, "autoencoder": generator.autoencoder}  # type: ignore[attr-defined]
     before = {name: {k: v.clone() for k, v in part.state_dict().items()} for name, part in models.items()}
     recipe = tiny_run.align_recipe()
-    align(recipe, generator, tiny_run.training, tiny_run.validation, tmp_path / "out", lambda _: None)
+    align(recipe, generator, tiny_run.data, tmp_path / "out", lambda _: None)
     for name, part in models.items():
         assert all(torch.equal(tensor, before[name][key]) for key, tensor in part.state_dict().items()), name
     begun_with = load_file(tiny_run.folder / "language_model" / "model.safetensors")

@@ -1,9 +1,11 @@
 """Recipes: fields changed from outside."""
 
+from typing import Any
+
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.training.config import LoraOptions, apply_changes
+from forejudge.training.config import LabelRecipe, LoraOptions, apply_changes, with_changes, with_options
 from forejudge.training.losses import VerifierLoss
 from forejudge.training.presets import load_preset
 
@@ -61,12 +63,18 @@ def test_an_unknown_field_is_refused_with_the_known_ones(change: str) -> None:
     ("change", "said"),
     [
         ("steps=0", "--set steps = 0: Input should be greater than 0"),
-        ("steps=many", "--set steps = many: "),
-        ("steps=1.5", "--set steps = 1.5: "),
-        ("loss.kind=hinge", "--set loss.kind = hinge: Input should be 'cross-entropy'"),
-        ("loss=focal", "--set loss = focal: "),
-        ("lora.dropout=1", "--set lora.dropout = 1: "),
-        ("reads=hidden:0", "--set reads = hidden:0: "),
+        ("steps=many", "--set steps = 'many': Input should be a valid integer"),
+        ("steps=1.5", "--set steps = 1.5: Input should be a valid integer"),
+        ("steps=true", "--set steps = True: Input should be a valid integer"),
+        ("tensorboard=1", "--set tensorboard = 1: Input should be a valid boolean"),
+        ("learning_rate=Infinity", "--set learning_rate = inf: Input should be a finite number"),
+        ("adam_beta2=1", "--set adam_beta2 = 1: Input should be less than 1"),
+        ("precision=int8", "--set precision = 'int8': Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("language_model=null", "--set language_model = None: Input should be a valid string"),
+        ("loss.kind=hinge", "--set loss.kind = 'hinge': Input should be 'cross-entropy'"),
+        ("loss=focal", "--set loss = 'focal': Input should be an object"),
+        ("lora.dropout=1", "--set lora.dropout = 1: Input should be less than 1"),
+        ("reads=hidden:0", "--set reads = 'hidden:0': "),
         ("question=what?", "must hold <image> once and {prompt} once after it"),
         ("steps", "--set 'steps': expected name=value"),
     ],
@@ -77,6 +85,39 @@ def test_a_value_that_cannot_be_is_refused_by_name(change: str, said: str) -> No
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": 0}, "--candidates = 0: Input should be greater than 0"),
+        ({"candidates": "8"}, "--candidates = '8': Input should be a valid integer"),
+        ({"record": 12}, "--record = 12: Input should be a valid string"),
+        ({"number": 3}, "--number = 3: Extra inputs are not permitted"),
+    ],
+)
+def test_options_are_validated(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        with_options(LabelRecipe, load_preset("miniature").label, options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": 3}, "step = 3: Extra inputs are not permitted"),
+        ({"steps": -1}, "steps = -1: Input should be greater than 0"),
+        ({"steps": "3"}, "steps = '3': Input should be a valid integer"),
+        ({"loss": {"kind": "focal", "gamma": -1.0}}, "loss.gamma = -1.0: Input should be greater than or equal to 0"),
+    ],
+)
+def test_changes_from_code_are_validated(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        with_changes(MINIATURE, **changes)
+
+
+def test_a_change_from_code_takes_models_and_their_fields() -> None:
+    changed = with_changes(MINIATURE, loss=VerifierLoss(kind="focal"), lora={"rank": 4})
+    assert (changed.loss.kind, changed.lora) == ("focal", LoraOptions(rank=4))
+
+
 def test_stage_1_needs_an_instruction_with_a_picture() -> None:
-    with pytest.raises(InvalidRequest, match="must hold <image> once"):
+    with pytest.raises(InvalidRequest, match="must contain <image> exactly once"):
         apply_changes(load_preset("miniature").align, ["instruction=describe it"])

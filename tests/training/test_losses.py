@@ -175,7 +175,7 @@ def test_labels_of_one_class_cannot_be_balanced(correct: list[bool], complaint: 
 
 @pytest.mark.parametrize(("alpha", "share"), [(0.0, 0.5), (1.0, 0.5), (float("nan"), 0.5), (0.5, 63.0), (0.5, -0.1)])
 def test_weights_that_would_ignore_a_class_are_refused(alpha: float, share: float) -> None:
-    with pytest.raises(ForejudgeError, match=r"expected alpha in \(0, 1\), share in \[0, 1\]"):
+    with pytest.raises(ForejudgeError, match=r"expected alpha in \(0, 1\), positive rate in \[0, 1\]"):
         ClassWeights.from_alpha(alpha, share)
 
 

@@ -60,7 +60,7 @@ def questions(folder: Path) -> QuestionBatches:
 
 @torch.no_grad()
 def logprobs(stage: Verification, batch: dict[str, Tensor]) -> Tensor:
-    return stage(**{name: part for name, part in batch.items() if name != "labels"})["answered"]
+    return stage(**{name: part for name, part in batch.items() if name != "labels"})["logprobs"]
 
 
 def test_a_padded_batch_answers_as_its_items_alone(verification: Verification, questions: QuestionBatches) -> None:

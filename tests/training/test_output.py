@@ -1,6 +1,5 @@
 """What a run leaves: only what a verifier needs, and nothing of the machine it was made on."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import float16
 
 from forejudge.errors import InvalidRequest
 from forejudge.progress import Progress
-from forejudge.training.config import TrainingRecipe, with_public_names
+from forejudge.training.config import TrainingRecipe, with_changes, with_public_names
 from forejudge.training.output import RunFolder, verifier_card
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.tiny_run import TinyRun
@@ -127,19 +126,19 @@ def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path
 
 
 def test_another_model_is_another_recipe(tiny_run: TinyRun, tmp_path: Path) -> None:
-    output = RunFolder(tmp_path, tiny_run.generator)
-    assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), {})
+    output, inputs = RunFolder(tmp_path, tiny_run.generator), tiny_run.data.inputs()
+    assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), inputs)
     with pytest.raises(InvalidRequest, match="begun with language_model = owner/model, this run has language_model"):
-        output.begin(tiny_run.verify_recipe(), {})
+        output.begin(tiny_run.verify_recipe(), inputs)
 
 
 def test_other_data_are_another_run(tiny_run: TinyRun, trained_verifier: Path) -> None:
     """Also where it is finished: what lies there was not trained on them."""
     output, recipe = RunFolder(trained_verifier, tiny_run.generator), tiny_run.verify_recipe()
-    begun_with = json.loads((trained_verifier / "trained_on.json").read_text())
-    assert output.begin(recipe, begun_with)
-    with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has other"):
-        output.begin(recipe, begun_with | {"training": "other"})
+    inputs = tiny_run.data.inputs()
+    assert output.begin(recipe, inputs)
+    with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has training = other"):
+        output.begin(recipe, with_changes(inputs, training="other"))
 
 
 def test_weights_are_stored_as_the_recipe_says(tiny_run: TinyRun, tmp_path: Path) -> None:

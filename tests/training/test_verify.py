@@ -127,7 +127,7 @@ def test_adapters_are_all_that_is_trained_of_a_language_model(
         before_merging.update({k: v.clone() for k, v in self.model.language_model.state_dict().items()})
         return merge_adapters(self)
 
-    monkeypatch.setattr(TrainableVerifier, "merged", remembered)
+    monkeypatch.setattr(TrainableVerifier, "merge_adapters", remembered)
     folder = tiny_run.verify(tmp_path / "out", **QUICK, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
     begun_with = load_file(tiny_run.folder / "language_model" / "model.safetensors")
     adapters = {name: tensor for name, tensor in before_merging.items() if "lora_" in name}
@@ -223,7 +223,9 @@ def test_it_goes_on_from_what_stage_1_left(tiny_run: TinyRun, aligned: Path, tmp
 def test_an_aligned_connector_that_reads_something_else_is_refused(
     tiny_run: TinyRun, aligned: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(MismatchError, match="aligned has reads = hidden:2, the recipe hidden:3: make them the same"):
+    with pytest.raises(
+        MismatchError, match="aligned has reads = hidden:2, the recipe has hidden:3: make them the same"
+    ):
         tiny_run.verify(tmp_path / "out", aligned=aligned, reads="hidden:3")
 
 

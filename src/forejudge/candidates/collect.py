@@ -20,9 +20,9 @@ from forejudge.evaluators.base import Captioner, Evaluation, Evaluator, Reported
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.files import check_room, exclusive_lock, write_shared_text
 from forejudge.generators.base import Generator, SamplingParams
+from forejudge.hub import public_model_name
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
-from forejudge.training.config import public_model_name
 from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.inputs import VerifierInput

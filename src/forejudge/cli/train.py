@@ -103,6 +103,7 @@ def align(
     """Stage 1: train the connector alone to make the language model say what a picture shows."""
     from forejudge.device import is_main_process
     from forejudge.training.align import align as run_alignment
+    from forejudge.training.dataset import TrainingData
     from forejudge.training.estimate import check_inputs, estimate_alignment
     from forejudge.training.presets import load_preset
 
@@ -115,7 +116,7 @@ def align(
         paths = {"generator": generator_name, "captions": captions, "validation": validation, "out": out}
         return _show(resolved_recipe, estimate, paths, loaded)
     with _training_session(generator_name, device, dtype) as (loaded, show):
-        run_alignment(resolved_recipe, loaded, captions, validation, out, show)
+        run_alignment(resolved_recipe, loaded, TrainingData.of(captions, validation, loaded), out, show)
     if is_main_process():
         typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
 
@@ -139,6 +140,7 @@ def verify(
     """Stage 2: train connector and language model to answer whether the finished picture will fit its prompt."""
     from forejudge.cli.verifier import show
     from forejudge.device import is_main_process
+    from forejudge.training.dataset import TrainingData
     from forejudge.training.estimate import check_inputs, estimate_verification
     from forejudge.training.presets import load_preset
     from forejudge.training.verify import verify as run_verification
@@ -158,7 +160,8 @@ def verify(
         }
         return _show(resolved_recipe, estimate, paths, loaded)
     with _training_session(generator_name, device, dtype) as (loaded, progress):
-        run_verification(resolved_recipe, loaded, labels, validation, out, progress, aligned)
+        data = TrainingData.of(labels, validation, loaded)
+        run_verification(resolved_recipe, loaded, data, out, progress, aligned)
     if is_main_process():
         show(out)
         typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator_name} --verifier {out}")

@@ -1,1 +1,1 @@
-"""Training a verifier: labelled candidates, losses, and the stage that learns yes from no."""
+"""Training a verifier on labeled candidates: recipes, losses, the two stages, and studies of one choice."""

@@ -1,4 +1,4 @@
-"""Stage 1, alignment: the connector learns to make the language model say a picture's caption (paper, "Training")."""
+"""Stage 1, alignment: the connector learns to make the language model say an image's caption (paper, "Training")."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,29 +22,25 @@ from forejudge.verifiers.question import Question
 _CAPTION_COLUMN = {"new": "caption", "original": "prompt"}
 
 
-def align(
-    recipe: AlignRecipe, generator: Generator, captions: Path, validation: Path, out: Path, report: ProgressCallback
-) -> None:
-    """Train a connector on captioned candidates and leave it in `out`, with the language model as it was.
+def align(recipe: AlignRecipe, generator: Generator, data: TrainingData, out: Path, report: ProgressCallback) -> None:
+    """Train a connector on captioned candidates and write it to `out`, with the language model unchanged.
 
-    Both folders come from `forejudge caption`. A stopped run goes on; a finished one is left as it is. Raises
-    InvalidRequest where `out` holds another recipe's run.
+    `data` comes from `forejudge caption`. A stopped run continues; a finished one stays as it is. Raises
+    InvalidRequest if `out` holds a run of another recipe.
     """
-    data, output = TrainingData.of(captions, validation, generator), RunFolder(out, generator)
-    if output.begin(recipe, data.digests):
+    output = RunFolder(out, generator)
+    if output.begin(recipe, data.inputs()):
         return
     stage = prepare_alignment(recipe, generator, data)
     if stage.run.train(out, generator.device, report):
         config = VerifierConfig.from_generator(generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size)
-        trainable = stage.trainable
-        output.write(
-            LanguageModelVerifier(str(out), config, trainable.model, trainable.tokenizer, stage.verifier_input), recipe
-        )
+        model, tokenizer = stage.trainable.model, stage.trainable.tokenizer
+        output.write(LanguageModelVerifier(str(out), config, model, tokenizer, stage.verifier_input), recipe)
 
 
 @dataclass(frozen=True)
 class PreparedAlignment:
-    """Everything that stands ready before the first step."""
+    """A run before its first step, with its models."""
 
     run: TrainingRun
     trainable: TrainableVerifier
@@ -52,31 +48,29 @@ class PreparedAlignment:
 
 
 def prepare_alignment(recipe: AlignRecipe, generator: Generator, data: TrainingData) -> PreparedAlignment:
-    """Models loaded, statistics taken; nothing is written."""
+    """Load the models and compute the statistics; write nothing."""
     training, held_out = data.training, data.held_out
     verifier_input = build_verifier_input(recipe.reads, recipe.vision_tower)
     verifier_input.to(generator.device, generator.dtype)
     trainable = new_trainable_verifier(recipe, verifier_input, generator)
     states = training.states(generator, verifier_input)
     set_statistics(trainable, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
-    instruction = Question(recipe.instruction, trainable.tokenizer)
-    column = _CAPTION_COLUMN[recipe.captions]
-    training_batches = CaptionBatches(states, instruction, training.column(column))
-    validation_batches = CaptionBatches(
-        held_out.states(generator, verifier_input), instruction, held_out.column(column)
-    )
+    instruction, column = Question(recipe.instruction, trainable.tokenizer), _CAPTION_COLUMN[recipe.captions]
+    held_out_states = held_out.states(generator, verifier_input)
+    batches = CaptionBatches(states, instruction, training.column(column))
+    held_out_batches = CaptionBatches(held_out_states, instruction, held_out.column(column))
     run = TrainingRun(
         stage_name="align",
         module=Alignment(trainable.to_training(recipe, generator.device).model),
         recipe=recipe,
-        training=RowDataset(range(len(training)), training_batches),
-        validation=RowDataset(range(len(held_out)), validation_batches),
+        training=RowDataset(range(len(training)), batches),
+        validation=RowDataset(range(len(held_out)), held_out_batches),
         loss=caption_loss,
     )
     return PreparedAlignment(run, trainable, verifier_input)
 
 
 def caption_loss(outputs: Mapping[str, Tensor], labels_NL: Tensor) -> Tensor:
-    """Cross-entropy of the captions' tokens, summed."""
+    """Return the cross-entropy summed over the captions' tokens."""
     logits_NLV = outputs["logits_NLV"].float()
     return F.cross_entropy(logits_NLV.flatten(0, 1), labels_NL.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")

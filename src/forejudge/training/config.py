@@ -1,41 +1,53 @@
-"""What a step of the training is: a typed recipe."""
+"""Recipes: the whole configuration of every step on the way to a verifier, and validated changes to them."""
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import ValidationError as PydanticError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_core import to_json
 
-from forejudge.checkpoint import checkpoint_errors
+from forejudge.config_files import validation_message
 from forejudge.errors import InvalidRequest
+from forejudge.hub import public_model_name
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
 
-RECIPE_FILE = "recipe.json"  # in a run's folder
-
-RecipeT = TypeVar("RecipeT", bound="TrainingRecipe")
+RECIPE_FILE, INPUTS_FILE = "recipe.json", "trained_on.json"  # in the folder of a training run
 
 
 class _FrozenModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+RecipeT = TypeVar("RecipeT", bound=_FrozenModel)
+TrainingRecipeT = TypeVar("TrainingRecipeT", bound="TrainingRecipe")
 
 
 def _check_instruction(text: str) -> str:
     if text.count(IMAGE_PLACEHOLDER) != 1:
-        raise ValueError(f"{text!r} must hold {IMAGE_PLACEHOLDER} once")
+        raise ValueError(f"{text!r} must contain {IMAGE_PLACEHOLDER} exactly once")
     return text
 
 
 class TrainingRecipe(_FrozenModel):
-    """What both stages share. A step takes `batch_size` candidates, over all processes and accumulated batches.
+    """Fields of both training stages.
 
-    `reads` is spelled as `build_verifier_input` takes it, `vision_tower` and `language_model` are folders or hub ids;
-    `spatial_merge_size` as `Connector` takes it. The
-    learning rate rises linearly, then falls as a cosine. A run that has not become better for `early_stopping_patience` evaluations
-    stops early; the best checkpoint is what is kept.
+    `batch_size` is candidates per optimizer step, over all processes and accumulated batches. `language_model` and
+    `vision_tower` (for reads = clip) are folders or hub ids. The learning rate warms up linearly, then decays as a
+    cosine. Every `eval_steps` steps a checkpoint is evaluated on the validation rows, and the best one is kept;
+    training stops early after `early_stopping_patience` evaluations without progress. `statistics_rows` candidates
+    give the mean and variance of each channel that the connector standardizes by.
     """
 
     reads: VerifierInputName
@@ -61,17 +73,24 @@ class TrainingRecipe(_FrozenModel):
 
 
 class AlignRecipe(TrainingRecipe):
-    """Stage 1: the connector alone learns to make the language model say a picture's caption.
+    """Stage 1: train the connector alone, so that the language model says an image's caption.
 
-    `captions` chooses what is to be said: what a captioner says of the picture, or the text it was drawn from.
+    `captions` is "new" for a captioner's description of the image, "original" for the prompt it was generated from.
     """
 
     instruction: Annotated[str, AfterValidator(_check_instruction)]
     captions: Literal["new", "original"] = "new"
 
 
+class RecipeModels(BaseModel):
+    """Models named by a recipe of either stage, its other fields ignored."""
+
+    language_model: str
+    vision_tower: str | None = None
+
+
 class LoraOptions(_FrozenModel):
-    """Low-rank adapters on every linear layer of the language model (Hu et al. 2021), merged when the run is over."""
+    """Low-rank adapters on every linear layer of the language model (Hu et al. 2021), merged after training."""
 
     rank: PositiveInt = 16
     alpha: PositiveInt = 32
@@ -79,9 +98,9 @@ class LoraOptions(_FrozenModel):
 
 
 class VerifyRecipe(TrainingRecipe):
-    """Stage 2: connector and language model, in full or through `lora`, learn to answer the question.
+    """Stage 2: train connector and language model, in full or through `lora`, to answer the question.
 
-    With `training_rows` only so many of the labelled candidates are learnt from, the first ones.
+    `training_rows` limits training to the first rows of the labeled candidates.
     """
 
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
@@ -90,8 +109,17 @@ class VerifyRecipe(TrainingRecipe):
     training_rows: PositiveInt | None = None
 
 
+class RunInputs(_FrozenModel):
+    """Digests of what a run is trained on: the generator's weights, both folders of rows, the aligned connector."""
+
+    generator: str
+    training: str
+    validation: str
+    aligned: str | None = None
+
+
 class CollectionRecipe(_FrozenModel):
-    """What is drawn of every prompt, and what is kept of it: `record` is spelled as in `--record`."""
+    """Candidates to generate per prompt, and the verifier inputs to record of each (as the option --record)."""
 
     generator: str
     candidates: PositiveInt
@@ -99,7 +127,7 @@ class CollectionRecipe(_FrozenModel):
 
 
 class LabelRecipe(CollectionRecipe):
-    """Candidates that an evaluator judges."""
+    """Candidates that an evaluator labels right or wrong."""
 
     candidates: PositiveInt = 20
     evaluator: str
@@ -112,48 +140,29 @@ class CaptionRecipe(CollectionRecipe):
     captioner: str
 
 
-def with_public_names(recipe: RecipeT) -> RecipeT:
-    """The recipe with models named as the card names them."""
-    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
-    return recipe.model_copy(update={field: model and public_model_name(model) for field, model in models.items()})
+def with_changes(recipe: RecipeT, **changes: Any) -> RecipeT:
+    """Return a copy of a recipe with fields replaced. Raises InvalidRequest for an unknown field or a wrong value."""
+    return _validated(type(recipe), recipe.model_dump() | changes, "")
 
 
-def public_model_name(model: str) -> str:
-    """A folder by its last part: where it lay on the machine that trained is nobody's affair."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+def with_options(recipe_class: type[RecipeT], preset: RecipeT | None, options: Mapping[str, Any]) -> RecipeT:
+    """Build a recipe from command-line options, with a preset's fields where an option is None.
 
-
-def read_recipe(folder: Path) -> dict[str, Any]:
-    """What a run in a folder was begun with, as JSON has it. Raises CheckpointError where that cannot be read."""
-    with checkpoint_errors(folder / RECIPE_FILE):
-        return dict(json.loads((folder / RECIPE_FILE).read_text()))
-
-
-# FOLDED: Fields of a recipe changed from outside: by options, or one by one.
-
-
-CollectionRecipeT = TypeVar("CollectionRecipeT", bound=CollectionRecipe)
-
-
-def with_options(
-    kind: type[CollectionRecipeT], preset: CollectionRecipeT | None, options: Mapping[str, Any]
-) -> CollectionRecipeT:
-    """A known recipe with options in the place of its fields; None leaves a field as it is. No value is checked.
-
-    Raises InvalidRequest for a field that neither has.
+    Raises InvalidRequest for a required field that neither has, and for a wrong value.
     """
-    set_options = {name: value for name, value in options.items() if value is not None}
-    fields = (preset.model_dump() if preset else {}) | set_options
-    for name, field in kind.model_fields.items():
+    fields = (preset.model_dump() if preset else {}) | {
+        name: each for name, each in options.items() if each is not None
+    }
+    for name, field in recipe_class.model_fields.items():
         if field.is_required() and name not in fields:
             raise InvalidRequest(f"--{name} is missing: name one, or a --recipe that has one")
-    return cast(CollectionRecipeT, kind.model_construct(**fields))
+    return _validated(recipe_class, fields, "--")
 
 
-def apply_changes(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
-    """A recipe with fields changed, each written name=value; a nested field as loss.kind=focal, values as in JSON.
+def apply_changes(recipe: TrainingRecipeT, changes: Sequence[str]) -> TrainingRecipeT:
+    """Apply `--set` options: name=value, nested as loss.kind=focal, values as JSON or plain text.
 
-    Raises InvalidRequest for a field it does not have, listing those it has, or a value it cannot take.
+    Raises InvalidRequest for an unknown field, listing the known ones, and for a wrong value.
     """
     values = recipe.model_dump()
     for change in changes:
@@ -167,16 +176,26 @@ def apply_changes(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
         if parents == ["lora"] and node is None:
             node = values["lora"] = LoraOptions().model_dump()
         if not isinstance(node, dict) or field not in node:
-            raise InvalidRequest(f"--set {change!r}: unknown field; there are {', '.join(_fields(recipe))}")
-        node[field] = _value(text)
+            raise InvalidRequest(f"--set {change!r}: unknown field; expected one of {', '.join(_field_names(recipe))}")
+        node[field] = _parse_value(text)
+    return _validated(type(recipe), values, "--set ")
+
+
+def with_public_names(recipe: TrainingRecipeT) -> TrainingRecipeT:
+    """Return the recipe with local model folders reduced to their last part, as the model card names them."""
+    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
+    return with_changes(recipe, **{field: model and public_model_name(model) for field, model in models.items()})
+
+
+def _validated(recipe_class: type[RecipeT], fields: Mapping[str, Any], prefix: str) -> RecipeT:
+    """Validate strictly, as JSON: true is no integer and "5" no number."""
     try:
-        return type(recipe).model_validate(values)
-    except PydanticError as error:
-        first = error.errors()[0]
-        raise InvalidRequest(f"--set {'.'.join(map(str, first['loc']))} = {first['input']}: {first['msg']}") from None
+        return recipe_class.model_validate_json(to_json(fields, inf_nan_mode="constants"), strict=True)
+    except ValidationError as error:
+        raise InvalidRequest(f"{prefix}{validation_message(error)}") from None
 
 
-def _fields(recipe: TrainingRecipe) -> list[str]:
+def _field_names(recipe: TrainingRecipe) -> list[str]:
     names = []
     for name, value in recipe:
         nested = LoraOptions() if name == "lora" else value
@@ -184,7 +203,7 @@ def _fields(recipe: TrainingRecipe) -> list[str]:
     return names
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from forejudge.candidates.collect import RECORDED, CandidateCollector
 from forejudge.candidates.store import CandidateStore
+from forejudge.config_files import read_config
 from forejudge.device import resolve_dtype
 from forejudge.files import scratch_folder
 from forejudge.generators.base import Generator
@@ -20,7 +21,7 @@ from forejudge.hub import check_name
 from forejudge.profiling.measure import count_flops, measure_time
 from forejudge.progress import Shard, ignore_progress
 from forejudge.training.align import prepare_alignment
-from forejudge.training.config import AlignRecipe, RecipeT, TrainingRecipe, VerifyRecipe, read_recipe
+from forejudge.training.config import RECIPE_FILE, AlignRecipe, RecipeModels, RecipeT, TrainingRecipe, VerifyRecipe
 from forejudge.training.dataset import TrainingData, collate_rows
 from forejudge.training.model import aligned_digest, language_model_source
 from forejudge.training.output import RunFolder
@@ -95,7 +96,7 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
         CandidateStore(folder).check_complete()
     if aligned is not None:
         aligned_digest(aligned)
-        read_recipe(aligned)
+        read_config(aligned / RECIPE_FILE, RecipeModels)
     for model in (language_model_source(recipe), recipe.vision_tower):
         if model is not None:
             check_name(model)
@@ -108,7 +109,7 @@ def estimate_alignment(
 ) -> CostEstimate:
     """Of stage 1. Raises as `align` does before its first step."""
     data = TrainingData.of(captions, validation, generator)
-    RunFolder(out, generator).check(recipe, data.digests)
+    RunFolder(out, generator).check(recipe, data.inputs())
     run = prepare_alignment(_with_few_statistics(recipe), generator, data).run
     return _estimate(run, out, generator.device, recipe.statistics_rows)
 
@@ -118,7 +119,7 @@ def estimate_verification(
 ) -> CostEstimate:
     """Of stage 2. Raises as `verify` does before its first step."""
     data = TrainingData.of(labels, validation, generator)
-    RunFolder(out, generator).check(recipe, {**data.digests, "aligned": aligned_digest(aligned)})
+    RunFolder(out, generator).check(recipe, data.inputs(aligned_digest(aligned)))
     run = prepare_verification(_with_few_statistics(recipe), generator, data, aligned).run
     return _estimate(run, out, generator.device, 0 if aligned else recipe.statistics_rows)
 

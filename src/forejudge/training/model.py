@@ -1,4 +1,7 @@
-"""The model that a stage trains: a language model with a new connector, or what an earlier stage left."""
+"""The model that a stage trains: a language model with a new or an aligned connector, as a module for the trainer.
+
+Shapes: N rows, T image tokens of width D, L text tokens, S tokens in all of width E, V words.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,21 +13,20 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations
+from forejudge.config_files import read_config
 from forejudge.errors import MismatchError, MissingExtra
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model, load_tokenizer
-from forejudge.training.config import LoraOptions, TrainingRecipe, read_recipe, with_public_names
+from forejudge.training.config import RECIPE_FILE, LoraOptions, RecipeModels, TrainingRecipe, with_public_names
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier, YesNoModel
 
-# FOLDED: The two stages as modules that a trainer can call: what is put in comes from `batches`, what comes out is a dict.
-
 
 class _StageModule(nn.Module):
-    """Around a model whose output layer may be its input embedding: such a tensor is stored once."""
+    """Base of both stages: stores a tensor once if output layer and input embedding share it."""
 
     def __init__(self, model: YesNoModel) -> None:
         super().__init__()
@@ -34,14 +36,14 @@ class _StageModule(nn.Module):
 
 
 class Alignment(_StageModule):
-    """Stage 1: the connector is trained, the language model stays."""
+    """Stage 1: train the connector, freeze the language model."""
 
     def __init__(self, model: YesNoModel) -> None:
         super().__init__(model)
         model.language_model.requires_grad_(False)
 
     def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> dict[str, Tensor]:
-        """Logits (N, L, V) that stand before each token of `right_NL`."""
+        """Return the logits (N, L, V) that predict each token of `right_NL`."""
         embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL)
         length = right_NL.shape[1]
         logits_NLV = self.model.language_model(inputs_embeds=embedded_NSE, logits_to_keep=length + 1).logits
@@ -49,25 +51,25 @@ class Alignment(_StageModule):
 
 
 class Verification(_StageModule):
-    """Stage 2: yes or no. `answer_ids` are the token numbers of yes and no."""
+    """Stage 2: answer yes or no. `answer_ids` are the token ids of yes and no."""
 
     def __init__(self, model: YesNoModel, answer_ids: tuple[int, int]) -> None:
         super().__init__(model)
         self.answer_ids = list(answer_ids)
 
     def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, mask_NL: Tensor) -> dict[str, Tensor]:
-        """Log-probabilities of yes and no over the whole vocabulary (N, 2), or the value of a head (N, 1)."""
+        """Return log-probabilities of yes and no over the whole vocabulary (N, 2), or a head's value (N, 1)."""
         logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL)
-        return {"answered": logprobs if self.model.head is not None else logprobs[:, self.answer_ids]}
+        return {"logprobs": logprobs if self.model.head is not None else logprobs[:, self.answer_ids]}
 
 
 def log_odds(logprobs: Tensor) -> Tensor:
-    """What a verifier says by the output of `Verification`: log-odds of yes, or the head's value: (N,)."""
+    """Return log-odds of yes, or the head's value, from the output of `Verification`: (N,)."""
     return logprobs[:, 0] if logprobs.shape[1] == 1 else logprobs[:, 0] - logprobs[:, 1]
 
 
 def _tied_names(module: nn.Module) -> dict[str, str]:
-    """Further names of tensors that have one already -> that one."""
+    """Map further names of shared tensors to their first name."""
     first: dict[int, str] = {}
     all_parameters = module.named_parameters(remove_duplicate=False)
     return {
@@ -78,7 +80,7 @@ def _tied_names(module: nn.Module) -> dict[str, str]:
 
 
 def _drop_tied_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """safetensors refuses two names for one tensor."""
+    """Drop further names: safetensors refuses two names for one tensor."""
     for name in _tied_names(module):
         state.pop(prefix + name, None)
 
@@ -91,13 +93,13 @@ def _restore_tied_names(module: nn.Module, state: dict[str, Any], prefix: str, *
 
 @dataclass(frozen=True)
 class TrainableVerifier:
-    """A model to be trained, with its tokenizer."""
+    """A model in training, with its tokenizer."""
 
     model: YesNoModel
     tokenizer: PreTrainedTokenizerBase
 
     def with_lora(self, options: LoraOptions) -> "TrainableVerifier":
-        """With adapters in the language model, which alone of it are trained. Raises MissingExtra without peft."""
+        """Add adapters to the language model and freeze the rest of it. Raises MissingExtra without peft."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
@@ -110,7 +112,7 @@ class TrainableVerifier:
         return self
 
     def to_training(self, recipe: TrainingRecipe, device: torch.device) -> "TrainableVerifier":
-        """On the device it is trained on, its language model set up as the recipe asks."""
+        """Move the model to the training device and apply the recipe's memory and attention options."""
         language_model = self.model.to(device).language_model
         if recipe.gradient_checkpointing:
             with ignore_transformers_deprecations():
@@ -120,7 +122,7 @@ class TrainableVerifier:
         return self
 
     def merge_adapters(self) -> "TrainableVerifier":
-        """Adapters, if there are any, added to the weights they adapt."""
+        """Merge adapters, if there are any, into the weights they adapt."""
         merge = getattr(self.model.language_model, "merge_and_unload", None)
         if merge is not None:
             self.model.language_model = merge()
@@ -128,7 +130,7 @@ class TrainableVerifier:
 
 
 def language_model_source(recipe: TrainingRecipe) -> str:
-    """A folder or a hub id; a recipe may name the generator that the language model goes with."""
+    """Return a folder or hub id; a recipe may instead name the generator whose default language model it takes."""
     spec = find_spec(recipe.language_model)
     return spec.language_model if spec and spec.language_model else recipe.language_model
 
@@ -136,7 +138,7 @@ def language_model_source(recipe: TrainingRecipe) -> str:
 def new_trainable_verifier(
     recipe: TrainingRecipe, verifier_input: VerifierInput, generator: Generator
 ) -> TrainableVerifier:
-    """The recipe's language model behind a connector without statistics.
+    """Load the recipe's language model and put a new connector, still without statistics, in front of it.
 
     Raises CheckpointError for a language model that cannot be loaded.
     """
@@ -150,27 +152,28 @@ def new_trainable_verifier(
 
 
 def load_aligned_verifier(folder: Path, recipe: TrainingRecipe, generator: Generator) -> TrainableVerifier:
-    """What stage 1 left. Raises MismatchError where it reads something else, or another generator's weights."""
+    """Load the result of stage 1. Raises MismatchError if it has another input, generator or language model."""
     aligned = LanguageModelVerifier.from_pretrained(folder)
     for warning in aligned.check(generator):
         raise MismatchError(f"{warning}: align again")
     for field in ("reads", "spatial_merge_size"):
         stored, expected = getattr(aligned.config, field), getattr(recipe, field)
         if stored != expected:
-            raise MismatchError(f"{folder} has {field} = {stored}, the recipe {expected}: make them the same")
-    aligned_recipe = read_recipe(folder)
-    for field in ("language_model", "vision_tower"):
-        if aligned_recipe.get(field) != (expected := getattr(with_public_names(recipe), field)):
-            raise MismatchError(
-                f"{folder} was made with {field} = {aligned_recipe.get(field)}, the recipe has {expected}"
-            )
+            raise MismatchError(f"{folder} has {field} = {stored}, the recipe has {expected}: make them the same")
     if aligned.model.head is not None:
-        raise MismatchError(f"{folder} answers by a head, so it is no aligned connector: take what stage 1 left")
+        raise MismatchError(
+            f"{folder} answers with a head, so it is no aligned connector: expected a folder of `forejudge train align`"
+        )
+    aligned_models = read_config(folder / RECIPE_FILE, RecipeModels)
+    for field in ("language_model", "vision_tower"):
+        stored, expected = getattr(aligned_models, field), getattr(with_public_names(recipe), field)
+        if stored != expected:
+            raise MismatchError(f"{folder} was made with {field} = {stored}, the recipe has {expected}")
     return TrainableVerifier(aligned.model, aligned.tokenizer)
 
 
 def aligned_digest(aligned: Path | None) -> str | None:
-    """What tells an aligned connector from any other: 16 hexadecimal digits. Raises CheckpointError."""
+    """Return 16 hexadecimal digits of the SHA-256 of an aligned connector's weights. Raises CheckpointError."""
     if aligned is None:
         return None
     with checkpoint_errors(aligned / CONNECTOR_FILE):
@@ -178,7 +181,7 @@ def aligned_digest(aligned: Path | None) -> str | None:
 
 
 def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
-    """With a new head in the place of the answer; the output layer is then left out of training."""
+    """Replace the yes/no answer by a new head, and freeze an untied output layer."""
     model = trainable.model
     torch.manual_seed(seed)
     model.head = nn.Linear(model.language_model.config.hidden_size, 1)
@@ -189,5 +192,5 @@ def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
 
 
 def set_statistics(trainable: TrainableVerifier, statistics: tuple[Tensor, Tensor]) -> None:
-    """Record what the connector standardises by."""
+    """Set mean and variance that the connector standardizes by."""
     trainable.model.connector.set_statistics(*statistics)

@@ -1,8 +1,8 @@
-"""Recipes by name: everything that is decided on the way to a verifier of one generator.
+"""Recipes by name: the configuration of every step on the way to a verifier of one generator.
 
-Those of published generators follow the paper: 20 labelled candidates of each prompt, the hidden state after the same
-share of the blocks, Qwen2.5-0.5B, class weights. The sizes of the two stages are those of LLaVA, whose recipe the paper
-follows without stating its own (Liu et al. 2023).
+Recipes of published generators follow the paper: 20 labeled candidates per prompt, the hidden state after the same
+fraction of the blocks, Qwen2.5-0.5B, class weights. The sizes of the two stages are those of LLaVA, whose recipe the
+paper follows without stating its own (Liu et al. 2023).
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from forejudge.errors import InvalidRequest
 from forejudge.plugins import registered_configs
 from forejudge.training.config import AlignRecipe, CaptionRecipe, LabelRecipe, VerifyRecipe
 
-_PAPER_NUM_PROMPTS = 5900  # of which 20 candidates each make its 118 k
+_PAPER_NUM_PROMPTS = 5900  # times 20 candidates: its 118 k
 _PAPER_PREFIX_FRACTION = 8 / 20  # of SANA-Sprint's blocks
 
 
 class RecipePreset(BaseModel):
-    """From prompts to a verifier: how many prompts are labelled, and what every step makes of them."""
+    """Recipes of all steps from prompts to a verifier; `prompts` is the number of labeled prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,15 +30,15 @@ class RecipePreset(BaseModel):
 
     @property
     def generator(self) -> str:
-        """Whose verifier it is."""
+        """Name of the generator that the verifier reads."""
         return self.label.generator
 
 
 def _paper_preset(generator: str, num_blocks: int, spatial_merge_size: int = 1) -> RecipePreset:
-    """For a generator of so many blocks; where it has more than 1024 tokens, neighbouring ones are to be merged.
+    """Return the paper's recipe; merge neighboring tokens of a generator with more than 1024 of them.
 
-    No states are recorded: those of so many candidates take hundreds of GB, and drawing them anew for the one time that
-    each is learnt from is less work than learning from it.
+    States are not recorded: 118,000 of them take hundreds of GB, and recomputing each for its single use costs less
+    than the training step.
     """
     reads = f"hidden:{round(_PAPER_PREFIX_FRACTION * num_blocks)}"
     shared: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""One trainer for both stages and every reading: `transformers.Trainer` with our losses, resumable and quiet.
+"""One trainer for both stages and every verifier input: `transformers.Trainer` with our losses, resumable and quiet.
 
-Its checkpoints stay in the run's folder until `output` has written what is loaded as a verifier.
+Its checkpoints stay in the run's folder until `output` has written the verifier.
 """
 
 import json
@@ -34,108 +34,20 @@ from forejudge.training.config import TrainingRecipe
 from forejudge.training.dataset import IGNORE_INDEX, RowDataset, collate_rows
 from forejudge.training.output import CHECKPOINTS
 
-# FOLDED: How long a trainer takes from one step to the next.
-
-
-class BatchTimes(TrainerCallback):
-    """From the end of one step to that of the next, its batch made meanwhile; the first step warms up."""
-
-    def __init__(self) -> None:
-        self._ends: list[float] = []
-
-    @property
-    def mean(self) -> float:
-        """Seconds, over all steps but the first."""
-        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Read the clock once the device is idle."""
-        if args.device.type != "cpu":
-            torch.accelerator.synchronize(args.device)
-        self._ends.append(perf_counter())
-
-
-# FOLDED: The trainer's checkpoints: which of them are whole, and what the last one says of the run.
-
-
-_STATE_FILE = "trainer_state.json"
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written whole: its trainer_state.json is written last."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
-    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
-
-
-def training_finished(checkpoint: Path) -> bool:
-    """Whether training was over with it: all steps done, or stopped early."""
-    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
-
-
-def best_weights(checkpoint: Path) -> Path:
-    """The file of the best weights up to this checkpoint."""
-    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
-    return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"
-
-
-# FOLDED: What a run logs: every figure as a JSON line, and its stand to whoever shows it.
-
-
 METRICS_FILE = "metrics.jsonl"
-
-
-class MetricsLog(TrainerCallback):
-    """Every logged figure as a JSON line, none twice after a resumption; the stand to whoever shows it."""
-
-    def __init__(self, path: Path, stage_name: str, report: ProgressCallback) -> None:
-        self.path, self.stage_name, self.report = path, stage_name, report
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop the lines of steps that will be done again."""
-        self.stopwatch, self.note = Stopwatch(self.stage_name, state.global_step, state.max_steps), ""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-        if state.is_world_process_zero:
-            write_text(self.path, "".join(kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Add a line."""
-        figures = dict(logs or {})
-        if "loss" in figures:
-            self.note = f"loss {figures['loss']:.3f}"
-        if state.is_world_process_zero:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the stand. The last step is evaluated too: the best checkpoint may be that one."""
-        control.should_evaluate |= state.global_step == state.max_steps
-        progress: Progress = self.stopwatch.at(state.global_step, self.note)
-        if state.is_world_process_zero:
-            self.report(progress)
-
-
+_STATE_FILE = "trainer_state.json"
 _LOGGING_STEPS = 20  # steps
 
 SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""(outputs, labels) -> the sum over the items of a batch."""
+"""(outputs, labels) -> loss summed over the items of a batch."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What is trained, on what, and how the best of it is told.
+    """A module in training with its data and loss.
 
-    `best_metric` names the figure of `metrics` (or "loss") by which a checkpoint is best; more is better unless it is
-    the loss.
+    `best_metric` names the one of `metrics` (higher is better), or "loss" (lower is better), that chooses the best
+    checkpoint.
     """
 
     stage_name: str
@@ -148,9 +60,9 @@ class TrainingRun:
     metrics: Callable[[np.ndarray], dict[str, float]] | None = None
 
     def train(self, folder: Path, device: torch.device, report: ProgressCallback) -> bool:
-        """Train `module` in place to its best checkpoint; go on from the newest one that is whole.
+        """Train `module` in place to its best checkpoint, continuing from the newest complete one.
 
-        Returns whether this process is the one that writes. Raises InvalidRequest where another run is at it.
+        Returns whether this process is the one that writes. Raises InvalidRequest while another run uses the folder.
         """
         with exclusive_lock(folder / CHECKPOINTS / "lock") if is_main_process() else nullcontext(), quiet_libraries():
             newest = newest_checkpoint(folder / CHECKPOINTS)
@@ -164,20 +76,13 @@ class TrainingRun:
         return is_main_process()
 
     def time_batches(self, folder: Path, device: torch.device, count: int) -> float:
-        """Seconds that one process takes to learn from a batch: of `count` real ones, after one that is not counted.
+        """Return the mean seconds per batch in one process, over `count` batches after a warm-up one.
 
-        Its optimiser takes a step after each. Neither evaluates nor stores; `module` is not as it was.
+        Each is followed by an optimizer step. Nothing is evaluated or stored; `module` is changed.
         """
         times = BatchTimes()
-        disabled_strategies: dict[str, Any] = dict.fromkeys(
-            ("eval_strategy", "save_strategy", "logging_strategy"), "no"
-        )
-        overrides = {
-            "max_steps": count + 1,
-            "gradient_accumulation_steps": 1,
-            "load_best_model_at_end": False,
-            **disabled_strategies,
-        }
+        overrides: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "no")
+        overrides |= {"max_steps": count + 1, "gradient_accumulation_steps": 1, "load_best_model_at_end": False}
         with quiet_libraries():
             self._trainer(folder, device, [times], **overrides, report_to=[]).train()
         return times.mean
@@ -212,9 +117,8 @@ class TrainingRun:
             check_tensorboard()
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
         intervals: dict[str, Any] = {"eval": recipe.eval_steps, "save": recipe.eval_steps, "logging": _LOGGING_STEPS}
-        schedule = {f"{event}_strategy": "steps" for event in intervals} | {
-            f"{w}_steps": n for w, n in intervals.items()
-        }
+        schedule = {f"{event}_strategy": "steps" for event in intervals}
+        schedule |= {f"{event}_steps": interval for event, interval in intervals.items()}
         return dict(
             output_dir=str(folder / CHECKPOINTS),
             max_steps=recipe.steps,
@@ -234,7 +138,7 @@ class TrainingRun:
             seed=recipe.seed,
             data_seed=recipe.seed,
             save_total_limit=2,
-            restore_callback_states_from_checkpoint=True,  # how long there has been no progress
+            restore_callback_states_from_checkpoint=True,  # evaluations without progress
             load_best_model_at_end=True,
             metric_for_best_model=self.best_metric,
             greater_is_better=self.best_metric != "loss",
@@ -249,7 +153,7 @@ class TrainingRun:
 
     @property
     def batch_size(self) -> int:
-        """Candidates in one batch of one process. Raises InvalidRequest where a step does not divide evenly."""
+        """Candidates per batch and process. Raises InvalidRequest if a step does not divide evenly."""
         recipe = self.recipe
         parts = _world_size() * recipe.gradient_accumulation_steps
         if recipe.batch_size % parts:
@@ -268,18 +172,93 @@ class TrainingRun:
         return self.metrics(np.asarray(prediction.predictions))
 
 
-def _check_finite(module: nn.Module) -> None:
-    if not all(weight.isfinite().all() for weight in module.parameters()):
-        raise InvalidRequest("training diverged, weights are no numbers: lower learning_rate or change precision")
+class MetricsLog(TrainerCallback):
+    """Logs metrics as JSON lines, none twice after a resumption, and reports progress."""
+
+    def __init__(self, path: Path, stage_name: str, report: ProgressCallback) -> None:
+        self.path, self.stage_name, self.report = path, stage_name, report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop the lines of steps that will be repeated."""
+        self.stopwatch, self.note = Stopwatch(self.stage_name, state.global_step, state.max_steps), ""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            write_text(self.path, "".join(kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append a line."""
+        metrics = dict(logs or {})
+        if "loss" in metrics:
+            self.note = f"loss {metrics['loss']:.3f}"
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **metrics}) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report progress. The last step is evaluated too: it may be the best checkpoint."""
+        control.should_evaluate |= state.global_step == state.max_steps
+        progress: Progress = self.stopwatch.at(state.global_step, self.note)
+        if state.is_world_process_zero:
+            self.report(progress)
 
 
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+class BatchTimes(TrainerCallback):
+    """Time from the end of one step to the end of the next, loading included; the first step is warm-up."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    @property
+    def mean(self) -> float:
+        """Mean seconds per step, without the first."""
+        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Record the time once the device is idle."""
+        if args.device.type != "cpu":
+            torch.accelerator.synchronize(args.device)
+        self._ends.append(perf_counter())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the last complete checkpoint: its trainer_state.json is written last."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
+    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def training_finished(checkpoint: Path) -> bool:
+    """Return whether training ended with this checkpoint: all steps done, or stopped early."""
+    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
+
+
+def best_weights(checkpoint: Path) -> Path:
+    """Return the file of the best weights up to this checkpoint."""
+    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
+    return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"
 
 
 def check_tensorboard() -> None:
-    """Raises MissingExtra where it is not installed."""
+    """Raise MissingExtra if tensorboard is not installed."""
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:
         raise MissingExtra("tensorboard", "tensorboard")
+
+
+def _check_finite(module: nn.Module) -> None:
+    if not all(weight.isfinite().all() for weight in module.parameters()):
+        raise InvalidRequest("training diverged, weights are not finite: lower learning_rate or change precision")
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""Stage 2: connector and language model learn from labelled candidates to answer yes or no (paper, "Training")."""
+"""Stage 2: connector and language model learn from labeled candidates to answer yes or no (paper, "Training")."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,19 +33,18 @@ from forejudge.verifiers.question import Question
 def verify(
     recipe: VerifyRecipe,
     generator: Generator,
-    labels: Path,
-    validation: Path,
+    data: TrainingData,
     out: Path,
     report: ProgressCallback,
     aligned: Path | None = None,
 ) -> None:
-    """Train a verifier on labelled candidates, calibrate it on those of held-out prompts and leave it in `out`.
+    """Train a verifier on labeled candidates, calibrate it on those of held-out prompts and write it to `out`.
 
-    Both folders come from `forejudge label`; without `aligned` the connector starts anew. A stopped run goes on; a
-    finished one is left as it is. Raises InvalidRequest where `out` holds another recipe's run.
+    `data` comes from `forejudge label`; without `aligned` the connector starts from random weights. A stopped run
+    continues; a finished one stays as it is. Raises InvalidRequest if `out` holds a run of another recipe.
     """
-    data, output = TrainingData.of(labels, validation, generator), RunFolder(out, generator)
-    if output.begin(recipe, {**data.digests, "aligned": aligned_digest(aligned)}):
+    output = RunFolder(out, generator)
+    if output.begin(recipe, data.inputs(aligned_digest(aligned))):
         return
     stage = prepare_verification(recipe, generator, data, aligned)
     if stage.run.train(out, generator.device, report):
@@ -55,7 +54,7 @@ def verify(
 
 @dataclass(frozen=True)
 class PreparedVerification:
-    """Everything that stands ready before the first step."""
+    """A run before its first step, with its models and held-out rows."""
 
     run: TrainingRun
     trainable: TrainableVerifier
@@ -66,22 +65,20 @@ class PreparedVerification:
 def prepare_verification(
     recipe: VerifyRecipe, generator: Generator, data: TrainingData, aligned: Path | None
 ) -> PreparedVerification:
-    """Models loaded, statistics taken; nothing is written."""
+    """Load the models and compute the statistics; write nothing."""
     verifier_input = build_verifier_input(recipe.reads, recipe.vision_tower)
     verifier_input.to(generator.device, generator.dtype)
-    trainable = (
-        load_aligned_verifier(aligned, recipe, generator)
-        if aligned
-        else new_trainable_verifier(recipe, verifier_input, generator)
-    )
+    if aligned:
+        trainable = load_aligned_verifier(aligned, recipe, generator)
+    else:
+        trainable = new_trainable_verifier(recipe, verifier_input, generator)
     question = Question(recipe.question, trainable.tokenizer)
     training = LabeledRows.of(data.training, generator, verifier_input, question)
     held_out = LabeledRows.of(data.held_out, generator, verifier_input, question)
     held_out.check_pairs()
     if aligned is None:
         states = training.batches.states
-        statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
-        set_statistics(trainable, statistics)
+        set_statistics(trainable, state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows))
     run = TrainingRun(
         stage_name="verify",
         module=_stage_module(recipe, trainable, question, generator.device),
@@ -109,7 +106,7 @@ def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]) -> SummedLoss
     loss = recipe.loss.for_labels(correct)
 
     def summed_loss(outputs: Mapping[str, Tensor], labels_N: Tensor) -> Tensor:
-        logprobs, correct_N = outputs["answered"], labels_N.bool()
+        logprobs, correct_N = outputs["logprobs"], labels_N.bool()
         if recipe.loss.kind == "regression":
             return loss(logprobs[:, 0], correct_N).sum()
         return loss(torch.where(correct_N, logprobs[:, 0], logprobs[:, 1]), correct_N).sum()
@@ -125,7 +122,7 @@ def _validation_metrics(held_out: LabeledRows, logprobs: NDArray[np.float32]) ->
 def _write(
     recipe: VerifyRecipe, prepared: PreparedVerification, output: RunFolder, extra_metrics: dict[str, float]
 ) -> None:
-    """Calibrate what will be loaded: the weights as they are stored, without the trainer's mixed precision."""
+    """Calibrate and write the verifier: calibration sees the weights as stored, without mixed precision."""
     trainable, held_out = prepared.trainable.merge_adapters(), prepared.held_out
     stage = Verification(trainable.model, held_out.batches.question.answer_token_ids())
     stage.to(output.dtype(recipe)).float()
@@ -138,7 +135,6 @@ def _write(
         has_head=trainable.model.head is not None,
         calibration=calibration,
     )
-    verifier = LanguageModelVerifier(
-        str(output.folder), config, trainable.model, trainable.tokenizer, prepared.verifier_input
-    )
+    model, tokenizer = trainable.model, trainable.tokenizer
+    verifier = LanguageModelVerifier(str(output.folder), config, model, tokenizer, prepared.verifier_input)
     output.write(verifier, recipe, metrics.to_json() | extra_metrics)
