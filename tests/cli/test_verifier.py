@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from forejudge.verifiers.config import VerifierConfig
+from forejudge.verifiers.language_model import LanguageModelVerifierConfig
 from tests.support.command import CommandLine, refusal
 from tests.support.official import OFFICIAL, RECORDED
 
@@ -13,7 +13,7 @@ from tests.support.official import OFFICIAL, RECORDED
 def test_a_trained_verifier_is_described(forejudge: CommandLine, trained_verifier: Path) -> None:
     outcome = forejudge("verifier", "show", trained_verifier)
     assert outcome.status == 0, outcome
-    config = VerifierConfig.model_validate_json((trained_verifier / "verifier.json").read_text())
+    config = LanguageModelVerifierConfig.model_validate_json((trained_verifier / "verifier.json").read_text())
     assert config.calibration is not None
     figures = json.loads((trained_verifier / "metrics.json").read_text())
     said = " ".join(outcome.out.split())
@@ -67,7 +67,7 @@ def test_a_published_verifier_is_imported_step_by_step(forejudge: CommandLine, t
         assert told in said
     assert "[UNK]" not in said
     shown = " ".join(forejudge("verifier", "show", tmp_path / "verifier").out.split())
-    assert "generator's weights not known" in shown
+    assert "generator's weights unknown" in shown
 
 
 def test_clip_is_imported_with_another_tower_and_a_resized_vocabulary(forejudge: CommandLine, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import OPTIONS_FILE
 from forejudge.generators.sana_sprint import SanaSprintOptions
 from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
-from forejudge.verifiers.config import Calibration, VerifierConfig
+from forejudge.verifiers.config import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from research.miniature.autoencoder import new_autoencoder
 from research.miniature.generator import GeneratorParts, assemble
 from research.miniature.language_model import language_model_tokenizer, new_language_model
@@ -34,7 +34,7 @@ def save_tiny_verifier(folder: Path, generator: Path, num_prefix_blocks: int, me
     generator_model = load_generator(str(generator), CPU, torch.float32)
     tokenizer = language_model_tokenizer()
     language_model = new_language_model(tokenizer, 64, 1)
-    config = VerifierConfig(
+    config = LanguageModelVerifierConfig(
         generator=generator_model.architecture,
         generator_fingerprint=generator_model.fingerprint,
         reads=f"hidden:{num_prefix_blocks}",

@@ -20,9 +20,9 @@ from forejudge.hub import Source
 from forejudge.miniature.plugin import QUESTION
 from forejudge.types import NOISE, Candidates, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.config import Calibration, VerifierConfig
+from forejudge.verifiers.config import Calibration
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.question import Question
 from research.miniature.language_model import new_language_model, qwen2_tokenizer
 from tests.support.doubles import CPU, PROMPT
@@ -264,7 +264,7 @@ def test_statistics_of_other_channels_are_refused_with_both_widths(
     """A connector of another reading, put into a verifier by hand."""
     model = YesNoModel(Connector(16, 64), verifier.model.language_model)
     stranger = LanguageModelVerifier("stranger", verifier.config, model, verifier.tokenizer)
-    with pytest.raises(MismatchError, match=r"standardises 16 channels, but hidden:2 of .* has 64"):
+    with pytest.raises(MismatchError, match=r"reads tokens of width 16, but hidden:2 of .* has width 64"):
         stranger.check(generator)
 
 
@@ -284,8 +284,11 @@ class TestCommit:
         return found
 
     def test_it_is_kept(self, from_the_hub: Generator, generator: Generator) -> None:
-        assert VerifierConfig.from_generator(from_the_hub, "hidden:2").generator_source == f"owner/tiny@{COMMIT}"
-        assert VerifierConfig.from_generator(generator, "hidden:2").generator_source is None
+        assert (
+            LanguageModelVerifierConfig.from_generator(from_the_hub, "hidden:2").generator_source
+            == f"owner/tiny@{COMMIT}"
+        )
+        assert LanguageModelVerifierConfig.from_generator(generator, "hidden:2").generator_source is None
 
     @pytest.mark.parametrize("other", ["owner/tiny@" + "f" * 40, f"owner/copy@{COMMIT}"])
     def test_another_one_is_a_warning_with_both(
@@ -379,7 +382,7 @@ def test_a_config_that_cannot_be_is_refused_with_its_field(folder: Path, old: st
     path = folder / "verifier.json"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert_refused(folder, f"{path}: {field}: ")
+    assert_refused(folder, f"{path}: {field}")
 
 
 def test_nothing_is_unpickled(folder: Path) -> None:

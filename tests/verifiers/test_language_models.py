@@ -18,9 +18,8 @@ from transformers import (
 
 from forejudge.types import Candidates, prefix_stage
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.inputs import build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.question import PUBLISHED_QUESTION
 from research.miniature.language_model import qwen2_tokenizer
 from tests.support.doubles import ARCHITECTURE, CPU
@@ -47,7 +46,7 @@ def new_verifier(kind: Any) -> LanguageModelVerifier:
     tokenizer = qwen2_tokenizer([PUBLISHED_QUESTION])
     language_model = AutoModelForCausalLM.from_config(kind(**SIZES, vocab_size=len(tokenizer)))
     architecture = ARCHITECTURE.model_copy(update={"width": WIDTH})
-    config = VerifierConfig(generator=architecture, generator_fingerprint="0", reads="hidden:2")
+    config = LanguageModelVerifierConfig(generator=architecture, generator_fingerprint="0", reads="hidden:2")
     model = YesNoModel(config.new_connector(build_verifier_input(config.reads), 32), language_model)
     return LanguageModelVerifier("any", config, model, tokenizer)
 

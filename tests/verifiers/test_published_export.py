@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import load_architecture
 from forejudge.hub import Source
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.published_export import export_published
 from forejudge.verifiers.published_import import PublishedSource
 from forejudge.verifiers.question import PUBLISHED_QUESTION
@@ -79,7 +78,7 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
     torch.manual_seed(0)
     tokenizer = qwen2_tokenizer([PUBLISHED_QUESTION])
     architecture = load_architecture(GENERATOR)
-    config = VerifierConfig(
+    config = LanguageModelVerifierConfig(
         generator=architecture,
         generator_fingerprint="0123456789abcdef",
         reads=reads,

@@ -1,8 +1,8 @@
-"""`forejudge verifier`: what a trained verifier is, and verifiers from and to the published layout."""
+"""`forejudge verifier`: show a trained verifier, import one from the published layout, export one to it."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -10,85 +10,83 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
-group = typer.Typer(help="Look at a verifier, import a published one, export one.")
+_SHOWN_FIRST = {"kind", "reads", "generator", "generator_fingerprint", "generator_source", "width"}
+_NOT_SHOWN = {"published_config"}  # pages long, and in the file
 
-
-@group.callback()
-def root() -> None:
-    """Look at a verifier, import a published one, export one."""
+group = typer.Typer(help="Show a verifier, import a published one, or export one to the published layout.")
 
 
 @group.command()
 def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None:
-    """What a verifier reads, how it asks, and how good it was on validation prompts."""
-    from forejudge.config_files import read_config
+    """Show a verifier's kind, input, generator, calibration and metrics on validation prompts."""
     from forejudge.training.output import CARD_FILE, METRICS_FILE
-    from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
+    from forejudge.verifiers import read_verifier_config
 
-    config = read_config(folder / CONFIG_FILE, VerifierConfig)
+    config = read_verifier_config(folder)
     table = Table("", "", box=SIMPLE_HEAD, show_header=False)
+    table.add_row("kind", config.kind)
     table.add_row("reads", config.reads)
-    unknown = {"architecture": f"not known beyond a width of {config.width}"}
+    unknown = {"architecture": f"unknown, of width {config.width}"}
     for name, value in (config.generator.model_dump() if config.generator else unknown).items():
-        table.add_row(f"generator's {name.replace('_', ' ')}", str(value))
-    table.add_row("generator's weights", config.generator_fingerprint or "not known")
+        table.add_row(f"generator's {_words(name)}", str(value))
+    table.add_row("generator's weights", config.generator_fingerprint or "unknown")
     if config.generator_source:
         table.add_row("generator's commit", config.generator_source)
-    table.add_row("question", config.question)
-    table.add_row(
-        "calibration", "none" if config.calibration is None else _format_values(config.calibration.model_dump())
-    )
-    for name, value in _figures(folder / METRICS_FILE).items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, int | float) else "undefined")
+    for name, value in config.model_dump(exclude=_SHOWN_FIRST | _NOT_SHOWN).items():
+        table.add_row(_words(name), _format(value))
+    metrics_path = folder / METRICS_FILE
+    for name, value in json.loads(metrics_path.read_text()).items() if metrics_path.is_file() else ():
+        table.add_row(_words(name), "undefined" if value is None else _format(value))
     Console(highlight=False).print(table)
     if (folder / CARD_FILE).is_file():
-        typer.echo(f"How it was made, and its licenses: {folder / CARD_FILE}")
+        typer.echo(f"Model card, with provenance and licenses: {folder / CARD_FILE}")
 
 
 @group.command("import")
 def import_(
-    source: Annotated[str, Argument(help="A published verifier: a folder or a hub id.")],
-    out: Annotated[Path, Argument(help="The folder to write.")],
+    source: Annotated[str, Argument(help="Published verifier: a folder or a hub id.")],
+    out: Annotated[Path, Argument(help="Folder to write.")],
     statistics: Annotated[
         tuple[Path, Path] | None,
         Option(
             metavar="MEAN VARIANCE",
-            help="Files with mean and variance of the hidden states (default: those that lie beside the verifier).",
+            help="Files with mean and variance of the hidden states (default: the pair in the verifier's folder).",
             show_default=False,
         ),
     ] = None,
     generator: Annotated[
         str | None,
         Option(
-            help="The generator it reads: a folder, a hub id or a known name, of which only configs are read "
-            "(default: SANA-Sprint 1.6B where the width is 2240, else not known)."
+            help="Generator it reads: a known name, a folder or a hub id; only configs are read (default: the one "
+            "known generator of the verifier's width, else unknown)."
         ),
     ] = None,
     vision_tower: Annotated[
-        str | None, Option(help="The CLIP tower, a folder or hub id (default: the one that the verifier names).")
+        str | None, Option(help="CLIP vision tower: a folder or a hub id (default: the one the verifier names).")
     ] = None,
 ) -> None:
-    """Convert a verifier from its published layout once, and say all that was done and supposed."""
+    """Convert a verifier from the published layout, and print every step and assumption."""
     from forejudge.files import atomic_folder
     from forejudge.hub import fetch
     from forejudge.verifiers.published_format import PUBLISHED_FILES
     from forejudge.verifiers.published_import import PublishedSource, import_published
 
     with atomic_folder(out) as folder:
-        origin = fetch(source, PUBLISHED_FILES)
-        imported = import_published(PublishedSource(origin, statistics, generator, vision_tower))
+        imported = import_published(
+            PublishedSource(fetch(source, PUBLISHED_FILES), statistics, generator, vision_tower)
+        )
         imported.verifier.save_pretrained(folder)
-    for step in imported.notes:
-        typer.echo(step)
+    for note in imported.notes:
+        typer.echo(note)
     typer.echo(f"written to {out}")
 
 
 @group.command()
 def export(
     source: Annotated[str, Argument(help="A verifier's folder or hub id.")],
-    out: Annotated[Path, Argument(help="The folder to write.")],
+    out: Annotated[Path, Argument(help="Folder to write.")],
 ) -> None:
-    """Write a verifier in the published layout, for the code that was released with it."""
+    """Write a verifier in the published layout, for the code released with the paper."""
     from forejudge.files import atomic_folder
     from forejudge.hub import local_folder
     from forejudge.verifiers.published_export import export_published
@@ -98,9 +96,13 @@ def export(
     typer.echo(f"written to {out}")
 
 
-def _figures(path: Path) -> dict[str, float | None]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _format_values(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+def _format(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_format(each)}" for name, each in value.items())
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

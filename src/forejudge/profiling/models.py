@@ -31,10 +31,9 @@ from forejudge.profiling.stages import (
 )
 from forejudge.types import Phase
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput, build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.question import Question
 
 PROMPT = "a photo of a red circle left of a blue square"
@@ -205,7 +204,9 @@ def new_verifier(sizes: VerifierSizes, reads: str, generator: SanaSprint) -> Lan
         verifier_input.width(generator.architecture), language_model.config.hidden_size, sizes.merge_size
     )
     connector.to(generator.device, generator.dtype).requires_grad_(False)
-    config = VerifierConfig.from_generator(generator, reads, question=_QUESTION, spatial_merge_size=sizes.merge_size)
+    config = LanguageModelVerifierConfig.from_generator(
+        generator, reads, question=_QUESTION, spatial_merge_size=sizes.merge_size
+    )
     model = YesNoModel(connector, language_model)
     return LanguageModelVerifier(f"{reads} with random weights", config, model, _chat_tokenizer(), verifier_input)
 

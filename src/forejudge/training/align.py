@@ -14,9 +14,8 @@ from forejudge.training.dataset import IGNORE_INDEX, CaptionBatches, RowDataset,
 from forejudge.training.model import Alignment, TrainableVerifier, new_trainable_verifier, set_statistics
 from forejudge.training.output import RunFolder
 from forejudge.training.trainer import TrainingRun
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig
 from forejudge.verifiers.question import Question
 
 _CAPTION_COLUMN = {"new": "caption", "original": "prompt"}
@@ -33,7 +32,9 @@ def align(recipe: AlignRecipe, generator: Generator, data: TrainingData, out: Pa
         return
     stage = prepare_alignment(recipe, generator, data)
     if stage.run.train(out, generator.device, report):
-        config = VerifierConfig.from_generator(generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size)
+        config = LanguageModelVerifierConfig.from_generator(
+            generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size
+        )
         model, tokenizer = stage.trainable.model, stage.trainable.tokenizer
         output.write(LanguageModelVerifier(str(out), config, model, tokenizer, stage.verifier_input), recipe)
 

@@ -24,9 +24,8 @@ from forejudge.training.model import (
 )
 from forejudge.training.output import RunFolder
 from forejudge.training.trainer import SummedLoss, TrainingRun
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig
 from forejudge.verifiers.question import Question
 
 
@@ -127,7 +126,7 @@ def _write(
     stage = Verification(trainable.model, held_out.batches.question.answer_token_ids())
     stage.to(output.dtype(recipe)).float()
     metrics, calibration = held_out.metrics(held_out.logprobs(stage, output.generator.device))
-    config = VerifierConfig.from_generator(
+    config = LanguageModelVerifierConfig.from_generator(
         output.generator,
         recipe.reads,
         question=recipe.question,

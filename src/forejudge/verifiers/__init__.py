@@ -1,36 +1,41 @@
-"""Verifiers by name: of a known model, a folder with a verifier.json, a hub id, CLIPScore, or a function."""
+"""Verifiers by name: a known model's, a folder with a verifier.json, a hub id, CLIPScore, or a function."""
 
-import re
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
-from forejudge.errors import InvalidRequest
+from forejudge.config_files import read_config
+from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import find_spec, known_models
 from forejudge.hub import fetch, is_hub_id
-from forejudge.verifiers.base import Verifier
+from forejudge.plugins import is_import_path, load_object
+from forejudge.verifiers.base import PretrainedVerifier, Verifier
+from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 
+# `kind` in verifier.json -> the class that loads the folder, by import path: its libraries take seconds to import.
+VERIFIER_CLASSES: dict[str, str] = {"language_model": "forejudge.verifiers.language_model:LanguageModelVerifier"}
 _CLIPSCORE = "clipscore:"
-_SCORER_PATTERN = re.compile(rf"{_CLIPSCORE}.+|[A-Za-z_][\w.]*:\w+")
 
 
 def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
-    """Load the verifier of a known model, a folder or a hub id, also in the published layout; or a scorer of pictures.
+    """Load the verifier of a known model, a folder or a hub id, also in the published layout, or an image scorer.
 
-    A hub id may be pinned, as `owner/model@REVISION`. A scorer is "clipscore:" with CLIP's folder or hub id, or a
-    function, spelt "module:function", that takes a prompt and pictures and gives a score for each. Raises
-    InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
+    A hub id may name a revision, as `owner/model@REVISION`. A scorer is "clipscore:" and a CLIP's folder or hub id, or
+    "module:function" for a function that takes a prompt and images and returns one score per image.
+
+    Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
     """
-    if not Path(name).exists() and _SCORER_PATTERN.fullmatch(name):
+    if not Path(name).exists() and (name.startswith(_CLIPSCORE) or is_import_path(name)):
         return _load_image_scorer(name, device, dtype)
     spec = find_spec(name)
     source = spec.verifier if spec and spec.verifier else name
     if not Path(source).is_dir() and not is_hub_id(source):
+        known = ", ".join(name for name, spec in known_models().items() if spec.verifier)
         raise InvalidRequest(
             f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model or "
-            f"owner/model@revision, clipscore:FOLDER, module:function, or one of {', '.join(_known_verifiers())}"
+            f"owner/model@revision, clipscore:FOLDER, module:function, or one of {known}"
         )
-    from forejudge.verifiers.language_model import LanguageModelVerifier
     from forejudge.verifiers.published_format import PUBLISHED_FILES, is_published
 
     origin = fetch(source, PUBLISHED_FILES)
@@ -38,17 +43,35 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
         from forejudge.verifiers.published_import import PublishedSource, import_published
 
         return import_published(PublishedSource(origin), name, device, dtype).verifier
-    return LanguageModelVerifier.from_pretrained(origin, name, device, dtype)
+    return find_verifier_class(origin.folder).from_pretrained(origin, name, device, dtype)
 
 
-def _known_verifiers() -> list[str]:
-    return [name for name, spec in known_models().items() if spec.verifier]
+def read_verifier_config(folder: Path) -> VerifierConfig:
+    """Read the verifier.json in a folder, whatever its kind. Raises CheckpointError."""
+    return read_config(folder / CONFIG_FILE, find_verifier_class(folder).config_class)
+
+
+def find_verifier_class(folder: Path) -> type[PretrainedVerifier]:
+    """Return the class of the verifier in a folder. Raises CheckpointError naming the known kinds."""
+    kind = read_config(folder / CONFIG_FILE, _Kind).kind
+    if kind not in VERIFIER_CLASSES:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: kind = {kind!r} is unknown, expected {' or '.join(VERIFIER_CLASSES)}"
+        )
+    verifier_class: type[PretrainedVerifier] = load_object(VERIFIER_CLASSES[kind], "verifier class")
+    return verifier_class
+
+
+class _Kind(BaseModel):
+    """The one field of verifier.json that says how to read the others."""
+
+    kind: str
 
 
 def _load_image_scorer(name: str, device: torch.device, dtype: torch.dtype) -> Verifier:
     from forejudge.verifiers.image_scores import ClipScore, ImageScoreVerifier
 
     if not name.startswith(_CLIPSCORE):
-        return ImageScoreVerifier.from_import_path(name)
+        return ImageScoreVerifier(load_object(name, "verifier"), name)
     score = ClipScore.from_pretrained(name.removeprefix(_CLIPSCORE), device, dtype)
     return ImageScoreVerifier(score, name, [score.model.visual_projection.weight, score.model.text_projection.weight])

@@ -1,36 +1,187 @@
-"""What a verifier is: the stages it reads, and one verdict for each candidate that stands there."""
+"""Verifiers: one verdict per candidate, from the stages they read; and the folder that a trained one is kept in.
 
+`LanguageModelVerifier` is the paper's. A new class of trained verifier is a subclass of `PretrainedVerifier` and one
+row of VERIFIER_CLASSES (forejudge/verifiers/__init__.py).
+"""
+
+import hashlib
+import math
+import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Generic, Self, TypeVar
 
+import torch
+from torch import Tensor
+
+from forejudge.config_files import read_config
+from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Generator
-from forejudge.hub import Source
+from forejudge.hub import Source, fetch
 from forejudge.types import Candidates, Stage, Verdict
+from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
+from forejudge.verifiers.inputs import VerifierInput, build_verifier_input, load_verifier_input
+
+COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # written by training beside the weights
 
 
 class Verifier(ABC):
-    """Judges candidates; it never chooses among them."""
+    """Scorer of candidates; it never chooses among them."""
 
     name: str
     reads: frozenset[Stage]
-    calibrated: bool  # whether its verdicts carry a probability
-    digest: str  # tells its weights from any others
-    source: Source | None = None  # where it was loaded from
+    calibrated: bool  # its verdicts carry a probability
+    digest: str  # of its weights
+    source: Source | None = None  # of a verifier that was loaded by name
 
     @abstractmethod
     def check(self, generator: Generator) -> list[str]:
-        """Warnings about a generator that it can read but was not made for.
+        """Return warnings about a generator that it can read but was not made for.
 
         Raises MismatchError, naming both values, for one that it cannot read.
         """
 
     def at_step(self, step: int) -> "Verifier":
-        """The same verifier, reading in another denoising step, counted from 0; finished pictures have none."""
+        """Return the verifier reading in another denoising step, counted from 0; finished images have none."""
         return self
 
     def compiled(self) -> "Verifier":
-        """The same verifier compiled, or itself where nothing can be; verdicts are equal but for rounding."""
+        """Return the verifier compiled, or itself if it cannot be; verdicts are equal except for rounding."""
         return self
 
     @abstractmethod
     def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """One verdict for each candidate, in their order; the candidates stand at the stages of `reads`."""
+        """Return one verdict per candidate, in their order; the candidates are at the stages of `reads`."""
+
+
+ConfigT = TypeVar("ConfigT", bound=VerifierConfig)
+
+
+class PretrainedVerifier(Verifier, Generic[ConfigT]):
+    """Verifier with weights, kept in a folder: its config as verifier.json, its weights, and those of its input.
+
+    A subclass sets `config_class` and writes `load_model`, `save_model`, `trained_weights`, `input_width` and `score`.
+    """
+
+    config_class: type[ConfigT]
+    folder: Path | None = None  # that it was loaded from
+
+    def __init__(self, name: str, config: ConfigT, verifier_input: VerifierInput | None = None) -> None:
+        self.name, self.config = name, config
+        self.verifier_input = verifier_input or build_verifier_input(config.reads)
+        self.reads = frozenset({self.verifier_input.stage})
+        self.calibrated = config.calibration is not None
+
+    @classmethod
+    @abstractmethod
+    def load_model(
+        cls,
+        folder: Path,
+        name: str,
+        config: ConfigT,
+        verifier_input: VerifierInput,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Self:
+        """Build the verifier from the weights in `folder`. Raises CheckpointError naming the file."""
+
+    @abstractmethod
+    def save_model(self, folder: Path) -> None:
+        """Write the weights that `load_model` reads, in their present dtype."""
+
+    @abstractmethod
+    def trained_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights that every training changes, by name; `digest` is computed from them."""
+
+    @property
+    @abstractmethod
+    def input_width(self) -> int:
+        """Width D of the tokens that the weights take."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path | Source,
+        name: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Load a verifier's folder or hub id. Raises CheckpointError for a missing, truncated or foreign file."""
+        source, device = folder if isinstance(folder, Source) else fetch(str(folder)), torch.device(device)
+        config = read_config(source.folder / CONFIG_FILE, cls.config_class)
+        verifier_input = load_verifier_input(config.reads, source.folder, dtype)
+        verifier = cls.load_model(source.folder, name or str(source), config, verifier_input, device, dtype)
+        verifier_input.to(device, dtype)
+        verifier.folder, verifier.source = source.folder, source
+        return verifier
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a verifier's folder; its card and metrics are copied along."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2) + "\n")
+        self.save_model(folder)
+        self.verifier_input.save_pretrained(folder)
+        if self.folder is not None and self.folder.resolve() != folder.resolve():
+            for companion in (self.folder / name for name in COMPANIONS):
+                if companion.is_file():
+                    shutil.copyfile(companion, folder / companion.name)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload to a hub repository, created if needed, and return the commit's URL. Raises the hub's errors."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload verifier")
+        return commit.commit_url
+
+    def check(self, generator: Generator) -> list[str]:
+        """See `Verifier.check`."""
+        self.config.check(generator, self.name)
+        width = self.verifier_input.width(generator.architecture)
+        if width != self.input_width:
+            raise MismatchError(
+                f"verifier {self.name} reads tokens of width {self.input_width}, but {self.verifier_input.name} of "
+                f"{generator.name} has width {width}: use the verifier that was trained for it"
+            )
+        return list(self.config.mismatch_warnings(generator, self.name))
+
+    def at_step(self, step: int) -> Self:
+        """See `Verifier.at_step`."""
+        clone = copy(self)
+        clone.verifier_input = self.verifier_input.at_step(step)
+        clone.reads = frozenset({clone.verifier_input.stage})
+        return clone
+
+    def compiled(self) -> Self:
+        """See `Verifier.compiled`: the input's weights; a subclass compiles its own."""
+        clone = copy(self)
+        clone.verifier_input = self.verifier_input.compiled()
+        return clone
+
+    def verdict(
+        self, score: float, log_odds: float | None = None, p_yes: float | None = None, p_no: float | None = None
+    ) -> Verdict:
+        """Build a verdict with its calibrated probability. Raises InvalidRequest for a score that is not finite."""
+        if not math.isfinite(score):
+            raise InvalidRequest(
+                f"verifier {self.name} gave score {score}: its dtype cannot hold the values it reads, use bfloat16 "
+                "or float32"
+            )
+        calibration = self.config.calibration
+        return Verdict(score, log_odds, p_yes, p_no, None if calibration is None else calibration.probability(score))
+
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """First 16 hexadecimal digits of the SHA-256 of the trained weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.trained_weights().items()):
+            digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:16]

@@ -1,24 +1,23 @@
-"""What a verifier says of itself in its folder's verifier.json: what it reads, of which generator, and how it asks."""
+"""Fields of verifier.json that every class of verifier has: its input, the generator it was made for, calibration."""
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from forejudge.errors import MismatchError
 from forejudge.generators.base import Architecture, Generator
-from forejudge.verifiers.connector import Connector, StatisticsKind
 from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
-from forejudge.verifiers.question import PUBLISHED_QUESTION, check_question
 
-# FOLDED: From log-odds to a probability one can rely on: a temperature and a bias, fitted on validation prompts.
+CONFIG_FILE = "verifier.json"
+_MAX_LOGIT = 60  # beyond it the probability is 0 or 1 in float64, and exp would overflow
 
 
 class Calibration(BaseModel):
-    """probability = sigmoid(log_odds / temperature + bias) (Platt 1999)."""
+    """Map from log-odds to a probability: sigmoid(log_odds / temperature + bias) (Platt 1999)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,12 +25,13 @@ class Calibration(BaseModel):
     bias: float
 
     def probability(self, log_odds: float) -> float:
-        """In (0, 1)."""
-        return 1 / (1 + math.exp(-max(min(log_odds / self.temperature + self.bias, 60), -60)))
+        """Return the calibrated probability, in (0, 1)."""
+        logit = log_odds / self.temperature + self.bias
+        return 1 / (1 + math.exp(-max(min(logit, _MAX_LOGIT), -_MAX_LOGIT)))
 
 
 def fit_calibration(log_odds: Sequence[float], correct: Sequence[bool]) -> Calibration:
-    """The temperature and bias of highest likelihood; both outcomes must occur."""
+    """Fit temperature and bias by maximum likelihood on validation candidates; both outcomes must occur."""
     assert len(set(correct)) == 2, "calibration needs both right and wrong candidates"
     x, y = torch.tensor(log_odds, dtype=torch.float64), torch.tensor(correct, dtype=torch.float64)
     scale = x.std().clamp(min=1e-6)
@@ -49,38 +49,29 @@ def fit_calibration(log_odds: Sequence[float], correct: Sequence[bool]) -> Calib
     return Calibration(temperature=float(scale) / math.exp(log_slope), bias=bias)
 
 
-CONFIG_FILE = "verifier.json"
-
-
 class VerifierConfig(BaseModel):
-    """What a verifier reads (see `build_verifier_input`), of which generator, and how it asks.
+    """Fields of verifier.json that do not depend on the class of verifier; a class adds its own in a subclass.
 
-    `generator_source` is the commit that was read, as `owner/model@COMMIT`, where the generator came from the hub. With
-    `has_head` its score is a number from a head, trained by regression, and not the log-odds of yes. For
-    `spatial_merge_size`, and for `statistics` of so many `tokens`, see `Connector`.
+    `kind` is the verifier's row in VERIFIER_CLASSES, `reads` the name of its input. `generator_source` is the commit
+    of the generator it was trained on, as `owner/model@COMMIT`, if that came from the hub.
 
-    Of a verifier that others published, `published_config` is what its config.json said. It may not be known of which
-    generator it is, then `width` says what it reads, nor on which weights of that it was trained: None.
+    A published verifier does not name its generator: `generator` is None if it is unknown, and `width` is then the
+    width of a token. The fingerprint of its generator's weights is never known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: str
     generator: Architecture | None
     generator_fingerprint: str | None
     generator_source: str | None = None
     reads: VerifierInputName
-    question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
-    spatial_merge_size: PositiveInt = 1
-    statistics: StatisticsKind = "channel"
-    tokens: PositiveInt | None = None
     width: PositiveInt | None = None
-    has_head: bool = False
     calibration: Calibration | None = None
-    published_config: dict[str, JsonValue] | None = None
 
     @classmethod
-    def from_generator(cls, generator: Generator, reads: str, **fields: Any) -> "VerifierConfig":
-        """For a generator at hand."""
+    def from_generator(cls, generator: Generator, reads: str, **fields: Any) -> Self:
+        """Describe a verifier made for a loaded generator."""
         return cls(
             generator=generator.architecture,
             generator_fingerprint=generator.fingerprint,
@@ -89,14 +80,14 @@ class VerifierConfig(BaseModel):
             **fields,
         )
 
-    def new_connector(self, verifier_input: VerifierInput, embedding_width: int) -> Connector:
-        """Untrained, for the tokens of a reading. Raises MismatchError where the generator has no such stage."""
+    def input_width(self, verifier_input: VerifierInput) -> int:
+        """Return the width D of a token. Raises MismatchError if the generator has no such stage."""
         width = self.width if self.generator is None else verifier_input.width(self.generator)
-        assert width is not None, "a verifier of no known generator says its width"
-        return Connector(width, embedding_width, self.spatial_merge_size, self.statistics, self.tokens or 1)
+        assert width is not None, "a verifier of an unknown generator records its width"
+        return width
 
     def check(self, generator: Generator, verifier: str) -> None:
-        """Raises MismatchError, naming both values, for a generator of another architecture."""
+        """Raise MismatchError, naming both values, for a generator of another architecture."""
         for field in Architecture.model_fields if self.generator else ():
             expected, actual = getattr(self.generator, field), getattr(generator.architecture, field)
             if expected != actual:
@@ -106,7 +97,7 @@ class VerifierConfig(BaseModel):
                 )
 
     def mismatch_warnings(self, generator: Generator, verifier: str) -> Iterator[str]:
-        """Warnings about a generator of other weights than those it was trained on."""
+        """Yield a warning for each sign that the generator's weights are not those the verifier was trained on."""
         fingerprint, source = self.generator_fingerprint, self.generator_source
         if fingerprint not in (None, generator.fingerprint):
             yield (
@@ -119,6 +110,6 @@ class VerifierConfig(BaseModel):
 
 
 def _generator_commit(generator: Generator) -> str | None:
-    """Of the repository that its transformer came from; None for a folder, and for a pipeline that was given."""
+    """Return the commit of the transformer's repository; None for a folder or a pipeline passed in."""
     weights = generator.sources[-1] if generator.sources else None
     return str(weights) if weights and weights.commit else None

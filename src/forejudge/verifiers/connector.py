@@ -1,4 +1,7 @@
-"""From hidden states to the language model's embeddings: standardise, then LLaVA's `mlp2x_gelu`."""
+"""Connector from hidden states to a language model's embeddings: standardize, then LLaVA's `mlp2x_gelu`.
+
+`KeepBufferDtype` and `Standardizer` are its parts that other modules share.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,13 +12,15 @@ from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
 
-# FOLDED: What a dtype must not round: statistics of hidden states, and the frequencies of rotary positions.
+StatisticsKind = Literal["channel", "token", "global", "none"]
+"""Mean and variance per channel (D,), per token (T, 1), of all values (1,), or none."""
+_EPSILON = 1e-6
 
 
 class KeepBufferDtype(nn.Module):
-    """A module whose buffers, and those of its parts, move with the weights but keep their dtype.
+    """Module whose buffers, and those of its parts, move with the weights but keep their dtype.
 
-    float16 does not hold every variance, and in bfloat16 rotary frequencies are off by radians after 1000 tokens.
+    float16 cannot hold every variance, and in bfloat16 rotary frequencies are off by radians after 1000 tokens.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -27,22 +32,56 @@ class KeepBufferDtype(nn.Module):
         return self
 
 
-StatisticsKind = Literal["channel", "token", "global", "none"]
-"""Of what mean and variance were taken: each channel (D,), each token (T, 1), all values (1,), or not at all."""
-_EPSILON = 1e-6
+class Standardizer(KeepBufferDtype):
+    """Module that standardizes its input by a recorded mean and variance.
 
-
-class Connector(KeepBufferDtype):
-    """Two linear layers with an exact GELU between, over standardised states.
-
-    With `merge_size` m the states of m x m neighbouring tokens are put into one embedding, side by side, which leaves
-    the language model m x m times fewer tokens to read (`spatial_merge_size` of Qwen2-VL, Wang et al. 2024). The
-    recorded mean and variance are part of the weights: a checkpoint without them does not load, unless it says that it
-    reads states as they are (`statistics` "none"). `tokens` is T, for statistics of each token.
+    They are part of the weights: a checkpoint without them does not load, unless `statistics` is "none". `tokens` is T,
+    for statistics per token.
     """
 
     mean_D: Tensor | None
     variance_D: Tensor | None
+
+    def __init__(self, width: int, statistics: StatisticsKind = "channel", tokens: int = 1) -> None:
+        super().__init__()
+        self.width = width
+        shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}.get(statistics)
+        self.register_buffer("mean_D", None if shape is None else torch.zeros(shape))
+        self.register_buffer("variance_D", None if shape is None else torch.ones(shape))
+
+    def set_statistics(self, mean_D: Tensor, variance_D: Tensor) -> None:
+        """Record mean and variance of the states to be read, in their own dtype.
+
+        States are standardized in that dtype or in theirs, whichever is wider: float32 statistics in float32.
+        """
+        assert self.mean_D is not None, "without statistics states are read as they are"
+        assert mean_D.shape == variance_D.shape == self.mean_D.shape, f"{mean_D.shape} is not {self.mean_D.shape}"
+        device = self.mean_D.device
+        self.mean_D, self.variance_D = mean_D.to(device, copy=True), variance_D.to(device, copy=True)
+
+    def standardize(self, hidden_NTD: Tensor) -> Tensor:
+        """Standardize states. Raises InvalidRequest for a number of tokens other than that of per-token statistics."""
+        if self.mean_D is None or self.variance_D is None:
+            return hidden_NTD
+        num_tokens = hidden_NTD.shape[1]
+        if self.mean_D.dim() == 2 and len(self.mean_D) != num_tokens:
+            raise InvalidRequest(
+                f"a verifier with statistics for each of {len(self.mean_D)} tokens cannot read an image of "
+                f"{num_tokens} tokens: generate at the generator's default size"
+            )
+        return (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
+
+    def mean_states(self, hidden_NTD: Tensor) -> Tensor:
+        """Return states of the same shape that standardize to zero."""
+        return torch.zeros_like(hidden_NTD) if self.mean_D is None else self.mean_D.expand_as(hidden_NTD)
+
+
+class Connector(Standardizer):
+    """Two linear layers with an exact GELU between them, over standardized states.
+
+    With `merge_size` m the states of m x m neighboring tokens are concatenated into one embedding, which leaves the
+    language model m x m times fewer tokens to read (`spatial_merge_size` of Qwen2-VL, Wang et al. 2024).
+    """
 
     def __init__(
         self,
@@ -52,60 +91,29 @@ class Connector(KeepBufferDtype):
         statistics: StatisticsKind = "channel",
         tokens: int = 1,
     ) -> None:
-        super().__init__()
-        self.width, self.merge_size = width, merge_size
-        shape = {"channel": (width,), "token": (tokens, 1), "global": (1,)}.get(statistics)
-        self.register_buffer("mean_D", None if shape is None else torch.zeros(shape))
-        self.register_buffer("variance_D", None if shape is None else torch.ones(shape))
+        super().__init__(width, statistics, tokens)
+        self.merge_size = merge_size
         self.layers = nn.Sequential(
             nn.Linear(merge_size**2 * width, embedding_width),
             nn.GELU(),
             nn.Linear(embedding_width, embedding_width),
         )
 
-    def set_statistics(self, mean_D: Tensor, variance_D: Tensor) -> None:
-        """Record mean and variance of the states to be read, in their own dtype.
-
-        States are standardised in that dtype or in theirs, whichever is wider: float32 statistics in float32.
-        """
-        assert self.mean_D is not None, "states are read as they are"
-        assert mean_D.shape == variance_D.shape == self.mean_D.shape, f"{mean_D.shape} is not {self.mean_D.shape}"
-        device = self.mean_D.device
-        self.mean_D, self.variance_D = mean_D.to(device, copy=True), variance_D.to(device, copy=True)
-
-    def mean_states(self, hidden_NTD: Tensor) -> Tensor:
-        """States of such a shape that are zero once they are standardised."""
-        return torch.zeros_like(hidden_NTD) if self.mean_D is None else self.mean_D.expand_as(hidden_NTD)
-
     def forward(self, hidden_NTD: Tensor) -> Tensor:
-        """(N, T, D) to (N, T / merge_size^2, embedding width).
-
-        Raises InvalidRequest for tokens that do not merge, or of another number than each has statistics.
-        """
-        standardized_NTD = self._merge_tokens(self._standardize(hidden_NTD))
-        embedded: Tensor = self.layers(standardized_NTD.to(next(self.layers.parameters()).dtype))
-        return embedded
-
-    def _standardize(self, hidden_NTD: Tensor) -> Tensor:
-        if self.mean_D is None or self.variance_D is None:
-            return hidden_NTD
-        tokens = hidden_NTD.shape[1]
-        if self.mean_D.dim() == 2 and len(self.mean_D) != tokens:
-            raise InvalidRequest(
-                f"a verifier with statistics of each of {len(self.mean_D)} tokens reads pictures of as many, not of "
-                f"{tokens}: draw them at the generator's own size"
-            )
-        return (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
+        """Map (N, T, D) to (N, T / merge_size^2, embedding width). Raises InvalidRequest for T that does not fit."""
+        merged_NTD = self._merge_tokens(self.standardize(hidden_NTD))
+        embedded_NTE: Tensor = self.layers(merged_NTD.to(next(self.layers.parameters()).dtype))
+        return embedded_NTE
 
     def _merge_tokens(self, tokens_NTD: Tensor) -> Tensor:
-        """Squares of neighbours as one token; the tokens of a picture stand row by row."""
+        """Concatenate squares of neighbors; the tokens of an image are in row-major order."""
         size, (count, tokens, width) = self.merge_size, tokens_NTD.shape
         if size == 1:
             return tokens_NTD
         side = math.isqrt(tokens)
         if side * side != tokens or side % size:
             raise InvalidRequest(
-                f"a verifier that merges {size} x {size} tokens reads square pictures whose sides have a multiple of "
+                f"a verifier that merges {size} x {size} tokens reads square images whose sides have a multiple of "
                 f"{size} tokens, not {tokens} tokens in all"
             )
         squares = tokens_NTD.reshape(count, side // size, size, side // size, size, width).transpose(2, 3)

@@ -14,8 +14,8 @@ from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 from forejudge.library_models import load_tokenizer
-from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
-from forejudge.verifiers.language_model import CONNECTOR_FILE, LANGUAGE_MODEL
+from forejudge.verifiers.config import CONFIG_FILE
+from forejudge.verifiers.language_model import CONNECTOR_FILE, LANGUAGE_MODEL, LanguageModelVerifierConfig
 from forejudge.verifiers.published_format import (
     HIDDEN,
     PUBLISHED_CONFIG_FILE,
@@ -71,7 +71,7 @@ def export_published(source: Path, folder: Path) -> None:
     Of a calibration and of a generator the layout says nothing. Raises InvalidRequest for what it has no place for,
     CheckpointError for a folder that is incomplete.
     """
-    config = read_config(source / CONFIG_FILE, VerifierConfig)
+    config = read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
     with checkpoint_errors(source / LANGUAGE_MODEL):
         language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
     _check_supported(config, language_model.model_type)
@@ -90,7 +90,7 @@ def export_published(source: Path, folder: Path) -> None:
     write_tokenizer(load_tokenizer(AutoTokenizer, source / LANGUAGE_MODEL), folder)
 
 
-def _check_supported(config: VerifierConfig, language_model: str) -> None:
+def _check_supported(config: LanguageModelVerifierConfig, language_model: str) -> None:
     """Raises InvalidRequest naming what the layout has no place for."""
     published = config.published_config or {}
     reads_published_clip = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
@@ -106,7 +106,7 @@ def _check_supported(config: VerifierConfig, language_model: str) -> None:
             raise InvalidRequest(f"the published layout has no place for {feature}")
 
 
-def _input_fields(config: VerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
+def _input_fields(config: LanguageModelVerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
     """What config.json says of a verifier that was never published."""
     width = layers[_FIRST_WEIGHT].shape[1]
     return _FIXED_FIELDS | {
@@ -118,5 +118,5 @@ def _input_fields(config: VerifierConfig, layers: dict[str, Tensor]) -> dict[str
     }
 
 
-def _block(config: VerifierConfig) -> int:
+def _block(config: LanguageModelVerifierConfig) -> int:
     return int(config.reads.partition(":")[2]) - 1

@@ -23,10 +23,9 @@ from forejudge.generators.known import SANA_SPRINT_1_6B
 from forejudge.hub import Source
 from forejudge.library_models import library_model_from_tensors, load_tokenizer
 from forejudge.types import Candidates
-from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.published_format import (
     PUBLISHED_CONFIG_FILE,
     PublishedConfig,
@@ -250,9 +249,9 @@ def connector_module(connector: Connector) -> nn.Module:
     return nn.ModuleDict({"model": nn.ModuleDict({"mm_projector": connector.layers})})
 
 
-def _config(source: PublishedSource) -> VerifierConfig:
+def _config(source: PublishedSource) -> LanguageModelVerifierConfig:
     statistics = source.statistics
-    return VerifierConfig(
+    return LanguageModelVerifierConfig(
         generator=source.architecture,
         generator_fingerprint=None,
         reads=source.config.reads,
@@ -264,7 +263,7 @@ def _config(source: PublishedSource) -> VerifierConfig:
 
 
 def _connector(
-    source: PublishedSource, config: VerifierConfig, tensors: Mapping[str, Tensor], embedding_width: int
+    source: PublishedSource, config: LanguageModelVerifierConfig, tensors: Mapping[str, Tensor], embedding_width: int
 ) -> Connector:
     connector = config.new_connector(source.verifier_input, embedding_width)
     own_tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(CONNECTOR_PREFIX)}

@@ -1,4 +1,4 @@
-"""The wording put to the language model, as token numbers on both sides of the picture."""
+"""Question put to the language model, as token ids on both sides of the image."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _MESSAGE_PLACEHOLDER = "\u241f"  # stands in for the user's message while the ch
 
 
 def check_question(text: str) -> str:
-    """The text itself. Raises ValueError unless it holds `<image>` once and `{prompt}` once after it."""
+    """Return the text. Raises ValueError unless it holds `<image>` once and `{prompt}` once after it."""
     before, _, after = text.partition(IMAGE_PLACEHOLDER)
     if PROMPT_PLACEHOLDER in before or IMAGE_PLACEHOLDER in after or after.count(PROMPT_PLACEHOLDER) != 1:
         raise ValueError(f"{text!r} must hold {IMAGE_PLACEHOLDER} once and {PROMPT_PLACEHOLDER} once after it")
@@ -26,13 +26,13 @@ def check_question(text: str) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """A question (see `check_question`), asked through the tokenizer's chat template."""
+    """Question (see `check_question`) in the chat template of a tokenizer."""
 
     text: str
     tokenizer: PreTrainedTokenizerBase
 
     def tokens_around_image(self, prompt: str) -> tuple[list[int], list[int]]:
-        """Token numbers before and after the picture. Control marks inside the prompt stay plain text."""
+        """Return token ids before and after the image. Control tokens written in the prompt stay plain text."""
         message = [{"role": "user", "content": _MESSAGE_PLACEHOLDER}]
         rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         opening, closing = rendered.split(_MESSAGE_PLACEHOLDER)
@@ -42,23 +42,25 @@ class Question:
         return left, prompt_ids + self._tokens(closing)
 
     def encode_answer(self, text: str) -> list[int]:
-        """Token numbers of an answer and of the end of the assistant's turn, as training puts them after a question.
+        """Return token ids of an answer and of the end of the assistant's turn, the target of training.
 
-        Raises CheckpointError for a chat template that does not close a turn with text of its own.
+        Raises CheckpointError for a chat template that does not close a turn with a token.
         """
         turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": _MESSAGE_PLACEHOLDER}]
         rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
         closing = rendered.split(_MESSAGE_PLACEHOLDER)[1].strip()
         if not closing:
-            raise CheckpointError("the chat template ends an answer with nothing, expected a mark such as <|im_end|>")
+            raise CheckpointError(
+                "the chat template closes an answer with nothing: expected a token such as <|im_end|>"
+            )
         return self._tokens(text, split_special_tokens=True) + self._tokens(closing)
 
     def answer_token_ids(self) -> tuple[int, int]:
-        """The numbers of "yes" and "no". Raises CheckpointError for a tokenizer that needs several for one."""
+        """Return the ids of "yes" and "no". Raises CheckpointError for a tokenizer that splits either."""
         yes, no = self._tokens("yes"), self._tokens("no")
         if len(yes) != 1 or len(no) != 1:
             raise CheckpointError(
-                f"the tokenizer writes yes as {len(yes)} tokens and no as {len(no)}, expected 1 and 1"
+                f"the tokenizer writes yes as {len(yes)} tokens and no as {len(no)}: expected one token each"
             )
         return yes[0], no[0]
 
