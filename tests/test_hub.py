@@ -124,7 +124,7 @@ class TestDownload:
         self, hub: HubServer, cache: Path
     ) -> None:
         hub.truncated_file = "config.json"
-        assert "owner/model cannot be loaded: the download broke off (peer closed connection" in refusal("owner/model")
+        assert "owner/model cannot be loaded: the download failed (peer closed connection" in refusal("owner/model")
         assert not list(cache.rglob("*.incomplete"))
         assert not list(cache.rglob("config.json"))
         hub.truncated_file = None
@@ -151,7 +151,7 @@ class TestDownload:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("huggingface_hub.file_download.http_get", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="owner/model was being downloaded; the same command goes on"):
+        with pytest.raises(KeyboardInterrupt, match="owner/model was being downloaded; the same command continues"):
             fetch("owner/model")
         assert not list(cache.rglob("*.incomplete"))
 

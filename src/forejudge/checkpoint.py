@@ -1,4 +1,4 @@
-"""Reading model folders: every problem becomes one line that names the file and what is wrong with it."""
+"""Read model files strictly: each problem becomes a one-line error that names the file, and libraries stay quiet."""
 
 import hashlib
 import json
@@ -17,36 +17,37 @@ from torch import Tensor, nn
 
 from forejudge.errors import CheckpointError, ForejudgeError
 
-# FOLDED: Calls into the libraries that read models: without their chatter, and errors as one line that names the file.
+Shape = tuple[int, ...]
+_WEIGHTS = "model.safetensors"
 
 
 @contextmanager
 def checkpoint_errors(path: Path) -> Iterator[None]:
-    """Turn whatever libraries raise about a model file or folder into one line that names it."""
+    """Turn any error of a library about a model file or folder into a one-line CheckpointError that names it."""
     try:
         yield
     except ForejudgeError:
         raise
     except UnpicklingError:
         raise CheckpointError(
-            f"{path} cannot be loaded, it asks for code to be run or is no such file: where you trust it, save its "
-            "state_dict alone with torch.save, and take that"
+            f"{path} cannot be loaded: it asks for code to be run, or is not a file of torch.save; if you trust it, "
+            "save its state_dict alone with torch.save and use that file"
         ) from None
-    except Exception as error:  # of many kinds; tokenizers raises a bare Exception
+    except Exception as error:  # libraries raise many types, tokenizers a bare Exception
         raise CheckpointError(
-            f"{path} cannot be loaded, it is missing, truncated or of another kind ({first_line(error)})"
+            f"{path} cannot be loaded: it is missing, truncated or of another type ({first_line(error)})"
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, short enough to be part of another line; its kind where it says nothing."""
+    """Return the first line of an error's message, at most 200 characters, or its type's name if it has none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep diffusers and transformers from logging and drawing bars: what matters, they raise or report."""
+    """Silence logs and progress bars of diffusers and transformers; they still raise what matters."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -66,18 +67,14 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def ignore_transformers_deprecations() -> Iterator[None]:
-    """For names that every version that we allow has, and the newest ones warn about."""
+    """Ignore FutureWarnings about names that all supported versions of transformers have."""
     with catch_warnings():
         simplefilter("ignore", FutureWarning)
         yield
 
 
-Shape = tuple[int, ...]
-_WEIGHTS = "model.safetensors"
-
-
 def load_weights(module: nn.Module, path: Path, *, keep_dtypes: bool = False) -> None:
-    """`assign_weights` from a safetensors file."""
+    """Fill a module from a safetensors file; see `assign_weights`."""
     check_safetensors(path)
     with checkpoint_errors(path):
         tensors = load_file(path)
@@ -85,7 +82,7 @@ def load_weights(module: nn.Module, path: Path, *, keep_dtypes: bool = False) ->
 
 
 def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, keep_dtypes: bool = False) -> None:
-    """Fill a module with tensors that come from `path`, in its own dtypes or, if they are kept, in theirs.
+    """Fill a module with tensors read from `path`, cast to its dtypes unless `keep_dtypes`.
 
     Raises CheckpointError naming a missing, extra or misshapen tensor.
     """
@@ -98,9 +95,9 @@ def assign_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path,
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model's folder as transformers saves it: in one safetensors file, or in several with an index.
+    """Read all tensors of a folder saved by transformers: one safetensors file, or several with an index.
 
-    Raises CheckpointError for a file that is missing or truncated.
+    Raises CheckpointError for a missing or truncated file.
     """
     index, names = folder / f"{_WEIGHTS}.index.json", [_WEIGHTS]
     if index.is_file():
@@ -115,18 +112,15 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def bfloat16_bytes(weight: Tensor) -> bytes:
-    """A tensor rounded to bfloat16, so that the dtype in use does not matter to a hash of it."""
+    """Return the bytes of a tensor rounded to bfloat16, so that hashes do not depend on the dtype in use."""
     return weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def weights_digest(folder: Path) -> str:
-    """16 hexadecimal digits that tell the weights of one model's folder from all others.
-
-    Raises CheckpointError for a folder without safetensors.
-    """
+    """Hash the safetensors files of a folder to 16 hexadecimal digits. Raises CheckpointError if there are none."""
     files, digest = sorted(folder.glob("*.safetensors")), hashlib.sha256()
     if not files:
-        raise CheckpointError(f"{folder} holds no .safetensors file")
+        raise CheckpointError(f"{folder} holds no .safetensors file: expected a model's folder")
     for path in files:
         with checkpoint_errors(path), path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -134,28 +128,28 @@ def weights_digest(folder: Path) -> str:
 
 
 def weights_name(name: str, folder: Path) -> str:
-    """What a result calls weights: the last part of a path or all of a hub id, and their digest."""
+    """Return the name of weights in a result: the folder's name or the hub id, and their digest."""
     return f"{Path(name).resolve().name if Path(name).is_dir() else name} {weights_digest(folder)}"
 
 
 def read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote: tensors in plain containers, mapped and not copied. No code of it is run.
+    """Read tensors in plain containers from a file of `torch.save`, memory-mapped, without running its code.
 
-    Raises CheckpointError, for one that asks for code as well.
+    Raises CheckpointError, also for a file that asks for code to be run.
     """
     with checkpoint_errors(path):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
 
 
 def check_safetensors(path: Path) -> None:
-    """Raises CheckpointError for a safetensors file that is not as long as its header says, or is none."""
+    """Raise CheckpointError for a safetensors file that is missing, truncated or of another format."""
     try:
         with safe_open(path, "pt"):
             return
-    except Exception as error:  # of many kinds, one of them of its own
+    except Exception as error:  # OSError, and safetensors' own type
         raise CheckpointError(
-            f"{path} cannot be loaded, it is missing, truncated or no safetensors file ({first_line(error)}): delete "
-            f"{path.resolve()} and get it again, which for a hub id the same command does"
+            f"{path} cannot be loaded: it is missing, truncated or no safetensors file ({first_line(error)}); delete "
+            f"{path.resolve()} and get it again (for a hub id, run the same command again)"
         ) from None
 
 
@@ -165,7 +159,7 @@ def check_loading_info(
     unexpected_keys: Iterable[str],
     mismatched_keys: Iterable[tuple[str, Shape, Shape]],
 ) -> None:
-    """Raises CheckpointError naming the first tensor that is wrong, if any; shapes are those found and expected."""
+    """Raise CheckpointError naming the first wrong tensor, if any; shapes are those found and those expected."""
     problems = [f"tensor {name} is missing" for name in sorted(missing_keys)]
     problems += [f"tensor {name} is not part of the model" for name in sorted(unexpected_keys)]
     problems += [

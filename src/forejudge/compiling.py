@@ -1,4 +1,4 @@
-"""Models compiled by torch.compile: in copies, so that a model that was given stays as it is."""
+"""torch.compile for copies of a model that share its weights; the original is not changed."""
 
 from copy import copy
 from functools import cache
@@ -13,9 +13,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def compile_layers(model: Model) -> Model:
-    """A copy that shares all weights, in which every layer of its lists of layers is compiled when it first runs.
+    """Copy a model, sharing all weights, with every layer of its module lists compiled at its first run.
 
-    That is once for one candidate, and once for any number of them: layers of one class share what is compiled.
+    Each layer class is compiled twice: for one candidate, and for a batch of any other size.
     """
     module_lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outermost = [name for name in module_lists if not any(name.startswith(f"{other}.") for other in module_lists)]
@@ -26,14 +26,14 @@ def compile_layers(model: Model) -> Model:
 
 
 def compile_submodule(model: Model, name: str) -> Model:
-    """A copy that shares all weights, in which one module is compiled as a whole, anew for each shape of its input."""
+    """Copy a model, sharing all weights, with one module compiled as a whole for each shape of its input."""
     return _replace_submodule(model, name, _compile_copy(model.get_submodule(name), dynamic=False))
 
 
 def _compile_copy(module: nn.Module, dynamic: bool) -> nn.Module:
-    """A copy of the same class whose weights have the same names, so that it is saved and told apart as before.
+    """Copy a module with its class and weight names, so that saving and fingerprints stay the same.
 
-    Hooks run outside of what is compiled, and those that are added to either later do not reach the other.
+    Hooks run outside the compiled code; a hook added later to either module does not reach the other.
     """
     clone = copy(module)
     clone._forward_hooks, clone._forward_pre_hooks = copy(module._forward_hooks), copy(module._forward_pre_hooks)
@@ -42,7 +42,7 @@ def _compile_copy(module: nn.Module, dynamic: bool) -> nn.Module:
 
 
 def _replace_submodule(model: Model, name: str, module: nn.Module) -> Model:
-    """A copy with another module at a name, which may lead inward with dots."""
+    """Copy a model with another module at a dotted name."""
     clone, (outer, _, inner) = copy(model), name.partition(".")
     clone._modules = dict(model._modules)
     clone._modules[outer] = _replace_submodule(model.get_submodule(outer), inner, module) if inner else module
@@ -50,7 +50,7 @@ def _replace_submodule(model: Model, name: str, module: nn.Module) -> Model:
 
 
 def compile_error(error: Exception) -> str | None:
-    """What torch.compile said of a block that it could not compile, in a line; None for any other error."""
+    """Return torch.compile's reason on one line if it failed to compile a block; None for any other error."""
     from torch._dynamo.exc import TorchDynamoException
 
     return first_line(error) if isinstance(error, TorchDynamoException) else None
@@ -58,7 +58,7 @@ def compile_error(error: Exception) -> str | None:
 
 @cache
 def compiler_problem(device: torch.device) -> str | None:
-    """Why nothing can be compiled for a device, in a line; None where it can. Tried once, which takes seconds."""
+    """Return on one line why torch.compile does not work for a device, or None. Takes seconds, once per process."""
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown device

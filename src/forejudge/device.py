@@ -1,4 +1,4 @@
-"""Devices and dtypes by name, and what to do when their memory runs out."""
+"""Devices and dtypes by name, exact float32, and detecting that memory ran out."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ _AMPERE = (8, 0)  # compute capability
 
 
 def resolve_device(name: str | None) -> torch.device:
-    """A device by name; None takes CUDA where there is one, of several processes each its own, else Apple's MPS.
+    """Return a device by name; None picks CUDA if present (one GPU per launched process), then MPS, then the CPU.
 
-    Raises InvalidRequest for one that is not here.
+    Raises InvalidRequest for a device that is not available.
     """
     try:
         device = torch.device(name or _default_device())
@@ -31,17 +31,17 @@ def resolve_device(name: str | None) -> torch.device:
 def _default_device() -> str:
     if not torch.cuda.is_available():
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    local_rank = os.environ.get("LOCAL_RANK")  # set by launchers of several processes
+    local_rank = os.environ.get("LOCAL_RANK")  # set by torchrun and accelerate
     return "cuda" if local_rank is None else f"cuda:{local_rank}"
 
 
 def is_main_process() -> bool:
-    """Of several processes that a launcher started to train together, whether this is the one that writes."""
+    """Tell whether this is the process that writes, of those that a launcher started to train together."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def resolve_dtype(name: str, device: torch.device | None = None) -> torch.dtype:
-    """float32, bfloat16 or float16 by name, or "auto" for what suits a device. Raises InvalidRequest for another."""
+    """Return float32, bfloat16 or float16 by name; "auto" picks by device. Raises InvalidRequest for another name."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == AUTO:
         return torch.bfloat16 if device is not None and _has_bfloat16(device) else torch.float32
@@ -51,20 +51,20 @@ def resolve_dtype(name: str, device: torch.device | None = None) -> torch.dtype:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU computes in it, as NVIDIA's do from Ampere on; older ones claim to, and emulate it slowly.
+    """Tell whether a device computes in bfloat16, as NVIDIA GPUs do from Ampere on; older ones emulate it slowly.
 
-    They get float32 and not float16, whose range is too small for SANA. So do CPUs and MPS.
+    All other devices get float32: the range of float16 is too small for SANA.
     """
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name that `resolve_dtype` takes."""
+    """Return the name of a dtype, as `resolve_dtype` takes it."""
     return str(dtype).removeprefix("torch.")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory ran out, on a GPU or a CPU."""
+    """Tell whether an error of torch means that memory ran out, on a GPU or a CPU."""
     message = str(error)
     return (
         isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in message or "MPS backend out of" in message
@@ -72,7 +72,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def free_memory() -> None:
-    """Hand cached blocks back to the GPU, so that a smaller chunk finds whole ones."""
+    """Return cached blocks to the GPU, so that a smaller batch finds contiguous memory."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
@@ -81,7 +81,7 @@ def free_memory() -> None:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute in float32 where it says float32, and not in the shorter TensorFloat-32 that GPUs may take for it."""
+    """Disable TensorFloat-32, so that float32 operations on a GPU are exact float32."""
     backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     previous = [backend.allow_tf32 for backend in backends]
     for backend in backends:

@@ -1,4 +1,4 @@
-"""Models and tokenizers of transformers and diffusers, loaded strictly: no code of their own, nothing missing."""
+"""Load models and tokenizers of transformers and diffusers strictly: no remote code, no missing tensor."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forejudge.checkpoint import check_loading_info, check_safetensors, checkpoint_errors, quiet_libraries, read_pickle
 from forejudge.errors import CheckpointError, MissingExtra
 
-PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # diffusers'; it is opened as tensors alone
+PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # of diffusers; opened with weights_only=True
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
 
 
@@ -23,15 +23,15 @@ def load_library_model(
     *,
     allow_unexpected_keys: bool = False,
 ) -> nn.Module:
-    """A model of diffusers or transformers from a folder; by themselves they fill with noise what is missing.
+    """Load a model of diffusers or transformers, which by themselves would fill missing tensors with noise.
 
-    `pretrained_class` is its class, or an `AutoModel` one; transformers' `auto` is the precision in which the weights are stored.
-    They are read in `dtype` at once, and what is stored in it is mapped and not copied. Raises CheckpointError naming
-    a missing, extra or misshapen tensor, or a file that is truncated; for weights that are no safetensors, unless they
-    are diffusers' and nothing but tensors; and for a model that only code of its own could make.
+    `pretrained_class` is its class or an `AutoModel`; with transformers a `dtype` of "auto" keeps the stored one.
+    Weights already stored in `dtype` are memory-mapped, not copied. Raises CheckpointError for a missing, extra or
+    misshapen tensor, a truncated file, weights other than safetensors (except PICKLED_WEIGHTS of diffusers, if they
+    hold tensors only), and a model that needs code of its own.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing: expected a folder that holds a model")
+        raise CheckpointError(f"{folder} is missing: expected the folder of a model")
     _reject_remote_code(folder)
     is_safe = not _is_pickled(pretrained_class, folder)
     _check_weights(folder) if is_safe else read_pickle(folder / PICKLED_WEIGHTS)
@@ -40,7 +40,7 @@ def load_library_model(
             folder,
             dtype=dtype,
             use_safetensors=is_safe,
-            trust_remote_code=False,  # nor ask whether to
+            trust_remote_code=False,  # None would ask
             local_files_only=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
@@ -53,7 +53,7 @@ def load_library_model(
 def library_model_from_tensors(
     pretrained_class: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
 ) -> Any:
-    """A model of transformers, of class `pretrained_class`, from its config and tensors that come from `path`.
+    """Build a model of transformers, of class `pretrained_class`, from its config and tensors read from `path`.
 
     Raises CheckpointError naming a missing, extra or misshapen tensor.
     """
@@ -73,13 +73,13 @@ def library_model_from_tensors(
 
 
 def load_tokenizer(pretrained_class: Any, folder: Path) -> Any:
-    """A tokenizer of transformers from a folder, which would by itself make an empty one where there are no files.
+    """Load a tokenizer of transformers, which by itself would make an empty one from a folder without files.
 
-    `pretrained_class` is its class, or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary, MissingExtra for
-    one whose vocabulary is a SentencePiece model that nothing installed can read.
+    `pretrained_class` is its class or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary,
+    MissingExtra for a SentencePiece vocabulary without the packages that read it.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing: expected a folder that holds a tokenizer")
+        raise CheckpointError(f"{folder} is missing: expected the folder of a tokenizer")
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
         _require_sentencepiece()
     with checkpoint_errors(folder), quiet_libraries():
@@ -99,7 +99,7 @@ def _require_sentencepiece() -> None:
 
 
 def _reject_remote_code(folder: Path) -> None:
-    """Raises CheckpointError for a model of a type that only code of its own folder could make."""
+    """Raise CheckpointError for a model type that only code in its own folder defines."""
     from transformers import CONFIG_MAPPING
 
     path = folder / "config.json"
@@ -110,13 +110,13 @@ def _reject_remote_code(folder: Path) -> None:
         needs_remote_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
     if needs_remote_code:
         raise CheckpointError(
-            f"{folder} asks for code of its own (auto_map in config.json), and no code that comes with a model is run: "
-            "use a model whose type transformers knows"
+            f"{folder} asks for code of its own (auto_map in config.json), and code that comes with a model is never "
+            "run: use a model whose type transformers knows"
         )
 
 
 def _is_pickled(pretrained_class: Any, folder: Path) -> bool:
-    """Whether a model of diffusers has its weights in that one file, with no other there that might be opened."""
+    """Tell whether a model of diffusers has its weights in PICKLED_WEIGHTS alone, with no other file to open."""
     if any(folder.glob("*.safetensors")) or [path.name for path in folder.glob("*.bin*")] != [PICKLED_WEIGHTS]:
         return False
     from diffusers import ModelMixin
@@ -125,14 +125,14 @@ def _is_pickled(pretrained_class: Any, folder: Path) -> bool:
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises CheckpointError for a folder without safetensors, or with one that is not whole."""
+    """Raise CheckpointError for a folder without safetensors, or with a truncated one."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         unsafe_files = [path.name for path in sorted(folder.iterdir()) if path.suffix in _UNSAFE_SUFFIXES]
+        found = f", only {unsafe_files[0]}" if unsafe_files else ""
         raise CheckpointError(
-            f"{folder} holds no .safetensors file{f', only {unsafe_files[0]}' if unsafe_files else ''}; other formats can run code "
-            "when they are opened, so they are not read: load it where you trust it, and save it anew with "
-            "save_pretrained, which writes safetensors"
+            f"{folder} holds no .safetensors file{found}; other formats can run code when they are opened, so they are "
+            "not read: if you trust the model, load it elsewhere and save it again with save_pretrained"
         )
     for path in files:
         check_safetensors(path)

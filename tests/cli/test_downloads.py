@@ -36,7 +36,7 @@ def generate(forejudge: CommandLine, tiny_verifier: Path) -> CommandLine:
     ("error", "status", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "is full: make room there"),
-        (KeyboardInterrupt(), 130, "error: interrupted: owner/tiny was being downloaded; the same command goes on"),
+        (KeyboardInterrupt(), 130, "error: interrupted: owner/tiny was being downloaded; the same command continues"),
     ],
 )
 def test_a_download_that_ends_early_ends_with_one_line(
