@@ -41,7 +41,7 @@ def test_models_of_random_weights_are_measured_and_drawn(
             "no verifier reads 'pixels'",
         ),
         (("--strategy", "decode-all"), "strategy decode-all needs a verifier that reads clip"),
-        (("--resolution", "100"), "a picture of 100 x 100 pixels cannot be drawn"),
+        (("--resolution", "100"), "an image of 100 x 100 pixels cannot be generated"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(forejudge: CommandLine, asked: tuple[str, ...], said: str) -> None:

@@ -58,7 +58,7 @@ def test_another_pipeline_or_name_is_refused(tmp_path: Path) -> None:
         load_architecture(str(tmp_path))
     index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="transformer cannot be loaded, it is missing"):
+    with pytest.raises(CheckpointError, match="transformer cannot be loaded: it is missing"):
         load_architecture(str(tmp_path))
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "OtherPipeline"}))
     with pytest.raises(InvalidRequest, match="holds a OtherPipeline, which is not supported"):

@@ -55,7 +55,7 @@ def test_it_draws_what_the_pipeline_draws(black_box: BlackBox) -> None:
 
 
 def test_no_verifier_reads_it_before_the_picture(black_box: BlackBox) -> None:
-    with pytest.raises(InvalidRequest, match="called as a whole"):
+    with pytest.raises(InvalidRequest, match="is a black box"):
         black_box.advance(black_box.start(black_box.encode("a star", TWO_STEPS), (3,)), [latent_stage(), IMAGE])
 
 

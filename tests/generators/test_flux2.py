@@ -106,7 +106,7 @@ class TestFlux2Klein(AdapterContract):
 
 
 def test_a_pipeline_that_is_not_distilled_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"base is not distilled .* its transformer runs twice a step"):
+    with pytest.raises(InvalidRequest, match=r"base is not distilled .* runs its transformer twice a step"):
         Flux2Klein(new_flux2(is_distilled=False), "base")
 
 

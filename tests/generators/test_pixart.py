@@ -187,16 +187,16 @@ def test_what_it_cannot_do_is_refused(generator: PixArt, sampling: dict[str, flo
 
 
 def test_steps_that_the_scheduler_does_not_take_are_refused(generator: PixArt) -> None:
-    with pytest.raises(InvalidRequest, match=r"PixArt with a DDPMScheduler \(DMD\) draws in one step, not in 2"):
+    with pytest.raises(InvalidRequest, match=r"PixArt with a DDPMScheduler \(DMD\) takes one step, not 2"):
         generator.encode(PROMPT, SamplingParams(steps=2))
-    with pytest.raises(InvalidRequest, match="at most 50 steps, not in 51"):
+    with pytest.raises(InvalidRequest, match="at most 50 steps, not 51"):
         PixArt(new_pipeline(LCM), "tiny").encode(PROMPT, SamplingParams(steps=51))
 
 
 def test_a_scheduler_of_many_steps_is_refused() -> None:
     pipeline = new_pipeline()
     pipeline.scheduler = DPMSolverMultistepScheduler(**BETAS)
-    with pytest.raises(InvalidRequest, match="PixArt with a DPMSolverMultistepScheduler draws in many steps"):
+    with pytest.raises(InvalidRequest, match="PixArt with a DPMSolverMultistepScheduler takes many steps"):
         PixArt(pipeline, "tiny")
 
 

@@ -111,7 +111,7 @@ def test_sizes_of_a_model_with_bins(of_1024_pixels: SanaSprintPipeline, binned: 
 
 
 def test_without_bins_a_size_must_fit_the_latents(of_1024_pixels: SanaSprintPipeline) -> None:
-    with pytest.raises(InvalidRequest, match="1000 x 600 pixels cannot be drawn"):
+    with pytest.raises(InvalidRequest, match="1000 x 600 pixels cannot be generated"):
         drawn(of_1024_pixels, {"use_resolution_binning": False}, height=600, width=1000)
 
 

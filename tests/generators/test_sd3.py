@@ -114,7 +114,7 @@ class TestStableDiffusion3(TextAdapterContract):
 
     def test_a_size_beyond_the_positions_is_refused(self, generator: StableDiffusion3) -> None:
         generator.encode(PROMPT, self.sampling((48, 48)))
-        with pytest.raises(InvalidRequest, match=r"52 x 32 pixels cannot be drawn: .* draws at most 48 x 48"):
+        with pytest.raises(InvalidRequest, match=r"52 x 32 pixels cannot be generated: .* generates at most 48 x 48"):
             generator.encode(PROMPT, self.sampling((32, 52)))
 
 
@@ -151,7 +151,7 @@ def test_the_shift_is_that_of_the_call() -> None:
 def test_other_ways_to_step_are_refused() -> None:
     pipeline = new_sd3()
     pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
-    with pytest.raises(InvalidRequest, match="a FlowMatchHeunDiscreteScheduler does not take the steps"):
+    with pytest.raises(InvalidRequest, match="scheduler FlowMatchHeunDiscreteScheduler is not supported"):
         StableDiffusion3(pipeline, "heun")
 
 

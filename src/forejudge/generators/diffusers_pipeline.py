@@ -1,4 +1,4 @@
-"""Any diffusers text-to-image pipeline as a black box: it draws a picture from a prompt and a seed, nothing else."""
+"""Any diffusers text-to-image pipeline as a black box: from a prompt and a seed to an image, with no stage between."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 @dataclass(frozen=True)
 class _PipelineCall:
-    """What the pipeline is called with; it has no state of its own to go on from."""
+    """Arguments of the pipeline's call; there is no state to continue from."""
 
     prompt: str
     sampling: SamplingParams
@@ -27,7 +27,7 @@ class _PipelineCall:
 
 
 class BlackBox(Generator):
-    """A baseline without a verifier: it can only be taken from noise to the picture, by the pipeline's own call."""
+    """A baseline without a verifier: the pipeline's own call goes from noise to the image in one piece."""
 
     def __init__(self, pipeline: Any, name: str) -> None:
         self.pipeline, self.name = pipeline, name
@@ -37,7 +37,7 @@ class BlackBox(Generator):
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "BlackBox":
-        """A folder or hub id. Raises CheckpointError where it cannot be loaded."""
+        """Load a folder or hub id. Raises CheckpointError."""
         from diffusers import DiffusionPipeline
 
         with checkpoint_errors(Path(name)), quiet_libraries():
@@ -46,7 +46,7 @@ class BlackBox(Generator):
         return cls(pipeline.to(device), name)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. All but an empty prompt the pipeline refuses when it draws."""
+        """See `Generator.check`. Only an empty prompt is refused; the pipeline itself refuses the rest when called."""
         check_not_empty(prompt)
 
     def encode(self, prompt: str, sampling: SamplingParams) -> _PipelineCall:
@@ -61,7 +61,7 @@ class BlackBox(Generator):
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
         """See `Generator.advance`. Raises InvalidRequest for any stage but IMAGE."""
         if set(stages) != {IMAGE}:
-            raise InvalidRequest(f"{self.name} is called as a whole: no verifier can read it before the picture")
+            raise InvalidRequest(f"{self.name} is a black box: no verifier can read it before the image is finished")
         call: _PipelineCall = candidates.state
         output = self.pipeline(
             call.prompt,
@@ -73,7 +73,7 @@ class BlackBox(Generator):
 
 
 def _fingerprint(pipeline: Any) -> str:
-    """A hash of the last parameter of each part."""
+    """Hash the last parameter of each model to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, component in sorted(pipeline.components.items()):
         if isinstance(component, torch.nn.Module):

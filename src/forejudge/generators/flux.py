@@ -1,6 +1,9 @@
-"""FLUX.1 (diffusers `FluxPipeline`): one to a few steps of flow matching, schnell without guidance.
+"""FLUX.1 (diffusers `FluxPipeline`): one to a few flow-matching steps; schnell takes no guidance.
 
-The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
+The arithmetic and its order are those of the pipeline's own call. The split is cut out of the block loops of
+`FluxTransformer2DModel.forward` (diffusers, transformer_flux.py).
+Blocks are counted through both kinds: double-stream first, then single-stream.
+The T tokens are those of the image, row by row. P is the width of the pooled text.
 """
 
 from dataclasses import dataclass, replace
@@ -26,19 +29,15 @@ from forejudge.generators.stepwise import (
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
 
-# FOLDED: `FluxTransformer2DModel.forward` in two halves, cut out of its block loops (diffusers, transformer_flux.py).
-#
-# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. Blocks are counted through
-# both parts: the double-stream ones come first, then the single-stream ones. T tokens are those of the picture, row by
-# row; P is the width of the pooled text.
+GUIDANCE_SCALE = 3.5  # the pipeline's default
+_SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512  # that T5 reads
 
 
 @dataclass(frozen=True)
 class FluxInput:
-    """What the transformer takes: N latents in packed patches with their text, pooled text, times and guidances (N,).
+    """Inputs of the transformer: latents in packed patches, with timesteps in [0, 1].
 
-    Positions of text and picture are the same for all N. Times lie in [0, 1]; guidance is None for a transformer that
-    was distilled without.
+    Guidance is None for a transformer distilled without it. All N share the positions of text and image.
     """
 
     latents_NTC: Tensor
@@ -52,7 +51,7 @@ class FluxInput:
 
 @dataclass(frozen=True)
 class FluxHidden(HiddenState):
-    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
+    """Hidden state after some blocks; the text is updated along with the image."""
 
     text_NLD: Tensor
     time_ND: Tensor  # with guidance and pooled text
@@ -96,14 +95,11 @@ class FluxSplit(SplitTransformer[FluxTransformer2DModel, FluxInput, FluxHidden])
         return output
 
 
-GUIDANCE_SCALE = 3.5  # the pipeline's default
-_SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512
-
-
 class FluxOptions(GeneratorOptions):
-    """`max_sequence_length` is how many tokens T5 reads, padded where the prompt has fewer: the padding shows.
+    """Arguments of the pipeline's call.
 
-    None takes the 256 that FLUX.1-schnell was distilled with, and 512 where guidance is embedded (FLUX.1-dev).
+    `max_sequence_length`: tokens that T5 reads. Shorter prompts are padded, and the padding changes the image. None
+    means the 256 that FLUX.1-schnell was distilled with, or 512 with embedded guidance (FLUX.1-dev).
     """
 
     max_sequence_length: int | None = Field(default=None, ge=1, le=512)
@@ -111,7 +107,7 @@ class FluxOptions(GeneratorOptions):
 
 @dataclass(frozen=True)
 class FluxConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), pooled text (1, P), guidance (1,) where there is any."""
+    """Encoded prompt, with N = 1; guidance is None for a transformer without it."""
 
     sampling: SamplingParams
     text_NLD: Tensor
@@ -127,10 +123,10 @@ _State = StepState[FluxConditioning, FluxHidden]
 
 
 class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, FluxConditioning]):
-    """Wraps a `FluxPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+    """FLUX.1 around a `FluxPipeline`, which is not changed.
 
-    Latents are drawn and decoded as (N, C, H, W); the transformer sees 2 x 2 of them as one token. A view at a latent
-    shows them before the decoder's scaling_factor and shift_factor are applied.
+    Noise and images have latents (N, C, H, W); the transformer takes 2 x 2 of them as one token. A latent view shows
+    them before the decoder's scaling_factor and shift_factor.
     """
 
     options: FluxOptions
@@ -140,12 +136,12 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
     def __init__(self, pipeline: FluxPipeline, name: str, options: FluxOptions | None = None) -> None:
         super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
-        # Encoding notes LoRA's scale on the pipeline: one of our own around the same models.
+        # Encoding stores the LoRA scale on the pipeline, so the caller's one is copied around the same models.
         self.pipeline = FluxPipeline(**pipeline.components)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. T5 must read it whole. Guidance is refused where the transformer takes none."""
+        """See `Generator.check`. T5 must read the whole prompt; guidance is refused if the transformer takes none."""
         if not self.transformer.config.guidance_embeds:
             check_without_guidance(sampling, self.name)
         token_grid(self._original_pipeline, sampling)
@@ -154,7 +150,7 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> FluxConditioning:
-        """See `Generator.encode`. CLIP's pooled text is of the prompt's beginning."""
+        """See `Generator.encode`. CLIP reads the beginning of the prompt only."""
         self.check(prompt, sampling)
         grid = rows, columns = token_grid(self._original_pipeline, sampling)
         text_NLD, pooled_NP, text_ids_L3 = self.pipeline.encode_prompt(

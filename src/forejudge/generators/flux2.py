@@ -1,6 +1,9 @@
-"""FLUX.2-klein (diffusers `Flux2KleinPipeline`), distilled: one to a few steps of flow matching without guidance.
+"""FLUX.2-klein (diffusers `Flux2KleinPipeline`), distilled: one to a few flow-matching steps without guidance.
 
-The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
+The arithmetic and its order are those of the pipeline's own call. The split is cut out of the block loops of
+`Flux2Transformer2DModel.forward` (diffusers, transformer_flux2.py).
+Blocks are counted through both kinds: double-stream first, then single-stream.
+The T tokens are those of the image, row by row. E is the width of a modulation.
 """
 
 from dataclasses import dataclass, replace
@@ -27,18 +30,12 @@ from forejudge.generators.stepwise import (
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
 
-# FOLDED: `Flux2Transformer2DModel.forward` in two halves, cut out of its block loops (diffusers, transformer_flux2.py).
-#
-# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. Blocks are counted through
-# both parts: the double-stream ones come first, then the single-stream ones. T tokens are those of the picture, row by
-# row; E is the width of a modulation.
-
 
 @dataclass(frozen=True)
 class Flux2Input:
-    """What the transformer takes: N latents in packed patches with their text, and times (N,) in [0, 1].
+    """Inputs of the transformer: latents in packed patches, with timesteps in [0, 1].
 
-    Positions of text and picture are the same for all N.
+    All N share the positions of text and image.
     """
 
     latents_NTC: Tensor
@@ -50,9 +47,9 @@ class Flux2Input:
 
 @dataclass(frozen=True)
 class Flux2Hidden(HiddenState):
-    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture.
+    """Hidden state after some blocks; the text is updated along with the image.
 
-    All blocks of one kind are modulated alike.
+    All blocks of one kind share a modulation.
     """
 
     text_NLD: Tensor
@@ -75,10 +72,7 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
     def embed(self, transformer: Flux2Transformer2DModel, inputs: Flux2Input) -> Flux2Hidden:
         """See `SplitTransformer.embed`."""
         time_ND = transformer.time_guidance_embed(inputs.timestep_N.to(inputs.latents_NTC.dtype) * 1000, None)
-        text_rotary, image_rotary = (
-            transformer.pos_embed(inputs.text_ids_L4),
-            transformer.pos_embed(inputs.image_ids_T4),
-        )
+        text_rotary, image_rotary = map(transformer.pos_embed, (inputs.text_ids_L4, inputs.image_ids_T4))
         return Flux2Hidden(
             transformer.x_embedder(inputs.latents_NTC),
             transformer.context_embedder(inputs.text_NLD),
@@ -98,7 +92,7 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
             text_NLD, hidden_NTD = block(
                 hidden_NTD, text_NLD, hidden.double_image_NE, hidden.double_text_NE, hidden.rotary
             )
-        num_double_blocks, tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
+        num_double_blocks, num_text_tokens = len(transformer.transformer_blocks), text_NLD.shape[1]
         single_blocks = transformer.single_transformer_blocks[
             max(start_block - num_double_blocks, 0) : max(end_block - num_double_blocks, 0)
         ]
@@ -106,7 +100,7 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
             joint_NTD = torch.cat((text_NLD, hidden_NTD), dim=1)
             for block in single_blocks:
                 joint_NTD = block(joint_NTD, None, hidden.single_NE, hidden.rotary)
-            text_NLD, hidden_NTD = joint_NTD[:, :tokens], joint_NTD[:, tokens:]
+            text_NLD, hidden_NTD = joint_NTD[:, :num_text_tokens], joint_NTD[:, num_text_tokens:]
         return replace(hidden, hidden_NTD=hidden_NTD, text_NLD=text_NLD)
 
     def head(self, transformer: Flux2Transformer2DModel, hidden: Flux2Hidden) -> Tensor:
@@ -116,9 +110,10 @@ class Flux2Split(SplitTransformer[Flux2Transformer2DModel, Flux2Input, Flux2Hidd
 
 
 class Flux2Options(GeneratorOptions):
-    """`max_sequence_length` is how many tokens the text encoder reads, with its chat template around the prompt.
+    """Arguments of the pipeline's call.
 
-    It is padded where the prompt has fewer, and the padding shows.
+    `max_sequence_length`: tokens that the text encoder reads, chat template included. Shorter prompts are padded, and
+    the padding changes the image.
     """
 
     max_sequence_length: int = Field(default=512, ge=1)
@@ -126,7 +121,7 @@ class Flux2Options(GeneratorOptions):
 
 @dataclass(frozen=True)
 class Flux2Conditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D)."""
+    """Encoded prompt, with N = 1."""
 
     sampling: SamplingParams
     text_NLD: Tensor
@@ -140,10 +135,10 @@ _State = StepState[Flux2Conditioning, Flux2Hidden]
 
 
 class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hidden, Flux2Conditioning]):
-    """Wraps a `Flux2KleinPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+    """FLUX.2-klein around a `Flux2KleinPipeline`, which is not changed.
 
-    A token is 2 x 2 latents, standardised by the decoder's batch norm. A view at a latent shows them as the decoder
-    takes them, (N, C, H, W) and no longer standardised: what the pipeline returns as output_type="latent".
+    A token is 2 x 2 latents, standardized by the decoder's batch norm. A latent view shows them as the decoder takes
+    them, (N, C, H, W) and no longer standardized: what the pipeline returns with output_type="latent".
     """
 
     options: Flux2Options
@@ -155,13 +150,13 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
         check_scheduler(pipeline.scheduler)
         if not pipeline.config.is_distilled:
             raise InvalidRequest(
-                f"{name} is not distilled (is_distilled = false): with guidance its transformer runs twice a step, "
-                "which is not supported; use FLUX.2-klein-4B"
+                f"{name} is not distilled (is_distilled = false): guidance runs its transformer twice a step, which is "
+                "not supported; use FLUX.2-klein-4B"
             )
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. Guidance is refused: the pipeline would ignore it."""
+        """See `Generator.check`. Guidance is refused, since the pipeline would ignore it."""
         check_without_guidance(sampling, self.name)
         token_grid(self.pipeline, sampling)
         tokenizer = self.pipeline.tokenizer

@@ -1,4 +1,8 @@
-"""What is known of a generator before it is loaded: where its parts lie, how it is called, what goes with it."""
+"""Registry of known generators: repositories, default sampling parameters, verifier, language model and license.
+
+A generator is named on the command line with options after it:
+`sana-sprint-1.6b,max_timesteps=1.5,use_resolution_binning=false`.
+"""
 
 import json
 from pathlib import Path
@@ -10,30 +14,6 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, SamplingParams
 from forejudge.hub import split_revision
 from forejudge.plugins import Plugin, registered_configs
-
-# FOLDED: How a generator is named with options: `sana-sprint-1.6b,max_timesteps=1.5,use_resolution_binning=false`.
-
-
-def split_options(name: str) -> tuple[str, dict[str, Any]]:
-    """A name, folder or hub id, and the options after it; values are JSON, or text that is none.
-
-    Raises InvalidRequest for an option without a value.
-    """
-    if Path(name).exists():
-        return name, {}
-    model, *options = name.split(",")
-    for option in options:
-        if "=" not in option:
-            raise InvalidRequest(f"generator {name!r}: {option!r} is no option, expected NAME=VALUE after each comma")
-    return model, {key: _value(text) for key, _, text in (option.partition("=") for option in options)}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
 
 SANA_SPRINT_1_6B = Architecture(
     transformer="SanaTransformer2DModel",
@@ -51,7 +31,7 @@ class _Spec(BaseModel):
 
 
 class SchedulerSpec(_Spec):
-    """A scheduler of diffusers in the place of the pipeline's own, with changes to that one's config."""
+    """Scheduler that replaces the pipeline's own, with changes to that one's config."""
 
     class_name: str
     config: dict[str, Any] = {}
@@ -60,10 +40,9 @@ class SchedulerSpec(_Spec):
 class GeneratorSpec(_Spec):
     """A generator with a short name. Models are folders, or hub ids as `owner/model` or `owner/model@REVISION`.
 
-    `transformer` is the repository of the transformer alone, where it has its own; everything else is the pipeline's.
-    `sampling`, and `options` of its architecture, hold where nothing else is asked for. `license` is that of the
-    weights; None leaves it to the model's card. `language_model` is the one that a verifier is trained from.
-    `architecture` is known beforehand for published weights; None reads it from the transformer's config.
+    `transformer` is the transformer's own repository, if it has one; all other components are the pipeline's.
+    `sampling` and `options` are defaults. `license` is that of the weights; None takes it from the model card.
+    `language_model` is the one to train a verifier from. `architecture` of None is read from the transformer's config.
     """
 
     name: str
@@ -80,11 +59,11 @@ class GeneratorSpec(_Spec):
 
     @property
     def weights(self) -> str:
-        """The model that makes this generator what it is, by which it is found as well."""
+        """Repository of the transformer, by whose id the generator is found as well."""
         return self.transformer or self.pipeline
 
     def with_revision(self, revision: str) -> "GeneratorSpec":
-        """The same with another revision of its weights."""
+        """Return a copy with another revision of its weights."""
         field = "transformer" if self.transformer else "pipeline"
         return self.model_copy(update={field: f"{split_revision(self.weights)[0]}@{revision}"})
 
@@ -189,12 +168,33 @@ def _named_generators(plugin: Plugin) -> dict[str, dict[str, Any]]:
 
 
 def find_spec(name: str) -> GeneratorSpec | None:
-    """What is known of a generator by its short name or by the hub id of its weights.
+    """Find a generator by its short name or by the hub id of its weights; return None for an unknown one.
 
-    A revision goes with either; options of the generator, which may follow, are left out.
+    Either may carry a revision, which the spec takes over, and options, which are ignored.
     """
     model, revision = split_revision(split_options(name)[0])
     known = known_models()
     match = known.get(model)
     match = match or next((spec for spec in known.values() if split_revision(spec.weights)[0] == model), None)
     return match.with_revision(revision) if match and revision else match
+
+
+def split_options(name: str) -> tuple[str, dict[str, Any]]:
+    """Split a name, folder or hub id from the options after it; values are JSON, or else text.
+
+    Raises InvalidRequest for an option without a value.
+    """
+    if Path(name).exists():
+        return name, {}
+    model, *options = name.split(",")
+    for option in options:
+        if "=" not in option:
+            raise InvalidRequest(f"generator {name!r}: {option!r} is no option, expected NAME=VALUE after each comma")
+    return model, {key: _value(text) for key, _, text in (option.partition("=") for option in options)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

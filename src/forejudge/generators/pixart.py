@@ -1,6 +1,7 @@
-"""PixArt-alpha in one to a few steps (diffusers `PixArtAlphaPipeline`): DMD in one, latent consistency in one or more.
+"""PixArt-alpha (diffusers `PixArtAlphaPipeline`): one step of DMD, or one to a few of latent consistency.
 
-The same arithmetic, in the same order, as the pipeline's own call without guidance; a step is the scheduler's own.
+The arithmetic and its order are those of the pipeline's own call without guidance; each step is the scheduler's own.
+The split is cut out of the block loop of `PixArtTransformer2DModel.forward` (diffusers, pixart_transformer_2d.py).
 """
 
 from dataclasses import dataclass, replace
@@ -31,16 +32,16 @@ from forejudge.generators.stepwise import (
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch, noise_generator
 
-# FOLDED: `PixArtTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, pixart_transformer_2d.py).
-#
-# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut.
+MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
+_BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
+_SIZE_CONDITIONED_SAMPLE_SIZE = 128  # models of this latent size take the image size as an input
 
 
 @dataclass(frozen=True)
 class PixArtInput:
-    """What the transformer takes: N latents with their text (N, L, D_text), mask (N, L) or none, and timesteps (N,).
+    """Inputs of the transformer; the mask is 1 for text tokens and 0 for padding, None for no padding.
 
-    `resolution_N2` (height, width) and `aspect_ratio_N1` are pixels and their ratio, for models of 1024 px.
+    1024 px models also take `resolution_N2` (height and width in pixels) and `aspect_ratio_N1` (height / width).
     """
 
     latents_NCHW: Tensor
@@ -104,16 +105,12 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
         return unpatchify(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
 
 
-MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
-_BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
-_SIZE_CONDITIONED_SAMPLE_SIZE = 128  # the pipeline tells models of this size how large the picture is
-
-
 class PixArtOptions(GeneratorOptions):
-    """`start_timestep` is where the one step of DMD starts, the pipeline's `timesteps`; LCMScheduler spaces its own.
+    """Arguments of the pipeline's call.
 
-    With `use_resolution_binning` a model of 256, 512 or 1024 px draws the nearest size that it was trained on, and the
-    picture is resized.
+    `start_timestep`: where the one step of DMD starts, the pipeline's `timesteps`; an LCMScheduler spaces its own.
+    `use_resolution_binning`: a model of 256, 512 or 1024 px generates the nearest size it was trained on, and the image
+    is resized.
     """
 
     start_timestep: int = Field(default=400, ge=0, lt=1000)
@@ -122,9 +119,9 @@ class PixArtOptions(GeneratorOptions):
 
 @dataclass(frozen=True)
 class PixArtConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L) or none; `timesteps` are where the steps start.
+    """Encoded prompt, with N = 1; see `PixArtInput` for the mask. `timesteps` are where the steps start.
 
-    `size` is the height and width asked for, `generated_size` those that are drawn, in pixels.
+    `size` is the requested height and width, `generated_size` the one before resizing, in pixels.
     """
 
     sampling: SamplingParams
@@ -140,10 +137,11 @@ _State = StepState[PixArtConditioning, AdaLNSingleHidden]
 
 
 class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingleHidden, PixArtConditioning]):
-    """Wraps a `PixArtAlphaPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+    """PixArt-alpha around a `PixArtAlphaPipeline`, which is not changed.
 
-    A DDPMScheduler stands for DMD: one step from pure noise, taken at `start_timestep` (Yin et al. 2024; PixArt-Sigma,
-    supplement). An LCMScheduler stands for latent consistency: as many steps as asked for, each from fresh noise.
+    A DDPMScheduler means DMD: one step from pure noise, taken at `start_timestep` (Yin et al. 2024; PixArt-Sigma,
+    supplement). An LCMScheduler means latent consistency: the requested number of steps, each with fresh noise. Any
+    other scheduler is refused with InvalidRequest.
     """
 
     options: PixArtOptions
@@ -154,14 +152,14 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         super().__init__(pipeline, name, options)
         if not isinstance(pipeline.scheduler, DDPMScheduler | LCMScheduler):
             raise InvalidRequest(
-                f"PixArt with a {type(pipeline.scheduler).__name__} draws in many steps: give the pipeline a "
+                f"PixArt with a {type(pipeline.scheduler).__name__} takes many steps: give the pipeline a "
                 "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
             )
         final_weights = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
         self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. Refused besides: guidance, LoRA's scale, and more than one step of DMD."""
+        """See `Generator.check`. Also refuses guidance, a LoRA scale, and more than one step of DMD."""
         _check_sampling(sampling)
         self._check_steps(sampling.steps)
         self._sizes(sampling)
@@ -184,7 +182,7 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         return PixArtConditioning(sampling, text_NLD.to(self.dtype), mask_NL, timesteps, shape, size, generated_size)
 
     def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> PixArtConditioning:
-        """See `Generator.encode_without_padding`. Masked tokens are left out of attention."""
+        """See `Generator.encode_without_padding`. Masked tokens are dropped from cross-attention."""
         padded = self.encode(prompt, sampling)
         assert padded.mask_NL is not None
         return replace(padded, text_NLD=padded.text_NLD[:, padded.mask_NL[0].bool()], mask_NL=None)
@@ -217,13 +215,13 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _step(self, state: _State) -> tuple[Tensor, Tensor]:
-        """What follows a finished step, and the clean latents that it predicts, both (N, C, H, W)."""
+        """Return the next latents and the predicted clean ones after a finished step, both (N, C, H, W)."""
         conditioning, channels = state.conditioning, self.architecture.latent_channels
         noise_generators = [
             noise_generator(seed, state.step + 1, conditioning.latent_shape, self.dtype) for seed in state.seeds
         ]
         next_latents_NCHW, pred_original_sample_NCHW = self._scheduler(conditioning.sampling.steps).step(
-            state.model_output[:, :channels],  # what else the transformer predicts is the variance, of no use here
+            state.model_output[:, :channels],  # the other channels predict the variance
             conditioning.timesteps[state.step],
             state.latents,
             generator=noise_generators,
@@ -232,7 +230,7 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         return next_latents_NCHW, pred_original_sample_NCHW
 
     def _scheduler(self, steps: int) -> DDPMScheduler | LCMScheduler:
-        """One of our own: schedulers count the steps that they take."""
+        """Make a fresh scheduler, since schedulers count the steps they take."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         if isinstance(scheduler, LCMScheduler):
             scheduler.set_timesteps(steps, device=self.device)
@@ -246,13 +244,13 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
             max_steps = scheduler.config.original_inference_steps
             if steps > max_steps:
                 raise InvalidRequest(
-                    f"PixArt with this LCMScheduler draws in at most {max_steps} steps, not in {steps}"
+                    f"PixArt with this LCMScheduler takes at most {max_steps} steps, not {steps}: lower --steps"
                 )
         elif steps != 1:
-            raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) draws in one step, not in {steps}")
+            raise InvalidRequest(f"PixArt with a DDPMScheduler (DMD) takes one step, not {steps}: leave out --steps")
 
     def _sizes(self, sampling: SamplingParams) -> tuple[Size, Size, tuple[int, int, int]]:
-        """The size asked for and the one drawn, in pixels, and the shape of the latents drawn."""
+        """Return the requested and the generated size in pixels, and the shape (C, H, W) of the latents."""
         factor, config = self.pipeline.vae_scale_factor, self.transformer.config
         bins = _BINS.get(config.sample_size) if self.options.use_resolution_binning else None
         size, generated_size = resolve_image_sizes(
@@ -263,7 +261,7 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
     def _size_conditions(
         self, conditioning: PixArtConditioning, batch_size: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Resolution (N, 2) and aspect ratio (N, 1), where the transformer is told them."""
+        """Return resolution (N, 2) and aspect ratio (N, 1) if the transformer takes them."""
         if self.transformer.config.sample_size != _SIZE_CONDITIONED_SAMPLE_SIZE:
             return None, None
         height, width = conditioning.generated_size
@@ -276,6 +274,6 @@ def _check_sampling(sampling: SamplingParams) -> None:
     check_without_guidance(sampling, "PixArt in one to a few steps")
     if sampling.lora_scale != 1:
         raise InvalidRequest(
-            f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not weigh adapters, merge them into "
+            f"lora_scale = {sampling.lora_scale:g}: PixArtTransformer2DModel does not scale adapters, merge them into "
             "its weights at that scale"
         )

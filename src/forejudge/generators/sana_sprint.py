@@ -1,6 +1,7 @@
-"""SANA-Sprint (diffusers `SanaSprintPipeline`): one to a few steps of SCM with guidance as an embedding.
+"""SANA-Sprint (diffusers `SanaSprintPipeline`): one to four SCM steps, with guidance as an embedding.
 
-The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
+The arithmetic and its order are those of the pipeline's own call. The split is cut out of the block loop of
+`SanaTransformer2DModel.forward` (diffusers, sana_transformer.py).
 """
 
 from copy import copy
@@ -23,14 +24,16 @@ from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_t
 from forejudge.generators.text_encoding import CachedInstructionEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
 
-# FOLDED: `SanaTransformer2DModel.forward` in two halves, cut out of its block loop (diffusers, sana_transformer.py).
-#
-# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut.
+MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
+GUIDANCE_SCALE = 4.5  # the pipeline's default
+_SIDE_MULTIPLE = 32  # the pipeline refuses other image sides
+_BINNED_SIZE = 32  # latent size of the only models that the pipeline has bins for
+_CALL = signature(SanaSprintPipeline.__call__).parameters
 
 
 @dataclass(frozen=True)
 class SanaInput:
-    """What the transformer takes: N latents, their text (N, L, D_text), mask (N, L) or none, times, guidances (N,)."""
+    """Inputs of the transformer; the mask is 1 for text tokens and 0 for padding, None for no padding."""
 
     latents_NCHW: Tensor
     text_NLD: Tensor
@@ -79,20 +82,13 @@ class SanaSplit(SplitTransformer[SanaTransformer2DModel, SanaInput, AdaLNSingleH
         return unpatchify(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
 
 
-MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
-GUIDANCE_SCALE = 4.5  # its default
-_SIDE_MULTIPLE = 32  # the pipeline refuses sides that are no multiple of it
-_BINNED_SIZE = 32  # latent size of the only models that it has bins for
-_CALL = signature(SanaSprintPipeline.__call__).parameters
-
-
 class SanaSprintOptions(GeneratorOptions):
-    """Arguments of the pipeline's call, with its defaults, and one of how its text encoder runs.
+    """Arguments of the pipeline's call with its defaults, and one for the text encoder.
 
-    `complex_human_instruction` goes before each prompt. `intermediate_timesteps` is where the second of exactly two
-    steps starts; None spaces them evenly. With `use_resolution_binning` a model of 1024 px draws the nearest size
-    that it was trained on, and the picture is resized. Without `gemma_softcap` the attention of a Gemma-2 text
-    encoder is not capped, as transformers 4 ran it (the published verifiers were most likely trained so).
+    `complex_human_instruction`: lines put before each prompt. `intermediate_timesteps`: angle at which the second of
+    exactly two steps starts; None spaces the steps evenly. `use_resolution_binning`: a 1024 px model generates the
+    nearest size it was trained on, and the image is resized. `gemma_softcap`: cap the attention logits of a Gemma-2
+    text encoder. transformers 4 did not, and the published verifiers were most likely trained so.
     """
 
     complex_human_instruction: tuple[str, ...] | None = tuple(_CALL["complex_human_instruction"].default)
@@ -104,9 +100,9 @@ class SanaSprintOptions(GeneratorOptions):
 
 @dataclass(frozen=True)
 class SanaConditioning:
-    """A prompt, encoded, with N = 1: text (1, L, D), mask (1, L) or none, guidance (1,).
+    """Encoded prompt, with N = 1; see `SanaInput` for the mask.
 
-    Times are angles, the last one 0. `size` is the height and width asked for, in pixels.
+    `timesteps` are angles, the last one 0. `size` is the requested height and width, in pixels.
     """
 
     sampling: SamplingParams
@@ -122,7 +118,7 @@ _State = StepState[SanaConditioning, AdaLNSingleHidden]
 
 
 class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingleHidden, SanaConditioning]):
-    """Wraps a `SanaSprintPipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut."""
+    """SANA-Sprint around a `SanaSprintPipeline`, which is not changed."""
 
     options: SanaSprintOptions
     split = SanaSplit()
@@ -131,7 +127,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
         super().__init__(pipeline, name, options)
         components = pipeline.components
-        # Encoding sets the tokenizer's padding side: a pipeline of our own around the same models, with its own one.
+        # Encoding sets the tokenizer's padding side, so the caller's pipeline and tokenizer are copied.
         overrides = {"tokenizer": copy(components["tokenizer"])}
         if not self.options.gemma_softcap:
             overrides["text_encoder"] = without_softcap(components["text_encoder"])
@@ -143,7 +139,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. A prompt longer than the text encoder takes is refused, not cut."""
+        """See `Generator.check`."""
         self._sizes(sampling)
         text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
         check_prompt(prompt, text, tokenizer, self.num_instruction_tokens, MAX_TEXT_TOKENS)
@@ -163,7 +159,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
 
     @torch.no_grad()
     def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:
-        """See `Generator.encode_without_padding`. The instruction is read once for all prompts."""
+        """See `Generator.encode_without_padding`. The instruction is encoded once for all prompts."""
         self.check(prompt, sampling)
         states_NLD = self.encoder.hidden_states(prompt.lower().strip())
         kept_positions = [0, *range(self.num_instruction_tokens + 1, states_NLD.shape[1])]
@@ -209,7 +205,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         return scm_pred_original_sample(state.model_output, state.latents, self._angle(state), self.sigma_data)
 
     def _angle(self, state: _State) -> Tensor:
-        """The time at which the present step starts."""
+        """Return the angle at which the current step starts."""
         return state.conditioning.timesteps[state.step]
 
     def _timesteps(self, steps: int) -> Tensor:
@@ -223,7 +219,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         return scheduler.timesteps
 
     def _sizes(self, sampling: SamplingParams) -> tuple[Size, tuple[int, int, int]]:
-        """The size asked for, in pixels, and the shape of the latents drawn for it."""
+        """Return the requested size in pixels and the shape (C, H, W) of the latents generated for it."""
         factor, default = self.pipeline.vae_scale_factor, self.transformer.config.sample_size
         bins = ASPECT_RATIO_1024_BIN if self.options.use_resolution_binning and default == _BINNED_SIZE else None
         size, (height, width) = resolve_image_sizes(sampling, default * factor, max(factor, _SIDE_MULTIPLE), bins)
@@ -231,7 +227,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
 
     @cached_property
     def num_instruction_tokens(self) -> int:
-        """Of those that the text encoder reads, how many are not a prompt's: all of the instruction's but two."""
+        """Number of tokens before a prompt's own: all of the instruction's except two, as the pipeline counts."""
         return len(self.pipeline.tokenizer(self._instruction).input_ids) - 2 if self._instruction else 0
 
     @property

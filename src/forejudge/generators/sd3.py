@@ -1,6 +1,8 @@
-"""Stable Diffusion 3 and 3.5 (diffusers `StableDiffusion3Pipeline`): a few steps of flow matching without guidance.
+"""Stable Diffusion 3 and 3.5 (diffusers `StableDiffusion3Pipeline`): a few flow-matching steps without guidance.
 
-The same arithmetic, in the same order, as the pipeline's own call; only it can stop anywhere and go on.
+The arithmetic and its order are those of the pipeline's own call. The split is cut out of the block loop of
+`SD3Transformer2DModel.forward` (diffusers, transformer_sd3.py).
+P is the width of the pooled text.
 """
 
 from dataclasses import dataclass, replace
@@ -27,15 +29,10 @@ from forejudge.generators.stepwise import (
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
 
-# FOLDED: `SD3Transformer2DModel.forward` in two halves, cut out of its block loop (diffusers, transformer_sd3.py).
-#
-# suffix(prefix(x)) equals the library's forward bit for bit at the same batch, for every cut. P is the width of the
-# pooled text.
-
 
 @dataclass(frozen=True)
 class SD3Input:
-    """What the transformer takes: N latents with their text (N, L, D_text), pooled text, and timesteps (N,)."""
+    """Inputs of the transformer."""
 
     latents_NCHW: Tensor
     text_NLD: Tensor
@@ -45,9 +42,9 @@ class SD3Input:
 
 @dataclass(frozen=True)
 class SD3Hidden(HiddenState):
-    """A forward pass stopped after some blocks, with all that the others need. The text moves on with the picture."""
+    """Hidden state after some blocks; the text is updated along with the image."""
 
-    text_NLD: Tensor | None  # None after the last block, which leaves no text
+    text_NLD: Tensor | None  # None after the last block, which drops the text
     time_ND: Tensor  # with pooled text
     grid: tuple[int, int]  # rows and columns of tokens
 
@@ -86,14 +83,17 @@ class StableDiffusion3Split(SplitTransformer[SD3Transformer2DModel, SD3Input, SD
 
 
 class StableDiffusion3Options(GeneratorOptions):
-    """`max_sequence_length` is how many tokens T5 reads, padded where the prompt has fewer: the padding shows."""
+    """Arguments of the pipeline's call.
+
+    `max_sequence_length`: tokens that T5 reads. Shorter prompts are padded, and the padding changes the image.
+    """
 
     max_sequence_length: int = Field(default=256, ge=1, le=512)
 
 
 @dataclass(frozen=True)
 class StableDiffusion3Conditioning:
-    """A prompt, encoded, with N = 1: CLIP's and then T5's text (1, L, D), CLIP's pooled text (1, P). Size in pixels."""
+    """Encoded prompt, with N = 1: CLIP's tokens before T5's, and CLIP's pooled text. `size` is in pixels."""
 
     sampling: SamplingParams
     text_NLD: Tensor
@@ -106,10 +106,10 @@ _State = StepState[StableDiffusion3Conditioning, SD3Hidden]
 
 
 class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hidden, StableDiffusion3Conditioning]):
-    """Wraps a `StableDiffusion3Pipeline`, which stays as it is. Raises InvalidRequest where it cannot be cut.
+    """Stable Diffusion 3 around a `StableDiffusion3Pipeline`, which is not changed.
 
-    Nothing in it says whether its transformer was distilled to draw without guidance, as that of SD3.5 turbo was. A
-    view at a latent shows it before the decoder's scaling_factor and shift_factor are applied.
+    A pipeline does not say whether its transformer was distilled to work without guidance, as SD3.5 turbo's was. A
+    latent view shows the latents before the decoder's scaling_factor and shift_factor.
     """
 
     options: StableDiffusion3Options
@@ -121,23 +121,23 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
     ) -> None:
         super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
-        # Encoding notes LoRA's scale on the pipeline: one of our own around the same models.
+        # Encoding stores the LoRA scale on the pipeline, so the caller's one is copied around the same models.
         self.pipeline = StableDiffusion3Pipeline(**pipeline.components)
         self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
-        """See `Generator.check`. T5 must read the whole prompt, without T5 CLIP. Guidance is refused."""
+        """See `Generator.check`. T5, or CLIP if there is no T5, must read the whole prompt; guidance is refused."""
         check_without_guidance(sampling, self.name)
         self._size(sampling)
         pipeline, num_eos_tokens = self.pipeline, 1
-        tokenizer, most = pipeline.tokenizer_3, self.options.max_sequence_length
+        tokenizer, max_tokens = pipeline.tokenizer_3, self.options.max_sequence_length
         if tokenizer is None:
-            tokenizer, most = pipeline.tokenizer, pipeline.tokenizer_max_length
-        check_prompt(prompt, prompt, tokenizer, 0, most, num_eos_tokens)
+            tokenizer, max_tokens = pipeline.tokenizer, pipeline.tokenizer_max_length
+        check_prompt(prompt, prompt, tokenizer, 0, max_tokens, num_eos_tokens)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> StableDiffusion3Conditioning:
-        """See `Generator.encode`. Of a prompt that T5 reads whole, the two CLIPs read the beginning."""
+        """See `Generator.encode`. If there is a T5, the two CLIPs read the beginning of the prompt only."""
         self.check(prompt, sampling)
         size = self._size(sampling)
         text_NLD, _, pooled_NP, _ = self.pipeline.encode_prompt(
@@ -184,15 +184,16 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         return self._decode_latents((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 
     def _size(self, sampling: SamplingParams) -> Size:
-        """Of the pictures. Raises InvalidRequest for one that the transformer has no positions for."""
+        """Return the image size. Raises InvalidRequest for one larger than the transformer has positions for."""
         config = self.transformer.config
         token_pixels = self.pipeline.vae_scale_factor * config.patch_size
         _, size = resolve_image_sizes(sampling, config.sample_size * self.pipeline.vae_scale_factor, token_pixels, None)
-        most = config.pos_embed_max_size * token_pixels
-        if max(size) > most:
+        max_side = config.pos_embed_max_size * token_pixels
+        if max(size) > max_side:
             height, width = size
             raise InvalidRequest(
-                f"a picture of {width} x {height} pixels cannot be drawn: {self.name} draws at most {most} x {most}"
+                f"an image of {width} x {height} pixels cannot be generated: {self.name} generates at most "
+                f"{max_side} x {max_side}"
             )
         return size
 
@@ -200,4 +201,4 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         config: Any = self.pipeline.scheduler.config
         token_pixels = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
         tokens = (size[0] // token_pixels) * (size[1] // token_pixels)
-        return FlowSchedule.from_config_with_default_sigmas(config, steps, dynamic_shift(config, tokens), self.device)
+        return FlowSchedule.from_config(config, steps, dynamic_shift(config, tokens), self.device, linear_sigmas=False)
