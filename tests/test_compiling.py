@@ -39,7 +39,7 @@ def drawn(generator: Generator, prompt: str, count: int) -> Candidates:
 
 
 def compiled_parts(generator: SanaSprint, verifier: LanguageModelVerifier) -> list[nn.Module]:
-    """What compiling replaces, one of each kind."""
+    """List what compiling replaces, one module of each kind."""
     layers = verifier.model.language_model.get_decoder().layers
     blocks, decoder = generator.transformer.transformer_blocks, generator.autoencoder.decoder
     return [blocks[0], decoder, layers[0]]
@@ -94,10 +94,10 @@ def test_hooks_that_one_gets_later_do_not_reach_the_other(
     assert calls == [1]
 
 
-def test_a_picture_is_seen_alike_whoever_looks_first(
+def test_an_image_is_read_alike_whichever_model_runs_first(
     monkeypatch: pytest.MonkeyPatch, compile_counter: CompileCounter
 ) -> None:
-    """What transformers hangs on a tower's layers to see their output must not hang there twice."""
+    """transformers hooks a tower's layers to record their output, and must not hook them twice."""
     models = tiny_models(monkeypatch, "clip")
     plain = models.verifiers["clip"].verifier_input
     candidates = models.generator.advance(models.generator.start(models.conditioning, (0, 1)), [IMAGE])
@@ -131,7 +131,7 @@ def test_a_search_says_that_it_was_compiled(
     assert compiled.settings.warnings == ()
 
 
-def test_where_nothing_can_be_compiled_the_search_says_so_and_runs_plainly(
+def test_where_nothing_can_be_compiled_the_search_warns_and_runs_eagerly(
     generator: Generator, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_compiler(function: object) -> object:
@@ -155,7 +155,7 @@ def test_a_generator_that_has_nothing_to_compile_says_so(compile_counter: Compil
     )
 
 
-def test_a_model_that_cannot_be_compiled_is_run_plainly_and_that_is_said(
+def test_a_model_that_cannot_be_compiled_runs_eagerly_with_a_warning(
     generator: SanaSprint, verifier: LanguageModelVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it is found out only when the first candidates are drawn."""

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def network_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody answers, though nobody said so beforehand."""
+    """The hub does not answer, without HF_HUB_OFFLINE saying so."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
 

@@ -1,4 +1,4 @@
-"""What every generator promises, tested alike: its transformer is cut without a trace, its pictures are the pipeline's.
+"""Contract of every generator: its split equals the library's forward pass, its images are the pipeline's.
 
 A test file of an architecture inherits these classes and says what is tested: by the methods that are left open here,
 and by module fixtures `transformer` (of a split) or `folder` (a pipeline's, with its options) and `generator`.
@@ -35,7 +35,7 @@ ROUNDING = 1e-5  # between batches of other sizes, in float32
 
 
 class SplitContract:
-    """A transformer in two halves: bit for bit the library's own forward pass, wherever it is cut."""
+    """A transformer in two halves: bit for bit the library's own forward pass, at every cut."""
 
     split: SplitTransformer[Any, Any, Any]
     shared: tuple[str, ...] = ()  # fields of a state that all its rows have in common
@@ -122,7 +122,7 @@ class SplitContract:
             torch.testing.assert_close(single, whole[[2, 0]], rtol=0, atol=ROUNDING)
 
     def test_rows_of_a_state_hold_no_memory_of_the_others(self, transformer: Any) -> None:
-        """What all rows have in common is not copied for each."""
+        """Shared fields are not copied for each row."""
         for cut in range(len(self.blocks(transformer)) + 1):
             state = self.split.prefix(transformer, self.inputs(transformer, 3), cut)
             chosen = state[[1]]
@@ -135,9 +135,9 @@ class SplitContract:
 
 
 class GeneratorContract:
-    """A generator that can stop anywhere: the same pictures, pixel for pixel, as its pipeline's own call."""
+    """A generator that can stop anywhere: its images equal those of its pipeline's own call, pixel for pixel."""
 
-    size: Size | None = None  # of the pictures drawn here; None is the generator's own
+    size: Size | None = None  # of the images here; None is the generator's default
     other_size: Size  # one that is no square
     wrong_sizes: Sequence[Size]
     longest_prompt: int  # in tokens, with all that goes around it
@@ -145,21 +145,21 @@ class GeneratorContract:
     def call_reference_pipeline(
         self, pipeline: Any, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
     ) -> Any:
-        """What the pipeline's own call makes of PROMPT and seeds, with no line of ours, in one batch."""
+        """Call the pipeline itself with PROMPT and seeds, with no line of ours, in one batch."""
         raise NotImplementedError
 
     def reference_latents(self, pipeline: Any, seeds: Sequence[int], sampling: SamplingParams) -> Tensor:
-        """The latents that the plain call ends with, as a view at a latent shows them."""
+        """Return the latents that the pipeline's own call ends with, in the layout of a latent view."""
         return self.call_reference_pipeline(pipeline, seeds, sampling, output_type="latent")
 
     @pytest.fixture(params=[1, 2, 4])
     def steps(self, request: pytest.FixtureRequest) -> Any:
-        """Numbers of steps that the generator draws in."""
+        """Numbers of steps that the generator takes."""
         return request.param
 
     @pytest.fixture
     def pipeline(self, folder: Path) -> Any:
-        """As anybody loads it."""
+        """Loaded with diffusers alone."""
         return load_reference_pipeline(folder)
 
     def sampling(self, size: Size | None = None, **options: Any) -> SamplingParams:
@@ -173,28 +173,28 @@ class GeneratorContract:
             candidates = generator.advance(candidates, [stop])
         return candidates
 
-    def test_a_candidate_is_the_picture_of_the_plain_call(
+    def test_a_candidate_is_the_image_of_the_reference_pipeline(
         self, generator: Generator, pipeline: Any, steps: int
     ) -> None:
         sampling = self.sampling(steps=steps)
         expected = pixels(self.call_reference_pipeline(pipeline, SEEDS[:1], sampling))
         latents = self.reference_latents(pipeline, SEEDS[:1], sampling)
         last = latent_stage(steps - 1)
-        assert expected.std() > 1, "a blank picture would show nothing"
+        assert expected.std() > 1, "a blank image would show nothing"
         for cut in range(generator.architecture.num_blocks + 1):
             candidate = self.generated(generator, SEEDS[:1], prefix_stage(cut), last, IMAGE, steps=steps)
             assert torch.equal(candidate.tensor(last), latents), f"cut after {cut} blocks"
             assert np.array_equal(pixels(candidate.images), expected), f"cut after {cut} blocks"
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_a_batch_is_that_of_the_plain_call(self, folder: Path, dtype: torch.dtype, steps: int) -> None:
+    def test_a_batch_is_that_of_the_reference_pipeline(self, folder: Path, dtype: torch.dtype, steps: int) -> None:
         """At equal batch composition."""
         pipeline = load_reference_pipeline(folder, dtype)
         candidates = self.generated(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE, steps=steps)
         reference = pixels(self.call_reference_pipeline(pipeline, SEEDS, self.sampling(steps=steps)))
         assert np.array_equal(pixels(candidates.images), reference)
 
-    def test_judged_in_a_batch_a_picture_differs_by_at_most_one_grey_level(
+    def test_an_image_scored_in_a_batch_differs_by_at_most_one_gray_level(
         self, generator: Generator, pipeline: Any, steps: int
     ) -> None:
         candidates = self.generated(generator, SEEDS, prefix_stage(2), steps=steps)
@@ -203,7 +203,7 @@ class GeneratorContract:
             reference = pixels(self.call_reference_pipeline(pipeline, [seed], self.sampling(steps=steps)))
             assert np.abs(single - reference).max() <= 1
 
-    def test_a_later_step_can_be_judged_as_well(self, generator: Generator, pipeline: Any, steps: int) -> None:
+    def test_a_later_step_can_be_scored_as_well(self, generator: Generator, pipeline: Any, steps: int) -> None:
         earlier = [prefix_stage(1), latent_stage(0)] if steps > 1 else []
         later = [prefix_stage(1, step=steps - 1), prefix_stage(2, step=steps - 1), latent_stage(steps - 1)]
         stops = [*earlier, *later, IMAGE]
@@ -240,7 +240,7 @@ class GeneratorContract:
         assert np.array_equal(pixels(candidate.images), reference)
 
     def test_the_callers_pipeline_is_left_as_it_was(self, pipeline: Any) -> None:
-        """But for what its own first call leaves: transformers keeps hooks that gather hidden states."""
+        """Except what its own first call leaves: transformers keeps hooks that gather hidden states."""
         self.call_reference_pipeline(pipeline, SEEDS[:1], self.sampling())
         pipeline.scheduler.timesteps = torch.arange(7)
         for part, tokenizer in pipeline.components.items():
@@ -250,8 +250,8 @@ class GeneratorContract:
         self.generated(as_generator(pipeline), SEEDS, prefix_stage(2), IMAGE)
         assert pipeline_state(pipeline) == before
 
-    def test_the_best_of_several_is_the_picture_of_its_seed(self, folder: Path, pipeline: Any, tmp_path: Path) -> None:
-        """Of a pipeline given as it is, read by a verifier that merges 2 x 2 tokens."""
+    def test_the_best_of_several_is_the_image_of_its_seed(self, folder: Path, pipeline: Any, tmp_path: Path) -> None:
+        """The pipeline is passed as it is; the verifier merges 2 x 2 tokens."""
         saved = save_tiny_verifier(tmp_path / "verifier", folder, num_prefix_blocks=2, merge_size=2)
         best_of_n = BestOfN(pipeline, load_verifier(str(saved), CPU, torch.float32))
         result = best_of_n(PROMPT, n=3, sampling=self.sampling())
@@ -259,8 +259,8 @@ class GeneratorContract:
         reference = pixels(self.call_reference_pipeline(pipeline, [result.winner.seed], self.sampling()))
         assert np.abs(pixels([result.image]) - reference).max() <= 1
 
-    def test_an_offloaded_pipeline_draws_the_same(self, generator: Generator, pipeline: Any) -> None:
-        """As `enable_sequential_cpu_offload` leaves it, but for the device on which its parts run."""
+    def test_an_offloaded_pipeline_generates_the_same(self, generator: Generator, pipeline: Any) -> None:
+        """As after `enable_sequential_cpu_offload`, except for the device that its components run on."""
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 cpu_offload(part, CPU)
@@ -269,7 +269,7 @@ class GeneratorContract:
         actual, expected = (self.generated(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
         assert np.array_equal(pixels(actual.images), pixels(expected.images))
 
-    def test_compiled_it_draws_the_same(self, generator: Generator, compile_counter: CompileCounter) -> None:
+    def test_compiled_it_generates_the_same(self, generator: Generator, compile_counter: CompileCounter) -> None:
         fast = generator.compiled()
         for seeds in (SEEDS[:1], SEEDS):
             actual, expected = (self.generated(each, seeds, prefix_stage(2), IMAGE) for each in (fast, generator))
@@ -299,7 +299,7 @@ class GeneratorContract:
         other = generator.encode(" ".join([*words[:-1], "blue"]), self.sampling())
         assert not torch.equal(read.text_NLD, other.text_NLD)
 
-    def test_a_size_that_cannot_be_drawn_is_refused(self, generator: Generator) -> None:
+    def test_an_impossible_size_is_refused(self, generator: Generator) -> None:
         for size in self.wrong_sizes:
             for refuse in (generator.check, generator.encode):
                 with pytest.raises(InvalidRequest, match="both sides must be multiples of"):
@@ -362,7 +362,7 @@ class TextAdapterContract(AdapterContract):
 
 
 def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:
-    """The same weights in another dtype; the transformer given stays as it is."""
+    """Copy a transformer in another dtype."""
     if dtype == transformer.dtype:
         return transformer
     other = type(transformer).from_config(transformer.config).eval()
@@ -371,7 +371,7 @@ def in_dtype(transformer: Any, dtype: torch.dtype) -> Any:
 
 
 def load_reference_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """A pipeline as anybody loads it."""
+    """Load a pipeline with diffusers alone."""
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -383,7 +383,7 @@ def pixels(images: Any) -> np.ndarray:
 
 
 class PaddingContract:
-    """Of an architecture that masks the padding of its text."""
+    """An architecture that masks the padding of its text."""
 
     def test_a_prompt_without_its_padding_makes_the_same_candidates(self, generator: Any) -> None:
         whole, short = (

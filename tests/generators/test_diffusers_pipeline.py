@@ -1,4 +1,4 @@
-"""Any diffusers pipeline as a baseline: the same pictures as by its own call, and nothing before them."""
+"""Any diffusers pipeline as a baseline: the images of its own call, and nothing before them."""
 
 from pathlib import Path
 
@@ -42,19 +42,19 @@ def black_box(sana: Path) -> BlackBox:
     return BlackBox.from_pretrained(str(sana), CPU, torch.float32)
 
 
-def test_it_draws_what_the_pipeline_draws(black_box: BlackBox) -> None:
+def test_it_generates_what_the_pipeline_generates(black_box: BlackBox) -> None:
     black_box.pipeline.set_progress_bar_config(disable=True)
     candidates = black_box.start(black_box.encode("a star", TWO_STEPS), (3, 4))
-    drawn = black_box.advance(candidates, [IMAGE]).images
+    images = black_box.advance(candidates, [IMAGE]).images
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     (first, second) = black_box.pipeline(
         "a star", num_inference_steps=2, num_images_per_prompt=2, generator=generators
     ).images
-    assert np.array_equal(np.asarray(drawn[0]), np.asarray(first))
-    assert np.array_equal(np.asarray(drawn[1]), np.asarray(second))
+    assert np.array_equal(np.asarray(images[0]), np.asarray(first))
+    assert np.array_equal(np.asarray(images[1]), np.asarray(second))
 
 
-def test_no_verifier_reads_it_before_the_picture(black_box: BlackBox) -> None:
+def test_no_verifier_reads_it_before_the_image(black_box: BlackBox) -> None:
     with pytest.raises(InvalidRequest, match="is a black box"):
         black_box.advance(black_box.start(black_box.encode("a star", TWO_STEPS), (3,)), [latent_stage(), IMAGE])
 

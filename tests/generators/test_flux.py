@@ -36,7 +36,7 @@ class TestFluxSplit(SplitContract):
     shared = ("rotary",)
 
     def inputs(self, transformer: FluxTransformer2DModel, count: int) -> FluxInput:
-        """Pictures of 4 x 2 tokens at different times."""
+        """Images of 4 x 2 tokens at different times."""
         draw, dtype, config = torch.Generator().manual_seed(count), transformer.dtype, transformer.config
         places = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(2.0))
         return FluxInput(
@@ -82,7 +82,7 @@ def generator(folder: Path) -> Flux:
 def call_reference_pipeline(
     pipeline: FluxPipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
 ) -> Any:
-    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    """Call the pipeline itself with seeds, with no line of ours, in one batch."""
     if sampling.guidance_scale is not None:
         arguments["guidance_scale"] = sampling.guidance_scale
     return pipeline(
@@ -118,7 +118,7 @@ class TestFluxSchnell(TextAdapterContract):
             generator.encode(PROMPT, self.sampling(guidance_scale=3.5))
         assert generator.encode(PROMPT, self.sampling(guidance_scale=0)).guidance_N is None
 
-    def test_a_prompt_longer_than_clip_reads_is_drawn(self, generator: Flux) -> None:
+    def test_a_prompt_longer_than_clip_reads_is_accepted(self, generator: Flux) -> None:
         """As the pipeline draws it: CLIP's pooled text is of the beginning, T5 reads it all."""
         words = ["red"] * 25
         assert len(words) > generator.pipeline.tokenizer_max_length
@@ -126,7 +126,7 @@ class TestFluxSchnell(TextAdapterContract):
 
 
 class TestFluxDev:
-    """A transformer with guidance embedded, and a scheduler that shifts by the size of the picture."""
+    """A transformer with guidance embedded, and a scheduler that shifts by the size of the image."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -35,7 +35,7 @@ class TestFlux2Split(SplitContract):
     shared = ("rotary",)
 
     def inputs(self, transformer: Flux2Transformer2DModel, count: int) -> Flux2Input:
-        """Pictures of 4 x 2 tokens at different times."""
+        """Images of 4 x 2 tokens at different times."""
         draw, dtype, config = torch.Generator().manual_seed(count), transformer.dtype, transformer.config
         one = torch.arange(1)
         return Flux2Input(

@@ -21,8 +21,8 @@ from tests.support.doubles import CPU, PROMPT, call_reference_pipeline, load_pip
 SEED = 7
 
 
-def drawn(pipeline: SanaSprintPipeline, **sampling: Any) -> np.ndarray:
-    """One picture, stopped on its way after two blocks."""
+def generate(pipeline: SanaSprintPipeline, **sampling: Any) -> np.ndarray:
+    """Generate one image, stopped on its way after two blocks."""
     generator = SanaSprint(pipeline, "tiny")
     candidate = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), (SEED,))
     candidate = generator.advance(candidate, [prefix_stage(2)])
@@ -44,24 +44,24 @@ def with_lora(pipeline: SanaSprintPipeline) -> SanaSprintPipeline:
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
 def test_a_lora_weighs_what_it_weighs_in_the_pipeline(with_lora: SanaSprintPipeline, scale: float) -> None:
-    found = drawn(with_lora, lora_scale=scale)
+    found = generate(with_lora, lora_scale=scale)
     (plain,) = call_reference_pipeline(with_lora, [SEED], attention_kwargs={"scale": scale})
     assert np.array_equal(found, np.asarray(plain))
 
 
 def test_the_scale_of_a_lora_matters(with_lora: SanaSprintPipeline) -> None:
-    assert not np.array_equal(drawn(with_lora, lora_scale=1.0), drawn(with_lora, lora_scale=0.5))
+    assert not np.array_equal(generate(with_lora, lora_scale=1.0), generate(with_lora, lora_scale=0.5))
 
 
 def test_weights_that_lie_elsewhere_are_fetched(pipeline: SanaSprintPipeline) -> None:
     """As after `enable_sequential_cpu_offload`: every layer's weights are there only while it runs."""
-    expected, before = drawn(pipeline), SanaSprint(pipeline, "tiny").fingerprint
+    expected, before = generate(pipeline), SanaSprint(pipeline, "tiny").fingerprint
     for part in (pipeline.transformer, pipeline.text_encoder):
         cpu_offload(part, execution_device=CPU)
     assert next(pipeline.transformer.parameters()).is_meta
     generator = SanaSprint(pipeline, "tiny")
     assert (generator.device, generator.fingerprint) == (CPU, before)
-    assert np.array_equal(drawn(pipeline), expected)
+    assert np.array_equal(generate(pipeline), expected)
     assert next(pipeline.transformer.parameters()).is_meta
 
 
@@ -86,7 +86,7 @@ def test_a_hook_is_called_around_each_half_even_if_it_fails(
     """As after `enable_model_cpu_offload`, whose hook brings the model to its device."""
     calls: list[str] = []
     add_hook_to_module(pipeline.transformer, RecordedHook(calls))
-    drawn(pipeline)
+    generate(pipeline)
     assert calls == ["before", "after"] * 2
 
     def out_of_memory(*given: Any) -> None:
@@ -94,16 +94,16 @@ def test_a_hook_is_called_around_each_half_even_if_it_fails(
 
     monkeypatch.setattr(pipeline.transformer.transformer_blocks[0], "forward", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
-        drawn(pipeline)
+        generate(pipeline)
     assert calls == ["before", "after"] * 3
 
 
-def test_models_are_let_go_after_the_picture_as_by_the_pipeline(
+def test_models_are_released_after_the_image_as_by_the_pipeline(
     pipeline: SanaSprintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freed: list[str] = []
     monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: freed.append("freed"))
-    drawn(pipeline)
+    generate(pipeline)
     assert freed == ["freed"]
 
 
@@ -117,9 +117,9 @@ def test_a_transformer_whose_forward_pass_is_replaced_is_refused(pipeline: SanaS
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("offload", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
-def test_offloading_on_a_gpu_changes_no_picture(tiny_generator: Path, offload: str) -> None:
-    expected = drawn(load_pipeline(tiny_generator).to("cuda"))
+def test_offloading_on_a_gpu_changes_no_image(tiny_generator: Path, offload: str) -> None:
+    expected = generate(load_pipeline(tiny_generator).to("cuda"))
     pipeline = load_pipeline(tiny_generator)
     switch_on: Callable[[], None] = getattr(pipeline, offload)
     switch_on()
-    assert np.array_equal(drawn(pipeline), expected)
+    assert np.array_equal(generate(pipeline), expected)

@@ -1,4 +1,4 @@
-"""What is known of generators by name, and what a revision makes of it."""
+"""Known generators by name, and their revisions."""
 
 import pytest
 

@@ -142,7 +142,7 @@ def test_of_two_repositories_each_gives_its_part(
 
 
 class TestSpec:
-    """What a spec says beyond the folder of a pipeline."""
+    """Fields of a spec beyond the folder of a pipeline."""
 
     def load(self, **spec: object) -> Generator:
         return load_spec(GeneratorSpec.model_validate({"name": "tiny", "description": "", **spec}), CPU, torch.float32)
@@ -181,7 +181,7 @@ class TestSpec:
             assert (generator.name, generator.options.max_timesteps) == (name, expected)
             assert generator.options.complex_human_instruction is None
 
-    def test_it_says_how_a_picture_is_drawn(self, tiny_generator: Path) -> None:
+    def test_its_sampling_params_are_the_defaults(self, tiny_generator: Path) -> None:
         assert self.load(pipeline=str(tiny_generator), sampling=SamplingParams(steps=2)).defaults == SamplingParams(
             steps=2
         )
@@ -208,8 +208,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="nobody/nothing cannot be loaded") as caught:
-        load("nobody/nothing")
+    with pytest.raises(CheckpointError, match="no-owner/no-model cannot be loaded") as caught:
+        load("no-owner/no-model")
     assert "\n" not in str(caught.value)
 
 

@@ -35,7 +35,7 @@ from tests.support.tiny_pixart import (
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published for 512 px": {"use_additional_conditions": False},
-    "told the picture's size": {"use_additional_conditions": True},
+    "with size conditions": {"use_additional_conditions": True},
     "with patches of 1": {"patch_size": 1},
     "without a projection of the text": {"caption_channels": None},
     "made for another size": {"sample_size": 4},
@@ -94,7 +94,7 @@ def pipeline() -> PixArtAlphaPipeline:
     return new_pipeline()
 
 
-def drawn(generator: PixArt, seeds: tuple[int, ...], *stops: Stage, **sampling: Any) -> Candidates:
+def generate(generator: PixArt, seeds: tuple[int, ...], *stops: Stage, **sampling: Any) -> Candidates:
     """Candidates taken to the last stop, in one call of `advance` for each."""
     candidates = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), seeds)
     for stop in stops:
@@ -141,13 +141,13 @@ def test_the_clean_latent_is_what_dmd_takes_for_it(generator: PixArt, pipeline: 
     noise_NCHW = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     kept = pipeline.scheduler.alphas_cumprod[400]
     expected = (noise_NCHW - (1 - kept).sqrt() * seen[0][:, :4]) / kept.sqrt()
-    torch.testing.assert_close(drawn(generator, SEEDS, latent_stage()).tensor(latent_stage()), expected)
+    torch.testing.assert_close(generate(generator, SEEDS, latent_stage()).tensor(latent_stage()), expected)
 
 
 def test_other_things_than_noise_may_be_predicted() -> None:
     """As YOSO does: velocities, in one step of an LCMScheduler."""
     pipeline = new_pipeline(LCMScheduler(prediction_type="v_prediction", **BETAS), out_channels=4)
-    found = drawn(PixArt(pipeline, "tiny"), SEEDS, IMAGE)
+    found = generate(PixArt(pipeline, "tiny"), SEEDS, IMAGE)
     assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS)))
 
 
@@ -155,13 +155,13 @@ def test_noise_may_be_given(generator: PixArt) -> None:
     conditioning = generator.encode(PROMPT, SamplingParams())
     noise_NCHW = generator.advance(generator.start(conditioning, SEEDS), [NOISE]).tensor(NOISE)
     given = generator.advance(generator.start(conditioning, (0, 1, 2), noise_NCHW), [IMAGE])
-    assert np.array_equal(pixels(given.images), pixels(drawn(generator, SEEDS, IMAGE).images))
+    assert np.array_equal(pixels(given.images), pixels(generate(generator, SEEDS, IMAGE).images))
 
 
 @pytest.mark.parametrize("size", [{"height": 320, "width": 200}, {}, {"width": 150, "height": 600}])
-def test_the_nearest_size_of_the_training_is_drawn(size: dict[str, int]) -> None:
+def test_the_nearest_size_of_the_training_is_generated(size: dict[str, int]) -> None:
     pipeline = new_pipeline(sample_size=32)
-    candidates = drawn(PixArt(pipeline, "tiny"), SEEDS[:1], IMAGE, **size)
+    candidates = generate(PixArt(pipeline, "tiny"), SEEDS[:1], IMAGE, **size)
     plain = call_reference_pipeline(pipeline, SEEDS[:1], use_resolution_binning=True, **size)
     assert candidates.images[0].size == (size.get("width", 256), size.get("height", 256))
     assert np.array_equal(pixels(candidates.images), pixels(plain))
@@ -171,7 +171,7 @@ def test_the_nearest_size_of_the_training_is_drawn(size: dict[str, int]) -> None
 def test_a_model_of_1024_pixels_is_told_the_size(size: dict[str, int]) -> None:
     pipeline = new_pipeline(sample_size=128)
     generator = PixArt(pipeline, "tiny", PixArtOptions(use_resolution_binning=False))
-    found = drawn(generator, SEEDS, prefix_stage(1), IMAGE, **size)
+    found = generate(generator, SEEDS, prefix_stage(1), IMAGE, **size)
     assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, **size)))
 
 
@@ -208,7 +208,7 @@ def test_prompts_are_read_as_the_pipeline_does(generator: PixArt) -> None:
 
 def test_drawing_leaves_the_global_generator_alone(generator: PixArt) -> None:
     before = torch.get_rng_state()
-    drawn(generator, SEEDS, IMAGE)
+    generate(generator, SEEDS, IMAGE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -227,7 +227,7 @@ def test_options_go_with_the_name(folder: Path, pipeline: PixArtAlphaPipeline) -
     loaded = load_generator(f"{folder},start_timestep=700", CPU, torch.float32)
     assert isinstance(loaded, PixArt)
     plain = call_reference_pipeline(pipeline, SEEDS, timesteps=[700])
-    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).images), pixels(plain))
+    assert np.array_equal(pixels(generate(loaded, SEEDS, IMAGE).images), pixels(plain))
 
 
 def test_a_folder_from_before_the_class_had_its_name_is_loaded(tmp_path: Path, generator: PixArt) -> None:
@@ -261,7 +261,7 @@ def test_dmd_s_transformer_comes_as_a_pickle_of_its_own(
         loaded = load_generator("pixart-dmd,use_resolution_binning=false", CPU, torch.float32)
     assert isinstance(loaded, PixArt)
     plain = call_reference_pipeline(dmd, SEEDS)
-    assert np.array_equal(pixels(drawn(loaded, SEEDS, IMAGE).images), pixels(plain))
+    assert np.array_equal(pixels(generate(loaded, SEEDS, IMAGE).images), pixels(plain))
 
 
 def test_a_verifier_reads_it_in_a_search(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What changes how SANA-Sprint draws changes it as in the pipeline's own call."""
+"""Options of SANA-Sprint change its images as the arguments of the pipeline's own call do."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def pipeline(tiny_generator: Path) -> SanaSprintPipeline:
     return load_pipeline(tiny_generator)
 
 
-def drawn(pipeline: SanaSprintPipeline, options: dict[str, Any], **sampling: Any) -> np.ndarray:
+def generate(pipeline: SanaSprintPipeline, options: dict[str, Any], **sampling: Any) -> np.ndarray:
     generator = as_generator(pipeline, "tiny", options)
     candidate = generator.start(generator.encode(PROMPT, SamplingParams(**sampling)), (SEED,))
     return np.asarray(generator.advance(candidate, [prefix_stage(1), IMAGE]).images[0])
@@ -35,41 +35,41 @@ def plain(pipeline: SanaSprintPipeline, steps: int = 1, **changes: Any) -> np.nd
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 7.5])
 def test_guidance(pipeline: SanaSprintPipeline, guidance_scale: float) -> None:
-    found = drawn(pipeline, {}, guidance_scale=guidance_scale)
+    found = generate(pipeline, {}, guidance_scale=guidance_scale)
     assert np.array_equal(found, plain(pipeline, guidance_scale=guidance_scale))
-    assert not np.array_equal(found, drawn(pipeline, {}))
+    assert not np.array_equal(found, generate(pipeline, {}))
 
 
 def test_the_first_time(pipeline: SanaSprintPipeline) -> None:
-    found = drawn(pipeline, {"max_timesteps": 1.2})
+    found = generate(pipeline, {"max_timesteps": 1.2})
     assert np.array_equal(found, plain(pipeline, max_timesteps=1.2))
-    assert not np.array_equal(found, drawn(pipeline, {}))
+    assert not np.array_equal(found, generate(pipeline, {}))
 
 
 @pytest.mark.parametrize("steps", range(1, 9))
 def test_every_number_of_steps(pipeline: SanaSprintPipeline, steps: int) -> None:
     """The second of two steps starts where the option says; three and more are spaced evenly, as in the pipeline."""
     intermediate = 1.3 if steps == 2 else None
-    found = drawn(pipeline, {"intermediate_timesteps": 1.3}, steps=steps)
+    found = generate(pipeline, {"intermediate_timesteps": 1.3}, steps=steps)
     assert np.array_equal(found, plain(pipeline, steps, intermediate_timesteps=intermediate))
 
 
 def test_by_itself_the_second_step_starts_where_the_pipeline_starts_it(pipeline: SanaSprintPipeline) -> None:
     from_parts = SanaSprintPipeline(**pipeline.components)
-    found = drawn(from_parts, {"complex_human_instruction": None}, steps=2)
+    found = generate(from_parts, {"complex_human_instruction": None}, steps=2)
     assert np.array_equal(found, plain(pipeline, 2, intermediate_timesteps=1.3))
 
 
 def test_the_instruction(pipeline: SanaSprintPipeline) -> None:
     instruction = ["Given a user prompt,", "a photo of a star:"]
-    found = drawn(pipeline, {"complex_human_instruction": instruction})
+    found = generate(pipeline, {"complex_human_instruction": instruction})
     assert np.array_equal(found, plain(pipeline, complex_human_instruction=instruction))
-    assert not np.array_equal(found, drawn(pipeline, {}))
+    assert not np.array_equal(found, generate(pipeline, {}))
 
 
 @pytest.mark.parametrize("size", [{"height": 96, "width": 32}, {"height": 32, "width": 128}])
 def test_other_sizes_of_a_model_without_bins(pipeline: SanaSprintPipeline, size: dict[str, int]) -> None:
-    assert np.array_equal(drawn(pipeline, {}, **size), plain(pipeline, **size))
+    assert np.array_equal(generate(pipeline, {}, **size), plain(pipeline, **size))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def autoencoder(channels: tuple[int, ...]) -> AutoencoderDC:
 @pytest.mark.parametrize(("binned", "height", "width"), [(True, 600, 1000), (True, 512, 512), (False, 512, 768)])
 def test_sizes_of_a_model_with_bins(of_1024_pixels: SanaSprintPipeline, binned: bool, height: int, width: int) -> None:
     options = {"complex_human_instruction": None, "use_resolution_binning": binned}
-    found = drawn(of_1024_pixels, options, height=height, width=width)
+    found = generate(of_1024_pixels, options, height=height, width=width)
     assert found.shape == (height, width, 3)
     expected = plain(of_1024_pixels, use_resolution_binning=binned, height=height, width=width)
     assert np.array_equal(found, expected)
@@ -112,37 +112,37 @@ def test_sizes_of_a_model_with_bins(of_1024_pixels: SanaSprintPipeline, binned: 
 
 def test_without_bins_a_size_must_fit_the_latents(of_1024_pixels: SanaSprintPipeline) -> None:
     with pytest.raises(InvalidRequest, match="1000 x 600 pixels cannot be generated"):
-        drawn(of_1024_pixels, {"use_resolution_binning": False}, height=600, width=1000)
+        generate(of_1024_pixels, {"use_resolution_binning": False}, height=600, width=1000)
 
 
 def test_an_autoencoder_that_was_swapped_in(pipeline: SanaSprintPipeline) -> None:
     """Such as DC-AE-Lite, whose decoder is another one."""
     torch.manual_seed(3)
-    before = drawn(pipeline, {})
+    before = generate(pipeline, {})
     pipeline.vae = autoencoder((16, 16, 16, 16))
-    found = drawn(pipeline, {})
+    found = generate(pipeline, {})
     assert np.array_equal(found, plain(pipeline))
     assert not np.array_equal(found, before)
 
 
 def test_tiling_and_slicing_of_the_autoencoder(pipeline: SanaSprintPipeline) -> None:
-    whole = drawn(pipeline, {}, height=128, width=128)
+    whole = generate(pipeline, {}, height=128, width=128)
     tiles = {"tile_sample_min_height": 64, "tile_sample_min_width": 64}
     pipeline.vae.enable_tiling(**tiles, tile_sample_stride_height=48, tile_sample_stride_width=48)
     pipeline.vae.enable_slicing()
-    found = drawn(pipeline, {}, height=128, width=128)
+    found = generate(pipeline, {}, height=128, width=128)
     assert np.array_equal(found, plain(pipeline, height=128, width=128))
     assert not np.array_equal(found, whole)
 
 
 def test_attention_without_gemma_s_cap(pipeline: SanaSprintPipeline) -> None:
     """The very weights in a model of its own: the pipeline's stays capped."""
-    capped = drawn(pipeline, {})
+    capped = generate(pipeline, {})
     for layer in pipeline.text_encoder.layers:
         layer.self_attn.q_proj.weight.data *= 30  # for scores so high that a cap of 50 matters
-    capped, uncapped = drawn(pipeline, {}), drawn(pipeline, {"gemma_softcap": False})
+    capped, uncapped = generate(pipeline, {}), generate(pipeline, {"gemma_softcap": False})
     assert not np.array_equal(capped, uncapped)
-    assert np.array_equal(drawn(pipeline, {}), capped)
+    assert np.array_equal(generate(pipeline, {}), capped)
     for layer in pipeline.text_encoder.layers:
         layer.self_attn.attn_logit_softcapping = None
     assert np.array_equal(plain(pipeline), uncapped)

@@ -22,7 +22,7 @@ def test_the_model_is_shown_pure_noise_at_unit_scale() -> None:
 
 
 def test_a_right_prediction_gives_the_clean_latent() -> None:
-    """What the transformer is trained to say: noise minus picture, mixed linearly."""
+    """The transformer is trained to predict noise minus image, mixed linearly."""
     draw = torch.Generator().manual_seed(1)
     pred_original_sample, noise = (torch.randn(2, 16, 8, 8, generator=draw) for _ in range(2))
     for angle in torch.tensor([1.57080, 1.3, 0.4]):

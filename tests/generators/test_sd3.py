@@ -37,7 +37,7 @@ class TestSD3Split(SplitContract):
     shared = ("grid",)
 
     def inputs(self, transformer: SD3Transformer2DModel, count: int) -> SD3Input:
-        """Pictures of 4 x 2 tokens at different times."""
+        """Images of 4 x 2 tokens at different times."""
         draw, dtype, config = torch.Generator().manual_seed(count), transformer.dtype, transformer.config
         return SD3Input(
             torch.randn(count, config.in_channels, 8, 4, generator=draw).to(dtype),
@@ -76,7 +76,7 @@ def generator(folder: Path) -> StableDiffusion3:
 def call_reference_pipeline(
     pipeline: StableDiffusion3Pipeline, seeds: Sequence[int], sampling: SamplingParams, **arguments: Any
 ) -> Any:
-    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    """Call the pipeline itself with seeds, with no line of ours, in one batch."""
     return pipeline(
         PROMPT,
         num_inference_steps=sampling.steps,
@@ -106,7 +106,7 @@ class TestStableDiffusion3(TextAdapterContract):
             generator.encode(PROMPT, self.sampling(guidance_scale=7))
         generator.encode(PROMPT, self.sampling(guidance_scale=1))
 
-    def test_a_prompt_longer_than_clip_reads_is_drawn(self, generator: StableDiffusion3) -> None:
+    def test_a_prompt_longer_than_clip_reads_is_accepted(self, generator: StableDiffusion3) -> None:
         """As the pipeline draws it: the two CLIPs read the beginning, T5 reads it all."""
         words = ["red"] * 25
         assert len(words) > generator.pipeline.tokenizer_max_length
@@ -128,7 +128,7 @@ class TestWithoutT5:
         pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
         return pipeline
 
-    def test_it_draws_as_its_pipeline_does(self, pipeline: StableDiffusion3Pipeline) -> None:
+    def test_it_generates_as_its_pipeline_does(self, pipeline: StableDiffusion3Pipeline) -> None:
         generator = StableDiffusion3(pipeline, "without T5", OPTIONS)
         found = generator.advance(generator.start(generator.encode(PROMPT, SamplingParams()), SEEDS), [IMAGE])
         assert np.array_equal(pixels(found.images), pixels(call_reference_pipeline(pipeline, SEEDS, SamplingParams())))
@@ -140,7 +140,7 @@ class TestWithoutT5:
 
 
 def test_the_shift_is_that_of_the_call() -> None:
-    """Of a scheduler that shifts by the size of the picture."""
+    """A scheduler that shifts by the size of the image."""
     pipeline, sampling = new_sd3(DEV), SamplingParams(steps=3, height=16, width=32)
     generator = StableDiffusion3(pipeline, "shifted", OPTIONS)
     start = generator.start(generator.encode(PROMPT, sampling), SEEDS)

@@ -1,4 +1,4 @@
-"""Everything of a pipeline that somebody could change, to see that nobody did."""
+"""State of a pipeline, to see that wrapping it changed nothing."""
 
 import hashlib
 from typing import Any
@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 
 
 def pipeline_state(pipeline: DiffusionPipeline) -> dict[str, Any]:
-    """Weights by their digest, all else as it is."""
+    """Return weights by their digest, everything else as it is."""
     parts = pipeline.components
     models = {part: model for part, model in parts.items() if isinstance(model, torch.nn.Module)}
     modules = [module for model in models.values() for module in model.modules()]

@@ -13,7 +13,7 @@ TextModelT = TypeVar("TextModelT", bound=PreTrainedModel)
 
 TEXT_TOKENS = 30
 TEXT_WIDTH = 32
-DEV = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)  # by the size of the picture
+DEV = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)  # by the size of the image
 AUTOENCODER: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
@@ -24,14 +24,14 @@ AUTOENCODER: dict[str, Any] = {
 
 
 def short_clip_tokenizer() -> CLIPTokenizer:
-    """Of few tokens."""
+    """Make a CLIP tokenizer of few tokens."""
     tokenizer = clip_tokenizer([])
     tokenizer.model_max_length = 20  # 77 in the published ones
     return tokenizer
 
 
 def new_clip(kind: type[TextModelT], tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> TextModelT:
-    """CLIP's text side."""
+    """Make a text model of CLIP."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -47,7 +47,7 @@ def new_clip(kind: type[TextModelT], tokenizer: CLIPTokenizer, width: int = TEXT
 
 
 def new_t5(vocabulary: int) -> T5EncoderModel:
-    """Of TEXT_WIDTH."""
+    """Make a T5 encoder of TEXT_WIDTH."""
     config = T5Config(vocab_size=vocabulary, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
     return T5EncoderModel(config).eval()
 

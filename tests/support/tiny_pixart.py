@@ -31,7 +31,7 @@ def new_transformer(**changes: Any) -> PixArtTransformer2DModel:
 
 
 def new_pipeline(scheduler: DDPMScheduler | LCMScheduler = DMD, **changes: Any) -> PixArtAlphaPipeline:
-    """A pipeline whose latents are an eighth of its pictures; `changes` are the transformer's."""
+    """Make a pipeline whose latents are an eighth of its images; `changes` are the transformer's."""
     torch.manual_seed(0)
     tokenizer = t5_tokenizer()
     text_config = T5Config(
@@ -63,7 +63,7 @@ def save_tiny_pixart(folder: Path, **changes: Any) -> Path:
 
 
 def call_reference_pipeline(pipeline: PixArtAlphaPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
-    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    """Call the pipeline itself with seeds, with no line of ours, in one batch."""
     is_dmd = isinstance(pipeline.scheduler, DDPMScheduler)
     options = {
         "use_resolution_binning": False,

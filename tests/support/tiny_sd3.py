@@ -26,7 +26,7 @@ TURBO = FlowMatchEulerDiscreteScheduler(shift=3.0)
 
 
 def new_sd3_transformer(**changes: Any) -> SD3Transformer2DModel:
-    """Three blocks, for pictures of 8 x 8 tokens and at most 12 x 12."""
+    """Three blocks, for images of 8 x 8 tokens and at most 12 x 12."""
     torch.manual_seed(0)
     sizes = {"num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16, "caption_projection_dim": 32}
     text = {"joint_attention_dim": TEXT_WIDTH, "pooled_projection_dim": TEXT_WIDTH}

@@ -99,7 +99,7 @@ class PixArtSplit(SplitTransformer[PixArtTransformer2DModel, PixArtInput, AdaLNS
     def head(self, transformer: PixArtTransformer2DModel, hidden: AdaLNSingleHidden) -> Tensor:
         """See `SplitTransformer.head`."""
         table = transformer.scale_shift_table[None]
-        shift_N1D, scale_N1D = (table + hidden.time_ND[:, None].to(table.device)).chunk(2, dim=1)
+        shift_N1D, scale_N1D = (table + hidden.time_ND[:, None].to(table.device)).split(1, dim=1)
         hidden_NTD = transformer.norm_out(hidden.hidden_NTD)
         hidden_NTD = hidden_NTD * (1 + scale_N1D.to(hidden_NTD.device)) + shift_N1D.to(hidden_NTD.device)
         return unpatchify(transformer.proj_out(hidden_NTD), hidden.grid, transformer.config.patch_size)
