@@ -86,7 +86,7 @@ def test_a_quadrant_is_read_by_its_own_pixels_and_a_few_around() -> None:
 
 def test_no_number_is_not_nothing_seen(answers: dict[str, Tensor]) -> None:
     answers |= {"kinds": torch.full((1, 4, NO_KIND + 1), torch.nan), "colours": torch.zeros(1, 4, NO_COLOR + 1)}
-    with pytest.raises(CheckpointError, match="gave no numbers"):
+    with pytest.raises(CheckpointError, match="returned NaN"):
         classify(MODEL, torch.zeros(1, 3, 64, 64))
 
 

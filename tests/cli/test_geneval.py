@@ -36,7 +36,7 @@ def test_a_folder_is_scored(forejudge: CommandLine, images: Path) -> None:
     assert "colors 3 66.7" in said
     assert "micro, over images 3 66.7" in said
     assert "macro, over 1 tasks 3 66.7" in said
-    assert "3 images of 3 prompts, judged by geneval-miniature" in said
+    assert "3 images of 3 prompts, evaluated by geneval-miniature" in said
     assert "results of each image: pictures/results.jsonl" in said
     lines = [json.loads(line) for line in (images / "results.jsonl").read_text().splitlines()]
     assert [line["correct"] for line in lines] == [True, True, False]
@@ -79,7 +79,7 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: Comman
     ("arguments", "said"),
     [
         (["none", *MINIATURE], "none is no folder"),
-        (["pictures/00000", *MINIATURE], "holds no pictures in GenEval's layout"),
+        (["pictures/00000", *MINIATURE], "holds no images in GenEval's layout"),
         (["pictures"], "the evaluator geneval needs its detector: make it once"),
         (["pictures", *MINIATURE, "--detector", "eyes"], "go with the evaluator geneval"),
         (["pictures", "--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
@@ -102,7 +102,7 @@ def test_a_converted_detector_judges(forejudge: CommandLine) -> None:
     converted = forejudge("geneval", "convert-detector", "weights.pth", "eyes")
     assert converted.status == 0, converted
     assert converted.out == "written to eyes\n"
-    assert "weights.pth is not the file that GenEval uses: figures with it are not comparable" in converted.err
+    assert "weights.pth is not the file that GenEval uses: scores with it are not comparable" in converted.err
     save_tiny_clip(Path("colors"))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
     write_prompt_folder(Path("pictures"), 0, metadata_line("bench"), [noise])

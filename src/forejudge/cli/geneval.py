@@ -1,4 +1,4 @@
-"""`forejudge geneval`: its detector made, and pictures scored."""
+"""`forejudge geneval`: convert its detector and score a folder of images."""
 
 import json
 from pathlib import Path
@@ -11,26 +11,26 @@ from forejudge.cli import options
 from forejudge.cli.progress import spinner
 
 if TYPE_CHECKING:
+    from forejudge.evaluation.score_folder import FolderScore
     from forejudge.evaluators.base import Evaluator
-    from forejudge.evaluators.score_folder import FolderScore
 
 
-group = typer.Typer(help="GenEval: make its detector, score pictures.")
+group = typer.Typer(help="Convert GenEval's detector, score a folder of images.")
 
 
 @group.command("convert-detector")
 def convert(
     weights: Annotated[Path, Argument(help="mmdetection's Mask2Former, the .pth file that GenEval uses.")],
-    folder: Annotated[Path, Argument(help="The folder to write, for --detector.")],
+    folder: Annotated[Path, Argument(help="Folder to write, for --detector.")],
 ) -> None:
-    """Make GenEval's detector from mmdetection's weights, once. mmdetection itself is not needed."""
+    """Convert GenEval's detector from mmdetection's weights, once; mmdetection itself is not needed."""
     with spinner("converting"):
         from forejudge.evaluators.mmdet_conversion import convert_detector
 
         origin = convert_detector(weights, folder)
     typer.echo(f"written to {folder}")
     if not origin.is_genevals:
-        typer.echo(f"{weights} is not the file that GenEval uses: figures with it are not comparable", err=True)
+        typer.echo(f"{weights} is not the file that GenEval uses: scores with it are not comparable", err=True)
 
 
 @group.command()
@@ -42,9 +42,9 @@ def score(
     device: options.Device = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Judge every picture and print the scores. Each picture's result is in results.jsonl in the folder.
+    """Evaluate every image of a folder and print the scores; results.jsonl in the folder has a line per image.
 
-    A run that was stopped goes on. What cannot be judged is named, the rest is scored, and the status is 1.
+    A stopped run resumes. If images cannot be evaluated, they are named, the rest is scored, and the status is 1.
     """
     with spinner("loading"):
         from forejudge.evaluators.loading import GenEvalModels, load_evaluator
@@ -60,25 +60,25 @@ def score(
 
 def _score(folder: Path, loaded_evaluator: "Evaluator") -> "FolderScore":
     from forejudge.cli.progress import StageProgress
-    from forejudge.evaluators.score_folder import score_folder
+    from forejudge.evaluation.score_folder import score_folder
 
     try:
         with StageProgress() as progress:
             return score_folder(folder, loaded_evaluator, progress.show)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on with what is not judged yet") from None
+        raise KeyboardInterrupt("the same command continues with the images not evaluated yet") from None
 
 
 def _show(folder_score: "FolderScore", folder: Path, as_json: bool) -> None:
     from forejudge.cli.tables import print_scores
-    from forejudge.evaluators.score_folder import RESULTS_FILE
+    from forejudge.evaluation.score_folder import RESULTS_FILE
 
     summary = folder_score.summary()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
     print_scores(summary)
-    typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, judged by {summary['evaluator']}")
+    typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, evaluated by {summary['evaluator']}")
     if summary["left_out"]:
         typer.echo(f"images left out: {summary['left_out']}")
     typer.echo(f"results of each image: {folder / RESULTS_FILE}")

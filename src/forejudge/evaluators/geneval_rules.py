@@ -1,7 +1,7 @@
-"""GenEval's rules: detections and a prompt's metadata in, correct or not and why out.
+"""GenEval's rules: decide from detections and a prompt's metadata whether an image is correct.
 
-Pure functions that decide as GenEval's evaluator does (Ghosh et al., 2023, `evaluate_images.py`),
-float32 included. They know neither detectors nor pictures: a color is read from its detection.
+Pure functions with the results of GenEval's evaluator (Ghosh et al., 2023, `evaluate_images.py`), float32 included.
+They know neither detectors nor images: a color is read from its detection.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 from forejudge.errors import InvalidRequest
 from forejudge.prompts.geneval import COLORS, RELATIONS, IncludedObject, PromptMetadata, Relation
 
-# FOLDED: What a detector says of a picture; every detector, real or miniature, answers in this noun.
-
-
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels, y pointing down."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object found in one picture.
+    """One object found in one image, by any detector.
 
-    `confidence` lies in [0, 1]; `color` is one of GenEval's ten names, None where it was not
-    read; `mask` is a boolean (height, width) array of the whole picture, not part of equality.
+    `confidence` is in [0, 1]; `color` is one of GenEval's ten names, None where it was not read; `mask` is a boolean
+    (height, width) array over the whole image, not part of equality.
     """
 
     class_name: str
@@ -35,15 +32,12 @@ class Detection:
     mask: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
 
 
-# FOLDED: Boxes as GenEval compares them, in float32: how much two overlap, and where one stands to another.
-
-
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union in [0, 1], where a box covers its last pixel too, as in GenEval."""
+    """Compute the intersection over union in [0, 1] in float32; a box covers its last pixel too, as in GenEval."""
     box_a, box_b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    shared = _area(np.r_[np.maximum(box_a[:2], box_b[:2]), np.minimum(box_a[2:], box_b[2:])])
-    union = _area(box_a) + _area(box_b) - shared
-    return float(shared / union) if union else 0.0
+    intersection = _area(np.r_[np.maximum(box_a[:2], box_b[:2]), np.minimum(box_a[2:], box_b[2:])])
+    union = _area(box_a) + _area(box_b) - intersection
+    return float(intersection / union) if union else 0.0
 
 
 def _area(box: NDArray[np.float32]) -> np.float32:
@@ -52,10 +46,10 @@ def _area(box: NDArray[np.float32]) -> np.float32:
 
 
 def relative_position(a: Box, b: Box, threshold: float) -> frozenset[Relation]:
-    """Where box `a` stands to box `b`: none, one, or two relations on a diagonal.
+    """Return the relations of box `a` to box `b`: none, one, or two on a diagonal.
 
-    Of the offset between the centers, `threshold` times both sizes is taken off along each axis;
-    a relation holds where more than half of the offset's length is left.
+    `threshold` times both sizes is subtracted from the offset between the centers along each axis; a relation holds
+    where more than half of the offset's length remains.
     """
     corners = np.array([a, b], np.float32).reshape(2, 2, 2)
     sizes = np.abs(corners[:, 1] - corners[:, 0])
@@ -71,13 +65,12 @@ def relative_position(a: Box, b: Box, threshold: float) -> frozenset[Relation]:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """GenEval's settings, its defaults.
+    """Thresholds of the rules; the defaults are GenEval's.
 
-    A detection counts when its confidence is above `detection`, in the counting task `counting`.
-    Of a class the `max_objects` most confident stay, less those that overlap a better one by an
-    intersection over union of `max_overlap` or more (1.0: all stay). `position` is the share of
-    both objects' sizes that is taken off their distance before a relation is read from it.
-    InvalidRequest where a value is out of range.
+    A detection counts when its confidence is above `detection`, in the counting task `counting`. Of a class the
+    `max_objects` most confident stay, without those that overlap a better one by an intersection over union of
+    `max_overlap` or more (1.0: all stay). `position` is the share of both objects' sizes that is subtracted from their
+    distance before a relation is read from it. Raises InvalidRequest for a value out of range.
     """
 
     detection: float = 0.3
@@ -96,42 +89,35 @@ class Thresholds:
             raise InvalidRequest(f"threshold position is {self.position}, expected 0 or more")
 
 
+DEFAULT_THRESHOLDS = Thresholds()
+
+
 @dataclass(frozen=True)
 class GenEvalVerdict:
-    """`reason` has a line for each clause that failed; `kept` the detections judged, by class."""
+    """Result of the rules: `reason` has one line per failed clause, `kept` the detections that counted, by class."""
 
     correct: bool
     reason: str
     kept: Mapping[str, Sequence[Detection]]
 
 
-DEFAULT_THRESHOLDS = Thresholds()
-
-
 def evaluate_image(
-    detections: Sequence[Detection],
-    metadata: PromptMetadata,
-    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    detections: Sequence[Detection], metadata: PromptMetadata, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> GenEvalVerdict:
-    """Whether a picture with these detections shows what the prompt asks for."""
+    """Decide whether an image with these detections shows what the prompt asks for."""
     kept = keep_detections(detections, metadata, thresholds)
-    failures = [
-        *_include_failures(kept, metadata, thresholds.position),
-        *_exclude_failures(kept, metadata),
-    ]
+    failures = [*_include_failures(kept, metadata, thresholds.position), *_exclude_failures(kept, metadata)]
     return GenEvalVerdict(not failures, "\n".join(failures), kept)
 
 
 def keep_detections(
-    detections: Sequence[Detection],
-    metadata: PromptMetadata,
-    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    detections: Sequence[Detection], metadata: PromptMetadata, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> dict[str, list[Detection]]:
-    """The detections that count, by class, most confident first; equals stay in their order."""
+    """Return the detections that count, by class, most confident first; ties keep their order."""
     counting = metadata.tag == "counting"
     # GenEval compares in float32, where a stored 0.3 is not above the threshold 0.3.
-    least = np.float32(thresholds.counting if counting else thresholds.detection)
-    sure = [detection for detection in detections if np.float32(detection.confidence) > least]
+    threshold = np.float32(thresholds.counting if counting else thresholds.detection)
+    sure = [detection for detection in detections if np.float32(detection.confidence) > threshold]
     by_class: dict[str, list[Detection]] = {}
     for detection in sorted(sure, key=lambda found: -found.confidence):
         by_class.setdefault(detection.class_name, []).append(detection)

@@ -1,1 +1,1 @@
-"""A small world and a real SANA-Sprint that draws it: everything runs on a laptop, with no download."""
+"""The miniature: a small world and a real SANA-Sprint that generates it, so that everything runs on a laptop."""

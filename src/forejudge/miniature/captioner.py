@@ -1,7 +1,7 @@
-"""Says in plain words what a picture of the miniature world shows: what the detector finds in it, not what was asked.
+"""Captioner of the miniature world: the detections of an image in words.
 
-Objects are named in reading order, equal ones together. An object that the detector hesitates about is called unclear
-or faint; what it takes for none is left out.
+Objects are named in reading order, equal ones together. An object of low confidence is called unclear or faint; one
+below the detection threshold is left out. The wording is fixed: language model and verifier were trained on it.
 """
 
 import hashlib
@@ -20,38 +20,35 @@ from forejudge.prompts.geneval import NUMBER_WORDS, plural, with_article
 
 CAPTION_WORDS: tuple[str, ...] = (
     "at", "can", "clear", "colour", "empty", "faint", "five", "here", "is", "lower", "many", "no", "nothing", "one",
-    "picture", "see", "shows", "six", "the", "there", "this", "to", "unclear", "upper", "you",
+    "picture", "see", "shows", "six", "the", "there", "this", "to", "unclear", "upper", "you",  # vocabulary
 )  # fmt: skip
-"""What captions say beyond kinds, colours and the words of prompts."""
+"""Words of captions beyond kinds, colors and the words of prompts."""
 
-_MIN_CONFIDENCE, _CLEAR_CONFIDENCE = (
-    0.3,
-    0.9,
-)  # the detector's confidence in an object one hesitates about, and in one that is plain
-_MAX_WORDS = 40  # in a sentence that says where everything stands
+_MIN_CONFIDENCE, _CLEAR_CONFIDENCE = 0.3, 0.9  # of an object that is named at all, and of one named as clear
+_MAX_WORDS = 40  # in a sentence with the location of every object
 _POSITION_THRESHOLD = 0.1  # GenEval's
 _NUMBERS = {1: "one", **NUMBER_WORDS, 5: "five", 6: "six"}
-_OPENINGS = ("", "this shows ", "a picture of ", "a photo of ", "you can see ")
+_OPENINGS = ("", "this shows ", "a picture of ", "a photo of ", "you can see ")  # trained vocabulary
 _EMPTY_CAPTIONS = (
     "nothing clear.", "this shows nothing clear.", "there is nothing clear to see.", "you can see nothing clear here.",
-    "an empty picture, nothing clear.",
+    "an empty picture, nothing clear.",  # trained vocabulary
 )  # fmt: skip
 
 
 class MiniatureCaptioner(Captioner):
-    """Captions from the detector; equal pictures get equal captions."""
+    """Captions from the detector; equal images get equal captions."""
 
     name = "miniature"
 
     def __call__(self, images: Sequence[Image]) -> list[str]:
-        """See `Captioner`."""
+        """See `Captioner.__call__`."""
         return [caption_from_detections(detect(image), _image_rng(image)) for image in images]
 
 
 def caption_from_detections(detections: Sequence[Detection], rng: random.Random) -> str:
-    """A sentence that names every object with a confidence above 0.3; `rng` chooses its wording.
+    """Name every object with a confidence above 0.3 in one sentence, worded by `rng`.
 
-    Boxes are in pixels of the world's 64 px pictures.
+    Boxes are in pixels of 64 px images.
     """
     visible = sorted(
         (detection for detection in detections if detection.confidence > _MIN_CONFIDENCE), key=_reading_order
@@ -76,7 +73,7 @@ def caption_from_detections(detections: Sequence[Detection], rng: random.Random)
 
 @dataclass(frozen=True)
 class _Group:
-    """Objects of one kind and colour, all of them clear or none."""
+    """Objects of one kind and color, all of them clear or none."""
 
     kind: str
     color: str | None
@@ -84,7 +81,7 @@ class _Group:
     objects: tuple[Detection, ...]
 
     def noun_phrase(self, rng: random.Random) -> str:
-        """Such as "two faint red stars"."""
+        """Return a noun phrase such as "two faint red stars"."""
         count = len(self.objects)
         quality = "" if self.is_clear else rng.choice(("unclear ", "faint "))
         color = f"{self.color} " if self.color else ""
@@ -94,7 +91,7 @@ class _Group:
 
     @property
     def location(self) -> str:
-        """Such as "at the upper left and the lower right"."""
+        """Phrase such as "at the upper left and the lower right"."""
         return f"at {_join([f'the {quadrant}' for quadrant in dict.fromkeys(map(_quadrant, self.objects))])}"
 
 
@@ -111,7 +108,7 @@ def _objects_only(groups: list[_Group], rng: random.Random) -> str:
 
 
 def _relation_sentence(groups: list[_Group], rng: random.Random) -> str | None:
-    """How one object stands to another, and where the others are; None where no two are related."""
+    """Relate one object to another and locate the others; None where no two are related."""
     singles = [group for group in groups if len(group.objects) == 1]
     related = [
         (one, relation, other)
@@ -127,7 +124,7 @@ def _relation_sentence(groups: list[_Group], rng: random.Random) -> str | None:
 
 
 def _count_sentence(groups: list[_Group], rng: random.Random) -> str | None:
-    """How many clear objects of one kind in all, then each colour; None where they are of one colour or many kinds."""
+    """Count the clear objects of one kind, in all and by color; None where they are of one color or of many kinds."""
     clear = [group for group in groups if group.is_clear]
     if len(clear) < 2 or len({group.kind for group in clear}) > 1:
         return None
@@ -141,7 +138,7 @@ def _count_sentence(groups: list[_Group], rng: random.Random) -> str | None:
 
 
 def _group_equal(visible: list[Detection]) -> list[_Group]:
-    """Equal objects together, in the order in which the first of each is read."""
+    """Group equal objects, in the reading order of the first of each group."""
     equal: dict[tuple[str, str | None, bool], list[Detection]] = {}
     for detection in visible:
         equal.setdefault((detection.class_name, detection.color, detection.confidence > _CLEAR_CONFIDENCE), []).append(

@@ -1,6 +1,16 @@
-"""Scenes: what stands where. And the renderer that draws them.
+"""Scenes of the miniature world: their shapes, their renderer, and their coupling to the generator's noise.
 
-Shape letters: N scenes, K object slots (4), H and W pixels.
+Each kind of object is a set of polygons in a frame where the object's radius is 1 and y points down; a signed distance
+field holds the distance to the outline, negative inside, for every point of [-EXTENT, EXTENT]^2.
+
+Coupling: one-step generation learns a function of noise. Where every choice that a prompt leaves open (place, size,
+color, background) is a function of the noise, plain regression learns that function; where the noise is undecided
+between two places, the regression generates a little of both. Those ghosts and doubles are the mistakes a verifier is
+for. The image is divided into four quadrants, and each quadrant mean of a noise channel is a standard normal number.
+Object j stands in the free quadrant where channel 4j is highest; channels 4j+1, 4j+2 and 4j+3 there give its offset and
+size, a contrast inside the quadrant its color. A relation narrows the free quadrants to one side of the image.
+
+Shape letters: N scenes, K object slots (4), H and W pixels, C noise channels (16), Q quadrants (4).
 """
 
 import math
@@ -17,12 +27,6 @@ from torch import Tensor
 
 from forejudge.prompts.geneval import RELATIONS, Color, Description
 
-# FOLDED: The kinds of object in the miniature world, as signed distance fields.
-#
-# Each kind is a set of polygons in a frame where the object's radius is 1 and y points down. A field holds, for
-# every point of [-EXTENT, EXTENT]^2, the distance to the outline: negative inside, positive outside.
-
-
 Outline = list[tuple[float, float]]
 Field = NDArray[np.float32]
 
@@ -31,7 +35,7 @@ FIELD_SIZE = 96
 
 
 def _polar(radii: list[float], start: float = -90.0) -> Outline:
-    """Points at the given radii, evenly spaced in angle, clockwise from `start` degrees."""
+    """Return points at the given radii, evenly spaced in angle, clockwise from `start` degrees."""
     step = 360.0 / len(radii)
     angles = [math.radians(start + index * step) for index in range(len(radii))]
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
@@ -69,7 +73,7 @@ _HOURGLASS: Outline = [
 
 
 def _signed_distance(outline: Outline, points_P2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Signed distance from each point to a polygon (Quilez, "2D distance functions")."""
+    """Compute the signed distance from each point to a polygon (Quilez, "2D distance functions")."""
     corners = np.array(outline)
     previous = np.roll(corners, 1, axis=0)
     squared = np.full(len(points_P2), np.inf)
@@ -111,7 +115,7 @@ KINDS: tuple[str, ...] = tuple(_SHAPES)
 
 @lru_cache(maxsize=1)
 def signed_distance_fields() -> Field:
-    """The fields of all kinds, shape (kinds, FIELD_SIZE, FIELD_SIZE), in units of the object's radius."""
+    """Return the fields of all kinds, (kinds, FIELD_SIZE, FIELD_SIZE), in units of the object's radius."""
     axis = (np.arange(FIELD_SIZE) + 0.5) / FIELD_SIZE * 2 * EXTENT - EXTENT
     x, y = np.meshgrid(axis, axis)
     points_P2 = np.stack([x.ravel(), y.ravel()], axis=1)
@@ -123,7 +127,7 @@ IMAGE_SIZE = 64
 MAX_OBJECTS = 4
 EDGE_WIDTH = 1.6  # pixels from fully background to fully object, before the pixel grid
 
-# Neighbours differ little, so that a colour between two of them is no stray third one.
+# Neighbors differ little, so that a color between two of them is no stray third one.
 PALETTE: dict[Color, tuple[float, float, float]] = {
     "white": (0.97, 0.97, 0.97),
     "pink": (0.98, 0.60, 0.76),
@@ -141,18 +145,18 @@ COLOR_NAMES: tuple[Color, ...] = tuple(PALETTE)
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """N scenes. Slots that hold no object are False in `present`."""
+    """N scenes. Slots without an object are False in `present_NK`."""
 
     kind_NK: Tensor  # index into KINDS
-    color_NK: Tensor  # index into COLOUR_NAMES
+    color_NK: Tensor  # index into COLOR_NAMES
     center_NK2: Tensor  # x, y in pixels
     radius_NK: Tensor  # pixels
     present_NK: Tensor  # bool
-    background_N: Tensor  # grey level in [0, 1]
+    background_N: Tensor  # gray level in [0, 1]
 
 
 def render(scenes: SceneBatch, size: int = IMAGE_SIZE) -> Tensor:
-    """Draw scenes: (N, 3, size, size) in [0, 1]. Later slots are drawn over earlier ones."""
+    """Render scenes: (N, 3, size, size) in [0, 1]. Later slots cover earlier ones."""
     image_N3HW = scenes.background_N.view(-1, 1, 1, 1).expand(-1, 3, size, size)
     palette = torch.tensor(list(PALETTE.values()))
     for slot in range(scenes.kind_NK.shape[1]):
@@ -163,13 +167,13 @@ def render(scenes: SceneBatch, size: int = IMAGE_SIZE) -> Tensor:
 
 
 def to_pil(images_N3HW: Tensor) -> list[Image.Image]:
-    """Pictures in [0, 1] as PIL images."""
+    """Convert images in [0, 1] to PIL images."""
     bytes_NHW3 = (images_N3HW * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(image_HW3) for image_HW3 in bytes_NHW3]
 
 
 def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:
-    """How much of each pixel the object in `slot` covers: (N, size, size) in [0, 1]."""
+    """Compute the coverage of each pixel by the object in `slot`: (N, size, size) in [0, 1]."""
     pixel = torch.arange(size, dtype=torch.float32) + 0.5
     center_N2, radius_N = scenes.center_NK2[:, slot], scenes.radius_NK[:, slot]
     x_NW = (pixel[None] - center_N2[:, :1]) / (radius_N[:, None] * EXTENT)
@@ -181,23 +185,11 @@ def coverage(scenes: SceneBatch, slot: int, size: int = IMAGE_SIZE) -> Tensor:
     return cover_NHW * scenes.present_NK[:, slot, None, None]
 
 
-# FOLDED: Noise and scene, coupled: what a prompt leaves open is read off the noise itself.
-#
-# One-step generation learns a function of noise. Where every open choice (place, size, colour, background) is a
-# function of the noise, plain regression learns that function; where the noise is undecided between two places, the
-# regression draws a little of both. Those ghosts and doubles are the mistakes a verifier is for.
-#
-# The picture is divided into four quadrants. Each quadrant mean of a noise channel is a standard normal number. Object
-# j stands in the free quadrant where channel 4j is highest; channels 4j+1, 4j+2 and 4j+3 there give its offset and
-# size, a contrast inside the quadrant its colour. A relation narrows the free quadrants to one side of the picture.
-#
-# Shape letters: N scenes, C noise channels (16), Q quadrants (4), K object slots (4).
-
-
 NOISE_SHAPE = (16, 8, 8)
 MIN_RADIUS, MAX_RADIUS = 7.5, 10.5
 BACKGROUND_RANGE = (0.45, 0.65)
 _MARGIN = 1.4  # pixels kept free around an object beyond its radius times 1.2, in its quadrant
+_CHANNELS = {1: "x", 2: "y", 3: "size"}  # by their shift from an object's first channel
 _RELATION_OFFSET = 0.4  # smaller offsets keep a relation plain also across the diagonal
 
 # Quadrants: 0 upper left, 1 upper right, 2 lower left, 3 lower right; sides as the first object needs them.
@@ -206,7 +198,7 @@ _SIDE_OF_RELATION = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 
 
 @dataclass(frozen=True)
 class SceneConstraints:
-    """N descriptions as tensors: what the prompts fix. -1 stands for "left open"."""
+    """Choices that N prompts fix, as tensors; -1 stands for "left open"."""
 
     kind_NK: Tensor
     color_NK: Tensor
@@ -215,6 +207,7 @@ class SceneConstraints:
 
     @classmethod
     def from_descriptions(cls, descriptions: list[Description]) -> "SceneConstraints":
+        """Encode descriptions, one row each."""
         kind = torch.zeros(len(descriptions), MAX_OBJECTS, dtype=torch.long)
         color = torch.full_like(kind, -1)
         present = torch.zeros_like(kind, dtype=torch.bool)
@@ -232,7 +225,7 @@ class SceneConstraints:
 
 
 def couple(constraints: SceneConstraints, noise_NCHW: Tensor) -> SceneBatch:
-    """The scenes that the prompts ask for, their open choices taken from standard normal noise."""
+    """Return the scenes that the prompts ask for, with open choices taken from standard normal noise (N, 16, 8, 8)."""
     mean_NCQ, contrast_NCQ = _quadrant_statistics(noise_NCHW)
     quadrant_NK = _choose_quadrants(constraints, mean_NCQ[:, ::4])
     parts = {name: _uniform_at(mean_NCQ[:, shift::4], quadrant_NK) for shift, name in _CHANNELS.items()}
@@ -250,16 +243,13 @@ def couple(constraints: SceneConstraints, noise_NCHW: Tensor) -> SceneBatch:
     )
 
 
-_CHANNELS = {1: "x", 2: "y", 3: "size"}
-
-
 def _uniform(normal: Tensor) -> Tensor:
-    """Standard normal to uniform in (0, 1)."""
+    """Map standard normal numbers to uniform ones in (0, 1)."""
     return torch.special.ndtr(normal).clamp(1e-4, 1 - 1e-4)
 
 
 def _quadrant_statistics(noise_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Quadrant means and left-minus-right contrasts of every channel, each standard normal: (N, C, Q)."""
+    """Return quadrant means and left-minus-right contrasts of every channel, each standard normal: (N, C, Q)."""
     halves = noise_NCHW.unflatten(2, (2, -1)).unflatten(4, (2, 2, -1))  # N C 2 h 2 2 w
     count = halves.shape[3] * halves.shape[5] * halves.shape[6]
     sums = halves.sum(dim=(3, 6)) / count**0.5  # N C rows columns sides
@@ -267,7 +257,7 @@ def _quadrant_statistics(noise_NCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _choose_quadrants(constraints: SceneConstraints, score_NKQ: Tensor) -> Tensor:
-    """For each object in turn the free quadrant of highest score: (N, K)."""
+    """Choose for each object in turn the free quadrant of highest score: (N, K)."""
     free_NQ = torch.ones(score_NKQ.shape[0], 4, dtype=torch.bool)
     related = constraints.relation_N >= 0
     side_NQ = _SIDE_OF_RELATION[constraints.relation_N.clamp(min=0)]
@@ -284,7 +274,7 @@ def _choose_quadrants(constraints: SceneConstraints, score_NKQ: Tensor) -> Tenso
 
 
 def _uniform_at(statistic_NKQ: Tensor, quadrant_NK: Tensor) -> Tensor:
-    """The uniform number that each object finds at its own quadrant: (N, K)."""
+    """Return the uniform number of each object at its own quadrant: (N, K)."""
     return _uniform(statistic_NKQ.gather(2, quadrant_NK[..., None]).squeeze(2))
 
 

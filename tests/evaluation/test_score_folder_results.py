@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.score_folder import ImageResult, read_results
 from forejudge.evaluators.base import Evaluation
 from forejudge.evaluators.geneval_rules import Box, Detection
-from forejudge.evaluators.score_folder import PictureResult, read_results
 from forejudge.prompts.geneval import PromptMetadata
 from tests.support.geneval_layout import metadata_line
 
@@ -14,7 +14,7 @@ BOX: Box = (0.0, 1.0, 8.0, 8.0)
 SEEN = tuple(
     Detection(*each) for each in (("star", BOX, 0.5), ("ring", BOX, 0.75), ("star", BOX, 0.9), ("moon", BOX, 0.3))
 )
-RESULT = PictureResult.of(KEY, PromptMetadata.from_line(KEY[2]), Evaluation(False, "not red", SEEN), "eyes")
+RESULT = ImageResult.of(KEY, PromptMetadata.from_line(KEY[2]), Evaluation(False, "not red", SEEN), "eyes")
 
 
 def written(folder: Path, text: str) -> Path:

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from forejudge.errors import CommandFailed, InvalidRequest
+from forejudge.evaluation.score_folder import score_folder
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import Detection
-from forejudge.evaluators.score_folder import score_folder
 from forejudge.progress import Progress, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.geneval_layout import metadata_line, solid_image, write_prompt_folder
@@ -151,5 +151,5 @@ def test_without_any_result_there_is_no_score(tmp_path: Path) -> None:
     write_prompt_folder(tmp_path, 0, '{"prompt": "a star"}', [RED])
     scored = score_folder(tmp_path, LooksAtACorner(), ignore_progress)
     assert len(scored.left_out) == 1
-    with pytest.raises(InvalidRequest, match="no picture could be judged"):
+    with pytest.raises(InvalidRequest, match="no image could be evaluated"):
         scored.summary()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluators.score_folder import LeftOut, find_pictures
+from forejudge.evaluation.score_folder import LeftOut, find_images
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.geneval_layout import metadata_line, solid_image, write_prompt_folder
 
@@ -16,7 +16,7 @@ def accept(lines: Sequence[PromptLine]) -> None:
 
 
 def names(folder: Path) -> tuple[list[str], list[LeftOut]]:
-    given, left_out = find_pictures(folder, accept)
+    given, left_out = find_images(folder, accept)
     return [image.path.relative_to(folder).as_posix() for image in given], left_out
 
 
@@ -43,7 +43,7 @@ def test_pictures_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> 
 
 def test_each_picture_has_its_prompt(tmp_path: Path) -> None:
     write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE])
-    ((image,), _) = find_pictures(tmp_path, accept)
+    ((image,), _) = find_images(tmp_path, accept)
     assert image.line.prompt == image.metadata.prompt == "a photo of a red star"
     assert image.line.metadata == metadata_line("star")
 
@@ -55,8 +55,8 @@ def test_missing_pictures_are_counted(tmp_path: Path) -> None:
     found, left_out = names(tmp_path)
     assert len(found) == 5
     assert left_out == [
-        LeftOut(f"{tmp_path}/00001/samples holds 1 of 4 pictures, as many as other prompts have", 3),
-        LeftOut(f"{tmp_path}/00002/samples holds 0 of 4 pictures, as many as other prompts have", 4),
+        LeftOut(f"{tmp_path}/00001/samples holds 1 of 4 images, as many as other prompts have", 3),
+        LeftOut(f"{tmp_path}/00002/samples holds 0 of 4 images, as many as other prompts have", 4),
     ]
 
 
@@ -90,15 +90,15 @@ def test_what_the_evaluator_refuses_is_left_out(tmp_path: Path) -> None:
     def refuse(lines: Sequence[PromptLine]) -> None:
         raise InvalidRequest(f"{lines[0].where}: no stars here")
 
-    assert find_pictures(tmp_path, refuse) == ([], [LeftOut(f"{tmp_path}/00000/metadata.jsonl: no stars here", 1)])
+    assert find_images(tmp_path, refuse) == ([], [LeftOut(f"{tmp_path}/00000/metadata.jsonl: no stars here", 1)])
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="nowhere is no folder"):
-        find_pictures(tmp_path / "nowhere", accept)
+        find_images(tmp_path / "nowhere", accept)
     for wrong in (tmp_path, write_prompt_folder(tmp_path, 0, metadata_line("star"), []).parent):
-        with pytest.raises(InvalidRequest, match=r"holds no pictures in GenEval's layout: expected 00000/metadata"):
-            find_pictures(wrong, accept)
+        with pytest.raises(InvalidRequest, match=r"holds no images in GenEval's layout: expected 00000/metadata"):
+            find_images(wrong, accept)
 
 
 def test_genevals_own_prompts_are_read(geneval_data: Path, tmp_path: Path) -> None:

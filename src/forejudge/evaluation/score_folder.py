@@ -1,7 +1,10 @@
-"""A folder of pictures judged by an evaluator, one line of GenEval's results for each, and the scores of it.
+"""Score a folder of images in GenEval's layout: evaluate each image, record it, and average over tasks.
 
-A run that was stopped goes on: a picture that was judged by the same evaluator, file and prompt alike, is not judged
-again.
+    00000/metadata.jsonl        the prompt's line
+    00000/samples/0000.png      an image of it; .jpg works too
+
+Folders and images have digits for names. The results file holds GenEval's lines, extended by the evaluator. A stopped
+run resumes: an image is not evaluated again by the same evaluator if neither its file nor its prompt has changed.
 """
 
 import hashlib
@@ -25,23 +28,20 @@ from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine, read_lines
 
-# FOLDED: Pictures in GenEval's folder layout, as its evaluator finds them:
-#
-#     00000/metadata.jsonl        the prompt's line
-#     00000/samples/0000.png      a picture of it; .jpg is taken too
-#
-# Folders and pictures have digits for names. What cannot be judged is told apart from what can.
-
-
-_PICTURE = re.compile(r"\d+\.(png|jpe?g)")
+RESULTS_FILE = "results.jsonl"
+_IMAGE_NAME = re.compile(r"\d+\.(png|jpe?g)")
+_BATCH_SIZE = 8  # images that a command gets at once, and that a kill may lose
 
 Check = Callable[[Sequence[PromptLine]], None]
-"""Raises InvalidRequest for a line that cannot be judged by: `Evaluator.check`."""
+"""`Evaluator.check`: raises InvalidRequest for a line that cannot be evaluated by."""
+
+Key = tuple[str, str, str]
+"""Key of a result: name (relative to the folder) and SHA-256 of the image file, and its metadata as JSON."""
 
 
 @dataclass(frozen=True)
-class GivenPicture:
-    """A file, and what it is judged by."""
+class ImageFile:
+    """Image file with its prompt line and metadata."""
 
     path: Path
     line: PromptLine
@@ -50,7 +50,7 @@ class GivenPicture:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """So many pictures that are not judged; `reason` is one line that names a path."""
+    """Number of images that are not evaluated; `reason` is one line that names a path."""
 
     reason: str
     images: int
@@ -65,10 +65,10 @@ class _PromptFolder:
     def at(cls, path: Path) -> "_PromptFolder":
         samples = path / "samples"
         files = sorted(samples.iterdir()) if samples.is_dir() else []
-        return cls(path, tuple(each for each in files if _PICTURE.fullmatch(each.name) and each.is_file()))
+        return cls(path, tuple(each for each in files if _IMAGE_NAME.fullmatch(each.name) and each.is_file()))
 
     def read(self, check: Check) -> tuple[PromptLine, PromptMetadata]:
-        """The prompt's line. Raises InvalidRequest that names the file."""
+        """Read the prompt's line. Raises InvalidRequest naming the file."""
         file = self.path / "metadata.jsonl"
         text = " ".join(read_lines(file, "line of GenEval's metadata").values())
         metadata = PromptLine("", text, str(file)).geneval_metadata()
@@ -77,15 +77,15 @@ class _PromptFolder:
         return line, metadata
 
 
-def find_pictures(folder: Path, check: Check) -> tuple[list[GivenPicture], list[LeftOut]]:
-    """All pictures in the order of their names, and what is left out.
+def find_images(folder: Path, check: Check) -> tuple[list[ImageFile], list[LeftOut]]:
+    """Find all images, in the order of their names, and what is left out.
 
-    Left out are prompts without metadata that can be judged by, prompts that came before, and pictures that are
-    missing where other prompts have more. Raises InvalidRequest for a folder that is not laid out like this.
+    Left out are prompts without usable metadata, repeated prompts, and images that are missing where other prompts
+    have more. Raises InvalidRequest for a folder in another layout.
     """
     folders = _prompt_folders(folder)
     each_has = max(len(found.images) for found in folders)
-    given: list[GivenPicture] = []
+    given: list[ImageFile] = []
     left_out: list[LeftOut] = []
     seen: dict[PromptMetadata, Path] = {}
     for found in folders:
@@ -95,7 +95,7 @@ def find_pictures(folder: Path, check: Check) -> tuple[list[GivenPicture], list[
         except InvalidRequest as error:
             left_out.append(LeftOut(str(error), len(found.images)))
             continue
-        given += [GivenPicture(path, line, metadata) for path in found.images]
+        given += [ImageFile(path, line, metadata) for path in found.images]
         left_out += _missing(found, each_has)
     return given, left_out
 
@@ -107,7 +107,7 @@ def _prompt_folders(folder: Path) -> list[_PromptFolder]:
     folders = [_PromptFolder.at(path) for path in paths]
     if not any(found.images for found in folders):
         raise InvalidRequest(
-            f"{folder} holds no pictures in GenEval's layout: expected 00000/metadata.jsonl and 00000/samples/0000.png"
+            f"{folder} holds no images in GenEval's layout: expected 00000/metadata.jsonl and 00000/samples/0000.png"
         )
     return folders
 
@@ -122,21 +122,12 @@ def _missing(found: _PromptFolder, each_has: int) -> list[LeftOut]:
     missing = each_has - len(found.images)
     if not missing:
         return []
-    reason = f"{found.path / 'samples'} holds {len(found.images)} of {each_has} pictures, as many as other prompts have"
+    reason = f"{found.path / 'samples'} holds {len(found.images)} of {each_has} images, as many as other prompts have"
     return [LeftOut(reason, missing)]
 
 
-# FOLDED: What a folder's results say of each picture: GenEval's lines, and who judged.
-
-
-RESULTS_FILE = "results.jsonl"
-
-Key = tuple[str, str, str]
-"""What a result is of: name (relative to the folder) and SHA-256 of a picture's file, and its metadata as JSON."""
-
-
-class PictureResult(BaseModel):
-    """A line of GenEval's results, then who judged, and the SHA-256 of the picture's file.
+class ImageResult(BaseModel):
+    """A line of GenEval's results, extended by the evaluator and the SHA-256 of the image file.
 
     `filename` is relative to the folder; `metadata` and `details`, boxes and confidences by class, are JSON texts.
     """
@@ -154,8 +145,8 @@ class PictureResult(BaseModel):
     sha256: str
 
     @classmethod
-    def of(cls, key: Key, metadata: PromptMetadata, evaluation: Evaluation, evaluator: str) -> "PictureResult":
-        """The details are the detections that GenEval's rules keep."""
+    def of(cls, key: Key, metadata: PromptMetadata, evaluation: Evaluation, evaluator: str) -> "ImageResult":
+        """Build a result; its details are the detections that GenEval's rules keep."""
         kept = keep_detections(evaluation.detections, metadata)
         details = {name: [[*found.box, found.confidence] for found in each] for name, each in kept.items()}
         filename, sha256, text = key
@@ -173,12 +164,12 @@ class PictureResult(BaseModel):
 
     @property
     def key(self) -> Key:
-        """What it is of."""
+        """Key that identifies the image and its prompt."""
         return self.filename, self.sha256, self.metadata
 
 
-def read_results(path: Path, evaluator: str) -> Iterator[PictureResult]:
-    """Those that are there already; a torn last line is passed over.
+def read_results(path: Path, evaluator: str) -> Iterator[ImageResult]:
+    """Yield the recorded results; a torn last line is skipped.
 
     Raises InvalidRequest for a file of another evaluator or of another program.
     """
@@ -187,7 +178,7 @@ def read_results(path: Path, evaluator: str) -> Iterator[PictureResult]:
         if not line or (number == len(lines) and _is_torn(line)):
             continue
         try:
-            result = PictureResult.model_validate_json(line)
+            result = ImageResult.model_validate_json(line)
         except ValidationError:
             raise InvalidRequest(
                 f"{path}, line {number} was not written by this command: rename the file to keep it, or remove it"
@@ -195,7 +186,7 @@ def read_results(path: Path, evaluator: str) -> Iterator[PictureResult]:
         if result.evaluator != evaluator:
             raise InvalidRequest(
                 f"{path} holds results of {result.evaluator}, this is {evaluator}: rename the file to keep it, or "
-                "judge with the same again"
+                "use the same evaluator"
             )
         yield result
 
@@ -208,24 +199,21 @@ def _is_torn(line: str) -> bool:
     return False
 
 
-_BATCH = 8  # pictures that a command is shown at once, and that a kill may lose
-
-
 @dataclass(frozen=True)
 class FolderScore:
-    """All results in the order of their names, and what has none."""
+    """Results of all images in the order of their names, and the images left out."""
 
     evaluator: str
-    results: list[PictureResult]
+    results: list[ImageResult]
     left_out: list[LeftOut]
 
     def summary(self) -> dict[str, Any]:
-        """Micro (over pictures) and macro (over tasks) average and the tasks' shares, each with its 95 % interval.
+        """Return micro (over images) and macro (over tasks) average and each task's accuracy, with 95 % intervals.
 
-        Raises InvalidRequest where there are no results.
+        Raises InvalidRequest without results.
         """
         if not self.results:
-            raise InvalidRequest("no picture could be judged")
+            raise InvalidRequest("no image could be evaluated")
         tags, prompts = [each.tag for each in self.results], [each.prompt for each in self.results]
         figures, counts = bootstrap_averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
         return {
@@ -240,20 +228,20 @@ class FolderScore:
 
 
 def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -> FolderScore:
-    """Judge what is not judged yet; `RESULTS_FILE` in the folder then holds a line for each picture, in their order.
+    """Evaluate every image not evaluated yet; `RESULTS_FILE` in the folder then holds a line per image, in order.
 
-    Raises InvalidRequest for a folder that is not in GenEval's layout or that another evaluator has judged, OutputError
-    where it cannot be written to, and whatever the evaluator raises.
+    Raises InvalidRequest for a folder that is not in GenEval's layout or was scored by another evaluator, OutputError
+    where it cannot be written to, and the evaluator's own errors.
     """
-    given, left_out = find_pictures(folder, evaluator.check)
+    given, left_out = find_images(folder, evaluator.check)
     prepare_folder(folder)
     path = folder / RESULTS_FILE
     known = {result.key: result for result in read_results(path, evaluator.name)}
-    images = {_wanted(image, folder): image for image in given}
+    images = {_key(image, folder): image for image in given}
     left = {key: image for key, image in images.items() if key not in known}
-    journal, stopwatch = Journal(path), Stopwatch("judged", len(images) - len(left), len(images))
+    journal, stopwatch = Journal(path), Stopwatch("evaluated", len(images) - len(left), len(images))
     for batch in _batches(left, left_out):
-        for result in _judged(batch, evaluator):
+        for result in _evaluate(batch, evaluator):
             journal.add(result.model_dump())
             known[result.key] = result
         report(stopwatch.at(len(known.keys() & images.keys())))
@@ -262,19 +250,19 @@ def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -
     return FolderScore(evaluator.name, results, left_out)
 
 
-def _wanted(image: GivenPicture, folder: Path) -> Key:
+def _key(image: ImageFile, folder: Path) -> Key:
     try:
         digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
     except OSError:
-        digest = ""  # whoever opens it will say so
+        digest = ""  # opening it reports the error
     return image.path.relative_to(folder).as_posix(), digest, json.dumps(json.loads(image.line.metadata))
 
 
-_Opened = tuple[Key, GivenPicture, Image.Image]
+_Opened = tuple[Key, ImageFile, Image.Image]
 
 
-def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Iterator[list[_Opened]]:
-    """Those that can be opened; the others are added to `left_out`."""
+def _batches(left: Mapping[Key, ImageFile], left_out: list[LeftOut]) -> Iterator[list[_Opened]]:
+    """Yield the images that can be opened in batches; the others are added to `left_out`."""
     batch: list[_Opened] = []
     for key, image_file in left.items():
         try:
@@ -283,14 +271,14 @@ def _batches(left: Mapping[Key, GivenPicture], left_out: list[LeftOut]) -> Itera
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             left_out.append(LeftOut(f"{image_file.path} cannot be opened ({reason})", 1))
-        if len(batch) == _BATCH:
+        if len(batch) == _BATCH_SIZE:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _judged(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[PictureResult]:
+def _evaluate(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[ImageResult]:
     evaluations = evaluator([image_file.line for _, image_file, _ in batch], [image for _, _, image in batch])
     for (key, image_file, _), evaluation in zip(batch, evaluations, strict=True):
-        yield PictureResult.of(key, image_file.metadata, evaluation, evaluator.name)
+        yield ImageResult.of(key, image_file.metadata, evaluation, evaluator.name)
