@@ -1,1 +1,4 @@
-"""How the shipped weights, the committed studies and the figures are made; not part of the wheel."""
+"""Rebuild the miniature's weights, the committed studies and every figure: `python -m research --help`.
+
+Not part of the wheel. This folder imports forejudge, never the reverse.
+"""

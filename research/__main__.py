@@ -1,4 +1,4 @@
-"""`forejudge miniature`: build its weights, and test them."""
+"""`python -m research`: rebuild the miniature's weights, the studies and the figures."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def study(
     typer.echo(f"written to {out / name}.json and .png")
 
 
-group = typer.Typer(help="The small world: build its generator and verifiers, and test them.")
+group = typer.Typer(help="Rebuild the miniature's weights, the committed studies and the figures.")
 
 Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
 
@@ -63,14 +63,14 @@ def build(
     only: Annotated[
         str | None,
         Option(
-            help="world, autoencoder, generator, language-model, clip, classifier, verifier or baselines "
-            "(default: all)."
+            help="Part to build: world, autoencoder, generator, language-model, clip, classifier, verifier or "
+            "baselines (default: all)."
         ),
     ] = None,
-    out: Annotated[Path, Option(help="The folder it is built in.")] = Path("runs/miniature"),
+    out: Annotated[Path, Option(help="Folder of the build.")] = Path("runs/miniature"),
     device: Device = None,
 ) -> None:
-    """Train every weight of the miniature. A stopped build goes on where it was."""
+    """Train every weight of the miniature. A stopped build resumes."""
     from forejudge.cli.progress import StageProgress
     from forejudge.device import resolve_device
     from research.miniature.build import Build
@@ -83,17 +83,17 @@ def build(
 
 
 @group.command()
-def sharpness(
-    generator: Annotated[str, Option(help="The miniature or a folder.")] = "miniature",
+def edges(
+    generator: Annotated[str, Option(help="miniature or a folder.")] = "miniature",
     per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 10,
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-edges.json"),
     device: Device = None,
 ) -> None:
-    """How sharp the generator draws, beside the renderer it learnt from."""
+    """Measure how sharp generated objects are, compared with rendered ones."""
     from forejudge.cli.progress import StageProgress
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.generators import load_generator
-    from research.figures.sharpness import edge_figures
+    from research.figures.edges import edge_figures
 
     model = load_generator(generator, resolve_device(device), resolve_dtype("float32"))
     with StageProgress() as progress:
@@ -107,7 +107,7 @@ def measure(
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-time.json"),
     device: Device = None,
 ) -> None:
-    """How long Best-of-8 takes here, and how well time budgets are kept."""
+    """Measure the time of Best-of-8 and the deadline adherence on this machine."""
     from forejudge import BestOfN
     from forejudge.cli.progress import StageProgress
     from research.figures.timing import timing_figures
@@ -119,17 +119,27 @@ def measure(
 
 
 @group.command()
-def readme_images(
-    out: Annotated[Path, Option(help="The folder for flow.png and gallery.png.")] = Path("docs/pictures"),
+def images(
+    out: Annotated[Path, Option(help="Folder for flow.png and gallery.png.")] = Path("docs/images"),
     device: Device = None,
 ) -> None:
-    """Draw the pictures of the README anew."""
+    """Regenerate the images of the README."""
     from forejudge import BestOfN
-    from research.figures.pictures import write_readme_images
+    from research.figures.readme_images import write_readme_images
 
-    with spinner("drawing"):
+    with spinner("generating"):
         write_readme_images(BestOfN.from_pretrained(device=device), out)
     typer.echo(f"written to {out}")
+
+
+@group.command()
+def by_eye(generator: Annotated[str, Option(help="miniature or a folder.")] = "miniature") -> None:
+    """Generate 120 images for people to label, into tests/fixtures/by_eye."""
+    from research.figures.by_eye import write_sheets
+
+    with spinner("generating"):
+        folder = write_sheets(generator)
+    typer.echo(f"written to {folder}")
 
 
 group.command()(study)

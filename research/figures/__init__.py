@@ -1,1 +1,1 @@
-"""See research/__init__.py."""
+"""Committed figures and images: edges, timing, projected costs, study plots, README images."""

@@ -1,1 +1,1 @@
-"""See research/__init__.py."""
+"""Train every weight of the miniature, part by part, from one recipe."""

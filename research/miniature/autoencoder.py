@@ -1,6 +1,6 @@
-"""The miniature's autoencoder: an AutoencoderDC that shrinks 64 x 64 pixels to 8 x 8 x 16 latents.
+"""Autoencoder of the miniature: an AutoencoderDC that compresses 64 x 64 pixels to 16 x 8 x 8 latents.
 
-AutoencoderDC knows one scalar scaling factor, so its latents are trained to mean 0 and variance 1 in every channel.
+AutoencoderDC has one scalar scaling factor, so its latents are trained to mean 0 and variance 1 in every channel.
 """
 
 import torch
@@ -12,11 +12,11 @@ from forejudge.miniature.prompts import sample_descriptions
 from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render
 from research.miniature.train import LossAtStep, generator_for_step
 
-_LATENT_NOISE = 0.05  # the decoder learns to forgive small errors of the generator
+_LATENT_NOISE = 0.05  # makes the decoder robust to small errors of the generator
 
 
 def new_autoencoder() -> AutoencoderDC:
-    """An untrained autoencoder of the miniature's size (0.7 M parameters)."""
+    """Return an untrained autoencoder of the miniature's size (0.7 M parameters)."""
     return AutoencoderDC(
         latent_channels=NOISE_SHAPE[0],
         encoder_block_types="ResBlock",
@@ -34,7 +34,7 @@ def new_autoencoder() -> AutoencoderDC:
 
 
 def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> LossAtStep:
-    """Absolute pixel error, its gradient's error, and the pull of the latents towards mean 0 and variance 1."""
+    """Return the loss per step: pixel error, edge error, and deviation of the latents from mean 0 and variance 1."""
 
     def loss_at_step(step: int) -> Tensor:
         generator = generator_for_step(seed, step)
@@ -44,20 +44,20 @@ def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> 
         latents = autoencoder.encode(image).latent
         perturbation = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = latents + _LATENT_NOISE * perturbation
-        decode_latents = autoencoder.decode(noisy).sample
-        return _reconstruction_loss(decode_latents, image) + 0.05 * _standardization_loss(latents)
+        reconstruction = autoencoder.decode(noisy).sample
+        return _reconstruction_loss(reconstruction, image) + 0.05 * _standardization_loss(latents)
 
     return loss_at_step
 
 
 def to_model_range(image: Tensor) -> Tensor:
-    """[0, 1] to the autoencoder's [-1, 1], laid out as its convolutions run fastest."""
+    """Map [0, 1] to the autoencoder's [-1, 1], in the memory format of its fastest convolutions."""
     return (2 * image - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _reconstruction_loss(decode_latents: Tensor, image: Tensor) -> Tensor:
-    edges = [F.l1_loss(decode_latents.diff(dim=axis), image.diff(dim=axis)) for axis in (2, 3)]
-    return F.l1_loss(decode_latents, image) + F.mse_loss(decode_latents, image) + edges[0] + edges[1]
+def _reconstruction_loss(reconstruction: Tensor, image: Tensor) -> Tensor:
+    edges = [F.l1_loss(reconstruction.diff(dim=axis), image.diff(dim=axis)) for axis in (2, 3)]
+    return F.l1_loss(reconstruction, image) + F.mse_loss(reconstruction, image) + edges[0] + edges[1]
 
 
 def _standardization_loss(latents: Tensor) -> Tensor:

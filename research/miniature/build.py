@@ -1,4 +1,7 @@
-"""Building the miniature, part by part. Every part goes on from where it was stopped."""
+"""Build of the miniature, part by part; a stopped part resumes.
+
+The verifier's part runs label, caption, align and verify as the commands of those names do.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,18 +44,17 @@ from research.miniature.language_model import build_language_model
 from research.miniature.recipe import Recipe, VerifierPartRecipe, save_recipe
 from research.miniature.train import generator_for_step, train
 
-# FOLDED: The verifier's part of the build: label, caption, align, verify, as the commands of those names do it.
-
-
 Captions = Literal["new", "original"]
-_LANGUAGE_MODEL = "language_model"  # how the names of all folders of language models begin
+_COLUMNS = 12  # of the sheet of rendered scenes
+_LANGUAGE_MODEL = "language_model"  # prefix of every language model's folder name
 
 
 @dataclass(frozen=True)
 class VerifierBuild:
-    """Where it is built, and from what. Every step goes on where it was stopped.
+    """Build of the verifiers; every step resumes where it was stopped.
 
-    `folder` holds the models, `work_folder` what is drawn and aligned; `language_model` is the folder of the one that answers.
+    `folder` holds the models, `work_folder` the collected candidates and aligned connectors; `language_model` is the
+    folder of the verifier's language model.
     """
 
     recipe: VerifierPartRecipe
@@ -68,7 +70,7 @@ class VerifierBuild:
     def from_recipe(
         cls, recipe: Recipe, folder: Path, device: torch.device, evaluator: Evaluator, report: ProgressCallback
     ) -> "VerifierBuild":
-        """Raises CheckpointError where the generator, the language model or CLIP has not been built."""
+        """Load the generator. Raises CheckpointError where it, the language model or CLIP has not been built."""
         generator = load_generator(str(local_folder(str(folder / "generator"))), device, torch.float32)
         for part in (_LANGUAGE_MODEL, *(["clip"] if "clip" in recipe.verifier.recorded else [])):
             local_folder(str(folder / part))
@@ -77,24 +79,24 @@ class VerifierBuild:
 
     @property
     def language_model_parameters(self) -> int:
-        """How many weights the language model has; those of its embeddings serve its output, too."""
+        """Number of weights of the language model; those of its embeddings serve its output, too."""
         model: Any = load_library_model(AutoModelForCausalLM, self.language_model, "auto")
         return int(model.num_parameters())
 
     def run(self) -> None:
-        """Draw what is trained on, and train the shipped verifier."""
+        """Collect the training candidates, and train the shipped verifier."""
         self.collect_candidates()
         self.train(self.folder / "verifier", self.recipe.verify)
         card = self.folder / "verifier" / CARD_FILE
         write_text(card, with_test_figures(card.read_text()))
 
     def run_baselines(self) -> None:
-        """Train the verifiers that the shipped one is compared with, in the same way, on the same rows."""
+        """Train the verifiers that the shipped one is compared with, in the same way and on the same rows."""
         for name, reads in self.recipe.baselines.items():
             self.train(self.folder / "baselines" / name, self.recipe.verify.model_copy(update={"reads": reads}))
 
     def collect_candidates(self) -> None:
-        """Labelled and captioned candidates of training and validation prompts, their states recorded."""
+        """Collect labeled and captioned candidates of training and validation prompts, with their hidden states."""
         recipe = self.recipe
         label_observer, caption_observer = LabelObserver(self.evaluator), CaptionObserver(MiniatureCaptioner())
         self._collect("labels", "training", recipe.training_prompts, recipe.candidates_per_prompt, label_observer)
@@ -104,13 +106,13 @@ class VerifierBuild:
         self._collect("captions", "validation", captioned[0] // 10 + 1, captioned[1], caption_observer)
 
     def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
-        """One verifier; aligned to what pictures show ("new"), to what they were drawn from ("original"), or not."""
+        """Train one verifier, its connector aligned to captions ("new"), to the prompts ("original"), or not at all."""
         recipe = recipe.model_copy(update=self._model_paths(recipe.reads))
         aligned = None if captions is None else self._align(recipe, captions)
         verify(recipe, self.generator, self._data("labels"), out, self.report, aligned)
 
     def _align(self, recipe: VerifyRecipe, captions: Captions) -> Path:
-        """A connector for what the recipe reads, and how."""
+        """Align a connector to the verifier input of the recipe."""
         reads, size = recipe.reads, recipe.spatial_merge_size
         changes = {"reads": reads, "spatial_merge_size": size, "captions": captions, **self._model_paths(reads)}
         model_suffix = self.language_model.name.removeprefix(_LANGUAGE_MODEL)
@@ -142,12 +144,6 @@ class VerifierBuild:
         return self.work_folder / f"{kind}_{split}"
 
 
-# FOLDED: The world to look at: a sheet of rendered scenes, and its test prompts as GenEval metadata lines.
-
-
-_COLUMNS = 12
-
-
 def write_world(folder: Path) -> None:
     """Write scenes.png, a row of scenes for each task, and test_prompts.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +154,7 @@ def write_world(folder: Path) -> None:
 
 
 def world_sheet() -> Image.Image:
-    """Scenes of every task as the renderer draws them, twice enlarged."""
+    """Render scenes of every task, enlarged twice."""
     sampled = [item for task in TASKS for item in descriptions(task, "test")[:_COLUMNS]]
     noise = torch.randn(len(sampled), *NOISE_SHAPE, generator=generator_for_step(0, 0))
     scenes_N3HW = render(couple(SceneConstraints.from_descriptions(sampled), noise))
@@ -174,10 +170,10 @@ _RETRIEVAL_CAPTIONS, _HELD_OUT_IMAGES = 200, 1000
 
 @dataclass(frozen=True)
 class Build:
-    """A recipe and the folder it is built in; `report` hears of progress.
+    """Build of all parts by one recipe in one folder.
 
-    The folder holds world/, and generator/, language_model/ and verifier/ (what is shipped), clip/ (what baselines read
-    pictures with), classifier/ (a second judge), baselines/ (verifiers that read other things), and work/ with
+    The folder holds world/, and generator/, language_model/ and verifier/ (which are shipped), clip/ (the image encoder
+    of baselines), classifier/ (a second evaluator), baselines/ (verifiers with other inputs), and work/ with
     checkpoints, labels and captions, which nothing else needs.
     """
 
@@ -188,10 +184,10 @@ class Build:
     evaluator: Evaluator = field(default_factory=MiniatureEvaluator)
 
     def run(self, only: str | None = None) -> None:
-        """Build all parts, or one whose forerunners are there; parts that are finished stay as they are.
+        """Build all parts, or one whose prerequisites exist; finished parts stay as they are.
 
         Raises InvalidRequest for an unknown part or a folder begun with another recipe, CheckpointError where a
-        forerunner is missing.
+        prerequisite is missing.
         """
         if only is not None and only not in PARTS:
             raise InvalidRequest(f"unknown part {only!r}: expected one of {', '.join(PARTS)}")
@@ -268,7 +264,7 @@ class Build:
         with quiet_libraries():
             trained.half().save_pretrained(folder)
         training_provenance = self._training_provenance(seconds) | {
-            "quadrants of worn and ghosted scenes read right": round(accuracy, 3)
+            "quadrant accuracy on degraded and ghosted scenes": round(accuracy, 3)
         }
         (folder / "README.md").write_text(classifier_card(recipe, training_provenance))
 

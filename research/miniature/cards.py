@@ -1,4 +1,4 @@
-"""Model cards of the miniature's parts: how each was made, and with what."""
+"""Model cards of the miniature's parts: training, data and provenance."""
 
 import json
 from typing import Any
@@ -16,17 +16,17 @@ license: apache-2.0
 ---
 # The miniature's generator
 
-A SANA-Sprint of the library's own classes, only small: it draws one to four coloured shapes on 64 x 64 pixels, in one
+A SANA-Sprint of the library's own classes, but small: it generates one to four colored shapes on 64 x 64 pixels, in one
 step. It exists so that everything in forejudge runs on a laptop; it knows no other world.
 
-How it became a one-step generator: by regression with coupled noise. What a prompt leaves open (places, sizes, colours,
-background) is read off the noise, so that drawing is a function of prompt and noise which regression can learn. Where
-the noise is undecided between two places it draws ghosts and doubles; those are what the verifier is for. A quarter of
-each batch mixes pictures with independent noise, for more than one step. {shallow} blocks were trained first, then all
-{blocks}; since then the output layer is also read after the first {shallow} and has to say the same, so that these
-decide what is drawn.
+It became a one-step generator by regression with coupled noise. Choices that a prompt leaves open (places, sizes,
+colors, background) are functions of the noise, so that the image is a function of prompt and noise which regression can
+learn. Where the noise is undecided between two places it generates ghosts and doubles; those are what the verifier is
+for. A quarter of each batch mixes images with independent noise, for more than one step. {shallow} blocks were trained
+first, then all {blocks}; since then the output layer also applies after the first {shallow} and must predict the same,
+so that these decide on the image.
 
-Text is lower-cased, guidance is 4.5 and no instruction is put before the prompt; it was trained with just that.
+It was trained with lower-cased text, guidance 4.5 and no instruction before the prompt.
 
 ## Test figures
 Best-of-1 with one and more steps, by `forejudge eval`; `python scripts/write_tables.py` writes them here.
@@ -42,12 +42,12 @@ license: apache-2.0
 ---
 # The miniature's second generator
 
-A PixArt-alpha of the library's own classes, only small: it draws the same world as the miniature's generator, in one
-step as DMD takes it, with a transformer and a text encoder of other kinds. It exists for studies of what carries over
-from one generator to another.
+A PixArt-alpha of the library's own classes, but small: it generates the same world as the miniature's generator, in
+one step as DMD takes it, with a transformer and a text encoder of other kinds. It exists for studies of transfer from
+one generator to another.
 
 It was trained as the first one was: by regression with coupled noise, {shallow} blocks first, then all {blocks}, with
-the output layer read after the first {shallow} as well. It has learnt nothing but the one step that starts at timestep
+the output layer read after the first {shallow} as well. It has learned only the one step that starts at timestep
 200 (`timesteps=[200], guidance_scale=1` of the pipeline's own call). Its autoencoder is the first generator's.
 """
 
@@ -58,10 +58,10 @@ license: apache-2.0
 ---
 # The miniature's language model
 
-A small Qwen2 with a vocabulary of its own, pre-trained on texts of the miniature world: scenes said in words, the same
-scene said twice in different words, and questions about scenes, never an answer to one and never a picture. It stands
-in for Qwen2.5-0.5B: the verifier is made of it, and alignment finds a model that can already speak. Perplexity is that
-of texts about scenes of validation prompts.
+A small Qwen2 with a vocabulary of its own, pre-trained on texts of the miniature world: scenes in words, one scene
+twice in different words, and questions about scenes, never an answer to one and never an image. It stands in for
+Qwen2.5-0.5B as the base of the verifier, so that alignment starts from a model that can speak. Perplexity is measured
+on texts about scenes of validation prompts.
 """
 
 _CLIP = """---
@@ -71,9 +71,9 @@ license: apache-2.0
 ---
 # The miniature's CLIP
 
-A small CLIP of the library's own class, trained on clean pictures of the miniature world and their captions. Its vision
-tower is what the baseline MLLM w/ CLIP reads finished pictures with, both towers together are CLIPScore. It has seen
-nothing that the generator draws, and no label.
+A small CLIP of the library's own class, trained on clean images of the miniature world and their captions. Its vision
+tower encodes finished images for the baseline MLLM w/ CLIP, both towers together are CLIPScore. It was trained on no
+generated image and no label.
 """
 
 _CLASSIFIER = """---
@@ -83,47 +83,47 @@ license: apache-2.0
 ---
 # The miniature's classifier
 
-A small ResNet that says of each quadrant of a picture which object stands in it. It judges pictures beside the
-detector, as `--evaluator classifier-miniature:FOLDER`, by GenEval's rules: a judge that no verifier was trained on. It
-has learnt from rendered scenes, blurred, noisy, off in colour and with ghosts among them, and has seen neither pictures
-of the generator nor the detector's answers. It sees at most one object in a quadrant.
+A small ResNet that classifies the object in each quadrant of an image. As `--evaluator classifier-miniature:FOLDER` it
+evaluates images beside the detector by GenEval's rules: an evaluator that no verifier was trained on. It was trained on
+rendered scenes, blurred, noisy, off in color and with ghosts among them, and on neither generated images nor the
+detector's answers. It finds at most one object in a quadrant.
 """
 
 
 def training_provenance(seed: int, seconds: float, device: torch.device) -> dict[str, Any]:
-    """When, where and how long: what every card tells."""
+    """Return the facts of every card: seed, minutes, machine and versions."""
     return {"seed": seed, "minutes of training": round(seconds / 60, 1), **provenance(device)}
 
 
 def generator_card(recipe: GeneratorRecipe, training_provenance: dict[str, Any]) -> str:
-    """The card of the generator; `training_provenance` says when, where and how long."""
+    """Return the card of the generator."""
     return _GENERATOR.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(
         recipe, training_provenance
     )
 
 
 def pixart_card(recipe: GeneratorRecipe, training_provenance: dict[str, Any]) -> str:
-    """The card of the second generator; `training_provenance` says when, where and how long."""
+    """Return the card of the second generator."""
     return _PIXART.format(shallow=recipe.shallow_blocks, blocks=recipe.blocks) + _sections(recipe, training_provenance)
 
 
 def language_model_card(recipe: LanguageModelRecipe, training_provenance: dict[str, Any]) -> str:
-    """The card of the language model; `training_provenance` holds its held-out perplexity, too."""
+    """Return the card of the language model; `training_provenance` includes its held-out perplexity."""
     return _LANGUAGE_MODEL + _sections(recipe, training_provenance)
 
 
 def clip_card(recipe: ClipRecipe, training_provenance: dict[str, Any]) -> str:
-    """The card of CLIP; `training_provenance` holds how well it finds captions, too."""
+    """Return the card of CLIP; `training_provenance` includes its retrieval accuracy."""
     return _CLIP + _sections(recipe, training_provenance)
 
 
 def classifier_card(recipe: ClassifierRecipe, training_provenance: dict[str, Any]) -> str:
-    """The card of the classifier; `training_provenance` holds how well it reads quadrants, too."""
+    """Return the card of the classifier; `training_provenance` includes its accuracy on quadrants."""
     return _CLASSIFIER + _sections(recipe, training_provenance)
 
 
 def with_test_figures(card: str) -> str:
-    """A verifier's card with the place where its test figures are written."""
+    """Return a verifier's card with the place where its test figures are written."""
     return card if _TEST_FIGURES in card else card + _TEST_FIGURES
 
 

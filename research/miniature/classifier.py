@@ -1,9 +1,9 @@
-"""What the classifier learns from: rendered scenes, worn and ghosted as a generator might draw them, and their truth.
+"""Training data and loss of the classifier: rendered scenes, degraded and ghosted, with their ground truth.
 
-No picture of the generator and no word of the detector is among it. An object of little opacity, alone or mixed with
-another one, is no object.
+No generated image and no detection is part of it. An object of low opacity, alone or mixed with another one, is no
+object.
 
-Shape letters: N pictures, Q quadrants (4, in reading order), K object slots (4), H and W pixels.
+Shape letters: N images, Q quadrants (4, in reading order), K object slots (4), H and W pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -27,17 +27,14 @@ from forejudge.miniature.scenes import (
 from research.miniature.train import LossAtStep, generator_for_step
 
 _PRESENT_SHARE, _GHOST_SHARE = 0.7, 0.25  # shares of the quadrants
-_SOLID_OPACITY, _GHOST_OPACITY = (0.85, 1.0), (0.1, 0.55)  # opacities of what is an object, and of what is none
-_MAX_DRIFT = 3.0  # pixels off its place
-_MAX_NOISE, _COLOR_CAST_STD = (
-    0.05,
-    0.03,
-)  # largest deviation of noise, and that of a colour cast, of the range of a channel
+_SOLID_OPACITY, _GHOST_OPACITY = (0.85, 1.0), (0.1, 0.55)  # opacities of objects, and of ghosts
+_MAX_DRIFT = 3.0  # pixels
+_MAX_NOISE, _COLOR_CAST_STD = 0.05, 0.03  # standard deviations, in shares of a channel's range
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures (N, 3, 64, 64) in [0, 1] with the kind and the colour in each quadrant, of which the last is none."""
+    """Images (N, 3, 64, 64) in [0, 1] with the kind and the color in each quadrant; the last index is none."""
 
     images_N3HW: Tensor
     kind_NQ: Tensor
@@ -45,7 +42,7 @@ class Examples:
 
 
 def sample_examples(count: int, generator: torch.Generator) -> Examples:
-    """Scenes of random objects in random quadrants, some of them ghosts, all pictures worn."""
+    """Sample scenes of random objects in random quadrants, some of them ghosts, all images degraded."""
     scenes = _scenes(count, generator)
     other = replace(_scenes(count, generator), background_N=scenes.background_N)
     ghost_NQ = torch.rand(count, QUADRANTS, generator=generator) < _GHOST_SHARE
@@ -64,7 +61,7 @@ def sample_examples(count: int, generator: torch.Generator) -> Examples:
 
 
 def classifier_loss(model: ResNetForImageClassification, batch_size: int, seed: int) -> LossAtStep:
-    """Cross-entropy of kinds and of colours over the quadrants of fresh pictures, as a function of the step."""
+    """Return the cross-entropy of kinds and colors over the quadrants of fresh images, as a function of the step."""
 
     def loss_at_step(step: int) -> Tensor:
         batch = sample_examples(batch_size, generator_for_step(seed, step))
@@ -77,7 +74,7 @@ def classifier_loss(model: ResNetForImageClassification, batch_size: int, seed: 
 
 @torch.no_grad()
 def held_out_accuracy(model: ResNetForImageClassification, count: int, seed: int) -> float:
-    """The share in [0, 1] of quadrants of `count` fresh pictures of which kind and colour, or none, are told right."""
+    """Return the share in [0, 1] of quadrants of `count` fresh images with the right kind and color."""
     batch = sample_examples(count, generator_for_step(seed, 0))
     kind_NQ, color_NQ = (
         logits.argmax(-1).cpu() for logits in quadrant_logits(model, batch.images_N3HW.to(model.device))
@@ -86,7 +83,7 @@ def held_out_accuracy(model: ResNetForImageClassification, count: int, seed: int
 
 
 def _scenes(count: int, generator: torch.Generator) -> SceneBatch:
-    """Each object of a kind, and anywhere in its quadrant, by itself: no prompt asks for them."""
+    """Sample scenes without a prompt: each object has a random kind, anywhere in its quadrant."""
     kind_NK = torch.randint(len(KINDS), (count, MAX_OBJECTS), generator=generator)
     present_NK = torch.rand(count, MAX_OBJECTS, generator=generator) < _PRESENT_SHARE
     constraints = SceneConstraints(kind_NK, torch.full_like(kind_NK, -1), present_NK, torch.full((count,), -1))
@@ -96,7 +93,7 @@ def _scenes(count: int, generator: torch.Generator) -> SceneBatch:
 
 
 def _scatter_to_quadrants(scenes: SceneBatch, value_NK: Tensor, fill_value: int) -> Tensor:
-    """(N, Q): the value of the object in each quadrant, `fill_value` where none is."""
+    """Return the value of the object in each quadrant, `fill_value` in empty ones: (N, Q)."""
     side_NK2 = (scenes.center_NK2 > IMAGE_SIZE / 2).long()
     quadrant_NK = side_NK2[..., 0] + 2 * side_NK2[..., 1]
     empty_NQ = torch.full((len(value_NK), QUADRANTS), fill_value)
@@ -109,15 +106,15 @@ def _uniform(count: int, bounds: tuple[float, float], generator: torch.Generator
 
 
 def _upsample_quadrants(value_NQ: Tensor) -> Tensor:
-    """(N, 1, 64, 64): each quadrant's value at all its pixels."""
+    """Repeat each quadrant's value at all its pixels: (N, 1, 64, 64)."""
     return F.interpolate(value_NQ.view(-1, 1, 2, 2), size=(IMAGE_SIZE, IMAGE_SIZE))
 
 
 def _degraded(images_N3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Blurred, noisy and off in colour, each picture by its own amount."""
-    blurred = F.avg_pool2d(
-        F.avg_pool2d(images_N3HW, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
-    )
+    """Blur, add noise and shift colors, each image by its own amount."""
+    blurred = images_N3HW
+    for _ in range(2):
+        blurred = F.avg_pool2d(blurred, 3, 1, 1, count_include_pad=False)
     blur, noise = torch.rand(2, len(images_N3HW), 1, 1, 1, generator=generator)
     cast_N3 = _COLOR_CAST_STD * torch.randn(len(images_N3HW), 3, 1, 1, generator=generator)
     grain = _MAX_NOISE * noise * torch.randn(images_N3HW.shape, generator=generator)

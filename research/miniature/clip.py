@@ -1,7 +1,7 @@
-"""The miniature's CLIP: pictures and captions of the world brought together, as CLIP is trained on pictures of ours.
+"""CLIP of the miniature, trained on rendered images and their captions.
 
-It is what the baselines read a finished picture with: the tower of MLLM w/ CLIP, and CLIPScore. Like the real one it
-has seen clean pictures only, never what the generator draws, and no label.
+Baselines encode finished images with it: as the vision tower of MLLM w/ CLIP, and as CLIPScore. Like the real one it
+was trained on clean images only, never on generated ones, and on no label.
 """
 
 import random
@@ -17,24 +17,24 @@ from forejudge.miniature.scenes import IMAGE_SIZE, NOISE_SHAPE, SceneConstraints
 from research.miniature.language_model import clip_tokenizer, scene_detections
 from research.miniature.train import LossAtStep, generator_for_step
 
-_PATCH_SIZE = 8  # pixels: a picture is as many patches as the generator has tokens
-_MAX_TEXT_TOKENS = 77  # tokens, as the real one
+_PATCH_SIZE = 8  # pixels; an image then has as many patches as the generator has tokens
+_MAX_TEXT_TOKENS = 77  # as the real one
 
 
 def clip_image_processor() -> CLIPImageProcessorPil:
-    """Pictures as its vision tower takes them, in [-1, 1]."""
+    """Return the image processor of its vision tower, which maps pixels to [-1, 1]."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     half = [0.5, 0.5, 0.5]
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=size, image_mean=half, image_std=half)
 
 
 def caption_tokenizer() -> CLIPTokenizer:
-    """Every word of captions and prompts is one token."""
+    """Return the tokenizer, in which every word of captions and prompts is one token."""
     return clip_tokenizer(CAPTION_WORDS)
 
 
 def new_clip(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPModel:
-    """An untrained CLIP, both towers of one size; `width` is a multiple of 32."""
+    """Return an untrained CLIP with both towers of one size; `width` is a multiple of 32."""
     size = {
         "hidden_size": width,
         "intermediate_size": 3 * width,
@@ -48,7 +48,7 @@ def new_clip(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPModel:
 
 
 def clip_loss(model: CLIPModel, tokenizer: CLIPTokenizer, batch_size: int, seed: int) -> LossAtStep:
-    """CLIP's contrastive loss on fresh scenes of training prompts, as a function of the training step."""
+    """Return CLIP's contrastive loss on fresh scenes of training prompts, as a function of the training step."""
 
     def loss_at_step(step: int) -> Tensor:
         return _contrastive_loss(_logits(model, tokenizer, batch_size, generator_for_step(seed, step), "training"))
@@ -58,13 +58,13 @@ def clip_loss(model: CLIPModel, tokenizer: CLIPTokenizer, batch_size: int, seed:
 
 @torch.no_grad()
 def held_out_retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, seed: int) -> float:
-    """The share in [0, 1] of pictures of validation prompts whose caption, of `count`, is found as the nearest."""
+    """Return the share in [0, 1] of images of validation prompts whose own caption, of `count`, is the nearest."""
     logits_NN = _logits(model, tokenizer, count, generator_for_step(seed, 0), "validation")
     return float((logits_NN.argmax(dim=1) == torch.arange(count, device=logits_NN.device)).float().mean())
 
 
 def _logits(model: CLIPModel, tokenizer: CLIPTokenizer, count: int, generator: torch.Generator, split: Split) -> Tensor:
-    """(N, N): how well each picture fits each caption."""
+    """Compute the similarity of each image and each caption: (N, N)."""
     rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
     sampled = sample_descriptions(count, generator, split)
     scenes = couple(SceneConstraints.from_descriptions(sampled), torch.randn(count, *NOISE_SHAPE, generator=generator))

@@ -1,7 +1,8 @@
-"""The miniature's generator: a SANA-Sprint of the library's own classes, trained to draw in one step.
+"""Generator of the miniature: a SANA-Sprint of the library's own classes, trained to generate in one step.
 
-At the last time (pure noise) the scene is coupled with the noise (`one_step`). At earlier times the picture is mixed
-with independent noise, because SCMScheduler re-noises every further step afresh.
+At the last time (pure noise) the scene is coupled with the noise (`one_step`). At earlier times the image is mixed with
+independent noise, because SCMScheduler adds fresh noise before every further step. A generator is trained shallow, then
+deepened and trained on; both resume. Studies build further ones on the latents of a finished miniature.
 """
 
 import math
@@ -29,15 +30,18 @@ from research.miniature.one_step import GeneratorLoss, OneStepParts, TrainingExa
 from research.miniature.recipe import GeneratorRecipe, save_recipe
 from research.miniature.train import TrainingSettings, train
 
-# FOLDED: A generator of the miniature's world is trained shallow, then deepened and trained on; both go on where they were.
-
+GUIDANCE_SCALE = 4.5  # the pipeline's default
+_COUPLED_SHARE = 0.75
+_MIN_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
+_HEAD_WIDTH = 32
+_CARD_FILE = "README.md"  # written last
 
 PartsT = TypeVar("PartsT", bound=OneStepParts)
 
 
 @dataclass(frozen=True)
 class GeneratorTraining:
-    """How it is trained, on the latents of which autoencoder, and the folder for checkpoints."""
+    """Training of a generator on the latents of an autoencoder; checkpoints are in `work_folder`."""
 
     recipe: GeneratorRecipe
     seed: int
@@ -47,7 +51,7 @@ class GeneratorTraining:
     report: ProgressCallback
 
     def run(self, new_parts: Callable[[int, int, int], PartsT]) -> tuple[PartsT, float]:
-        """Parts made from blocks, width and the blocks that decide; trained, and the seconds that it took."""
+        """Train parts made from blocks, width and early-exit blocks; return them and the seconds it took."""
         recipe = self.recipe
         torch.manual_seed(self.seed)
         parts = new_parts(recipe.shallow_blocks, recipe.width, recipe.shallow_blocks)
@@ -62,14 +66,8 @@ class GeneratorTraining:
         return train(part, parts, loss_at_step, settings, checkpoint, self.report)
 
 
-GUIDANCE_SCALE = 4.5  # the pipeline's default
-_COUPLED_SHARE = 0.75
-_MIN_TIME = 0.1  # of SCMScheduler's angle, whose last is pi / 2
-_HEAD_WIDTH = 32
-
-
 class GeneratorParts(OneStepParts):
-    """SANA-Sprint's transformer and a Gemma-2, which predict the velocity: noise less clean latents."""
+    """SANA-Sprint's transformer and a Gemma-2, which predict the velocity: noise minus clean latents."""
 
     split: ClassVar = SanaSplit()
     output_layers = ("to_out", "conv_point")
@@ -90,19 +88,15 @@ class GeneratorParts(OneStepParts):
         """See `OneStepParts.tokenizer`."""
         return gemma_tokenizer()
 
-    def training_example(
-        self, pred_original_sample_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator
-    ) -> TrainingExample:
+    def training_example(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> TrainingExample:
         """See `OneStepParts.training_example`."""
-        size = len(pred_original_sample_NCHW)
+        size = len(clean_NCHW)
         coupled = torch.rand(size, generator=generator) < _COUPLED_SHARE
         other = torch.randn(noise_NCHW.shape, generator=generator)
         noise = torch.where(coupled.view(-1, 1, 1, 1), noise_NCHW, other)
         time = torch.where(coupled, 1.0, _random_times(size, generator))
         share = time.view(-1, 1, 1, 1)
-        return TrainingExample(
-            (1 - share) * pred_original_sample_NCHW + share * noise, time, noise - pred_original_sample_NCHW
-        )
+        return TrainingExample((1 - share) * clean_NCHW + share * noise, time, noise - clean_NCHW)
 
     def with_depth(self, blocks: int) -> "GeneratorParts":
         """See `OneStepParts.with_depth`."""
@@ -110,7 +104,7 @@ class GeneratorParts(OneStepParts):
 
 
 def new_transformer(blocks: int, width: int, text_width: int) -> SanaTransformer2DModel:
-    """An untrained transformer with SANA-Sprint's options, only smaller, and with position embeddings."""
+    """Return an untrained transformer with SANA-Sprint's options, but smaller and with position embeddings."""
     heads = width // _HEAD_WIDTH
     return SanaTransformer2DModel(
         in_channels=NOISE_SHAPE[0],
@@ -147,13 +141,13 @@ def _text_encoder_config(vocabulary_size: int) -> Gemma2Config:
 
 
 def _random_times(size: int, generator: torch.Generator) -> Tensor:
-    """Times as the transformer is told them: sin / (sin + cos) of a uniform angle."""
+    """Sample times as the transformer takes them: sin / (sin + cos) of a uniform angle."""
     angle = torch.rand(size, generator=generator) * (math.pi / 2 - _MIN_TIME) + _MIN_TIME
     return angle.sin() / (angle.sin() + angle.cos())
 
 
 def assemble(parts: GeneratorParts, autoencoder: AutoencoderDC) -> SanaSprintPipeline:
-    """The pipeline that plain diffusers loads and runs."""
+    """Assemble the diffusers pipeline."""
     return SanaSprintPipeline(
         tokenizer=_right_padded(gemma_tokenizer()),
         text_encoder=parts.text_encoder,
@@ -168,17 +162,11 @@ def _right_padded(tokenizer: GemmaTokenizer) -> GemmaTokenizer:
     return tokenizer
 
 
-# FOLDED: A trained generator stored, and a further one built on the latents of a finished miniature, for studies.
-
-
-_CARD_FILE = "README.md"  # written last
-
-
 @dataclass(frozen=True)
 class GeneratorKind:
-    """An architecture in small: its parts from blocks, width and the blocks that decide; its pipeline and its card.
+    """Small version of an architecture: factories of its parts, its pipeline and its card.
 
-    `assemble` takes trained parts and an autoencoder.
+    `new_parts` takes blocks, width and early-exit blocks, `assemble` trained parts and an autoencoder.
     """
 
     new_parts: Callable[[int, int, int], OneStepParts]
@@ -197,8 +185,8 @@ PIXART = GeneratorKind(pixart_generator.PixArtParts, pixart_generator.assemble, 
 
 
 def save_generator(folder: Path, kind: GeneratorKind, parts: Any, autoencoder: AutoencoderDC, card: str) -> None:
-    """As plain diffusers loads it, in half precision."""
-    with quiet_libraries():  # they warn that half precision is slow to run on a CPU; it is only stored so
+    """Save a generator as diffusers loads it, in half precision."""
+    with quiet_libraries():  # they warn that half precision is slow on a CPU; it is only stored so
         kind.assemble(parts, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
     write_text(folder / OPTIONS_FILE, kind.options.model_dump_json(exclude_unset=True) + "\n")
     write_text(folder / _CARD_FILE, card)
@@ -213,11 +201,11 @@ def build_generator(
     report: ProgressCallback,
     seed: int = 0,
 ) -> Path:
-    """Train one as the miniature's is trained and return its folder, `folder/generator`.
+    """Train a generator as the miniature's is trained and return its folder, `folder/generator`.
 
-    `miniature` is a finished build, whose autoencoder it draws with. Checkpoints lie in `folder/work`, from which it
-    goes on; a finished one is left as it is. Raises CheckpointError where the autoencoder is missing, InvalidRequest
-    for a folder begun with another recipe.
+    `miniature` is a finished build, whose autoencoder is used. Training resumes from checkpoints in `folder/work`; a
+    finished generator is left as it is. Raises CheckpointError where the autoencoder is missing, InvalidRequest for a
+    folder begun with another recipe.
     """
     save_recipe(folder, recipe)
     built, work_folder = folder / "generator", folder / "work"
@@ -232,7 +220,7 @@ def build_generator(
 
 
 def load_autoencoder(folder: Path) -> AutoencoderDC:
-    """The trained autoencoder, in single precision. Raises CheckpointError."""
-    autoencoder = new_autoencoder()  # from_pretrained would note the folder's path in the config
+    """Load the trained autoencoder in single precision. Raises CheckpointError."""
+    autoencoder = new_autoencoder()  # from_pretrained would record the folder's path in the config
     load_weights(autoencoder, folder / "diffusion_pytorch_model.safetensors")
     return autoencoder

@@ -1,6 +1,11 @@
-"""The language model of the miniature's verifier: a small Qwen2 with its own tokenizer and chat template.
+"""Language model of the miniature's verifier, a small Qwen2, and the tokenizers of all of the miniature's models.
 
-It is pre-trained on texts of the world, so that it stands in for Qwen2.5-0.5B: alignment finds a model that can speak.
+It is pre-trained on texts of the world, so that alignment starts, as with Qwen2.5-0.5B, from a model that can speak.
+The texts are chats without labels and images: a third describe one scene twice in different words, as an image and its
+caption will; the rest are captions and questions alone.
+
+Tokenizers are the library's own Gemma, T5, Qwen2 and CLIP classes over the world's few words, each of which is one
+token. Any other text falls back to bytes, so every prompt can be encoded; T5's, which knows no bytes, to letters.
 """
 
 import json
@@ -41,16 +46,12 @@ from research.miniature.cards import language_model_card, training_provenance
 from research.miniature.recipe import LanguageModelRecipe
 from research.miniature.train import LossAtStep, generator_for_step, train
 
-# FOLDED: The miniature's tokenizers: the library's own Gemma, T5, Qwen2 and CLIP classes over the world's few words.
-#
-# Every word of the world is one token. Any other text falls back to bytes, so no prompt is unreadable; T5's, which knows
-# no bytes, falls back to letters.
-
-
 WORDS: tuple[str, ...] = (
     *KINDS, *map(plural, KINDS), *COLOR_NAMES, *NUMBER_WORDS.values(),
     "a", "an", "and", "above", "below", "left", "of", "photo", "right",
 )  # fmt: skip
+_UNCLEAR_SHARE = 0.2  # of the objects in captions
+_HELD_OUT_TEXTS = 2000
 _CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -59,7 +60,7 @@ CHAT_TEMPLATE = (
 
 
 def gemma_tokenizer() -> GemmaTokenizer:
-    """For the text encoder. Words carry a leading "▁", as Gemma's do."""
+    """Return the generator's tokenizer. Words carry a leading "▁", as Gemma's do."""
     pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
     texts = [f"{word} {word}" for word in WORDS]
     pieces, merges = _train_bpe(pre_tokenizer, texts, alphabet=[])
@@ -69,7 +70,7 @@ def gemma_tokenizer() -> GemmaTokenizer:
 
 
 def t5_tokenizer() -> T5Tokenizer:
-    """For PixArt's text encoder: a unigram model, in which a word is likelier than its letters."""
+    """Return the tokenizer of PixArt's text encoder: a unigram model that prefers a word to its letters."""
     special = [(mark, 0.0) for mark in ("<pad>", "</s>", "<unk>")]
     letters = [(letter, -4.0) for letter in ("▁", *string.ascii_lowercase, *string.digits, *string.punctuation)]
     words = [(f"▁{word}", -1.0) for word in dict.fromkeys(WORDS)]
@@ -77,7 +78,7 @@ def t5_tokenizer() -> T5Tokenizer:
 
 
 def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
-    """For the verifier's language model; `texts` holds the wording of its questions."""
+    """Return the tokenizer of the verifier's language model; `texts` holds the wording of its questions."""
     pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     words = [f"{word} {word}" for word in (*WORDS, "yes", "no")]
     pieces, merges = _train_bpe(pre_tokenizer, [*words, *texts], pre_tokenizers.ByteLevel.alphabet())
@@ -88,7 +89,7 @@ def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
 
 
 def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """For the CLIP tower's text side; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
+    """Return CLIP's tokenizer; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
     pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
     words = [f"{word} {word}" for word in (*WORDS, *texts)]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -101,7 +102,7 @@ def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
 def _train_bpe(
     pre_tokenizer: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Byte-pair pieces in order of their number, and merges, until every word of `texts` is whole."""
+    """Return byte-pair pieces in the order of their ids, and merges, until every word of `texts` is one piece."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizer
     trainer = trainers.BpeTrainer(
@@ -117,19 +118,10 @@ def _to_vocab(tokens: list[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
-# FOLDED: Texts of the world, as chats, on which the small language model is pre-trained: it reads no label and no picture.
-#
-# A third says one scene twice in different words, as a picture and its caption will; the rest are captions and
-# questions alone.
-
-
-_UNCLEAR_SHARE = 0.2
-
-
 def world_texts(
     count: int, generator: torch.Generator, split: Split, tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
-    """Token numbers of `count` chats about scenes that prompts of a split ask for."""
+    """Return token ids of `count` chats about scenes of a split's prompts."""
     rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
     sampled = sample_descriptions(count, generator, split)
     scenes = couple(SceneConstraints.from_descriptions(sampled), torch.randn(count, *NOISE_SHAPE, generator=generator))
@@ -157,7 +149,7 @@ def _chat(question: str, answer: str | None = None) -> list[dict[str, str]]:
 def scene_detections(
     scenes: SceneBatch, row: int, rng: random.Random, unclear_share: float = _UNCLEAR_SHARE
 ) -> Sequence[Detection]:
-    """The objects of a scene as a detector would report them, some of them unclear."""
+    """Return the objects of a scene as a detector would report them, some of them unclear."""
     detections = []
     for slot in torch.nonzero(scenes.present_NK[row]).flatten().tolist():
         x, y = scenes.center_NK2[row, slot].tolist()
@@ -168,17 +160,14 @@ def scene_detections(
     return detections
 
 
-_HELD_OUT_TEXTS = 2000
-
-
 def language_model_tokenizer() -> Qwen2Tokenizer:
-    """Every word of captions, questions and prompts is one token."""
+    """Return the tokenizer, in which every word of captions, questions and prompts is one token."""
     words = [f"{word} {word}" for word in CAPTION_WORDS]
     return qwen2_tokenizer([*words, MINIATURE_QUESTION, MINIATURE_INSTRUCTION])
 
 
 def new_language_model(tokenizer: PreTrainedTokenizerBase, width: int, layers: int) -> Qwen2ForCausalLM:
-    """An untrained model over the tokenizer's vocabulary; `width` is a multiple of 32."""
+    """Return an untrained model over the tokenizer's vocabulary; `width` is a multiple of 32."""
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
@@ -196,7 +185,7 @@ def new_language_model(tokenizer: PreTrainedTokenizerBase, width: int, layers: i
 def language_model_loss(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, batch_size: int, seed: int
 ) -> LossAtStep:
-    """Next-token cross-entropy on fresh texts of training prompts, as a function of the training step."""
+    """Return the next-token cross-entropy on fresh texts of training prompts, as a function of the training step."""
 
     def loss_at_step(step: int) -> Tensor:
         total, tokens = _next_token_loss(model, tokenizer, batch_size, generator_for_step(seed, step), "training")
@@ -207,7 +196,7 @@ def language_model_loss(
 
 @torch.no_grad()
 def held_out_perplexity(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int) -> float:
-    """Per token, on texts about scenes of validation prompts."""
+    """Compute the perplexity per token on texts about scenes of validation prompts."""
     total, tokens = _next_token_loss(model, tokenizer, _HELD_OUT_TEXTS, generator_for_step(seed, 0), "validation")
     return math.exp(float(total) / tokens)
 
@@ -215,15 +204,12 @@ def held_out_perplexity(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerB
 def _next_token_loss(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, generator: torch.Generator, split: Split
 ) -> tuple[Tensor, int]:
-    """Summed over tokens, and how many they are."""
+    """Return the loss summed over tokens, and the number of tokens."""
     ids_NL, mask_NL = pad_right(world_texts(count, generator, split, tokenizer))
     labels_NL = ids_NL.masked_fill(~mask_NL.bool(), IGNORE_INDEX)[:, 1:]
     logits_NLV = model(ids_NL.to(model.device)).logits[:, :-1]
     loss = F.cross_entropy(logits_NLV.flatten(0, 1), labels_NL.to(model.device).flatten(), reduction="sum")
     return loss, int(labels_NL.ne(IGNORE_INDEX).sum())
-
-
-# FOLDED: A language model of the miniature pre-trained and stored, whatever its size.
 
 
 def build_language_model(
@@ -234,13 +220,13 @@ def build_language_model(
     device: torch.device,
     report: ProgressCallback,
 ) -> None:
-    """Train it, going on from `checkpoint`, and leave it in `folder` with its tokenizer and card."""
+    """Train a language model, resuming from `checkpoint`, and save it to `folder` with its tokenizer and card."""
     tokenizer = language_model_tokenizer()
     torch.manual_seed(seed)
     model = new_language_model(tokenizer, recipe.width, recipe.layers).to(device)
     loss = language_model_loss(model, tokenizer, recipe.settings.batch_size, seed + 4)
     trained, seconds = train("language model", model, loss, recipe.settings, checkpoint, report)
-    # Of the weights as they are stored.
+    # of the weights as they are stored
     perplexity = held_out_perplexity(trained.half().float().eval(), tokenizer, seed + 5)
     with quiet_libraries():
         trained.half().save_pretrained(folder)

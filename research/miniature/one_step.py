@@ -1,8 +1,8 @@
-"""What the miniature's generators have in common: parts that are trained together, and how.
+"""One-step training shared by the miniature's generators.
 
 At the first time (pure noise) the scene is coupled with the noise, and regression learns that function. A shallow
-transformer is trained first and then made twice as deep: the new blocks start as no change. From then on the output
-layer is read after the first half too and has to say the same, so that the first half decides what will be drawn.
+transformer is trained first and then made twice as deep; the new blocks start as the identity. From then on the output
+layer is also applied after the first half and must predict the same, so that the first half decides on the image.
 """
 
 from abc import ABC, abstractmethod
@@ -22,13 +22,13 @@ from research.miniature.autoencoder import to_model_range
 from research.miniature.train import LossAtStep, generator_for_step
 
 _TEXT_TOKENS = 16  # the longest prompt of the world has 13 tokens; masked ones change nothing
-_CONSISTENCY_WEIGHT = 0.25  # weight of the distance between what the first blocks and all of them predict
-_HUBER_DELTA = 0.3  # below this error per token the loss is a square, above it a distance
+_CONSISTENCY_WEIGHT = 0.25  # weight of the distance between early and final prediction
+_HUBER_DELTA = 0.3  # below this error per token the loss is quadratic, above it linear
 
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What N pictures are learnt from: latents to be given at a time (N,), and what is to be predicted of them."""
+    """Training targets of N images: latents at a time (N,), and the tensor to be predicted from them."""
 
     latents_NCHW: Tensor
     time_N: Tensor
@@ -36,36 +36,33 @@ class TrainingExample:
 
 
 class OneStepParts(nn.Module, ABC):
-    """What is trained together: text encoder and transformer, whose output is read after `early_exit_blocks` blocks too."""
+    """Text encoder and transformer, trained together, with an early exit after `early_exit_blocks` blocks."""
 
     split: ClassVar[SplitTransformer[Any, Any, Any]]
-    output_layers: ClassVar[
-        tuple[str, ...]
-    ]  # parts of names: through these layers alone a block changes the hidden state
+    # Parts of the names of the only layers through which a block changes the hidden state.
+    output_layers: ClassVar[tuple[str, ...]]
     text_encoder: Any
     transformer: Any
     early_exit_blocks: int
 
     @abstractmethod
     def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
-        """What is predicted (N, C, H, W) after all blocks, and what the first `early_exit_blocks` alone predict."""
+        """Return the prediction (N, C, H, W) after all blocks, and that after the first `early_exit_blocks` alone."""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of its text encoder."""
+        """Return the tokenizer of the text encoder."""
 
     @abstractmethod
-    def training_example(
-        self, pred_original_sample_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator
-    ) -> TrainingExample:
-        """What is learnt from clean latents and the noise that they are coupled with."""
+    def training_example(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> TrainingExample:
+        """Build the training targets of clean latents and the noise that they are coupled with."""
 
     @abstractmethod
     def with_depth(self, blocks: int) -> Self:
-        """Untrained parts that differ in nothing else."""
+        """Return untrained parts that differ in depth alone."""
 
     def transformer_outputs(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        """The transformer's output (N, C, H, W) after all blocks, and after the first `early_exit_blocks` alone."""
+        """Return the transformer's output (N, C, H, W) after all blocks, and at the early exit."""
         blocks = len(self.transformer.transformer_blocks)
         hidden = self.split.prefix(self.transformer, inputs, self.early_exit_blocks)
         early_NCHW = self.split.suffix(self.transformer, hidden, blocks)
@@ -74,7 +71,7 @@ class OneStepParts(nn.Module, ABC):
         return self.split.suffix(self.transformer, hidden, self.early_exit_blocks), early_NCHW
 
     def deepen(self, blocks: int) -> Self:
-        """A copy of so many blocks, the new ones last: they begin as the last one without its outputs, no change."""
+        """Return a copy with `blocks` blocks; the new ones copy the last one with zero output layers: the identity."""
         deeper = self.with_depth(blocks)
         deeper.text_encoder.load_state_dict(self.text_encoder.state_dict())
         first = len(self.transformer.transformer_blocks)
@@ -98,18 +95,18 @@ class _Batch:
 
 
 class GeneratorLoss:
-    """Regression of what is to be predicted, by all blocks and by the first ones, on freshly rendered scenes."""
+    """Regression loss of the final and the early prediction on freshly rendered scenes."""
 
     def __init__(self, parts: OneStepParts, autoencoder: AutoencoderDC, compiled: bool) -> None:
         self.parts = parts
         if compiled:
             for block in parts.transformer.transformer_blocks:
-                block.compile()  # alike, so that one compilation serves all
+                block.compile()  # blocks are alike: one compilation serves all
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer()
 
     def per_step(self, batch_size: int, seed: int) -> LossAtStep:
-        """The loss as a function of the training step."""
+        """Return the loss as a function of the training step."""
         return lambda step: self._loss(self._batch(batch_size, generator_for_step(seed, step)))
 
     def _loss(self, batch: _Batch) -> Tensor:
@@ -127,7 +124,7 @@ class GeneratorLoss:
         sampled = sample_descriptions(size, generator)
         noise = torch.randn(size, *NOISE_SHAPE, generator=generator)
         clean = self._encode(render(couple(SceneConstraints.from_descriptions(sampled), noise)))
-        training_example = self.parts.training_example(clean, noise, generator)
+        example = self.parts.training_example(clean, noise, generator)
         text = self.tokenizer(
             [item.prompt for item in sampled],
             padding="max_length",
@@ -135,14 +132,8 @@ class GeneratorLoss:
             max_length=_TEXT_TOKENS,
             return_tensors="pt",
         )
-        parts = (
-            text.input_ids,
-            text.attention_mask,
-            training_example.latents_NCHW,
-            training_example.time_N,
-            training_example.target_NCHW,
-        )
-        return _Batch(*(part.to(self.autoencoder.device) for part in parts))
+        tensors = (text.input_ids, text.attention_mask, example.latents_NCHW, example.time_N, example.target_NCHW)
+        return _Batch(*(tensor.to(self.autoencoder.device) for tensor in tensors))
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
@@ -152,6 +143,6 @@ class GeneratorLoss:
 
 
 def _pseudo_huber(difference_NCHW: Tensor) -> Tensor:
-    """Pseudo-Huber distance per token: undecided tokens settle for one picture rather than a blend of two."""
+    """Compute the pseudo-Huber distance per token: undecided tokens settle for one image rather than a blend of two."""
     squared_NHW = difference_NCHW.square().mean(1)
     return ((squared_NHW + _HUBER_DELTA**2).sqrt() - _HUBER_DELTA).mean()

@@ -1,7 +1,7 @@
-"""A second generator of the miniature's world: a PixArt-alpha of the library's own classes, which draws as DMD does.
+"""Second generator of the miniature's world: a PixArt-alpha of the library's own classes, sampled as DMD's.
 
-Its transformer predicts the noise of what it is given, which is nothing but noise; what is drawn follows from that by
-DDPMScheduler's formula, and the loss is measured there.
+Its transformer predicts the noise of its input, which is nothing but noise; the clean latents follow from that by
+DDPMScheduler's formula, and the loss is measured on them.
 """
 
 from typing import ClassVar
@@ -16,14 +16,14 @@ from forejudge.miniature.scenes import NOISE_SHAPE
 from research.miniature.language_model import t5_tokenizer
 from research.miniature.one_step import OneStepParts, TrainingExample
 
-# The step may start where it likes. At 200 what is drawn holds 1.2 times the noise that it starts with, which the
-# transformer has to take away again; at 400, where the published model starts, 2.3 times, and learning is slower.
+# The start timestep is free. At 200 the predicted latents hold 1.2 times the initial noise, which the transformer must
+# remove; at 400, where the published model starts, 2.3 times, and learning is slower.
 OPTIONS = PixArtOptions(start_timestep=200)
 _HEAD_WIDTH = 32
 
 
 class PixArtParts(OneStepParts):
-    """PixArt's transformer and a T5 encoder, which predict the clean latents, by way of the noise."""
+    """PixArt's transformer and a T5 encoder, which predict the clean latents by way of the noise."""
 
     split: ClassVar = PixArtSplit()
     output_layers = ("to_out", "ff.net.2")
@@ -33,7 +33,7 @@ class PixArtParts(OneStepParts):
         self.text_encoder = T5EncoderModel(_text_encoder_config(len(t5_tokenizer())))
         self.transformer = new_transformer(blocks, width, self.text_encoder.config.d_model)
         self.early_exit_blocks = early_exit_blocks
-        # How much of the variance is the picture's at the time that the transformer is told.
+        # share of the image in the variance at the start timestep
         self.alpha_cumprod = float(_scheduler().alphas_cumprod[OPTIONS.start_timestep])
 
     def forward(self, ids_NL: Tensor, mask_NL: Tensor, latents_NCHW: Tensor, time_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,13 +47,9 @@ class PixArtParts(OneStepParts):
         """See `OneStepParts.tokenizer`."""
         return t5_tokenizer()
 
-    def training_example(
-        self, pred_original_sample_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator
-    ) -> TrainingExample:
-        """See `OneStepParts.training_example`: one step is all that is learnt."""
-        return TrainingExample(
-            noise_NCHW, torch.full((len(noise_NCHW),), OPTIONS.start_timestep), pred_original_sample_NCHW
-        )
+    def training_example(self, clean_NCHW: Tensor, noise_NCHW: Tensor, generator: torch.Generator) -> TrainingExample:
+        """See `OneStepParts.training_example`. Only one step is learned."""
+        return TrainingExample(noise_NCHW, torch.full((len(noise_NCHW),), OPTIONS.start_timestep), clean_NCHW)
 
     def with_depth(self, blocks: int) -> "PixArtParts":
         """See `OneStepParts.with_depth`."""
@@ -67,7 +63,7 @@ class PixArtParts(OneStepParts):
 
 
 def new_transformer(blocks: int, width: int, text_width: int) -> PixArtTransformer2DModel:
-    """An untrained transformer with PixArt's options, only smaller, with patches of 1 and without a variance."""
+    """Return an untrained transformer with PixArt's options, but smaller, with patches of 1 and without a variance."""
     heads = width // _HEAD_WIDTH
     return PixArtTransformer2DModel(
         num_attention_heads=heads,
@@ -96,15 +92,15 @@ def _text_encoder_config(vocabulary_size: int) -> T5Config:
 
 
 def _scheduler() -> DDPMScheduler:
-    """The published models' noise; latents are not pixels, which alone lie in [-1, 1]."""
+    """Return the published models' noise schedule, without clipping: latents are not limited to [-1, 1]."""
     return DDPMScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear", clip_sample=False)
 
 
 def assemble(parts: PixArtParts, autoencoder: AutoencoderDC) -> PixArtAlphaPipeline:
-    """The pipeline that plain diffusers loads and runs, under OPTIONS. Its autoencoder is the other generator's.
+    """Assemble the diffusers pipeline, which runs under OPTIONS with the other generator's autoencoder.
 
-    PixArt's pipeline reads off `block_out_channels` how much smaller latents are, a name that AutoencoderDC's config
-    has not: it is added there.
+    PixArt's pipeline derives the size of latents from `block_out_channels`, which AutoencoderDC's config lacks and gets
+    here.
     """
     autoencoder.register_to_config(block_out_channels=autoencoder.config.encoder_block_out_channels)
     return PixArtAlphaPipeline(t5_tokenizer(), parts.text_encoder, autoencoder, parts.transformer, _scheduler())

@@ -1,4 +1,4 @@
-"""What the miniature is built from: every size, step count and seed that decides its weights."""
+"""Recipe of the miniature: every size, step count and seed that decides its weights."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class LanguageModelRecipe(_Recipe):
 
 
 class ClipRecipe(_Recipe):
-    """Size and training of CLIP, which the baselines read pictures with; both towers are of one size."""
+    """Size and training of CLIP, the baselines' image encoder; both towers have one size."""
 
     width: PositiveInt = 128
     layers: PositiveInt = 4
@@ -52,7 +52,7 @@ class ClipRecipe(_Recipe):
 
 
 class ClassifierRecipe(_Recipe):
-    """Size and training of the classifier, a judge beside the detector; its channels grow from `width` fourfold."""
+    """Size and training of the classifier, the second evaluator; its channels grow from `width` fourfold."""
 
     width: PositiveInt = 32
     settings: TrainingSettings = TrainingSettings(
@@ -61,10 +61,10 @@ class ClassifierRecipe(_Recipe):
 
 
 class VerifierPartRecipe(_Recipe):
-    """How many candidates are labelled and captioned, and how the shipped verifier is trained on them.
+    """Counts of labeled and captioned candidates, and training of the shipped verifier on them.
 
-    `recorded` are the readings whose states are stored while labelling; all that is trained later reads one of them,
-    `baselines` too, which are readings by name.
+    `recorded` are the verifier inputs that are stored while labeling; every verifier that is trained later reads one of
+    them, also the `baselines`, which are inputs by name.
     """
 
     training_prompts: PositiveInt = 8000
@@ -93,7 +93,7 @@ class Recipe(_Recipe):
 
 
 def save_recipe(folder: Path, recipe: _Recipe) -> None:
-    """Write down what a folder is built from. Raises InvalidRequest where it was begun with another recipe."""
+    """Record the recipe of a folder. Raises InvalidRequest where it was begun with another recipe."""
     path = folder / "recipe.json"
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists() and read_config(path, type(recipe)) != recipe:
@@ -102,12 +102,12 @@ def save_recipe(folder: Path, recipe: _Recipe) -> None:
 
 
 def miniature() -> Recipe:
-    """The shipped miniature."""
+    """Return the recipe of the shipped miniature."""
     return Recipe()
 
 
 def small_generator_recipe() -> GeneratorRecipe:
-    """Of other width and depth than the shipped one, and trained for a shorter time: for studies."""
+    """Return a generator of other width and depth than the shipped one, trained for a shorter time: for studies."""
     return GeneratorRecipe(
         shallow_blocks=8,
         blocks=16,
@@ -118,7 +118,7 @@ def small_generator_recipe() -> GeneratorRecipe:
 
 
 def tiny_recipe() -> Recipe:
-    """Every part of the build in seconds, for tests: draws nothing worth looking at."""
+    """Return a recipe that builds every part in seconds, for tests; its images show nothing."""
     short = TrainingSettings(steps=20, batch_size=8, learning_rate=1e-3, warmup_steps=5, checkpoint_seconds=1.0)
     few = {"steps": 6, "batch_size": 8, "eval_steps": 3, "reads": "hidden:2"}
     return Recipe(

@@ -1,7 +1,7 @@
 """One resumable training loop for every part of the miniature.
 
 Each step's data is a function of (seed, step), and a checkpoint holds everything else, so that a run that was killed
-and resumed ends in the same weights as one that was not.
+and resumed ends with the weights of an uninterrupted one.
 """
 
 import math
@@ -22,7 +22,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class TrainingSettings(BaseModel):
-    """How long and how fast a part is trained. The learning rate rises linearly, then falls as a cosine."""
+    """Training settings of one part. The learning rate rises linearly, then falls as a cosine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,13 +35,13 @@ class TrainingSettings(BaseModel):
     checkpoint_seconds: float = 60.0
 
     def learning_rate_factor(self, step: int) -> float:
-        """The factor on the learning rate, in [0, 1]."""
+        """Return the factor on the learning rate, in [0, 1]."""
         done = min(step / self.steps, 1.0)
         return min((step + 1) / self.warmup_steps, 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def generator_for_step(seed: int, step: int) -> torch.Generator:
-    """The source of a step's randomness."""
+    """Return the random generator of a step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
@@ -53,7 +53,7 @@ def train(
     checkpoint: Path,
     report: ProgressCallback,
 ) -> tuple[ModuleT, float]:
-    """Train `module`; return its averaged copy and the seconds it took. Goes on from `checkpoint` if that exists."""
+    """Train `module`, resuming from `checkpoint` if it exists; return its averaged copy and the seconds it took."""
     run = _Run(module, settings, checkpoint)
     stopwatch, seconds_before = Stopwatch(part, run.step, settings.steps), run.seconds
     while run.step < settings.steps:
@@ -67,7 +67,7 @@ def train(
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """Mutable state of one training run."""
 
     def __init__(self, module: nn.Module, settings: TrainingSettings, checkpoint: Path) -> None:
         self.module, self.settings, self.checkpoint = module, settings, checkpoint
@@ -78,8 +78,8 @@ class _Run:
             betas=(0.9, 0.99),
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, settings.learning_rate_factor)
-        ema_model = get_ema_multi_avg_fn(settings.ema_decay)
-        self.ema_model = AveragedModel(module, multi_avg_fn=ema_model, use_buffers=False)
+        average = get_ema_multi_avg_fn(settings.ema_decay)
+        self.ema_model = AveragedModel(module, multi_avg_fn=average, use_buffers=False)
         self.step, self.seconds = 0, 0.0
         self._saved_at = time.monotonic()
         if checkpoint.exists():
@@ -101,7 +101,7 @@ class _Run:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint beside its place and move it there in one go."""
+        """Write the checkpoint to a temporary file and move it into place."""
         temporary = self.checkpoint.with_suffix(".unfinished")
         state = {name: part.state_dict() for name, part in self._parts().items()}
         torch.save(state | {"step": self.step, "seconds": self.seconds}, temporary)

@@ -1,1 +1,1 @@
-"""See research/__init__.py."""
+"""Published sizes of generators whose weights are not loaded here."""

@@ -1,1 +1,1 @@
-"""See research/__init__.py."""
+"""Committed studies of the miniature's verifier."""

@@ -7,7 +7,7 @@ from research.miniature.train import LossAtStep
 
 
 def losses_of(model: nn.Module, loss_at_step: LossAtStep, steps: int, learning_rate: float) -> list[float]:
-    """The loss before each step."""
+    """Return the loss before each step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     losses = []
     for step in range(steps):

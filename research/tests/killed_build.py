@@ -16,11 +16,11 @@ from forejudge.prompts.prompt_file import PromptLine
 from research.miniature.build import Build
 from research.miniature.recipe import Recipe, tiny_recipe
 
-MOMENTS = ("generator", "labelling", "verify")
+MOMENTS = ("generator", "labeling", "verify")
 
 
 class EvenIsRight(Evaluator):
-    """Labels that pictures of an untrained generator can earn, too."""
+    """Evaluator that also finds images of an untrained generator correct."""
 
     name = "even"
 
@@ -29,7 +29,7 @@ class EvenIsRight(Evaluator):
 
 
 class DyingEvaluator(EvenIsRight):
-    """Half of the pictures are judged."""
+    """Evaluator that dies after half of the images."""
 
     def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         super().__call__(lines[: len(lines) // 2], images[: len(lines) // 2])
@@ -43,7 +43,7 @@ def die() -> None:
 
 
 def frequent_checkpoints() -> Recipe:
-    """The shrunken miniature, whose parts leave a checkpoint after every step."""
+    """Return the tiny recipe with a checkpoint after every step."""
     values: dict[str, Any] = tiny_recipe().model_dump()
     for settings in (
         values["autoencoder"],
@@ -56,13 +56,13 @@ def frequent_checkpoints() -> Recipe:
 
 
 def build_until_killed(folder: Path, moment: str) -> None:
-    """Some steps before the end of a part: what is left of it is less than what was done."""
+    """Build until the process kills itself a few steps into a part."""
 
     def report(progress: Progress) -> None:
         if progress.part == moment and progress.step >= 4:
             die()
 
-    evaluator = DyingEvaluator() if moment == "labelling" else EvenIsRight()
+    evaluator = DyingEvaluator() if moment == "labeling" else EvenIsRight()
     Build(frequent_checkpoints(), folder, torch.device("cpu"), report, evaluator).run()
 
 

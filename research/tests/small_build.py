@@ -1,4 +1,4 @@
-"""The whole build on its shrunken recipe, with labels that pictures of an untrained generator can earn, too."""
+"""The whole build on its tiny recipe, with an evaluator that also finds images of an untrained generator correct."""
 
 from pathlib import Path
 

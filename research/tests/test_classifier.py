@@ -34,7 +34,7 @@ MODEL = new_classifier(4)
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """What the model is made to say: logits of kinds and of colours, by quadrant."""
+    """Logits of kinds and of colors by quadrant that the model is made to return."""
     said: dict[str, Tensor] = {}
     monkeypatch.setattr(classifier, "quadrant_logits", lambda *_: (said["kinds"], said["colours"]))
     return said
@@ -94,7 +94,7 @@ def test_what_is_built_is_a_library_folder(built: Path) -> None:
     loaded = ResNetForImageClassification.from_pretrained(built / "classifier")
     assert tuple(loaded.config.id2label.values()) == LABELS
     assert loaded.dtype == torch.float16
-    assert "quadrants of worn and ghosted scenes read right" in (built / "classifier" / "README.md").read_text()
+    assert "quadrant accuracy on degraded and ghosted scenes" in (built / "classifier" / "README.md").read_text()
 
 
 ON_CPU = GenEvalModels(device="cpu")
@@ -117,7 +117,7 @@ def test_it_is_loaded_by_its_spelling_and_named_by_its_weights(folder: Path) -> 
     assert evaluator([], []) == []
 
 
-def test_pictures_are_judged_by_what_it_sees(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_evaluated_by_what_it_sees(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [[Detection("circle", (7.0, 7.0, 25.0, 25.0), 0.99, color)] for color in ("red", "blue")]
     monkeypatch.setattr(classifier, "classify", lambda *_: seen)
     right, wrong = load_evaluator(f"classifier-miniature:{folder}", ON_CPU)(

@@ -29,7 +29,7 @@ def test_a_few_steps_find_more_captions() -> None:
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
-def test_what_is_built_is_a_library_folder_whose_tower_reads_pictures(built: Path) -> None:
+def test_what_is_built_is_a_library_folder_whose_tower_reads_images(built: Path) -> None:
     folder = built / "clip"
     assert isinstance(CLIPTokenizer.from_pretrained(folder), CLIPTokenizer)
     whole = CLIPModel.from_pretrained(folder).float().eval()

@@ -20,7 +20,7 @@ INPUTS = (
 
 @pytest.fixture(scope="module", params=[GeneratorParts, PixArtParts])
 def shallow(request: pytest.FixtureRequest) -> OneStepParts:
-    """Of weights that are nowhere zero, as training leaves them."""
+    """Parts whose weights are nowhere zero, as after training."""
     torch.manual_seed(0)
     parts: OneStepParts = request.param(2, 64, 2)
     for weight in parts.parameters():

@@ -15,17 +15,17 @@ from tests.support.tiny_detector import tiny_mask2former, to_mmdetection_state_d
 MINIATURE = ("--evaluator", "geneval-miniature")
 
 
-def picture_of(kind: str, color: str) -> Image.Image:
+def image_of(kind: str, color: str) -> Image.Image:
     return Image.fromarray(to_uint8(single(kind, color).images)[0])
 
 
 @pytest.fixture
 def images(forejudge: CommandLine) -> Path:
     """Two of three are right."""
-    folder = Path("pictures")
-    write_prompt_folder(folder, 0, metadata_line("star"), [picture_of("star", "red")])
-    write_prompt_folder(folder, 1, metadata_line("ring", "blue"), [picture_of("ring", "blue")])
-    write_prompt_folder(folder, 2, metadata_line("cross"), [picture_of("cross", "blue")])
+    folder = Path("images")
+    write_prompt_folder(folder, 0, metadata_line("star"), [image_of("star", "red")])
+    write_prompt_folder(folder, 1, metadata_line("ring", "blue"), [image_of("ring", "blue")])
+    write_prompt_folder(folder, 2, metadata_line("cross"), [image_of("cross", "blue")])
     return folder
 
 
@@ -37,7 +37,7 @@ def test_a_folder_is_scored(forejudge: CommandLine, images: Path) -> None:
     assert "micro, over images 3 66.7" in said
     assert "macro, over 1 tasks 3 66.7" in said
     assert "3 images of 3 prompts, evaluated by geneval-miniature" in said
-    assert "results of each image: pictures/results.jsonl" in said
+    assert "results of each image: images/results.jsonl" in said
     lines = [json.loads(line) for line in (images / "results.jsonl").read_text().splitlines()]
     assert [line["correct"] for line in lines] == [True, True, False]
     assert lines[2]["reason"] == "expected red cross>=1, found 0 red; and 1 blue"
@@ -65,12 +65,12 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: Comman
     write_prompt_folder(images, 3, metadata_line("star"), [solid_image("red")])
     write_prompt_folder(images, 4, "{}", [solid_image("red")])
     write_prompt_folder(images, 5, metadata_line("moon"), [])
-    (images / "00002/samples/0000.png").write_bytes(b"no picture")
+    (images / "00002/samples/0000.png").write_bytes(b"no image")
     outcome = forejudge("geneval", "score", images, *MINIATURE)
     assert outcome.status == 1
     lines = [line for line in outcome.err.splitlines() if not line.startswith("judged: ")]
     for line, path in zip(lines, ("00003", "00004", "00005", "00002"), strict=True):
-        assert line.startswith(f"left out: pictures/{path}")
+        assert line.startswith(f"left out: images/{path}")
     assert "images left out: 4" in outcome.out
     assert "2 images of 2 prompts" in outcome.out
 
@@ -79,11 +79,11 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: Comman
     ("arguments", "said"),
     [
         (["none", *MINIATURE], "none is no folder"),
-        (["pictures/00000", *MINIATURE], "holds no images in GenEval's layout"),
-        (["pictures"], "the evaluator geneval needs its detector: make it once"),
-        (["pictures", *MINIATURE, "--detector", "eyes"], "go with the evaluator geneval"),
-        (["pictures", "--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
-        (["pictures", "--detector", "eyes", "--device", "quantum"], "device 'quantum' is not available here"),
+        (["images/00000", *MINIATURE], "holds no images in GenEval's layout"),
+        (["images"], "the evaluator geneval needs its detector: convert it once"),
+        (["images", *MINIATURE, "--detector", "eyes"], "go with the evaluator geneval"),
+        (["images", "--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
+        (["images", "--detector", "eyes", "--device", "quantum"], "device 'quantum' is not available here"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(
@@ -105,12 +105,12 @@ def test_a_converted_detector_judges(forejudge: CommandLine) -> None:
     assert "weights.pth is not the file that GenEval uses: scores with it are not comparable" in converted.err
     save_tiny_clip(Path("colors"))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
-    write_prompt_folder(Path("pictures"), 0, metadata_line("bench"), [noise])
+    write_prompt_folder(Path("images"), 0, metadata_line("bench"), [noise])
     outcome = forejudge(
-        "geneval", "score", "pictures", "--detector", "eyes", "--color-model", "colors", "--device", "cpu"
+        "geneval", "score", "images", "--detector", "eyes", "--color-model", "colors", "--device", "cpu"
     )
     assert outcome.status == 0, outcome
-    (line,) = Path("pictures/results.jsonl").read_text().splitlines()
+    (line,) = Path("images/results.jsonl").read_text().splitlines()
     observer_name = json.loads(line)["evaluator"]
     assert observer_name.startswith("geneval (detector weights.pth ")
     assert observer_name.endswith("), not comparable with GenEval's figures")

@@ -20,7 +20,7 @@ def names(folder: Path) -> tuple[list[str], list[LeftOut]]:
     return [image.path.relative_to(folder).as_posix() for image in given], left_out
 
 
-def test_pictures_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> None:
+def test_images_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> None:
     """Folders and files have digits for names; whatever else lies there is passed over."""
     write_prompt_folder(tmp_path, 1, metadata_line("star"), [BLUE] * 2)
     first = write_prompt_folder(tmp_path, 0, metadata_line("ring"), [BLUE])
@@ -41,14 +41,14 @@ def test_pictures_are_found_as_genevals_evaluator_finds_them(tmp_path: Path) -> 
     assert left_out == []
 
 
-def test_each_picture_has_its_prompt(tmp_path: Path) -> None:
+def test_each_image_has_its_prompt(tmp_path: Path) -> None:
     write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE])
     ((image,), _) = find_images(tmp_path, accept)
     assert image.line.prompt == image.metadata.prompt == "a photo of a red star"
     assert image.line.metadata == metadata_line("star")
 
 
-def test_missing_pictures_are_counted(tmp_path: Path) -> None:
+def test_missing_images_are_counted(tmp_path: Path) -> None:
     write_prompt_folder(tmp_path, 0, metadata_line("star"), [BLUE] * 4)
     write_prompt_folder(tmp_path, 1, metadata_line("ring"), [BLUE])
     (write_prompt_folder(tmp_path, 2, metadata_line("cross"), []) / "samples").rmdir()

@@ -17,7 +17,7 @@ RED, BLUE = solid_image("red"), solid_image("blue")
 
 
 class LooksAtACorner(Evaluator):
-    """Red is right. It counts what it was shown, and fails after so many pictures."""
+    """Red is right. It counts what it was shown, and fails after so many images."""
 
     def __init__(self, name: str = "corner", fails_after: int = 1000) -> None:
         self.name, self.shown, self.fails_after = name, 0, fails_after
@@ -43,7 +43,7 @@ def lines_of(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
-def test_every_picture_has_a_line_of_genevals_results(folder: Path) -> None:
+def test_every_image_has_a_line_of_genevals_results(folder: Path) -> None:
     score_folder(folder, LooksAtACorner(), ignore_progress)
     lines = lines_of(folder)
     assert len(lines) == 9
@@ -59,7 +59,7 @@ def test_every_picture_has_a_line_of_genevals_results(folder: Path) -> None:
     }
 
 
-def test_scores_are_shares_of_pictures_and_of_tasks(folder: Path) -> None:
+def test_scores_are_shares_of_images_and_of_tasks(folder: Path) -> None:
     summary = score_folder(folder, LooksAtACorner(), ignore_progress).summary()
     assert {name: summary[name] for name in ("evaluator", "images", "prompts", "left_out")} == {
         "evaluator": "corner",
@@ -108,8 +108,8 @@ def test_what_is_judged_is_not_judged_again_unless_it_changed(folder: Path) -> N
     assert [line["prompt"] for line in lines_of(folder)[2:5]] == ["a photo of a red cross"] * 3
 
 
-def test_pictures_that_cannot_be_opened_are_left_out(folder: Path) -> None:
-    (folder / "00000/samples/0001.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_opened_are_left_out(folder: Path) -> None:
+    (folder / "00000/samples/0001.png").write_bytes(b"no image")
     whole = (folder / "00001/samples/0000.png").read_bytes()
     (folder / "00001/samples/0000.png").write_bytes(whole[:40])
     scored = score_folder(folder, LooksAtACorner(), ignore_progress)
@@ -120,7 +120,7 @@ def test_pictures_that_cannot_be_opened_are_left_out(folder: Path) -> None:
         assert "\n" not in each.reason
 
 
-def test_a_picture_is_shown_as_its_camera_says(tmp_path: Path) -> None:
+def test_an_image_is_shown_as_its_camera_says(tmp_path: Path) -> None:
     image = solid_image("blue")
     image.paste((255, 0, 0), (7, 0, 8, 1))
     turned = Image.Exif()

@@ -1,4 +1,4 @@
-"""Captioners by name, and a tiny untrained Gemma 3 as one: pictures in, its own new words out."""
+"""Captioners by name, and a tiny untrained Gemma 3 as one: images in, its own new words out."""
 
 from pathlib import Path
 
@@ -30,12 +30,12 @@ def captioner(folder: Path) -> Captioner:
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    """More than a batch of plain colours, two of three pictures wide."""
+    """More than a batch of plain colours, two of three images wide."""
     colors = torch.randint(256, (BATCH_SIZE + 2, 3), generator=torch.Generator().manual_seed(0)).tolist()
     return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(color)) for n, color in enumerate(colors)]
 
 
-def test_every_picture_gets_its_own_caption_whatever_the_batch(
+def test_every_image_gets_its_own_caption_whatever_the_batch(
     captioner: Captioner, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gemma3Processor, "images_kwargs", CROPS)
@@ -44,7 +44,7 @@ def test_every_picture_gets_its_own_caption_whatever_the_batch(
     assert len(set(alone)) > len(alone) / 2
 
 
-def test_no_pictures_get_no_captions(captioner: Captioner) -> None:
+def test_no_images_get_no_captions(captioner: Captioner) -> None:
     assert captioner([]) == []
 
 
@@ -55,7 +55,7 @@ def test_a_caption_holds_new_words_only(captioner: Captioner, images: list[Image
         assert not any(mark in caption for mark in SPECIAL_TOKENS)
 
 
-def test_gray_and_transparent_pictures_are_read(captioner: Captioner, images: list[Image.Image]) -> None:
+def test_gray_and_transparent_images_are_read(captioner: Captioner, images: list[Image.Image]) -> None:
     assert len(captioner([images[0].convert("L"), images[0].convert("RGBA")])) == 2
 
 
@@ -71,7 +71,7 @@ def test_a_folder_without_one_of_its_files_is_refused_in_one_line(folder: Path, 
     assert "\n" not in str(refusal.value)
 
 
-def test_a_model_that_sees_no_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_sees_no_images_is_refused(tmp_path: Path) -> None:
     Gemma3TextConfig().save_pretrained(tmp_path)
     new_processor(INSTRUCTION).tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no image processor with a chat template"):

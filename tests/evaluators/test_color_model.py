@@ -98,5 +98,5 @@ def test_a_model_that_gives_no_numbers_tells_no_color(folder: Path, tmp_path: Pa
     damaged.visual_projection.weight.data[0, 0] = torch.nan
     damaged.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="returned NaN for a picture"):
+    with pytest.raises(CheckpointError, match="returned NaN for an image"):
         ColorModel.from_pretrained(str(tmp_path), CPU)(IMAGE_PLACEHOLDER, [found((0, 0, 28, 28))])

@@ -34,7 +34,7 @@ def script(folder: Path, code: str) -> ImageCommand:
     return ImageCommand(f"{sys.executable} '{path}'")
 
 
-def test_the_command_sees_picture_prompt_and_metadata_in_order(tmp_path: Path) -> None:
+def test_the_command_sees_image_prompt_and_metadata_in_order(tmp_path: Path) -> None:
     command = script(
         tmp_path,
         """
@@ -93,6 +93,6 @@ def test_quotes_that_do_not_match_are_refused() -> None:
         ImageCommand("judge 'me")
 
 
-def test_numbers_are_judged_by_pictures_not_by_blank_lines(tmp_path: Path) -> None:
+def test_numbers_are_evaluated_by_images_not_by_blank_lines(tmp_path: Path) -> None:
     answers = script(tmp_path, "for line in lines: print(json.dumps({'correct': False}), end='\\n\\n')")
     assert [answer.correct for answer in answers(LINES, IMAGES, Answer)] == [False, False]

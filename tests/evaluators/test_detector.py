@@ -68,7 +68,7 @@ def noise(width: int, height: int) -> Image.Image:
         ((800, 800), (800, 800)),
     ],
 )
-def test_a_picture_is_shown_as_large_as_fits(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_an_image_is_shown_as_large_as_fits(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert resized_size(*size) == expected
 
 
@@ -91,7 +91,7 @@ def test_other_shapes_are_padded_with_grey_below_and_on_the_right() -> None:
     torch.testing.assert_close(padding, expected[:, None, None].expand_as(padding))
 
 
-def test_gray_and_transparent_pictures_are_shown_in_color() -> None:
+def test_gray_and_transparent_images_are_shown_in_color() -> None:
     assert preprocess(Image.new("L", (64, 64))).pixels_CHW.shape[0] == 3
     assert preprocess(Image.new("RGBA", (64, 64))).pixels_CHW.shape[0] == 3
 
@@ -190,7 +190,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_objects_lie_in_the_picture_and_come_again(folder: Path) -> None:
+def test_objects_lie_in_the_image_and_come_again(folder: Path) -> None:
     detector = ObjectDetector.from_pretrained(str(folder), CPU)
     found = detector(IMAGE_PLACEHOLDER)
     assert found

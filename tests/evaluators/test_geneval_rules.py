@@ -86,7 +86,7 @@ def test_all_recorded_overlaps_agree(official: dict[str, Any]):
         assert box_iou(case["a"], case["b"]) == pytest.approx(case["expected"], abs=1e-7), case
 
 
-# The rules one by one, on pictures made up here
+# The rules one by one, on images made up here
 
 
 def prompt_for(*include: dict[str, Any], tag: str = "two_object", **more: Any) -> PromptMetadata:
@@ -129,7 +129,7 @@ def test_a_threshold_stored_as_float32_is_not_above_itself():
     assert not evaluate_image([seen("cow", stored)], prompt_for(ONE_COW)).correct
 
 
-def test_counting_pictures_need_the_higher_confidence_for_every_class():
+def test_counting_images_need_the_higher_confidence_for_every_class():
     found = [seen("cow", 0.95), seen("cow", 0.9), seen("dog", 0.8)]
     assert keep_detections(found, TWO_COWS) == {"cow": [found[0]]}
     assert keep_detections(found, prompt_for(ONE_COW)) == {"cow": found[:2], "dog": found[2:]}

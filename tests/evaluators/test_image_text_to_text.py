@@ -1,4 +1,4 @@
-"""P(yes) of a tiny untrained Gemma 3, against a forward pass of one picture at a time."""
+"""P(yes) of a tiny untrained Gemma 3, against a forward pass of one image at a time."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def lines_of(prompts: list[str]) -> list[PromptLine]:
 
 
 def computed_plainly(folder: Path, prompt: str, image: Image.Image) -> float:
-    """One picture, one forward pass, with no line of ours."""
+    """One image, one forward pass, with no line of ours."""
     model = Gemma3ForConditionalGeneration.from_pretrained(folder).eval()
     processor = Gemma3Processor.from_pretrained(folder)
     asked = f'<bos><boi>Does this figure show "{prompt}"? Please answer yes or no.'
@@ -63,7 +63,7 @@ def test_p_yes_is_that_of_a_plain_forward_pass(
     assert len(set(expected)) == 4
 
 
-def test_a_batch_says_what_single_pictures_say(
+def test_a_batch_says_what_single_images_say(
     evaluator: VqaEvaluator, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gemma3Processor, "images_kwargs", CROPS)
@@ -73,7 +73,7 @@ def test_a_batch_says_what_single_pictures_say(
     assert evaluator.probabilities([], []) == []
 
 
-def test_a_picture_is_right_from_one_half_on_and_the_reason_says_how_probable(
+def test_an_image_is_right_from_one_half_on_and_the_reason_says_how_probable(
     evaluator: VqaEvaluator, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(VqaEvaluator, "probabilities", lambda self, prompts, images: [0.5, 0.49])

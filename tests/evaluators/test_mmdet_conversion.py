@@ -80,7 +80,7 @@ def test_transformers_own_class_reads_the_folder(
     monkeypatch.setattr(modeling_mask2former, "requires_backends", lambda *arguments: None)  # scipy, for its loss
     kind = modeling_mask2former.Mask2FormerForUniversalSegmentation
     theirs, report = kind.from_pretrained(converted(state, tmp_path), output_loading_info=True)
-    unused = {name for name in report["missing_keys"] if ".swin.layernorm." in name}  # no picture goes through it
+    unused = {name for name in report["missing_keys"] if ".swin.layernorm." in name}  # no image goes through it
     assert set(report["missing_keys"]) - unused <= {"criterion.empty_weight"}
     assert not report["unexpected_keys"]
     pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))

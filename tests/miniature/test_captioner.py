@@ -1,4 +1,4 @@
-"""Captions say what is in a picture, all of it and nothing else, in words that are known beforehand."""
+"""Captions say what is in an image, all of it and nothing else, in words that are known beforehand."""
 
 import random
 import re
@@ -93,7 +93,7 @@ def test_a_caption_names_every_detection_that_is_seen_and_no_other() -> None:
         assert re.fullmatch(r"[a-z]+(,? [a-z]+)*\.", caption)
 
 
-def test_captions_of_noisy_pictures_agree_with_the_detector_in_known_words() -> None:
+def test_captions_of_noisy_images_agree_with_the_detector_in_known_words() -> None:
     source = np.random.default_rng(0)
     sharp = held_out(300, seed=4).images
     ghosts = 0.55 + source.uniform(0.3, 1, (len(sharp), 1, 1, 1)) * (sharp - 0.55)
@@ -124,7 +124,7 @@ def test_a_caption_says_where_an_object_stands(corner: str) -> None:
     assert len(named) > len(said) / 2
 
 
-def test_relations_are_those_of_the_picture() -> None:
+def test_relations_are_those_of_the_image() -> None:
     star = Detection("star", CORNERS["upper left"], 0.99, "red")
     ring = Detection("ring", CORNERS["upper right"], 0.99, "blue")
     related = {caption for caption in captions(star, ring) if re.search(r"left of|right of|above|below", caption)}
@@ -158,18 +158,18 @@ def test_an_object_of_silent_h_keeps_its_article_without_a_colour() -> None:
     assert all("an hourglass of no clear colour" in caption for caption in said)
 
 
-def test_an_empty_picture_shows_nothing_clear() -> None:
+def test_an_empty_image_shows_nothing_clear() -> None:
     (caption,) = MiniatureCaptioner()([Image.new("RGB", (64, 64), (140, 140, 140))])
     assert "nothing clear" in caption
 
 
-def test_equal_pictures_get_equal_captions_in_any_order() -> None:
+def test_equal_images_get_equal_captions_in_any_order() -> None:
     images = as_images(held_out(12).images)
     said = MiniatureCaptioner()(images)
     assert MiniatureCaptioner()([image.copy() for image in reversed(images)]) == said[::-1]
 
 
-def test_pictures_that_show_the_same_are_worded_differently() -> None:
+def test_images_that_show_the_same_are_worded_differently() -> None:
     images = [as_images(single("star", "red", background=0.5 + n / 400).images)[0] for n in range(40)]
     frames = {re.sub("upper|lower|left|right", "", caption) for caption in MiniatureCaptioner()(images)}
     assert len(frames) > 5

@@ -45,7 +45,7 @@ def agree(ground_truth: list[Detection], found: list[Detection]) -> bool:
 
 
 def agreement(drawn: RenderedScenes, images: Images) -> float:
-    """The share of pictures that are read right whichever of GenEval's two thresholds is taken."""
+    """The share of images that are read right whichever of GenEval's two thresholds is taken."""
     return float(
         np.mean(
             [
@@ -212,7 +212,7 @@ def test_other_sizes_and_modes_are_read_too() -> None:
 
 
 @pytest.mark.parametrize("array", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3)), np.zeros((0, 64, 3), np.uint8)])
-def test_what_is_no_picture_is_refused(array: NDArray) -> None:
+def test_what_is_no_image_is_refused(array: NDArray) -> None:
     with pytest.raises(InvalidRequest, match=r"expected \(height, width, 3\) and uint8"):
         detect(array)
 

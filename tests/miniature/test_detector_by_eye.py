@@ -1,4 +1,4 @@
-"""The detector against 120 generated pictures that were labelled by eye before it saw them."""
+"""The detector against 120 generated images that were labeled by eye before it saw them."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ SIZE = 64
 
 
 def images() -> list[np.ndarray]:
-    strip = np.asarray(Image.open(FOLDER / "pictures.png").convert("RGB"))
+    strip = np.asarray(Image.open(FOLDER / "images.png").convert("RGB"))
     rows, columns = strip.shape[0] // SIZE, strip.shape[1] // SIZE
     return [strip[r * SIZE : (r + 1) * SIZE, c * SIZE : (c + 1) * SIZE] for r in range(rows) for c in range(columns)]
 
@@ -37,7 +37,7 @@ def test_it_agrees_with_the_eye() -> None:
     assert np.mean(agreed) >= 0.95, f"differs on {[n for n, agree in enumerate(agreed) if not agree]}"
 
 
-def test_labels_hold_ghosts_and_doubles_and_not_only_good_pictures() -> None:
+def test_labels_hold_ghosts_and_doubles_and_not_only_good_images() -> None:
     labels = json.loads((FOLDER / "labels.json").read_text())
     assert sum(bool(label["ambiguous"]) for label in labels) >= 20
     assert {len(label["clear"]) for label in labels} >= {0, 1, 2}

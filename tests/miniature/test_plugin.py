@@ -20,7 +20,7 @@ def circle(color: str) -> Image.Image:
     return image.resize((64, 64), Image.Resampling.BOX)
 
 
-def test_pictures_are_judged_by_their_own_line() -> None:
+def test_images_are_evaluated_by_their_own_line() -> None:
     right, wrong = MiniatureEvaluator()([RED, RED], [circle("red"), circle("blue")])
     assert right.correct
     assert [found.class_name for found in right.detections] == ["circle"]

@@ -170,7 +170,7 @@ def test_what_a_prompt_says_does_not_vary() -> None:
     assert (scenes.present_NK == torch.tensor([True, True, False, False])).all()
 
 
-def test_objects_stay_apart_and_inside_the_picture() -> None:
+def test_objects_stay_apart_and_inside_the_image() -> None:
     drawn = held_out(600, seed=2)
     covers = torch.stack([coverage(drawn.scenes, slot) for slot in range(4)])
     assert (covers.sum(0) <= 1).all()

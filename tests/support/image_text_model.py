@@ -1,4 +1,4 @@
-"""A tiny untrained Gemma 3 that is shown pictures with a text."""
+"""A tiny untrained Gemma 3 that is shown images with a text."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from transformers import (
 )
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<boi>", "<eoi>", "<img>")
-# Wide pictures are shown in crops as well, so that prompts differ in length.
+# Wide images are shown in crops as well, so that prompts differ in length.
 CROPS = {
     "do_pan_and_scan": True,
     "pan_and_scan_min_crop_size": 8,

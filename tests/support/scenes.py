@@ -27,14 +27,14 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Descriptions, the scenes they became, and the scenes' pictures, (N, 64, 64, 3) in [0, 1]."""
+    """Descriptions, the scenes they became, and the scenes' images, (N, 64, 64, 3) in [0, 1]."""
 
     descriptions: list[Description]
     scenes: SceneBatch
     images: NDArray[np.float32]
 
     def ground_truth(self) -> list[list[Detection]]:
-        """What a perfect detector would say of each picture."""
+        """What a perfect detector would say of each image."""
         slots = range(self.scenes.kind_NK.shape[1])
         masks = [coverage(self.scenes, slot).numpy() > 0.5 for slot in slots]
         return [
@@ -68,7 +68,7 @@ def held_out(count: int, seed: int = 0) -> RenderedScenes:
 def single(
     kind: str, color: str = "blue", background: float = 0.55, radius: float = 9.0, x: float = 32.0
 ) -> RenderedScenes:
-    """One object on the middle line of its picture."""
+    """One object on the middle line of its image."""
     scenes = SceneBatch(
         kind_NK=torch.tensor([[KINDS.index(kind)]]),
         color_NK=torch.tensor([[COLOR_NAMES.index(color)]]),

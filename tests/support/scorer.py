@@ -1,4 +1,4 @@
-"""A function as users write one: a score for each picture."""
+"""A function as users write one: a score for each image."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How sharp the generator draws: edges of detected objects beside those of rendered ones, from the same noise."""
+"""Sharpness of generated images: edge widths of detected objects beside those of rendered ones from the same noise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,9 @@ from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.result import provenance
 from forejudge.types import IMAGE
 
-# FOLDED: How sharp a picture's objects are: the width of their edges, to be compared with rendered ones.
-
 
 def edge_widths(image: Image.Image, detections: Sequence[Detection]) -> list[float]:
-    """For each detected object the pixels on its way from 10 % to 90 % of its contrast, per pixel of outline."""
+    """Measure for each object the pixels between 10 % and 90 % of its contrast, per pixel of outline."""
     pixels = np.asarray(image, dtype=np.float64) / 255
     background = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
     widths = [_edge_width(pixels, background, detection) for detection in detections]
@@ -42,11 +40,11 @@ def _edge_width(pixels: NDArray[np.float64], background: NDArray[np.float64], de
 
 
 def edge_figures(generator: Generator, per_task: int, report: ProgressCallback) -> dict[str, Any]:
-    """Median widths over test prompts, drawn over rendered; the ratio is None where no object is seen."""
+    """Return the ratio of median widths over test prompts, generated to rendered; None if no object is detected."""
     test_cases = cases("test", per_task)
     generated: list[float] = []
     rendered: list[float] = []
-    stopwatch = Stopwatch("pictures", 0, len(test_cases))
+    stopwatch = Stopwatch("images", 0, len(test_cases))
     for done, case in enumerate(test_cases, start=1):
         group = case.group(seed=0, candidates=1)
         (candidates,) = group.draw(generator, [IMAGE], batch_size=1)
@@ -57,7 +55,7 @@ def edge_figures(generator: Generator, per_task: int, report: ProgressCallback) 
     return {
         "provenance": provenance(generator.device),
         "ratio": float(np.median(generated) / np.median(rendered)) if generated else None,
-        "objects_drawn": len(generated),
+        "objects_generated": len(generated),
         "objects_rendered": len(rendered),
-        "pictures": len(test_cases),
+        "images": len(test_cases),
     }

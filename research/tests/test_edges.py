@@ -7,7 +7,7 @@ from PIL import ImageFilter
 from forejudge.miniature.detector import detect
 from forejudge.miniature.prompts import descriptions
 from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render, to_pil
-from research.figures.sharpness import edge_widths
+from research.figures.edges import edge_widths
 
 
 def test_blurred_objects_have_wider_edges() -> None:

@@ -1,4 +1,4 @@
-"""The two pictures of the README, made from a real search: the flow of one prompt, and a row for each task."""
+"""The two images of the README, made by real searches: the flow of one prompt, and a row for each task."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def write_readme_images(best_of_n: BestOfN, folder: Path) -> None:
 
 
 def flow(best_of_n: BestOfN) -> Image.Image:
-    """Noises, hidden states at the cut, verdicts, the finished winner: from left to right."""
+    """Show noises, hidden states at the cut, verdicts and the finished winner, from left to right."""
     result = best_of_n(_FLOW_PROMPT, n=_N)
     (cut,) = best_of_n.verifier.reads
     seeds = tuple(candidate.seed for candidate in result.candidates)
@@ -48,7 +48,7 @@ def flow(best_of_n: BestOfN) -> Image.Image:
 
 
 def _states_to_rgb(states_NTD: Tensor) -> list[Image.Image]:
-    """States as small pictures: their first three principal components over all candidates."""
+    """Map states to small images by their first three principal components over all candidates."""
     count, tokens, width = states_NTD.shape
     flat = states_NTD.reshape(-1, width).float()
     _, _, axes = torch.pca_lowrank(flat, q=3, niter=8)
@@ -83,7 +83,7 @@ def _verdicts(draw: ImageDraw.ImageDraw, left: int, result: Result) -> None:
 
 
 def gallery(best_of_n: BestOfN) -> Image.Image:
-    """A test prompt of each task: eight candidates, all finished here, with the verdicts given before."""
+    """Show eight candidates of a test prompt of each task, all finished here, with the verdicts given before."""
     tile, label = 112, 26
     row_height = label + tile + 34
     sheet = Image.new("RGB", (24 + _N * (tile + _GAP) + 12, 12 + len(TASKS) * row_height), _PAPER)
