@@ -68,7 +68,7 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: Comman
     (images / "00002/samples/0000.png").write_bytes(b"no image")
     outcome = forejudge("geneval", "score", images, *MINIATURE)
     assert outcome.status == 1
-    lines = [line for line in outcome.err.splitlines() if not line.startswith("judged: ")]
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("evaluated: ")]
     for line, path in zip(lines, ("00003", "00004", "00005", "00002"), strict=True):
         assert line.startswith(f"left out: images/{path}")
     assert "images left out: 4" in outcome.out

@@ -192,7 +192,9 @@ def convert_tensors(state: Mapping[str, Tensor], config: Mask2FormerConfig, sour
     tensors: dict[str, Tensor] = {}
     for name, names_to in places.items():
         value = reorder_merged(state[name]) if ".downsample." in name else state[name]
-        tensors |= zip(names_to, (part.float().contiguous() for part in value.tensor_split(len(names_to))), strict=True)
+        tensors |= zip(
+            names_to, (part.float().contiguous() for part in value.unflatten(0, (len(names_to), -1))), strict=True
+        )
     return tensors
 
 
