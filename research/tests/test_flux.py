@@ -18,7 +18,7 @@ def klein() -> FluxFlops:
 
 
 def products(tokens: int, squares: int) -> int:
-    """Each token through matrices that hold so many times width x width weights, and attention among all of them."""
+    """Count FLOPs of tokens through `squares` matrices of width x width, and of attention among all tokens."""
     return 2 * squares * WIDTH**2 * tokens + 4 * tokens**2 * WIDTH
 
 

@@ -17,7 +17,7 @@ RED, BLUE = solid_image("red"), solid_image("blue")
 
 
 class LooksAtACorner(Evaluator):
-    """Red is right. It counts what it was shown, and fails after so many images."""
+    """Evaluator that calls red right, counts its images and fails after `fails_after`."""
 
     def __init__(self, name: str = "corner", fails_after: int = 1000) -> None:
         self.name, self.shown, self.fails_after = name, 0, fails_after

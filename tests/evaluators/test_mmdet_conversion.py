@@ -175,7 +175,7 @@ def test_a_folder_that_holds_something_is_kept(state: State, tmp_path: Path) -> 
 
 
 def test_the_sizes_of_genevals_detector_are_read_off(state: State) -> None:
-    """Of its config: Swin-S, 6 and 9 layers of width 256."""
+    """Its config: Swin-S, 6 and 9 layers of width 256."""
     shapes = {
         "backbone.patch_embed.projection.weight": (96, 3, 4, 4),
         "backbone.stages.0.blocks.0.ffn.layers.0.0.weight": (384, 96),

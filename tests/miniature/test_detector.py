@@ -69,7 +69,7 @@ def share_with_any(images: NDArray[np.floating], confidence: float) -> float:
 
 
 def worn(drawn: RenderedScenes, blur: float, noise: float, cast: float) -> Images:
-    """Pictures blurred and made noisy, each pulled to one side in colour."""
+    """Blur images, add noise and shift the colors of each."""
     source = np.random.default_rng(0)
     soft = np.stack([cv2.GaussianBlur(image, (0, 0), blur) for image in drawn.images])
     casts = source.normal(size=(len(soft), 1, 1, 3))

@@ -21,7 +21,7 @@ def images() -> list[np.ndarray]:
 
 
 def agrees(image: np.ndarray, label: dict[str, list[str]]) -> bool:
-    """All that is plainly there is seen, and nothing that nobody sees; where the eye doubts, the detector may."""
+    """Return whether all clear objects are detected, and only objects that someone saw."""
     confident = [d for d in detect(image) if d.confidence > Thresholds().detection]
     plain, doubtful = Counter(label["clear"]), Counter(label["ambiguous"])
     # An object of no clear colour agrees with an eye that hesitates between several.

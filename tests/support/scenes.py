@@ -1,4 +1,4 @@
-"""What the miniature's tests share: held-out scenes with what is true of them, and single objects."""
+"""Held-out scenes with their ground truth, and single objects, for the miniature's tests."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -27,14 +27,14 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Descriptions, the scenes they became, and the scenes' images, (N, 64, 64, 3) in [0, 1]."""
+    """Descriptions, their scenes, and the scenes' images, (N, 64, 64, 3) in [0, 1]."""
 
     descriptions: list[Description]
     scenes: SceneBatch
     images: NDArray[np.float32]
 
     def ground_truth(self) -> list[list[Detection]]:
-        """What a perfect detector would say of each image."""
+        """Return the detections of a perfect detector for each image."""
         slots = range(self.scenes.kind_NK.shape[1])
         masks = [coverage(self.scenes, slot).numpy() > 0.5 for slot in slots]
         return [
