@@ -79,7 +79,7 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
     options_type: ClassVar[type[GeneratorOptions]] = GeneratorOptions
     transformer: TransformerT
 
-    def __init__(self, pipeline: Any, name: str, options: Any = None) -> None:
+    def __init__(self, pipeline: Any, name: str, options: GeneratorOptions | None = None) -> None:
         """Wrap a diffusers pipeline without changing it; results call it `name`.
 
         `options` default to `GeneratorOptions.from_pipeline`. Raises InvalidRequest if its transformer cannot be split.
