@@ -28,7 +28,9 @@ def write_sheets(generator_name: str) -> Path:
     for number in range(PER_TASK):
         for task in TASKS:
             case = TestCase(descriptions(task, "validation")[number % 12], number)
-            (candidates,) = case.group(seed=1, candidates=1, split="validation").draw(generator, [IMAGE], batch_size=1)
+            (candidates,) = case.group(seed=1, candidates=1, split="validation").generate(
+                generator, [IMAGE], batch_size=1
+            )
             images += candidates.images
     FOLDER.mkdir(parents=True, exist_ok=True)
     strip(images).save(FOLDER / "images.png")

@@ -47,7 +47,7 @@ def edge_figures(generator: Generator, per_task: int, report: ProgressCallback) 
     stopwatch = Stopwatch("images", 0, len(test_cases))
     for done, case in enumerate(test_cases, start=1):
         group = case.group(seed=0, candidates=1)
-        (candidates,) = group.draw(generator, [IMAGE], batch_size=1)
+        (candidates,) = group.generate(generator, [IMAGE], batch_size=1)
         scene = couple(SceneConstraints.from_descriptions([case.description]), noise_batch(group.seeds, 0, NOISE_SHAPE))
         for widths, image in ((generated, candidates.images[0]), (rendered, to_pil(render(scene))[0])):
             widths += edge_widths(image, detect(image))

@@ -12,7 +12,8 @@ from diffusers import AutoencoderDC
 from PIL import Image
 from transformers import AutoModelForCausalLM
 
-from forejudge.candidates.collect import CandidateCollector, CaptionObserver, LabelObserver, Observer
+from forejudge.candidates.collect import CandidateCollector
+from forejudge.candidates.observers import CaptionObserver, LabelObserver, Observer
 from forejudge.candidates.store import CandidateStore
 from forejudge.checkpoint import quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from forejudge.candidates.collect import EvaluationRun
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.store import EvaluationStore
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.intervals import (
     best_of_n_outcome,
@@ -274,8 +274,8 @@ class Study:
             if name in names
         }
         build, test = self.builds[names[0]], miniature_benchmark(self.per_task)
-        evaluation = EvaluationRun(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
-        folder = EvaluationFolder(self._studies_folder(names[0]) / f"tested-{evaluation.settings.digest}")
+        evaluation = EvaluationCollector(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
+        folder = EvaluationStore(self._studies_folder(names[0]) / f"tested-{evaluation.settings.digest}")
         evaluation.run(folder, Shard(), build.report)
         return load_outcomes(folder)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from forejudge.candidates.collect import EvaluationRun
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.store import EvaluationStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import merge_evaluation, with_controls
@@ -25,21 +25,21 @@ ALL = Shard()
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_generator: Path, tiny_verifier: Path) -> EvaluationRun:
+def evaluation(tiny_generator: Path, tiny_verifier: Path) -> EvaluationCollector:
     """Six prompts, two seeds, three candidates."""
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
     verifiers = with_controls({"tiny": load_verifier(str(tiny_verifier), CPU, torch.float32)})
-    return EvaluationRun(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
+    return EvaluationCollector(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
 
 
 @pytest.fixture(scope="module")
-def drawn(evaluation: EvaluationRun, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
-    folder = EvaluationFolder(tmp_path_factory.mktemp("drawn"))
+def drawn(evaluation: EvaluationCollector, tmp_path_factory: pytest.TempPathFactory) -> EvaluationStore:
+    folder = EvaluationStore(tmp_path_factory.mktemp("drawn"))
     evaluation.run(folder, ALL, ignore_progress)
     return folder
 
 
-def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationFolder, evaluation: EvaluationRun) -> None:
+def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationStore, evaluation: EvaluationCollector) -> None:
     metadata = (drawn.path / "00000" / "metadata.jsonl").read_text()
     assert metadata == evaluation.benchmark.lines[0].metadata + "\n"
     assert sorted(path.name for path in (drawn.path / "00000" / "samples").iterdir()) == [
@@ -47,22 +47,22 @@ def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationFolder, ev
         "0001.png",
         "0002.png",
     ]
-    assert sorted(path.name for path in drawn.path.iterdir() if path.is_dir()) == [f"{at:05d}" for at in range(6)]
+    assert sorted(path.name for path in drawn.path.iterdir() if path.name.isdigit()) == [f"{at:05d}" for at in range(6)]
 
 
-def test_every_candidate_has_a_line(drawn: EvaluationFolder) -> None:
+def test_every_candidate_has_a_line(drawn: EvaluationStore) -> None:
     rows = drawn.rows(2)
-    assert [(row["seed"], row["index"], row["sample"]) for row in rows] == [
+    assert [(row["seed_index"], row["index"], row["sample"]) for row in rows] == [
         (0, 0, "0000.png"), (0, 1, "0001.png"), (0, 2, "0002.png"), (1, 0, None), (1, 1, None), (1, 2, None),
     ]  # fmt: skip
-    assert len({row["candidate_seed"] for row in rows}) == 6
+    assert len({row["seed"] for row in rows}) == 6
     for row in rows:
         assert set(row["verdicts"]) == {"tiny", "states shuffled", "states zeroed"}
         assert 0 < row["verdicts"]["tiny"]["probability"] < 1
         assert row["correct"] or row["reason"]
 
 
-def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationFolder) -> None:
+def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationStore) -> None:
     found = load_outcomes(drawn)
     assert found.correct_CSN.shape == found.score_CSN["tiny"].shape == (6, 2, 3)
     row = drawn.rows(4)[5]
@@ -71,7 +71,7 @@ def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationFolder) -> None:
     assert len(set(found.tasks)) == 6
 
 
-def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationFolder) -> None:
+def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationStore) -> None:
     found = load_outcomes(drawn)
     names = ("tiny", "states shuffled", "states zeroed")
     own, shuffled, zeroed = (np.sort(found.score_CSN[name].reshape(6, -1)) for name in names)
@@ -79,8 +79,8 @@ def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationFo
     np.testing.assert_allclose(zeroed, np.broadcast_to(zeroed[..., :1], zeroed.shape), atol=1e-5)
 
 
-def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: EvaluationRun, tmp_path: Path) -> None:
-    folder = EvaluationFolder(tmp_path)
+def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: EvaluationCollector, tmp_path: Path) -> None:
+    folder = EvaluationStore(tmp_path)
 
     def stop(progress: Progress) -> None:
         if progress.step == 4:
@@ -89,33 +89,37 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: Evaluati
     with pytest.raises(KeyboardInterrupt):
         evaluation.run(folder, ALL, stop)
     assert folder.missing == [4, 5]
-    with pytest.raises(CheckpointError, match="lacks 2 of 6 prompts"):
+    with pytest.raises(CheckpointError, match="2 of its 6 prompts are missing"):
         load_outcomes(folder)
-    (tmp_path / ".00004.0.partial").mkdir()  # what a kill leaves
+    folder.images(4).write("{}", [])  # what a kill leaves
     steps: list[int] = []
     evaluation.run(folder, ALL, lambda progress: steps.append(progress.step))
     assert steps == [5, 6]
     assert folder.missing == []
 
 
-def test_parts_merge_to_the_same_as_one(evaluation: EvaluationRun, drawn: EvaluationFolder, tmp_path: Path) -> None:
+def test_parts_merge_to_the_same_as_one(
+    evaluation: EvaluationCollector, drawn: EvaluationStore, tmp_path: Path
+) -> None:
     for number in (1, 2):
-        evaluation.run(EvaluationFolder(tmp_path / str(number)), Shard(number, 2), ignore_progress)
+        evaluation.run(EvaluationStore(tmp_path / str(number)), Shard(number, 2), ignore_progress)
     assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 3
-    merged = EvaluationFolder(tmp_path / "1")
+    merged = EvaluationStore(tmp_path / "1")
     assert [merged.rows(prompt) for prompt in range(6)] == [drawn.rows(prompt) for prompt in range(6)]
     assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 0
 
 
 @pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
-def test_other_settings_are_refused_by_name(evaluation: EvaluationRun, drawn: EvaluationFolder, field: str) -> None:
+def test_other_settings_are_refused_by_name(
+    evaluation: EvaluationCollector, drawn: EvaluationStore, field: str
+) -> None:
     change: Any = {field: getattr(evaluation, field) + 1}
     other = replace(evaluation, **change)
     with pytest.raises(InvalidRequest, match=f"was begun with {field} = "):
         other.run(drawn, ALL, ignore_progress)
 
 
-def test_other_verifiers_are_refused(evaluation: EvaluationRun, drawn: EvaluationFolder) -> None:
+def test_other_verifiers_are_refused(evaluation: EvaluationCollector, drawn: EvaluationStore) -> None:
     other = replace(evaluation, verifiers={})
     with pytest.raises(InvalidRequest, match="was begun with verifiers = "):
         other.run(drawn, ALL, ignore_progress)
@@ -139,7 +143,7 @@ def test_benchmarks_by_name(tmp_path: Path) -> None:
         InvalidRequest, match=r"GenEval's prompts do not come with forejudge.*evaluation_metadata\.jsonl"
     ):
         load_benchmark("geneval")
-    with pytest.raises(InvalidRequest, match="Name an --evaluator"):
+    with pytest.raises(InvalidRequest, match="name an --evaluator"):
         load_benchmark(str(path))
     with pytest.raises(InvalidRequest, match="unknown benchmark 'nowhere'"):
         load_benchmark("nowhere")

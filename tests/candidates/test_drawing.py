@@ -105,8 +105,8 @@ def test_a_prompt_the_generator_refuses_is_named_before_anything_is_drawn(tmp_pa
 
 
 def test_other_prompts_are_refused(whole: CandidateStore) -> None:
-    with pytest.raises(InvalidRequest, match=r"was made with prompts = .*, this run has prompts = "):
-        drawn(whole.folder, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
+    with pytest.raises(InvalidRequest, match=r"was begun with prompts = .*, this run has prompts = "):
+        drawn(whole.path, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
 
 
 def test_states_take_what_was_announced(whole: CandidateStore) -> None:
@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert killed.wait(timeout=120) == -signal.SIGKILL
     folder = CandidateStore(tmp_path / "rows")
     assert folder.missing == [1, 2]
-    assert_weights_equal(drawn(folder.folder, candidate_collector()), whole)
+    assert_weights_equal(drawn(folder.path, candidate_collector()), whole)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_a_reading_that_was_not_recorded_is_refused(folder: CandidateStore) -> N
 
 
 def test_what_was_not_recorded_is_drawn_anew(folder: CandidateStore) -> None:
-    rows, generator = StoredRows.of(folder.folder, SeedGenerator()), SeedGenerator()
+    rows, generator = StoredRows.of(folder.path, SeedGenerator()), SeedGenerator()
     assert isinstance(rows.states(generator, build_verifier_input("hidden:2")), RecomputedStates)
     assert isinstance(rows.states(generator, build_verifier_input("hidden:3")), RecordedStates)
 

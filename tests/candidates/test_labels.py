@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from forejudge.candidates.collect import LabelObserver, LabelSummary, summarize
+from forejudge.candidates.observers import LabelObserver, LabelSummary, summarize
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.base import Evaluation

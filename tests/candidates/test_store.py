@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forejudge.candidates.store import CandidateStore, CollectionConfig, lay_out
+from forejudge.candidates.searches import lay_out
+from forejudge.candidates.store import CandidateStore, CollectionConfig
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.command import fake_result
@@ -68,7 +69,7 @@ def folder(tmp_path: Path) -> CandidateStore:
 
 
 def test_blocks_are_whole_prompts_and_about_128_rows() -> None:
-    blocks = [SETTINGS.model_copy(update={"candidates": each}).rows_of_a_block for each in (1, 20, 50, 100, 200)]
+    blocks = [SETTINGS.model_copy(update={"candidates": each}).rows_per_block for each in (1, 20, 50, 100, 200)]
     assert blocks == [128, 120, 100, 100, 200]
     assert [SETTINGS.rows_in(block) for block in range(SETTINGS.blocks)] == [100, 100, 50]
 
@@ -97,7 +98,7 @@ def test_states_of_a_row_are_found(folder: CandidateStore) -> None:
 def test_an_unfinished_folder_says_what_is_missing(folder: CandidateStore) -> None:
     folder.write(1, rows_from(100, 100), {})
     assert folder.missing == [0, 2]
-    with pytest.raises(CheckpointError, match=r"2 of its 3 blocks are missing: the same command goes on"):
+    with pytest.raises(CheckpointError, match=r"2 of its 3 blocks are missing: run the same command again"):
         folder.table()
 
 
@@ -116,13 +117,13 @@ def test_a_damaged_block_is_named(folder: CandidateStore) -> None:
 def test_other_settings_are_refused_with_both_values(folder: CandidateStore, name: str, value: Any) -> None:
     other = SETTINGS.model_copy(update={name: value})
     with pytest.raises(InvalidRequest) as refused:
-        CandidateStore(folder.folder).begin(other)
-    assert f"made with {name} = {getattr(SETTINGS, name)}, this run has {name} = {value}:" in str(refused.value)
+        CandidateStore(folder.path).begin(other)
+    assert f"begun with {name} = {getattr(SETTINGS, name)}, this run has {name} = {value}:" in str(refused.value)
 
 
 def test_the_same_settings_go_on(folder: CandidateStore) -> None:
     folder.write(0, rows_from(0, 100), {})
-    again = CandidateStore(folder.folder)
+    again = CandidateStore(folder.path)
     again.begin(SETTINGS)
     assert again.has(0)
     assert not again.has(1)

@@ -136,4 +136,4 @@ def test_what_cannot_be_labelled_is_refused_before_models_are_loaded(
 
 def test_another_run_in_the_same_folder_is_refused(label: CommandLine) -> None:
     label("label")
-    assert "made with candidates = 3, this run has candidates = 4" in refusal(label("label", "--candidates", "4"), 2)
+    assert "begun with candidates = 3, this run has candidates = 4" in refusal(label("label", "--candidates", "4"), 2)

@@ -82,7 +82,7 @@ def test_a_part_of_another_evaluation_is_refused(evaluate: CommandLine) -> None:
     evaluate("eval", "--shard", "1/6", "--out", "one")
     evaluate("eval", "--shard", "1/6", "--out", "other", "--seeds", "2")
     done = CommandLine(evaluate.capture)("eval", "merge", "one", "other")
-    assert "other was begun with seeds = 2, now it is 1" in refusal(done, 2)
+    assert "other was begun with seeds = 2, this run has seeds = 1" in refusal(done, 2)
 
 
 def test_merging_what_is_no_evaluation_is_refused(forejudge: CommandLine) -> None:

@@ -53,7 +53,7 @@ def test_a_drawing_is_planned_and_then_as_planned(
     size = lines["disk"].removeprefix("the states to be recorded ").partition(",")[0]
     assert f"the states of all 24 rows take {size}" in outcome.err
     assert shown(drawn(command, "--dry-run"))[1]["work"] == "0 candidates of 0 prompts"
-    assert "made with candidates = 8" in refusal(drawn(command, "--dry-run", "--candidates", "4"), 2)
+    assert "begun with candidates = 8" in refusal(drawn(command, "--dry-run", "--candidates", "4"), 2)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from forejudge.candidates.collect import EvaluationRun
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.store import EvaluationStore
 from forejudge.cli import evaluate
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.figures import Contents, agreement, evaluation_metrics, read_layers
@@ -59,9 +59,9 @@ def known_outcomes() -> Outcomes:
 
 def evaluation_of(
     generator: Path, verifier: Path, others: Sequence[Evaluator], evaluator: Evaluator | None = None
-) -> EvaluationRun:
+) -> EvaluationCollector:
     benchmark = Benchmark("three prompts", LINES, evaluator or ByPixel("first", 0))
-    return EvaluationRun(
+    return EvaluationCollector(
         load_generator(str(generator), CPU, torch.float32),
         {"tiny": load_verifier(str(verifier), CPU, torch.float32)},
         benchmark,
@@ -112,7 +112,7 @@ def test_without_second_evaluators_the_section_is_empty() -> None:
 
 def test_every_row_says_what_each_evaluator_says(tiny_generator: Path, tiny_verifier: Path, tmp_path: Path) -> None:
     same, opposite, other = ByPixel("same", 0), ByPixel("opposite", 0, odd=False), ByPixel("other", 3000)
-    folder = EvaluationFolder(tmp_path)
+    folder = EvaluationStore(tmp_path)
     evaluation_of(tiny_generator, tiny_verifier, [same, opposite, other]).run(folder, Shard(1, 1), ignore_progress)
     assert folder.settings.second_evaluators == ("same", "opposite", "other")
     for row in folder.rows(0):
@@ -120,7 +120,7 @@ def test_every_row_says_what_each_evaluator_says(tiny_generator: Path, tiny_veri
         assert row["second_correct"]["same"] == row["correct"] != row["second_correct"]["opposite"]
     outcomes = load_outcomes(folder)
     assert (outcomes.second_correct_CSN["same"] == outcomes.correct_CSN).all()
-    alone = EvaluationFolder(tmp_path / "alone")
+    alone = EvaluationStore(tmp_path / "alone")
     evaluation_of(tiny_generator, tiny_verifier, [], evaluator=other).run(alone, Shard(1, 1), ignore_progress)
     assert (outcomes.second_correct_CSN["other"] == load_outcomes(alone).correct_CSN).all()
 
@@ -128,13 +128,15 @@ def test_every_row_says_what_each_evaluator_says(tiny_generator: Path, tiny_veri
 def test_a_folder_goes_on_with_the_same_evaluators_only(
     tiny_generator: Path, tiny_verifier: Path, tmp_path: Path
 ) -> None:
-    folder, part = EvaluationFolder(tmp_path), Shard(1, 3)
+    folder, part = EvaluationStore(tmp_path), Shard(1, 3)
     evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, part, ignore_progress)
     before = folder.settings
     evaluation_of(tiny_generator, tiny_verifier, [ByPixel("other", 9)]).run(folder, Shard(1, 1), ignore_progress)
     assert folder.settings == before
     assert folder.missing == []
-    with pytest.raises(InvalidRequest, match=r"second_evaluators = \('other',\), now it is \(\)"):
+    with pytest.raises(
+        InvalidRequest, match=r"second_evaluators = \('other',\), this run has second_evaluators = \(\)"
+    ):
         evaluation_of(tiny_generator, tiny_verifier, []).run(folder, Shard(1, 1), ignore_progress)
 
 

@@ -2,28 +2,28 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.store import EvaluationStore
 from forejudge.errors import CheckpointError
 from forejudge.report.gallery import gallery
 from tests.support.folders import copy_folder
 
 
-def rows_of_first_seed(folder: EvaluationFolder, prompt: int) -> list[dict]:
-    return [row for row in folder.rows(prompt) if row["seed"] == 0]
+def rows_of_first_seed(folder: EvaluationStore, prompt: int) -> list[dict]:
+    return [row for row in folder.rows(prompt) if row["seed_index"] == 0]
 
 
-def number_of(folder: EvaluationFolder, prompt: str) -> int:
+def number_of(folder: EvaluationStore, prompt: str) -> int:
     return next(n for n in range(folder.settings.prompts) if f'"{prompt}"' in folder.metadata(n))
 
 
 def test_two_prompts_of_each_task_in_the_order_of_the_paper(evaluation: Path):
-    shown = gallery(EvaluationFolder(evaluation))
+    shown = gallery(EvaluationStore(evaluation))
     assert [each.task for each in shown] == ["Single object"] * 2 + ["Colors"] * 2
-    assert shown == gallery(EvaluationFolder(evaluation))
+    assert shown == gallery(EvaluationStore(evaluation))
 
 
 def test_candidates_say_what_their_rows_say(evaluation: Path):
-    folder = EvaluationFolder(evaluation)
+    folder = EvaluationStore(evaluation)
     for shown in gallery(folder):
         rows = rows_of_first_seed(folder, number_of(folder, shown.prompt))
         said = [row["verdicts"]["hidden"]["probability"] for row in rows]
@@ -35,7 +35,7 @@ def test_candidates_say_what_their_rows_say(evaluation: Path):
 
 
 def test_prompts_on_which_a_right_candidate_was_missed_come_first(evaluation: Path):
-    folder = EvaluationFolder(evaluation)
+    folder = EvaluationStore(evaluation)
 
     def missed(prompt: int) -> bool:
         rows = rows_of_first_seed(folder, prompt)
@@ -51,15 +51,15 @@ def test_prompts_on_which_a_right_candidate_was_missed_come_first(evaluation: Pa
 
 
 def test_scores_are_shown_where_there_are_no_probabilities(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
+    folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     settings = folder.settings.model_copy(update={"verifiers": {"clip": "0"}})
     (folder.path / "settings.json").write_text(settings.model_dump_json())
-    thumbnails = [each for shown in gallery(folder) for each in shown.thumbnails]
+    thumbnails = [each for shown in gallery(EvaluationStore(folder.path)) for each in shown.thumbnails]
     assert all(each.verdict.startswith("score 0.") and not each.disagrees for each in thumbnails)
 
 
 def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
+    folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(6):
         folder.sample(prompt, "0001.png").write_bytes(b"no picture")
     with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
@@ -67,8 +67,7 @@ def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path)
 
 
 def test_a_prompt_that_came_before_shows_its_own_first_image(evaluation: Path, tmp_path: Path):
-    folder = EvaluationFolder(copy_folder(evaluation, tmp_path / "copy"))
+    folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(folder.settings.prompts):
-        path = folder.path / f"{prompt:05d}" / "images.jsonl"
-        path.write_text(path.read_text().replace('"image_index": 0', f'"image_index": {prompt}'))
-    assert gallery(folder) == gallery(EvaluationFolder(evaluation))
+        folder.write(prompt, [row | {"image_index": prompt} for row in folder.rows(prompt)], {})
+    assert gallery(folder) == gallery(EvaluationStore(evaluation))

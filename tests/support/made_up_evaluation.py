@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from forejudge.candidates.store import EvaluationFolder, EvaluationSettings
+from forejudge.candidates.store import EvaluationSettings, EvaluationStore
 from forejudge.evaluation.figures import FIGURES_FILE, SuiteCosts
 from forejudge.evaluation.suite import COSTS_FILE, FinishedSuite, baseline_folder
 from forejudge.files import write_json, write_text
@@ -59,10 +59,10 @@ _KINDS = {"single_object": ("star", "ring", "cross"), "colors": ("red star", "bl
 def fake_evaluation(path: Path) -> Path:
     """Write the folder."""
     rng = np.random.default_rng(0)
-    _write(EvaluationFolder(path), SETTINGS, rng)
+    _write(EvaluationStore(path), SETTINGS, rng)
     for name, steps in (("1 step", 1), ("2 steps", 2)):
         baseline = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
-        _write(EvaluationFolder(baseline_folder(path, name)), baseline, rng)
+        _write(EvaluationStore(baseline_folder(path, name)), baseline, rng)
     write_text(path / COSTS_FILE, COSTS.model_dump_json())
     figures = FinishedSuite(path, ["1 step", "2 steps"], COSTS.provenance).figures(
         [1, 2, 4], None, [{"hidden": 1, "clip": 1}]
@@ -71,7 +71,7 @@ def fake_evaluation(path: Path) -> Path:
     return path
 
 
-def _write(folder: EvaluationFolder, settings: EvaluationSettings, rng: np.random.Generator) -> None:
+def _write(folder: EvaluationStore, settings: EvaluationSettings, rng: np.random.Generator) -> None:
     folder.begin(settings)
     seeds, indices = range(settings.seeds), range(settings.candidates)
     for number, (tag, kind) in enumerate((tag, kind) for tag, kinds in _KINDS.items() for kind in kinds):
@@ -79,7 +79,7 @@ def _write(folder: EvaluationFolder, settings: EvaluationSettings, rng: np.rando
         metadata = json.dumps({"tag": tag, "include": include, "prompt": f"a photo of a {kind}"})
         rows = [_row(settings, seed, index, rng) for seed in seeds for index in indices]
         samples = [Image.new("RGB", (8, 8), (60 * index, 0, 0)) for index in indices]
-        folder.write(number, metadata, rows, samples)
+        folder.write_prompt(number, metadata, rows, samples)
 
 
 def _row(settings: EvaluationSettings, seed: int, index: int, rng: np.random.Generator) -> dict[str, object]:
@@ -90,11 +90,11 @@ def _row(settings: EvaluationSettings, seed: int, index: int, rng: np.random.Gen
     }
     correct = bool(rng.random() < 0.5)
     return {
-        "seed": seed,
+        "seed_index": seed,
+        "seed": 0,
         "sample": f"{index:04d}.png" if seed == 0 else None,
         "image_index": 0,
         "index": index,
-        "candidate_seed": 0,
         "correct": correct,
         "reason": "" if correct else "nothing seen",
         "verdicts": {name: verdicts[name] for name in settings.verifiers},

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from forejudge.candidates.collect import CandidateCollector, LabelObserver
+from forejudge.candidates.collect import CandidateCollector
+from forejudge.candidates.observers import LabelObserver
 from forejudge.errors import InvalidRequest
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.generators.base import Architecture, Generator, SamplingParams

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from safetensors.torch import load_file
 
 from forejudge.candidates.collect import CandidateCollector
+from forejudge.candidates.observers import Observer
 from forejudge.candidates.store import CandidateStore
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
@@ -37,7 +38,7 @@ SHORT: dict[str, Any] = {
 }
 
 
-class ReadableLabels:
+class ReadableLabels(Observer):
     """Right is what has much of one channel: easy to learn. Captions say it, too."""
 
     name = "readable"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forejudge.candidates.collect import RECORDED, CandidateCollector, LabelObserver
+from forejudge.candidates.collect import RECORDED, CandidateCollector
+from forejudge.candidates.observers import LabelObserver
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import as_generator, load_generator
@@ -147,5 +148,5 @@ def test_only_what_is_left_counts(drawing: CandidateCollector, tmp_path: Path) -
 
 def test_a_folder_of_other_settings_is_refused(drawing: CandidateCollector, tmp_path: Path) -> None:
     CandidateStore(tmp_path).begin(drawing.settings)
-    with pytest.raises(InvalidRequest, match="was made with candidates = 30, this run has candidates = 2"):
+    with pytest.raises(InvalidRequest, match="was begun with candidates = 30, this run has candidates = 2"):
         estimate_collection(replace(drawing, candidates=2), CandidateStore(tmp_path), Shard())

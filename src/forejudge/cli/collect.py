@@ -15,7 +15,8 @@ from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, prepare_folder
 
 if TYPE_CHECKING:
-    from forejudge.candidates.collect import CandidateCollector, Observer
+    from forejudge.candidates.collect import CandidateCollector
+    from forejudge.candidates.observers import Observer
     from forejudge.candidates.store import CandidateStore
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.prompts.prompt_file import PromptLine
@@ -170,7 +171,7 @@ def caption(
     dry_run: DryRun = False,
 ) -> None:
     """Draw a picture of each line, and say what it shows, which is not always what was asked for."""
-    from forejudge.candidates.collect import CaptionObserver
+    from forejudge.candidates.observers import CaptionObserver
     from forejudge.evaluators.loading import check_captioner, load_captioner
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import CaptionRecipe, with_options
@@ -214,7 +215,7 @@ def label(
     dry_run: DryRun = False,
 ) -> None:
     """Draw all candidates of many prompts, and say of each picture whether it is right."""
-    from forejudge.candidates.collect import LabelObserver, summarize
+    from forejudge.candidates.observers import LabelObserver, summarize
     from forejudge.evaluators.loading import GenEvalModels, load_evaluator
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import LabelRecipe, with_options

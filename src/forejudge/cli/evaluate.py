@@ -10,7 +10,7 @@ import torch
 import typer
 from typer import Option
 
-from forejudge.candidates.collect import EvaluationRun
+from forejudge.candidates.collect import EvaluationCollector
 from forejudge.cli import options
 from forejudge.cli.common import print_licenses
 from forejudge.cli.options import parse_ints
@@ -148,7 +148,7 @@ class EvaluateOptions:
 
     def _baselines(
         self, generator: Generator, benchmark: Benchmark, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, EvaluationRun]:
+    ) -> dict[str, EvaluationCollector]:
         """One picture each: by the generator itself with one and more steps, and by other pipelines."""
         drawn = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *self.steps)}
         for name in self.baselines:
@@ -166,8 +166,10 @@ class EvaluateOptions:
         benchmark: Benchmark,
         candidates: int,
         sampling: SamplingParams,
-    ) -> EvaluationRun:
-        return EvaluationRun(generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling)
+    ) -> EvaluationCollector:
+        return EvaluationCollector(
+            generator, verifiers, benchmark, candidates, self.images_per_prompt, self.seeds, sampling
+        )
 
 
 def _name(name_or_path: str) -> str:
@@ -249,12 +251,12 @@ def merge(
     parts: Annotated[list[Path], typer.Argument(help="The folders of the others, drawn with other --shard.")],
 ) -> None:
     """Bring the parts of an evaluation that were drawn on several machines together in the first folder."""
-    from forejudge.candidates.store import EvaluationFolder
+    from forejudge.candidates.store import EvaluationStore
     from forejudge.evaluation.suite import merge_evaluation
 
     for part in parts:
         typer.echo(f"{merge_evaluation(out, part)} prompts taken over from {part}")
-    num_missing = len(EvaluationFolder(out).missing)
+    num_missing = len(EvaluationStore(out).missing)
     typer.echo(
         f"{num_missing} prompts are missing" if num_missing else "complete: the same eval with --out writes the figures"
     )

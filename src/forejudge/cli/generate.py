@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 
 from forejudge import BestOfN, SamplingParams
-from forejudge.candidates.store import Sample, lay_out
+from forejudge.candidates.searches import Sample, lay_out
 from forejudge.cli import options
 from forejudge.cli.common import print_licenses, use_compile_cache
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner

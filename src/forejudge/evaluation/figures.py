@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.candidates.store import EvaluationFolder, EvaluationSettings
+from forejudge.candidates.store import EvaluationSettings, EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.bootstrap import Difference, Interval, IntervalDict, bootstrap_figure, bootstrap_mean
@@ -189,14 +189,14 @@ class LayerResult:
 class Contents:
     """An evaluation: its folder, its figures, and what was drawn as arrays."""
 
-    folder: EvaluationFolder
+    folder: EvaluationStore
     metrics: EvaluationMetrics
     outcomes: Outcomes
 
     @classmethod
     def read(cls, path: Path) -> "Contents":
         """Raises CheckpointError for a folder that is no evaluation, is not finished or cannot be read."""
-        folder = EvaluationFolder(path)
+        folder = EvaluationStore(path)
         outcomes, metrics = load_outcomes(folder), read_config(path / FIGURES_FILE, EvaluationMetrics)
         if metrics.settings != folder.settings:
             raise CheckpointError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forejudge.candidates.store import EvaluationFolder, check_finished
+from forejudge.candidates.store import EvaluationStore
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 from forejudge.prompts.geneval import PromptMetadata
 
@@ -41,9 +41,9 @@ class Outcomes:
         return int(self.correct_CSN.shape[2])
 
 
-def load_outcomes(folder: EvaluationFolder) -> Outcomes:
+def load_outcomes(folder: EvaluationStore) -> Outcomes:
     """A finished folder as arrays. Raises CheckpointError for one that is not finished or cannot be read."""
-    check_finished(folder)
+    folder.check_complete()
     settings = folder.settings
     rows = [row for prompt in range(settings.prompts) for row in _sort_by_image(folder.rows(prompt))]
     shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
@@ -71,7 +71,7 @@ def load_outcomes(folder: EvaluationFolder) -> Outcomes:
 
 def _sort_by_image(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Image by image, in each seed by seed."""
-    return sorted(rows, key=lambda row: (row["image_index"], row["seed"], row["index"]))
+    return sorted(rows, key=lambda row: (row["image_index"], row["seed_index"], row["index"]))
 
 
 SelectionStrategy = Callable[[Outcomes, int], FloatArray]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from forejudge.candidates.collect import EvaluationRun
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.store import EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
@@ -90,24 +90,24 @@ class Suite:
     """
 
     folder: Path
-    main: EvaluationRun
+    main: EvaluationCollector
     timed_verifiers: Mapping[str, Verifier]
-    baselines: Mapping[str, EvaluationRun]
+    baselines: Mapping[str, EvaluationCollector]
     report: ProgressCallback
 
     def run(self, shard: Shard) -> None:
         """Time what is compared, before its quality is known, then draw the shard of everything."""
         if not (self.folder / COSTS_FILE).exists():
             write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
-        self.main.run(EvaluationFolder(self.folder), shard, self.report)
+        self.main.run(EvaluationStore(self.folder), shard, self.report)
         for name, evaluation in self.baselines.items():
-            evaluation.run(EvaluationFolder(baseline_folder(self.folder, name)), shard, self.report)
+            evaluation.run(EvaluationStore(baseline_folder(self.folder, name)), shard, self.report)
 
     @property
     def missing(self) -> int:
         """How many prompts are not drawn yet, plain ones too."""
         folders = [self.folder, *(baseline_folder(self.folder, name) for name in self.baselines)]
-        return sum(len(EvaluationFolder(folder).missing) for folder in folders)
+        return sum(len(EvaluationStore(folder).missing) for folder in folders)
 
     def _measure_costs(self) -> SuiteCosts:
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
@@ -144,13 +144,13 @@ class FinishedSuite:
     ) -> dict[str, Any]:
         """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
         outcomes, costs = (
-            load_outcomes(EvaluationFolder(self.folder)),
+            load_outcomes(EvaluationStore(self.folder)),
             read_config(self.folder / COSTS_FILE, SuiteCosts),
         )
-        folders = {name: EvaluationFolder(baseline_folder(self.folder, name)) for name in self.baselines}
+        folders = {name: EvaluationStore(baseline_folder(self.folder, name)) for name in self.baselines}
         baselines = {name: load_outcomes(folder) for name, folder in folders.items()}
         steps = {name: folder.settings.steps for name, folder in folders.items()}
-        settings = EvaluationFolder(self.folder).settings
+        settings = EvaluationStore(self.folder).settings
         return {
             "provenance": dict(self.provenance),
             "settings": settings.model_dump(),
@@ -205,7 +205,7 @@ def merge_evaluation(folder: Path, part: Path) -> int:
 
     Raises CheckpointError for a folder that is none, InvalidRequest where they were made with other settings.
     """
-    new = EvaluationFolder(folder).merge_evaluation(EvaluationFolder(part))
+    new = EvaluationStore(folder).merge(EvaluationStore(part))
     for baselines in sorted((folder / BASELINES_FOLDER).glob("*")):
-        EvaluationFolder(baselines).merge_evaluation(EvaluationFolder(part / BASELINES_FOLDER / baselines.name))
+        EvaluationStore(baselines).merge(EvaluationStore(part / BASELINES_FOLDER / baselines.name))
     return new

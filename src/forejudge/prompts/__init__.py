@@ -1,1 +1,1 @@
-"""Prompts: files of them, and the grammar of GenEval."""
+"""Prompt files and GenEval's prompt grammar."""

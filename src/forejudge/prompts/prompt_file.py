@@ -1,4 +1,4 @@
-"""Files with an entry a line: prompts, as plain lines or GenEval's JSON lines, and names."""
+"""Prompt files, plain text or JSON lines, and the groups of candidates that are generated for their lines."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from forejudge.types import Candidates, Stage
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One prompt; `where` names its file and line, `metadata` is its JSON line as it stands in the file."""
+    """One prompt. `where` names its file and line, `metadata` is its JSON line as the file has it."""
 
     prompt: str
     metadata: str
     where: str
 
     def geneval_metadata(self) -> PromptMetadata:
-        """What the prompt's pictures are judged by. Raises InvalidRequest that names the line if it does not say."""
+        """Parse the metadata that GenEval evaluates images by. Raises InvalidRequest naming the line."""
         try:
             return PromptMetadata.from_line(self.metadata)
         except InvalidRequest as error:
@@ -32,7 +32,7 @@ class PromptLine:
 
 
 def check_lines(lines: Iterable[PromptLine], check: Callable[[str], None]) -> None:
-    """Each prompt once. Raises InvalidRequest that names the first line whose prompt `check` refuses."""
+    """Check each distinct prompt once. Raises InvalidRequest naming the first line whose prompt `check` refuses."""
     firsts: dict[str, PromptLine] = {}
     for line in lines:
         firsts.setdefault(line.prompt, line)
@@ -44,26 +44,30 @@ def check_lines(lines: Iterable[PromptLine], check: Callable[[str], None]) -> No
 
 
 def prompts_digest(lines: Iterable[PromptLine]) -> str:
-    """The SHA-256 that tells prompts, with their metadata and order, from any others."""
+    """Return the SHA-256 of prompts with their metadata, in order."""
     return hashlib.sha256("\n".join(line.metadata for line in lines).encode()).hexdigest()
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """All prompts of a file; blank lines are skipped. Raises InvalidRequest naming the line that is wrong."""
+    """Read all prompts of a file: one a line, or JSON objects with a "prompt" in a .jsonl file. Skips blank lines.
+
+    Raises InvalidRequest naming the first malformed line.
+    """
     read = _from_json if path.suffix == ".jsonl" else _from_text
     return [read(line, f"{path}, line {number}") for number, line in read_lines(path, "prompt").items()]
 
 
 def read_lines(path: Path, entry: str) -> dict[int, str]:
-    """Lines of a text file by their number from 1, stripped, without the blank ones.
+    """Return the stripped lines of a text file by line number, from 1, without blank ones.
 
-    `entry` says what a line should hold. Raises InvalidRequest for a file that cannot be read or has only blank lines.
+    `entry` names what a line holds, for errors. Raises InvalidRequest for a file that is unreadable or has only blank
+    lines.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidRequest(f"{path} cannot be read ({reason}): expected a file with a {entry} a line") from None
+        raise InvalidRequest(f"{path} cannot be read ({reason}): expected a text file, one {entry} a line") from None
     kept = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
     if not kept:
         raise InvalidRequest(f"{path} holds no {entry}: expected one a line")
@@ -85,28 +89,25 @@ def _from_json(line: str, where: str) -> PromptLine:
     return PromptLine(prompt, line, where)
 
 
-# FOLDED: Candidates for one picture of one prompt: their seeds, the rows they become, and how they are drawn.
-
-
 @dataclass(frozen=True)
 class Group:
-    """The candidates for a prompt's `image_index`-th picture."""
+    """The candidates for the `image_index`-th image of a prompt."""
 
     line: PromptLine
     image_index: int
     seeds: tuple[int, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is known of each candidate before it is drawn."""
+        """Return the columns of each candidate that are known before it is generated."""
         known = {"prompt": self.line.prompt, "metadata": self.line.metadata, "image_index": self.image_index}
         return [{**known, "index": index, "seed": seed} for index, seed in enumerate(self.seeds)]
 
-    def draw(
+    def generate(
         self, generator: Generator, stages: Iterable[Stage], batch_size: int, sampling: SamplingParams | None = None
     ) -> Iterator[Candidates]:
-        """The candidates drawn to the furthest of `stages`, `batch_size` at a time, the prompt encoded once.
+        """Encode the prompt once and yield candidates at the furthest of `stages`, `batch_size` at a time.
 
-        Without `sampling` they are drawn by the generator's defaults.
+        `sampling` defaults to the generator's own.
         """
         conditioning = generator.encode_without_padding(self.line.prompt, sampling or generator.defaults)
         wanted = frozenset(stages)
@@ -115,7 +116,7 @@ class Group:
 
 
 def groups_of(lines: Sequence[PromptLine], candidates: int, run_seed: int) -> list[Group]:
-    """A group for each line; a prompt that comes again is its next image."""
+    """Return a group for each line; a repeated prompt is its next image."""
     seen: Counter[str] = Counter()
     groups = []
     for line in lines:

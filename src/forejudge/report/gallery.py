@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from forejudge.candidates.store import EvaluationFolder
+from forejudge.candidates.store import EvaluationStore
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
@@ -67,7 +67,7 @@ class _Prompt:
         return not missed, -sum(map(self.disagrees, self.rows)), self.number
 
 
-def gallery(folder: EvaluationFolder) -> list[GalleryPrompt]:
+def gallery(folder: EvaluationStore) -> list[GalleryPrompt]:
     """Up to two prompts of each task, those first on which verifier and evaluator disagree; always the same.
 
     Raises CheckpointError for a picture that is missing or cannot be read.
@@ -84,15 +84,15 @@ def gallery(folder: EvaluationFolder) -> list[GalleryPrompt]:
     return [_gallery_prompt(folder, prompt) for prompt in selected]
 
 
-def _prompt(folder: EvaluationFolder, number: int, verifier: str) -> _Prompt:
+def _prompt(folder: EvaluationStore, number: int, verifier: str) -> _Prompt:
     all_rows = folder.rows(number)
     first = min(row["image_index"] for row in all_rows)  # not 0 where the prompt came before
-    rows = [row for row in all_rows if row["seed"] == 0 and row["image_index"] == first]
+    rows = [row for row in all_rows if row["seed_index"] == 0 and row["image_index"] == first]
     metadata = PromptMetadata.from_line(folder.metadata(number))
     return _Prompt(number, metadata, sorted(rows, key=lambda row: row["index"]), verifier)
 
 
-def _gallery_prompt(folder: EvaluationFolder, prompt: _Prompt) -> GalleryPrompt:
+def _gallery_prompt(folder: EvaluationStore, prompt: _Prompt) -> GalleryPrompt:
     thumbnails = [
         Thumbnail(
             image=_thumbnail(folder.sample(prompt.number, row["sample"])),

@@ -70,7 +70,7 @@ class StoredRows:
     def column(self, name: str) -> list[Any]:
         """Return one value per row. Raises CheckpointError for a column that the folder lacks."""
         if name not in self._table.column_names:
-            raise CheckpointError(f"{self.folder.folder} has no column {name}: was it made by another command?")
+            raise CheckpointError(f"{self.folder.path} has no column {name}: was it made by another command?")
         values: list[Any] = self._table[name].to_pylist()
         return values if self.selection is None else [values[row] for row in self.selection]
 
@@ -112,7 +112,7 @@ class StoredRows:
         texts = list(map(normalised_text, self.prompts))
         ordered = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())
         if len(ordered) < 2:
-            raise InvalidRequest(f"{self.folder.folder} has a single prompt: expected two or more, to hold some out")
+            raise InvalidRequest(f"{self.folder.path} has a single prompt: expected two or more, to hold some out")
         held_out = set(ordered[: ceil(held_out_fraction * len(ordered))])
         selections: tuple[list[int], list[int]] = [], []
         for row, text in zip(self.selection or range(len(texts)), texts, strict=True):
@@ -164,7 +164,7 @@ def check_held_out(training: StoredRows, validation: StoredRows) -> None:
     """Raise InvalidRequest if the validation rows are the training rows."""
     if training.digest == validation.digest:
         raise InvalidRequest(
-            f"{validation.folder.folder} holds the training candidates: generate candidates of other prompts"
+            f"{validation.folder.path} holds the training candidates: generate candidates of other prompts"
         )
 
 
@@ -195,7 +195,7 @@ class LabeledRows:
         num_correct = int(rows.correct.sum())
         if num_correct in (0, len(rows)):
             raise InvalidRequest(
-                f"{rows.folder.folder}: {num_correct} of {len(rows)} candidates are right, but a verifier needs right "
+                f"{rows.folder.path}: {num_correct} of {len(rows)} candidates are right, but a verifier needs right "
                 "and wrong ones: label more prompts, or harder ones"
             )
         states = rows.states(generator, verifier_input)
@@ -206,7 +206,7 @@ class LabeledRows:
         groups = self.rows.groups
         if len(set(zip(groups, self.rows.correct.tolist(), strict=True))) == len(set(groups)):
             raise InvalidRequest(
-                f"{self.rows.folder.folder}: no prompt has both right and wrong candidates, but the best checkpoint is "
+                f"{self.rows.folder.path}: no prompt has both right and wrong candidates, but the best checkpoint is "
                 "the one that tells them apart: label more candidates of each prompt"
             )
 

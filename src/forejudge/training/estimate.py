@@ -59,7 +59,7 @@ def estimate_collection(collector: CandidateCollector, folder: CandidateStore, s
     )
     encode()  # an instruction is read but once
     encode_flops = count_flops(encode)
-    with scratch_folder(folder.folder) as scratch:
+    with scratch_folder(folder.path) as scratch:
         flops = count_flops(_trial(collector, 1, scratch / "counted"))  # and everything is warm
         seconds = measure_time(_trial(collector, batch, scratch / "timed"), device, rounds=1, warm_up=0).median / 1000
         rows_bytes = sum(path.stat().st_size for path in (scratch / "timed" / "rows").glob("*.parquet"))
