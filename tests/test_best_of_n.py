@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -282,7 +283,7 @@ class TestBudget:
     ) -> None:
         """On a clock that only work moves, whatever the budget; most of it is used."""
         fake = FakeClock()
-        monkeypatch.setattr("forejudge.search.perf_counter", fake)
+        monkeypatch.setattr("forejudge.session.perf_counter", fake)
         generator = ScriptedGenerator(before_advance=lambda count: fake.advance(0.010 + 0.001 * count))
         best_of_n = BestOfN(generator, ScriptedVerifier(SURE_AT_4))
         result = best_of_n(PROMPT, budget_ms=budget_ms, max_n=1000, top_k=top_k)
@@ -304,7 +305,9 @@ class TestBudget:
         assert distance(repeated.image, results[0].image) <= 1
 
     def test_too_small_a_budget_is_refused(self, best_of_n: BestOfN) -> None:
-        with pytest.raises(InvalidRequest, match=r"budget_ms = 0\.01 is too small: on this device .* takes \d+ ms"):
+        with pytest.raises(
+            InvalidRequest, match=r"budget_ms = 0\.01 is too small: on this device .* takes at least \d+ ms"
+        ):
             best_of_n(PROMPT, budget_ms=0.01)
 
     def test_it_is_capped_by_max_n_alone(self) -> None:
@@ -320,15 +323,22 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("request_", "said"),
         [
-            ({"n": 0}, "n = 0 draws nothing"),
-            ({"max_n": 0, "until": 0.5}, "max_n = 0 draws nothing"),
-            ({"budget_ms": -1}, "budget_ms = -1 must be more than 0"),
-            ({"until": 1.5}, "until = 1.5 must lie in"),
-            ({"top_k": 0}, "top_k = 0 finishes nothing"),
-            ({"seeds": []}, "seeds must be one or more numbers"),
-            ({"seeds": [1, -1]}, "seeds must be one or more numbers"),
-            ({"seeds": [2**32]}, "from 0 to 4294967295"),
+            ({"n": 0}, "n = 0: Input should be greater than or equal to 1"),
+            ({"n": -3}, "n = -3: Input should be greater than or equal to 1"),
+            ({"max_n": 0, "until": 0.5}, "max_n = 0: Input should be greater than or equal to 1"),
+            ({"budget_ms": 0}, "budget_ms = 0: Input should be greater than 0"),
+            ({"budget_ms": -20.5}, "budget_ms = -20.5: Input should be greater than 0"),
+            ({"budget_ms": math.nan}, "budget_ms = nan: Input should be greater than 0"),
+            ({"until": 0}, "until = 0: Input should be greater than 0"),
+            ({"until": 1.01}, "until = 1.01: Input should be less than or equal to 1"),
+            ({"until": math.nan}, "until = nan: Input should be"),
+            ({"top_k": 0}, "top_k = 0: Input should be greater than or equal to 1"),
+            ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
+            ({"seeds": [1, -1]}, "seeds.1 = -1: Input should be greater than or equal to 0"),
+            ({"seeds": [2**32]}, "seeds.0 = 4294967296: Input should be less than or equal to 4294967295"),
             ({"seeds": [1, 2], "n": 3}, "n = 3 contradicts the 2 seeds"),
+            ({"seeds": [1, 2], "seed": 3}, "seed = 3 would change nothing"),
+            ({"sead": 3}, "sead = 3: Extra inputs are not permitted"),
             ({"sampling": SamplingParams(height=50)}, "multiples of 32"),
         ],
     )
@@ -354,7 +364,7 @@ class TestRefusals:
             BestOfN(best_of_n.generator, stranger)
 
     def test_a_generator_without_a_known_verifier(self, tiny_generator: Path) -> None:
-        with pytest.raises(InvalidRequest, match=f"no verifier is known to go with generator '{tiny_generator}'"):
+        with pytest.raises(InvalidRequest, match=f"no verifier is known for generator '{tiny_generator}'"):
             BestOfN.from_pretrained(str(tiny_generator))
 
     def test_a_pipeline_of_another_kind(self, verifier: LanguageModelVerifier) -> None:
@@ -426,11 +436,12 @@ class TestRecord:
         assert result.image.size == (1, 1)
 
     def test_a_verifier_for_other_weights_is_a_warning(
-        self, best_of_n: BestOfN, verifier: LanguageModelVerifier
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier, caplog: pytest.LogCaptureFixture
     ) -> None:
         config = verifier.config.model_copy(update={"generator_fingerprint": "feedfacefeedface"})
         engine = BestOfN(best_of_n.generator, LanguageModelVerifier("old", config, verifier.model, verifier.tokenizer))
         (warning,) = engine(PROMPT, n=2).record.settings.warnings
+        assert caplog.messages == [warning]
         assert "feedfacefeedface" in warning
         assert best_of_n.generator.fingerprint in warning
 
@@ -491,7 +502,7 @@ class TestJudgedInALaterStep:
     def test_a_step_that_there_is_not_is_refused(self, load: Callable[..., BestOfN]) -> None:
         with pytest.raises(InvalidRequest, match="needs more than the 1 steps asked for"):
             load(verifier_step=1)(PROMPT, n=2)
-        with pytest.raises(InvalidRequest, match="judge_step = -1 is no step"):
+        with pytest.raises(InvalidRequest, match="verifier_step = -1"):
             load(verifier_step=-1)
 
 

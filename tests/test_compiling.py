@@ -144,14 +144,14 @@ def test_where_nothing_can_be_compiled_the_search_warns_and_runs_eagerly(
     assert best_of_n.generator is generator
     settings = best_of_n(PROMPT, 2).record.settings
     assert not settings.compiled
-    assert settings.warnings == ("nothing is compiled, for torch.compile does not work here: no C++ compiler",)
+    assert settings.warnings == ("torch.compile does not work here (no C++ compiler); continuing without compilation",)
 
 
 def test_a_generator_that_has_nothing_to_compile_says_so(compile_counter: CompileCounter) -> None:
     best_of_n = BestOfN(ScriptedGenerator(), ScriptedVerifier({}), compiled=True)
     assert not best_of_n.compiled
     assert best_of_n.warnings == tuple(
-        f"{model} scripted is not compiled, for it has nothing that can be" for model in ("generator", "verifier")
+        f"{model} scripted is not compiled: it has no part that can be" for model in ("generator", "verifier")
     )
 
 
@@ -172,7 +172,9 @@ def test_a_model_that_cannot_be_compiled_runs_eagerly_with_a_warning(
         found = best_of_n(PROMPT, 3)
         assert found.record.candidates == expected.record.candidates
         assert not found.record.settings.compiled
-        assert found.record.settings.warnings == ("nothing is compiled, for torch.compile failed: a call of C++",)
+        assert found.record.settings.warnings == (
+            "torch.compile failed (a call of C++); continuing without compilation",
+        )
 
 
 def test_other_errors_stay_what_they_are(

@@ -1,11 +1,11 @@
-"""What a search will cost: measured once for each setting, as far as a budget needs it."""
+"""Latency estimates: measured once for each setting, as far as a budget needs it."""
 
 import pytest
 import torch
 
 from forejudge.costs import CostModel
 from forejudge.generators.base import SamplingParams
-from forejudge.policies import SearchLimits, SearchPolicy
+from forejudge.policies import Deadline, SearchState
 from forejudge.types import IMAGE, prefix_stage
 from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier
 
@@ -15,7 +15,7 @@ CUT = prefix_stage(2)
 @pytest.fixture
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     fake = FakeClock()
-    monkeypatch.setattr("forejudge.search.perf_counter", fake)
+    monkeypatch.setattr("forejudge.session.perf_counter", fake)
     return fake
 
 
@@ -29,7 +29,7 @@ def batches(generator: ScriptedGenerator) -> list[int]:
     return [count for stage, count in generator.advanced if stage == CUT]
 
 
-def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
+def test_batch_sizes_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=13, seconds=9.0)
     assert costs.batch == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
     assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
@@ -37,7 +37,7 @@ def test_chunks_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
     assert all(count == 1 for stage, count in generator.advanced if stage == IMAGE)
 
 
-def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_time: FakeClock) -> None:
+def test_the_first_round_warms_up_and_the_slower_of_the_others_counts(fake_time: FakeClock) -> None:
     seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
     generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(next(seconds)))
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0)
@@ -46,14 +46,14 @@ def test_the_first_round_warms_up_and_the_slower_other_is_reckoned_with(fake_tim
     assert costs.finish == pytest.approx(0.5)
 
 
-def test_chunks_that_no_budget_allows_are_not_measured(generator: ScriptedGenerator) -> None:
+def test_batches_that_no_budget_allows_are_not_measured(generator: ScriptedGenerator) -> None:
     costs = CostModel(generator, ScriptedVerifier({})).measure(
         PROMPT, SamplingParams(), max_batch_size=64, seconds=0.013
     )
     assert list(costs.batch) == [1, 2, 4]
 
 
-def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> None:
+def test_nothing_is_measured_twice(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
     first = model.measure(PROMPT, SamplingParams(), max_batch_size=4, seconds=9.0)
     rounds = len(generator.advanced)
@@ -66,7 +66,7 @@ def test_what_is_known_is_not_measured_again(generator: ScriptedGenerator) -> No
     assert batches(generator)[-3:] == [1, 1, 1]
 
 
-def test_searches_teach_how_slow_it_is_by_now(generator: ScriptedGenerator) -> None:
+def test_searches_update_the_slowdown(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
     quiet = model.measure(PROMPT, SamplingParams(), max_batch_size=4, seconds=9.0)
     model.learn(SamplingParams(), [(4, 0.028), (3, 7.0)], finish=0.033)  # twice as slow; 3 was never measured
@@ -76,19 +76,19 @@ def test_searches_teach_how_slow_it_is_by_now(generator: ScriptedGenerator) -> N
     assert slower.min_seconds == pytest.approx(quiet.min_seconds), "a slow moment makes no budget too small"
 
 
-def test_after_a_slow_search_quiet_ones_bring_large_chunks_back(generator: ScriptedGenerator) -> None:
-    """Though it is small chunks alone that the searches between draw."""
-    model, limits = CostModel(generator, ScriptedVerifier({})), SearchLimits(budget_ms=60)
+def test_after_a_slow_search_fast_ones_bring_large_batches_back(generator: ScriptedGenerator) -> None:
+    """The searches between generate small batches alone."""
+    model = CostModel(generator, ScriptedVerifier({}))
 
-    def first_chunk() -> int:
+    def first_batch() -> int:
         costs = model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=0.06)
-        size = SearchPolicy(limits, 8, costs=costs).next_batch(0, elapsed=0.0)
+        size = Deadline(60, costs).next_batch(SearchState(8))
         model.learn(SamplingParams(), [(size, 0.010 + 0.001 * size)], finish=0.022)
         return size
 
-    assert first_chunk() == 8
+    assert first_batch() == 8
     model.learn(SamplingParams(), [(8, 4 * 0.018)], finish=0.022)
-    sizes = [first_chunk() for _ in range(9)]
+    sizes = [first_batch() for _ in range(9)]
     assert sizes[0] < 8
     assert sizes[-1] == 8
 
@@ -102,13 +102,13 @@ def test_a_budget_that_seems_too_small_is_measured_once_more(fake_time: FakeCloc
     assert model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=0.1).min_seconds == pytest.approx(0.03)
 
 
-def test_what_was_never_measured_is_not_learnt(generator: ScriptedGenerator) -> None:
+def test_nothing_is_learned_without_a_measurement(generator: ScriptedGenerator) -> None:
     model = CostModel(generator, ScriptedVerifier({}))
     model.learn(SamplingParams(), [(1, 5.0)], finish=5.0)
     assert model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0).batch == pytest.approx({1: 0.011})
 
 
-def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
+def test_sizes_that_do_not_fit_in_memory_are_left_out_for_good() -> None:
     tried: list[int] = []
 
     def only_two(count: int) -> None:
@@ -118,7 +118,7 @@ def test_what_does_not_fit_in_memory_is_left_out_for_good() -> None:
 
     model = CostModel(ScriptedGenerator(only_two), ScriptedVerifier({}))
     costs = model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=9.0)
-    assert SearchPolicy(SearchLimits(budget_ms=60_000), 8, costs=costs).next_batch(0, 0.0) == 2
+    assert Deadline(60_000, costs).next_batch(SearchState(8)) == 2
     assert model.measure(PROMPT, SamplingParams(), max_batch_size=8, seconds=9.0) == costs
     assert tried.count(4) == 1
     assert 8 not in tried

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from forejudge.noise import MAX_SEED, candidate_seed, noise, noise_batch, noise_generator
+from forejudge.noise import candidate_seed, noise, noise_batch, noise_generator
+from forejudge.options import MAX_SEED
 
 SHAPE = (16, 8, 8)
 

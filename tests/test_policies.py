@@ -1,137 +1,162 @@
-"""Limits, and the pace that keeps them; time is told, not taken."""
+"""Search policies, told the time instead of measuring it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from forejudge.errors import InvalidRequest
-from forejudge.policies import LatencyEstimate, SearchLimits, SearchPolicy, StopReason
+from forejudge.options import SearchOptions
+from forejudge.policies import (
+    POLICIES,
+    AllPolicies,
+    Deadline,
+    FixedN,
+    LatencyEstimate,
+    SearchPolicy,
+    SearchState,
+    StopReason,
+    UntilProbability,
+)
+from forejudge.types import Verdict
 
 ENCODE = 0.02
 COSTS = LatencyEstimate(batch={1: 0.01, 2: 0.015, 4: 0.025, 8: 0.045}, finish=0.03, min_seconds=0.06)
 
 
-@pytest.mark.parametrize(
-    ("limits", "said"),
-    [
-        ({"n": 0}, "n = 0"),
-        ({"n": -3}, "n = -3"),
-        ({"max_n": 0}, "max_n = 0"),
-        ({"budget_ms": 0}, "budget_ms = 0"),
-        ({"budget_ms": -20.5}, "budget_ms = -20.5"),
-        ({"budget_ms": math.nan}, "budget_ms = nan"),
-        ({"until": 0}, "until = 0"),
-        ({"until": 1.01}, "until = 1.01"),
-        ({"until": math.nan}, "until = nan"),
-    ],
-)
-def test_limits_that_no_search_can_keep_are_refused(limits: dict, said: str) -> None:
-    with pytest.raises(InvalidRequest, match=said):
-        SearchLimits(**limits)
+def policy(**options: float) -> AllPolicies:
+    return AllPolicies.from_options(SearchOptions.model_validate(options), lambda seconds: COSTS)
+
+
+def next_batch(policy: SearchPolicy, num_generated: int, elapsed: float, *timings: tuple[int, float]) -> int:
+    return policy.next_batch(SearchState(8, elapsed, num_generated=num_generated, batch_timings=timings))
+
+
+def stopped_by(policy: SearchPolicy, num_generated: int, elapsed: float = 0.0) -> StopReason:
+    return policy.stopped_by(SearchState(8, elapsed, num_generated=num_generated))
+
+
+def test_each_policy_is_built_from_its_option_alone() -> None:
+    options = {"until": 0.9, "n": 3, "budget_ms": 100.0}
+    for name, policy_class in POLICIES.items():
+        assert isinstance(
+            policy_class.from_options(SearchOptions(**{name: options[name]}), lambda _: COSTS), policy_class
+        )
+    assert policy(n=3).policies == (FixedN(3),)
+    every = (UntilProbability(0.9), FixedN(3), Deadline(100.0, COSTS))
+    assert policy(**options).policies == every
 
 
 @pytest.mark.parametrize(
-    ("limits", "cap", "reason"),
+    ("options", "cap", "reason"),
     [
-        (SearchLimits(), 8, "n"),
-        (SearchLimits(n=3), 3, "n"),
-        (SearchLimits(n=64), 64, "n"),
-        (SearchLimits(n=100), 100, "n"),
-        (SearchLimits(max_n=5), 5, "max_n"),
-        (SearchLimits(max_n=100), 8, "n"),
-        (SearchLimits(budget_ms=100), 64, "max_n"),
-        (SearchLimits(until=0.9), 64, "max_n"),
-        (SearchLimits(until=0.9, max_n=8), 8, "max_n"),
-        (SearchLimits(until=0.9, n=100), 100, "n"),
-        (SearchLimits(budget_ms=100, until=0.9, n=4, max_n=2), 4, "n"),
+        ({}, 8, "n"),
+        ({"n": 3}, 3, "n"),
+        ({"n": 64}, 64, "n"),
+        ({"n": 100}, 100, "n"),
+        ({"max_n": 5}, 5, "max_n"),
+        ({"max_n": 100}, 8, "n"),
+        ({"budget_ms": 100}, 64, "max_n"),
+        ({"until": 0.9}, 64, "max_n"),
+        ({"until": 0.9, "max_n": 8}, 8, "max_n"),
+        ({"until": 0.9, "n": 100}, 100, "n"),
+        ({"budget_ms": 100, "until": 0.9, "n": 4, "max_n": 2}, 4, "n"),
     ],
 )
-def test_a_search_has_a_cap_and_a_name_for_it(limits: SearchLimits, cap: int, reason: StopReason) -> None:
-    assert (limits.cap, limits.reason_at_cap) == (cap, reason)
-    assert SearchPolicy(limits, 1, costs=COSTS if limits.budget_ms else None).stopped_by(cap) == reason
+def test_a_search_has_a_cap_and_a_name_for_it(options: dict[str, float], cap: int, reason: StopReason) -> None:
+    assert SearchOptions.model_validate(options).cap == cap
+    assert stopped_by(policy(**options), cap) == reason
 
 
-def sizes(policy: SearchPolicy, seconds_per_candidate: float = 0.0, encode: float = 0.0) -> tuple[list[int], float]:
-    """The chunks of a search under a clock that only candidates move, and when the last of them was judged."""
-    drawn: list[int] = []
-    elapsed = encode
-    while size := policy.next_batch(sum(drawn), elapsed):
-        drawn.append(size)
-        elapsed += size * seconds_per_candidate
-        policy.record_batch(size, size * seconds_per_candidate)
-    return drawn, elapsed
+def sizes(policy: SearchPolicy, seconds_per_candidate: float = 0.0, max_batch_size: int = 8) -> list[int]:
+    """Return the batches of a search under a clock that only candidates move."""
+    state, batches = SearchState(max_batch_size), list[int]()
+    while size := policy.next_batch(state):
+        batches.append(size)
+        state = after(state, size, size * seconds_per_candidate)
+    return batches
+
+
+def after(state: SearchState, size: int, seconds: float) -> SearchState:
+    return replace(
+        state,
+        num_generated=state.num_generated + size,
+        elapsed=state.elapsed + seconds,
+        batch_timings=(*state.batch_timings, (size, seconds)),
+    )
 
 
 @pytest.mark.parametrize(
     ("n", "max_batch_size", "batches"), [(8, 8, [8]), (8, 3, [3, 3, 2]), (3, 1, [1, 1, 1]), (2, 32, [2])]
 )
-def test_without_a_budget_chunks_are_as_large_as_may_be(n: int, max_batch_size: int, batches: list[int]) -> None:
-    assert sizes(SearchPolicy(SearchLimits(n=n), max_batch_size))[0] == batches
+def test_without_a_budget_batches_are_as_large_as_allowed(n: int, max_batch_size: int, batches: list[int]) -> None:
+    assert sizes(policy(n=n), max_batch_size=max_batch_size) == batches
 
 
-def test_chunks_are_halved_once_memory_ran_out() -> None:
-    policy = SearchPolicy(SearchLimits(n=12), 8)
-    assert policy.next_batch(0, 0.0) == 8
-    policy.on_out_of_memory(8)
-    assert sizes(policy)[0] == [4, 4, 4]
+def sure_of(*probabilities: float | None) -> list[Verdict]:
+    return [Verdict(score=0.0, probability=probability) for probability in probabilities]
+
+
+@pytest.mark.parametrize(("probability", "used"), [(0.3, 1), (0.4, 3), (0.7, 3), (0.9, 4), (0.95, 4)])
+def test_candidates_behind_the_first_that_is_sure_enough_do_not_count(probability: float, used: int) -> None:
+    verdicts = sure_of(0.3, 0.2, 0.7, 0.9)
+    until = policy(until=probability)
+    assert until.num_used(verdicts) == used
+    state = SearchState(8, verdicts=tuple(verdicts[:used]), num_generated=4)
+    assert (until.next_batch(state) == 0) is (probability < 0.95)
+
+
+def test_without_a_probability_nothing_is_sure() -> None:
+    assert UntilProbability(0.1).num_used(sure_of(None, None)) == 2
+    assert UntilProbability(0.1).next_batch(SearchState(8, verdicts=tuple(sure_of(None, None)))) == 8
 
 
 @pytest.mark.parametrize("budget_ms", [70, 75, 100, 150, 300, 1000])
 @pytest.mark.parametrize("speed", [0.5, 1.0, 1.1])
 def test_the_winner_is_finished_within_the_budget(budget_ms: float, speed: float) -> None:
-    """Chunks that take up to a tenth more than measured break no promise, whatever the budget."""
-    policy = SearchPolicy(SearchLimits(budget_ms=budget_ms, max_n=10_000), 8, costs=COSTS)
-    elapsed, drawn = ENCODE, 0
-    while size := policy.next_batch(drawn, elapsed):
-        policy.record_batch(size, COSTS.batch[size] * speed)
-        elapsed, drawn = elapsed + COSTS.batch[size] * speed, drawn + size
-    assert drawn >= 1
-    assert elapsed + COSTS.finish * speed <= budget_ms / 1000 * 1.02
-    assert policy.stopped_by(drawn) == "budget_ms"
+    """Batches that take up to a tenth more than measured miss no deadline, whatever the budget."""
+    deadline, state = policy(budget_ms=budget_ms, max_n=10_000), SearchState(8, ENCODE)
+    while size := deadline.next_batch(state):
+        state = after(state, size, COSTS.batch[size] * speed)
+    assert state.num_generated >= 1
+    assert state.elapsed + COSTS.finish * speed <= budget_ms / 1000 * 1.02
+    assert deadline.stopped_by(state) == "budget_ms"
 
 
-def test_a_larger_budget_draws_more() -> None:
-    drawn = [
-        sum(sizes(SearchPolicy(SearchLimits(budget_ms=ms), 8, costs=COSTS), 0.006)[0]) for ms in (60, 100, 200, 400)
-    ]
-    assert drawn == sorted(drawn)
-    assert len(set(drawn)) == len(drawn)
+def test_a_larger_budget_generates_more() -> None:
+    counts = [sum(sizes(policy(budget_ms=ms), 0.006)) for ms in (60, 100, 200, 400)]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == len(counts)
 
 
-def test_one_candidate_is_always_drawn() -> None:
-    policy = SearchPolicy(SearchLimits(budget_ms=61), 8, costs=COSTS)
-    assert policy.next_batch(0, elapsed=5.0) == 1
-    assert policy.next_batch(1, elapsed=5.0) == 0
+def test_one_candidate_is_always_generated() -> None:
+    assert next_batch(policy(budget_ms=61), 0, elapsed=5.0) == 1
+    assert next_batch(policy(budget_ms=61), 1, elapsed=5.0) == 0
 
 
 def test_with_a_budget_the_cap_holds_too() -> None:
-    policy = SearchPolicy(SearchLimits(budget_ms=1e6, max_n=11), 8, costs=COSTS)
-    assert sizes(policy)[0] == [8, 2, 1]
-    assert policy.stopped_by(11) == "max_n"
+    capped = policy(budget_ms=1e6, max_n=11)
+    assert sizes(capped) == [8, 2, 1]
+    assert stopped_by(capped, 11) == "max_n"
 
 
-def test_a_slow_chunk_makes_the_next_ones_smaller() -> None:
-    policy = SearchPolicy(SearchLimits(budget_ms=200), 8, costs=COSTS)
-    assert policy.next_batch(8, elapsed=0.1) == 8
-    policy.record_batch(4, 2 * COSTS.batch[4])
-    assert policy.next_batch(8, elapsed=0.1) == 1
-    policy.record_batch(4, COSTS.batch[4] / 2)  # a fast one is no promise
-    assert policy.next_batch(8, elapsed=0.1) == 1
+def test_a_slow_batch_makes_the_next_ones_smaller() -> None:
+    deadline, slow, fast = policy(budget_ms=200), (4, 2 * COSTS.batch[4]), (4, COSTS.batch[4] / 2)
+    assert next_batch(deadline, 8, 0.1) == 8
+    assert next_batch(deadline, 8, 0.1, slow) == 1
+    assert next_batch(deadline, 8, 0.1, slow, fast) == 1, "a fast one is no promise"
 
 
 def test_room_is_kept_for_every_winner() -> None:
-    budget, costs = SearchLimits(budget_ms=200), {"costs": COSTS}
-    assert SearchPolicy(budget, 8, top_k=1, **costs).next_batch(8, elapsed=0.1) == 8
-    assert SearchPolicy(budget, 8, top_k=2, **costs).next_batch(8, elapsed=0.1) == 4
-    assert SearchPolicy(budget, 8, top_k=3, **costs).next_batch(8, elapsed=0.1) == 0
+    assert [next_batch(policy(budget_ms=200, top_k=top_k), 8, elapsed=0.1) for top_k in (1, 2, 3)] == [8, 4, 0]
 
 
-def test_what_did_not_fit_in_memory_is_never_drawn() -> None:
+def test_batches_that_do_not_fit_in_memory_are_never_generated() -> None:
     costs = LatencyEstimate({1: 0.01, 2: 0.015, 4: math.inf}, 0.03, 0.06)
-    assert SearchPolicy(SearchLimits(budget_ms=1e6), 8, costs=costs).next_batch(0, elapsed=0.0) == 2
+    assert next_batch(Deadline(1e6, costs), 0, elapsed=0.0) == 2
 
 
 def test_a_budget_too_small_for_one_candidate_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"budget_ms = 59\.9 is too small.* takes 60 ms"):
-        SearchPolicy(SearchLimits(budget_ms=59.9), 8, costs=COSTS)
-    assert SearchPolicy(SearchLimits(budget_ms=60.1), 8, costs=COSTS).next_batch(0, ENCODE) == 1
+    with pytest.raises(InvalidRequest, match=r"budget_ms = 59\.9 is too small.* takes at least 60 ms"):
+        policy(budget_ms=59.9)
+    assert next_batch(policy(budget_ms=60.1), 0, ENCODE) == 1

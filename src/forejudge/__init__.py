@@ -1,5 +1,6 @@
-"""Judge an image before it is drawn: pick the best of N candidates of a one-step diffusion transformer."""
+"""Best-of-N for one-step diffusion transformers: score candidates early, finish only the best."""
 
+import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -7,22 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forejudge.best_of_n import BestOfN as BestOfN
     from forejudge.errors import ForejudgeError as ForejudgeError
-    from forejudge.generators.base import SamplingParams as SamplingParams
+    from forejudge.options import SamplingParams as SamplingParams
+    from forejudge.options import SearchOptions as SearchOptions
     from forejudge.result import Result as Result
 
-
 __version__ = version("forejudge")
-_LAZY_IMPORTS = {
+__all__ = ["BestOfN", "ForejudgeError", "Result", "SamplingParams", "SearchOptions", "__version__"]
+_MODULES = {
     "BestOfN": "best_of_n",
     "ForejudgeError": "errors",
     "Result": "result",
-    "SamplingParams": "generators.base",
+    "SamplingParams": "options",
+    "SearchOptions": "options",
 }
-__all__ = ["BestOfN", "ForejudgeError", "Result", "SamplingParams", "__version__"]
+
+logging.getLogger("forejudge").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: model libraries take seconds."""
-    if name not in _LAZY_IMPORTS:
+    """Import a public name on first use: model libraries take seconds to load."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'forejudge' has no attribute {name!r}")
-    return getattr(import_module(f"forejudge.{_LAZY_IMPORTS[name]}"), name)
+    return getattr(import_module(f"forejudge.{_MODULES[name]}"), name)

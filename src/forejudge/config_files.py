@@ -5,20 +5,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from forejudge.errors import CheckpointError, InvalidRequest, one_line
+from forejudge.errors import CheckpointError, InvalidRequest, one_line, validation_message
 from forejudge.files import write_shared_text
 
 Config = TypeVar("Config", bound=BaseModel)
-
-
-def validation_message(error: ValidationError) -> str:
-    """Return "field = value: problem" for the first problem of a pydantic error, on one line."""
-    first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    value = first.get("input")
-    got = f" = {value!r}" if field and isinstance(value, str | int | float | bool | None) else ""
-    problem = first["msg"].removeprefix("Value error, ")
-    return one_line(f"{field}{got}: {problem}" if field else problem)
 
 
 def read_config(path: Path, config_class: type[Config]) -> Config:

@@ -1,20 +1,25 @@
-"""What can go wrong, for users. One small tree:
+"""Exceptions that users may catch, and the one-line messages they carry.
 
 ForejudgeError
-├── InvalidRequest      a prompt, number or option that cannot be served   (also a ValueError)
-├── CheckpointError     a folder or file that is missing, truncated or of the wrong kind
+├── InvalidRequest      a prompt, number or option that cannot be served (also a ValueError)
+├── CheckpointError     a model folder or file that is missing, truncated or of the wrong kind
 │   └── MismatchError   a verifier made for another generator, cut or shape
-├── MissingExtra        an optional dependency is not installed; names the extra
-├── OutputError         results cannot be written
-└── CommandFailed       a command that was to judge pictures failed or gave no answer that can be read
+├── MissingExtra        an optional dependency that is not installed (also an ImportError)
+├── OutputError         results that cannot be written
+└── CommandFailed       an evaluator command that failed or gave an unreadable answer
 
-Every message is one line: what was got, what was expected, what would work. The command line prints it
-and exits non-zero; nothing already written is lost.
+Every message is one line: the problem, the value received, what is expected, what to do. The command line prints it
+and exits with a non-zero status; files already written stay.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class ForejudgeError(Exception):
-    """Base of everything raised on purpose."""
+    """Base class of all exceptions raised on purpose."""
 
 
 class InvalidRequest(ForejudgeError, ValueError):
@@ -30,21 +35,31 @@ class MismatchError(CheckpointError):
 
 
 class MissingExtra(ForejudgeError, ImportError):
-    """An optional dependency is absent."""
+    """An optional dependency that is not installed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'forejudge[{extra}]'")
 
 
 class OutputError(ForejudgeError):
-    """Results cannot be written (no permission, no space)."""
+    """Results that cannot be written: no permission, no space, or a file in the way."""
 
 
 class CommandFailed(ForejudgeError):
-    """A command that was to judge pictures failed, or gave no answer that can be read."""
+    """An evaluator command that failed or gave an unreadable answer."""
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """Collapse white space, so that a message fits on one line of at most `limit` characters."""
+    """Collapse white space and cut `text` to at most `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def validation_message(error: "ValidationError") -> str:
+    """Return "field = value: problem" for the first problem of a pydantic error, on one line."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    value = first.get("input")
+    got = f" = {value!r}" if field and isinstance(value, str | int | float | bool | None) else ""
+    problem = first["msg"].removeprefix("Value error, ")
+    return one_line(f"{field}{got}: {problem}" if field else problem)

@@ -1,15 +1,13 @@
-"""Seeds and the noise they stand for. Pure functions: batch size, order and interruption change nothing."""
+"""Seeds and noise as pure functions: batch size, order and interruption change nothing."""
 
 import hashlib
 
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**32 - 1
-
 
 def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index: int) -> int:
-    """The seed of one candidate, in [0, LARGEST_SEED]; the prompt enters stripped of outer blanks."""
+    """Derive the seed of one candidate, in [0, 2**32); the prompt enters without outer white space."""
     text = f"{run_seed}|{prompt.strip()}|{image_index}|{candidate_index}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -17,7 +15,7 @@ def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index
 def noise_generator(
     seed: int, num_draws: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> torch.Generator:
-    """What `torch.Generator().manual_seed(seed)` is after so many draws of noise (1, *shape) in a dtype."""
+    """Return `torch.Generator().manual_seed(seed)` advanced by `num_draws` draws of noise (1, *shape)."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(num_draws):
         torch.randn(1, *shape, generator=generator, dtype=dtype)
@@ -25,10 +23,10 @@ def noise_generator(
 
 
 def noise(seed: int, draw: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal noise (1, *shape), on the CPU. Other dtypes draw other noise: it is not rounded.
+    """Return standard normal noise (1, *shape) on the CPU. Another dtype gives other noise, not rounded noise.
 
-    Draw 0 is the latent, draw s the noise of the s-th further step: just what diffusers takes, one after the other,
-    from `torch.Generator().manual_seed(seed)`, so that its plain pipeline makes the same image again.
+    Draw 0 is the initial latent, draw s the noise of the s-th further step: what diffusers takes, one after the other,
+    from `torch.Generator().manual_seed(seed)`, so that the reference pipeline reproduces the image.
     """
     return torch.randn(1, *shape, generator=noise_generator(seed, draw, shape, dtype), dtype=dtype)
 
@@ -36,5 +34,5 @@ def noise(seed: int, draw: int, shape: tuple[int, ...], dtype: torch.dtype = tor
 def noise_batch(
     seeds: tuple[int, ...], draw: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The noise of several seeds: (N, *shape)."""
+    """Return the noise of several seeds, (N, *shape)."""
     return torch.cat([noise(seed, draw, shape, dtype) for seed in seeds])

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from forejudge.config_files import validation_message
-from forejudge.errors import InvalidRequest, one_line
+from forejudge.errors import InvalidRequest, one_line, validation_message
 
 GROUP = "forejudge.plugins"
 

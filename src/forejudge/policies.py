@@ -1,64 +1,44 @@
-"""How many candidates come next, and why a search ends: by number, by memory and by time. No clock, no models."""
+"""Search policies: how many candidates to generate next, and when to stop.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+A policy is a pure function of what a search has scored and measured (`SearchState`); it reads no clock and runs no
+model. To add one, write a class and a row of `POLICIES`; what it needs from the caller is a field of `SearchOptions`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from forejudge.errors import InvalidRequest
+from forejudge.options import SearchOptions
+from forejudge.types import Candidates, Verdict
 
 StopReason = Literal["n", "budget_ms", "until", "max_n"]
-DEFAULT_N = 8
-DEFAULT_MAX_N = 64
-_SAFETY_FACTOR = 1.15  # a chunk is begun only if this many times its expected time is left
+_SAFETY_FACTOR = 1.15  # a batch starts only if this many times its expected time is left
 
 
 @dataclass(frozen=True)
-class SearchLimits:
-    """When a search ends: after `n` candidates, before `budget_ms` have passed, or once one is sure enough.
+class SearchState:
+    """What a search has scored and measured so far.
 
-    `until` is a calibrated probability in (0, 1]. Without `n` the other two are capped by `max_n` alone; without
-    any of the three `n` is 8, or `max_n` if that is less. Raises InvalidRequest for values that no search can keep.
+    `verdicts` holds those of the candidates in use, in order; of the `num_generated` candidates, those behind the one
+    that stopped the search go unused. `best` maps an index to the candidate to finish, best first. `batch_timings`
+    lists the size and seconds of each batch; `elapsed` counts seconds since the prompt came in.
     """
 
-    n: int | None = None
-    budget_ms: float | None = None
-    until: float | None = None
-    max_n: int = DEFAULT_MAX_N
-
-    def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise InvalidRequest(f"n = {self.n} draws nothing: it must be at least 1")
-        if self.max_n < 1:
-            raise InvalidRequest(f"max_n = {self.max_n} draws nothing: it must be at least 1")
-        if self.budget_ms is not None and not self.budget_ms > 0:
-            raise InvalidRequest(f"budget_ms = {self.budget_ms:g} must be more than 0")
-        if self.until is not None and not 0 < self.until <= 1:
-            raise InvalidRequest(f"until = {self.until:g} must lie in (0, 1]: it is a probability")
-
-    @property
-    def cap(self) -> int:
-        """The number of candidates that is never passed."""
-        return self._cap_and_reason[0]
-
-    @property
-    def reason_at_cap(self) -> StopReason:
-        """Why a search ends that reaches the cap."""
-        return self._cap_and_reason[1]
-
-    @property
-    def _cap_and_reason(self) -> tuple[int, StopReason]:
-        if self.n is not None:
-            return self.n, "n"
-        if self.budget_ms is None and self.until is None and self.max_n >= DEFAULT_N:
-            return DEFAULT_N, "n"
-        return self.max_n, "max_n"
+    max_batch_size: int
+    elapsed: float = 0.0
+    verdicts: tuple[Verdict, ...] = ()
+    num_generated: int = 0
+    batch_timings: tuple[tuple[int, float], ...] = ()
+    best: Mapping[int, Candidates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LatencyEstimate:
-    """Seconds: `batch` maps a batch size to drawing and judging so many, `finish` completes one winner.
+    """Expected seconds: `batch` by batch size to generate and score it, `finish` to finish one candidate.
 
-    Both are what to reckon with; `min_seconds` is what a search with one candidate takes at best.
+    `min_seconds` is the least that a search with one candidate takes.
     """
 
     batch: Mapping[int, float]
@@ -66,69 +46,153 @@ class LatencyEstimate:
     min_seconds: float
 
 
-class SearchPolicy:
-    """The size of the next chunk, so that limits are kept.
+MeasureLatency = Callable[[float], LatencyEstimate]
+"""Measures batches that take up to so many seconds."""
 
-    Where there is a budget, `costs` are needed: room is kept for finishing the `top_k` best. Raises InvalidRequest
-    for a budget in which not even one candidate fits.
+
+class SearchPolicy(ABC):
+    """Rule that sizes the next batch of a search and decides when to stop."""
+
+    option: StopReason  # the option that a stop is reported as
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
+        """Build the policy, or return None if `options` do not ask for it."""
+
+    @abstractmethod
+    def next_batch(self, state: SearchState) -> int:
+        """Return the size of the next batch, at most `state.max_batch_size`; 0 stops the search."""
+
+    def num_used(self, verdicts: Sequence[Verdict]) -> int:
+        """Return how many of the scored candidates count: with less than all, a stop ignores the batch size."""
+        return len(verdicts)
+
+    def stopped_by(self, state: SearchState) -> StopReason:
+        """Return the option that stops the search, in a state for which `next_batch` is 0."""
+        return self.option
+
+
+@dataclass(frozen=True)
+class UntilProbability(SearchPolicy):
+    """Stop at the first candidate whose calibrated probability reaches `probability`."""
+
+    probability: float
+    option = "until"
+
+    @classmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
+        """See `SearchPolicy.from_options`."""
+        return None if options.until is None else cls(options.until)
+
+    def next_batch(self, state: SearchState) -> int:
+        """See `SearchPolicy.next_batch`."""
+        return state.max_batch_size if self._first_reaching(state.verdicts) is None else 0
+
+    def num_used(self, verdicts: Sequence[Verdict]) -> int:
+        """Count the candidates up to the first one that reaches the probability."""
+        index = self._first_reaching(verdicts)
+        return len(verdicts) if index is None else index + 1
+
+    def _first_reaching(self, verdicts: Sequence[Verdict]) -> int | None:
+        reaching = (index for index, verdict in enumerate(verdicts) if (verdict.probability or 0) >= self.probability)
+        return next(reaching, None)
+
+
+@dataclass(frozen=True)
+class FixedN(SearchPolicy):
+    """Stop after `n` candidates."""
+
+    n: int
+    option: StopReason = "n"
+
+    @classmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self:
+        """See `SearchPolicy.from_options`; every search has a cap."""
+        return cls(options.cap, "n" if options.fixed_n else "max_n")
+
+    def next_batch(self, state: SearchState) -> int:
+        """See `SearchPolicy.next_batch`."""
+        return min(state.max_batch_size, self.n - state.num_generated)
+
+
+@dataclass(frozen=True)
+class Deadline(SearchPolicy):
+    """Stop while there is time to finish the `top_k` best within `budget_ms`. One candidate is always generated.
+
+    A batch slower than expected slows the expectation for all later ones. Raises InvalidRequest for a budget in which
+    not even one candidate fits.
     """
 
-    def __init__(
-        self, limits: SearchLimits, max_batch_size: int, top_k: int = 1, costs: LatencyEstimate | None = None
-    ) -> None:
-        assert (limits.budget_ms is None) == (costs is None), "a time budget and costs go together"
-        self.limits = limits
-        self._max_batch_size, self._top_k, self._costs = max_batch_size, top_k, costs
-        self._slowdown = 1.0  # than measured, by the slowest chunk so far
-        self.batch_timings: list[tuple[int, float]] = []  # sizes of chunks, and the seconds they took
-        if costs is not None:
-            _check_budget(limits, costs)
+    budget_ms: float
+    costs: LatencyEstimate
+    top_k: int = 1
+    option = "budget_ms"
 
-    def next_batch(self, num_generated: int, elapsed: float) -> int:
-        """How many come after `num_generated` candidates and `elapsed` seconds; 0 ends the search. One is always drawn."""
-        max_size = min(self._max_batch_size, self.limits.cap - num_generated)
-        if self._costs is None or self.limits.budget_ms is None:
-            return max_size
-        remaining = self.limits.budget_ms / 1000 - elapsed
-        feasible_sizes = [
-            size for size in self._costs.batch if size <= max_size and self._seconds(size, num_generated) <= remaining
-        ]
-        return max(feasible_sizes, default=1 if num_generated == 0 else 0)
+    @classmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
+        """See `SearchPolicy.from_options`."""
+        if options.budget_ms is None:
+            return None
+        return cls(options.budget_ms, measure(options.budget_ms / 1000), options.top_k)
 
-    def on_out_of_memory(self, size: int) -> None:
-        """Memory ran out for a chunk of `size`: later ones are at most half as large."""
-        self._max_batch_size = size // 2
+    def __post_init__(self) -> None:
+        min_ms = self.costs.min_seconds * 1000
+        if self.budget_ms < min_ms:
+            raise InvalidRequest(
+                f"budget_ms = {self.budget_ms:g} is too small: on this device one candidate, scored and finished, "
+                f"takes at least {min_ms:.0f} ms"
+            )
 
-    def record_batch(self, size: int, seconds: float) -> None:
-        """A chunk took so long: slower than expected makes all that follows be expected slower."""
-        self.batch_timings.append((size, seconds))
-        if self._costs is not None and size in self._costs.batch:
-            self._slowdown = max(self._slowdown, seconds / self._costs.batch[size])
+    def next_batch(self, state: SearchState) -> int:
+        """See `SearchPolicy.next_batch`."""
+        remaining = self.budget_ms / 1000 - state.elapsed
+        sizes = [size for size in self.costs.batch if size <= state.max_batch_size]
+        feasible_sizes = [size for size in sizes if self._seconds(size, state) <= remaining]
+        return max(feasible_sizes, default=1 if state.num_generated == 0 else 0)
 
-    def stopped_by(self, num_generated: int) -> StopReason:
-        """Which limit ended a search that no verdict ended."""
-        return self.limits.reason_at_cap if num_generated >= self.limits.cap else "budget_ms"
-
-    def _seconds(self, size: int, num_generated: int) -> float:
-        """To draw and judge one more chunk and finish the best, on the safe side."""
-        assert self._costs is not None
-        num_winners = min(self._top_k, num_generated + size)
-        return (self._costs.batch[size] + self._costs.finish * num_winners) * self._slowdown * _SAFETY_FACTOR
+    def _seconds(self, size: int, state: SearchState) -> float:
+        """Estimate the seconds to score one more batch and finish the best, on the safe side."""
+        num_finished = min(self.top_k, state.num_generated + size)
+        slowdowns = [took / self.costs.batch[size] for size, took in state.batch_timings if size in self.costs.batch]
+        expected = self.costs.batch[size] + self.costs.finish * num_finished
+        return expected * max([1.0, *slowdowns]) * _SAFETY_FACTOR
 
 
-def expected_n(limits: SearchLimits, max_batch_size: int, costs: LatencyEstimate, elapsed: float) -> int:
-    """How many a search under a budget judges if every chunk costs what it should, from `elapsed` seconds on."""
-    policy, num_generated = SearchPolicy(limits, max_batch_size, costs=costs), 0
-    while size := policy.next_batch(num_generated, elapsed):
-        num_generated, elapsed = num_generated + size, elapsed + costs.batch[size]
-    return num_generated
+POLICIES: dict[str, type[SearchPolicy]] = {"until": UntilProbability, "n": FixedN, "budget_ms": Deadline}
+"""Policies by the option that asks for one. If several stop a search at once, the first names the reason."""
 
 
-def _check_budget(limits: SearchLimits, costs: LatencyEstimate) -> None:
-    assert limits.budget_ms is not None
-    min_ms = costs.min_seconds * 1000
-    if limits.budget_ms < min_ms:
-        raise InvalidRequest(
-            f"budget_ms = {limits.budget_ms:g} is too small: on this device one candidate, judged and finished, "
-            f"takes {min_ms:.0f} ms at best"
-        )
+@dataclass(frozen=True)
+class AllPolicies(SearchPolicy):
+    """Policies at work together: each may shrink the batch that the ones before it leave."""
+
+    policies: tuple[SearchPolicy, ...]
+
+    @classmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self:
+        """Build all policies that `options` ask for. Raises InvalidRequest if one cannot be kept."""
+        policies = (policy_class.from_options(options, measure) for policy_class in POLICIES.values())
+        return cls(tuple(policy for policy in policies if policy is not None))
+
+    def next_batch(self, state: SearchState) -> int:
+        """See `SearchPolicy.next_batch`."""
+        for policy in self.policies:
+            state = replace(state, max_batch_size=policy.next_batch(state))
+        return state.max_batch_size
+
+    def num_used(self, verdicts: Sequence[Verdict]) -> int:
+        """See `SearchPolicy.num_used`."""
+        return min(policy.num_used(verdicts) for policy in self.policies)
+
+    def stopped_by(self, state: SearchState) -> StopReason:
+        """See `SearchPolicy.stopped_by`."""
+        return next(policy.stopped_by(state) for policy in self.policies if not policy.next_batch(state))
+
+
+def expected_n(policy: SearchPolicy, max_batch_size: int, costs: LatencyEstimate, elapsed: float) -> int:
+    """Return how many candidates a search scores if every batch takes its expected time, from `elapsed` seconds on."""
+    state = SearchState(max_batch_size, elapsed)
+    while size := policy.next_batch(state):
+        state = replace(state, num_generated=state.num_generated + size, elapsed=state.elapsed + costs.batch[size])
+    return state.num_generated

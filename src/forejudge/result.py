@@ -1,4 +1,4 @@
-"""What a search gives back: the images, and the record of it that `result.json` holds."""
+"""Results: the images of a search with the record that `result.json` holds, and the provenance of figures."""
 
 import os
 import platform
@@ -14,12 +14,41 @@ import torch
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.generators.base import Generator, SamplingParams
+from forejudge.generators.base import Generator
 from forejudge.hub import Source
+from forejudge.options import SamplingParams
 from forejudge.policies import StopReason
-from forejudge.search import SearchOptions, SearchOutput, passed
-from forejudge.types import IMAGE
+from forejudge.search import SearchOutput
+from forejudge.types import IMAGE, passed
 from forejudge.verifiers.base import Verifier
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result of a search. `images` maps candidate indices to finished images, best first."""
+
+    record: "SearchRecord"
+    images: Mapping[int, Image]
+
+    @property
+    def image(self) -> Image:
+        """Image of the winner."""
+        return self.images[self.record.winner]
+
+    @property
+    def winner(self) -> "CandidateRecord":
+        """Record of the winner."""
+        return self.record.candidates[self.record.winner]
+
+    @property
+    def candidates(self) -> tuple["CandidateRecord", ...]:
+        """Records of all candidates used, in the order of generation."""
+        return self.record.candidates
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by stage: encode, prefix, verify, suffix, decode, and total."""
+        return self.record.timings
 
 
 class _Record(BaseModel):
@@ -27,7 +56,7 @@ class _Record(BaseModel):
 
 
 class CandidateRecord(_Record):
-    """One candidate and its verdict. `stage` says how far it was drawn."""
+    """One candidate and its verdict. `stage` is the stage it was generated to."""
 
     index: int
     seed: int
@@ -40,7 +69,7 @@ class CandidateRecord(_Record):
 
 
 class Settings(_Record):
-    """Everything that decides the result, to make it again."""
+    """Everything that decides a result, so that it can be reproduced."""
 
     generator: str
     verifier: str
@@ -56,10 +85,10 @@ class Settings(_Record):
 
 
 class SourceRecord(_Record):
-    """Where a part came from: a folder or hub id, the revision asked for and the commit it led to.
+    """Origin of a part: a folder or hub id, the revision asked for and the commit loaded.
 
-    `weights` is a digest that tells its weights from any others. `part` is generator, verifier, or transformer where
-    the generator's has a repository of its own.
+    `weights` is a digest of the weights. `part` is generator, verifier, or transformer if the generator's has its own
+    repository.
     """
 
     part: str
@@ -70,17 +99,17 @@ class SourceRecord(_Record):
 
     @classmethod
     def from_source(cls, part: str, source: Source | None, name: str, weights: str | None = None) -> "SourceRecord":
-        """`name` is what it is called where it was not loaded but given."""
+        """Describe a source; `name` stands for a part that was passed in, not loaded."""
         if source is None:
             return cls(part=part, model=name, revision=None, commit=None, weights=weights)
         return cls(part=part, model=source.model, revision=source.revision, commit=source.commit, weights=weights)
 
 
 class SearchRecord(_Record):
-    """One Best-of-N search, as JSON shows it. Times are seconds.
+    """One Best-of-N search as JSON. Times are seconds.
 
-    `n` candidates were used; `unused` more were drawn in the same chunk as the one that ended the search.
-    `passed` tells whether the winner's calibrated probability reaches 0.5; null without calibration.
+    `n` candidates were used; `unused` more were generated in the batch that ended the search. `passed` says whether
+    the winner's calibrated probability reaches 0.5; null without calibration.
     """
 
     prompt: str
@@ -96,87 +125,20 @@ class SearchRecord(_Record):
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Result:
-    """`images` maps candidate indices to finished pictures, best first."""
-
-    record: SearchRecord
-    images: Mapping[int, Image]
-
-    @property
-    def image(self) -> Image:
-        """The winner's picture."""
-        return self.images[self.record.winner]
-
-    @property
-    def winner(self) -> CandidateRecord:
-        """The winner's record."""
-        return self.record.candidates[self.record.winner]
-
-    @property
-    def candidates(self) -> tuple[CandidateRecord, ...]:
-        """All candidates that were used, in the order they were drawn."""
-        return self.record.candidates
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds by stage: encode, prefix, verify, suffix, decode, and total."""
-        return self.record.timings
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {name: version(name) for name in ("forejudge", "torch", "diffusers", "transformers")}
-
-
-# FOLDED: Where and with what a figure or a weight was made.
-
-
-def provenance(device: torch.device) -> dict[str, str]:
-    """Command, commit, device and versions, as plain text. Absolute paths are named by their last part."""
-    program = Path(sys.argv[0]).name.replace("__main__.py", "forejudge")  # as `python -m forejudge.cli` has it
-    command = " ".join([program, *map(_hide_parent_folders, sys.argv[1:])])
-    return {"command": command, "commit": _commit(), "device": _describe_device(device)} | package_versions()
-
-
-def _hide_parent_folders(argument: str) -> str:
-    """Where a file lay on the machine is nobody's affair; also of the value in --name=value."""
-    option, separator, value = argument.rpartition("=")
-    return f"{option}{separator}{Path(value).name}" if Path(value).is_absolute() else argument
-
-
-def _commit() -> str:
-    """The commit of the sources, marked where they were changed since; "unknown" outside a repository."""
-    package_folder = Path(__file__).parent
-    git = ["git", "-C", str(package_folder)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit} with changes" if status.stdout.strip() else commit
-
-
-def _describe_device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return f"{platform.machine()} GPU through MPS"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-# FOLDED: From what a search found to the record of it that `result.json` holds.
-
-
 def search_record(
-    options: SearchOptions, output: SearchOutput, settings: Settings, generator: Generator, verifier: Verifier
+    prompt: str,
+    seeds: tuple[int, ...],
+    output: SearchOutput,
+    settings: Settings,
+    generator: Generator,
+    verifier: Verifier,
 ) -> SearchRecord:
-    """With all that was asked for, found and used."""
+    """Record a search: what was asked for, found and used."""
     scored_stage = max(verifier.reads)
     records = tuple(
         CandidateRecord(
             index=index,
-            seed=options.seeds[index],
+            seed=seeds[index],
             stage=str(IMAGE if index in output.images else scored_stage),
             **vars(verdict),
         )
@@ -184,10 +146,10 @@ def search_record(
     )
     winner = output.order[0]
     return SearchRecord(
-        prompt=options.prompt,
+        prompt=prompt,
         candidates=records,
         winner=winner,
-        passed=passed(output.verdicts[winner]),
+        passed=passed(output.verdicts[winner].probability),
         stopped_by=output.stopped_by,
         n=len(records),
         unused=output.num_generated - len(records),
@@ -205,3 +167,49 @@ def _sources(generator: Generator, verifier: Verifier) -> tuple[SourceRecord, ..
         *(SourceRecord.from_source("transformer", source, source.model) for source in transformer if source),
         SourceRecord.from_source("verifier", verifier.source, verifier.name, verifier.digest),
     )
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: version(name) for name in ("forejudge", "torch", "diffusers", "transformers")}
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Return command, commit, device and versions with which a figure or weights are made.
+
+    Absolute paths are cut to their last part.
+    """
+    command = " ".join([_program(Path(sys.argv[0])), *map(_hide_parent_folders, sys.argv[1:])])
+    return {"command": command, "commit": _commit(), "device": _describe_device(device)} | package_versions()
+
+
+def _program(path: Path) -> str:
+    """Name a program as a user calls it; `python -m forejudge` is forejudge."""
+    if path.name != "__main__.py":
+        return path.name
+    return "forejudge" if path.parent.name == "forejudge" else f"python -m {path.parent.name}"
+
+
+def _hide_parent_folders(argument: str) -> str:
+    """Cut an absolute path to its last part, also as the value in --name=value: records should not name a machine."""
+    option, separator, value = argument.rpartition("=")
+    return f"{option}{separator}{Path(value).name}" if Path(value).is_absolute() else argument
+
+
+def _commit() -> str:
+    """Return the commit of the sources, marked if they have changes; "unknown" outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} with changes" if status.stdout.strip() else commit
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{platform.machine()} GPU through MPS"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,4 +1,4 @@
-"""The nouns of forejudge, frozen. Nothing here computes.
+"""Nouns of forejudge, frozen: stages, candidates and verdicts.
 
 Shape letters used in names throughout the package:
 N candidates (or any batch), T tokens of a hidden state, L text tokens, D width, C latent channels, H and W height
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     View = Tensor | tuple[Image, ...]
 
+PASS_THRESHOLD = 0.5  # calibrated probability from which on a candidate passes
+
 
 class Phase(IntEnum):
-    """How far inside a step a candidate has come."""
+    """Progress of a candidate within a denoising step."""
 
     NOISE = 0
     PREFIX = 1
@@ -30,9 +32,9 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, order=True)
 class Stage:
-    """A point on a candidate's way: NOISE < prefix(k) < latent() < IMAGE. Steps count from 0.
+    """Point on a candidate's way: NOISE < prefix(k) < latent() < IMAGE. Steps count from 0.
 
-    `blocks` counts transformer blocks that have run in `step`; the paper's h_7 is blocks=8.
+    `blocks` counts the transformer blocks that have run in `step`; the paper's h_7 is blocks=8.
     """
 
     step: int
@@ -51,12 +53,12 @@ IMAGE = Stage(2**31 - 1, Phase.IMAGE)
 
 
 def prefix_stage(blocks: int, step: int = 0) -> Stage:
-    """The hidden state after the first `blocks` blocks of a step: the view is hidden_NTD."""
+    """Return the stage after the first `blocks` blocks of a step, whose view is hidden_NTD."""
     return Stage(step, Phase.PREFIX, blocks)
 
 
 def latent_stage(step: int = 0) -> Stage:
-    """The clean latent that a step predicts: the view is latents_NCHW, as the decoder takes them."""
+    """Return the stage of the clean latents a step predicts, whose view is latents_NCHW as the decoder takes it."""
     return Stage(step, Phase.LATENT)
 
 
@@ -64,8 +66,8 @@ def latent_stage(step: int = 0) -> Stage:
 class Candidates:
     """Candidates of one prompt, all advanced to the same stage.
 
-    `views` holds what verifiers may see: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE.
-    `state` is what their generator continues from and nobody else understands; it is indexed by rows, too.
+    `views` holds what verifiers may read: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE.
+    `state` is opaque: only the generator continues from it. Both are indexed by row.
     """
 
     seeds: tuple[int, ...]
@@ -77,26 +79,26 @@ class Candidates:
         return len(self.seeds)
 
     def __getitem__(self, rows: list[int]) -> Candidates:
-        """The candidates of the given rows, in that order."""
+        """Select candidates by row, in the order given."""
         seeds = tuple(self.seeds[row] for row in rows)
         views = {stage: _rows(view, rows) for stage, view in self.views.items()}
         return Candidates(seeds, self.stage, views, self.state[rows])
 
     def tensor(self, stage: Stage) -> Tensor:
-        """The view at a prefix or a latent."""
+        """Return the view at a prefix or a latent."""
         view = self.views[stage]
-        assert not isinstance(view, tuple), f"{stage} shows pictures"
+        assert not isinstance(view, tuple), f"the view at {stage} holds images"
         return view
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The view at IMAGE."""
+        """View at IMAGE."""
         view = self.views[IMAGE]
         assert isinstance(view, tuple)
         return view
 
     def without_views(self) -> Candidates:
-        """What is needed to go on, and finished pictures; all other views are let go."""
+        """Drop all views except finished images; the state stays."""
         views = {stage: view for stage, view in self.views.items() if stage == IMAGE}
         return Candidates(self.seeds, self.stage, views, self.state)
 
@@ -107,11 +109,11 @@ def _rows(view: View, rows: list[int]) -> View:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one candidate.
+    """Output of a verifier for one candidate; fields that the verifier does not give are None.
 
-    `score` is higher for better and comparable within one verifier and one prompt. The others are there where the
-    verifier has them: `log_odds` of yes against no, `p_yes` and `p_no` over the whole vocabulary, and `probability`,
-    the calibrated probability that the picture fits the prompt.
+    `score` is higher for better and comparable within one verifier and one prompt. `log_odds` is that of yes against
+    no, `p_yes` and `p_no` are probabilities over the whole vocabulary, and `probability` is the calibrated probability
+    that the image fits the prompt.
     """
 
     score: float
@@ -119,3 +121,8 @@ class Verdict:
     p_yes: float | None = None
     p_no: float | None = None
     probability: float | None = None
+
+
+def passed(probability: float | None) -> bool | None:
+    """Return whether a calibrated probability means yes; None without calibration."""
+    return None if probability is None else probability >= PASS_THRESHOLD

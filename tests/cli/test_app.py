@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forejudge import __version__
-from forejudge.cli.generate import GenerateOptions
+from forejudge.cli import generate
 from tests.support.command import CommandLine, refusal
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL")
@@ -28,7 +29,7 @@ def test_installed_command_ends_with_one_line_and_a_status() -> None:
     command = Path(sys.executable).with_name("forejudge")
     result = subprocess.run([command, "generate", "x", "--n", "0"], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: n = 0 draws nothing: it must be at least 1\n"
+    assert result.stderr == "error: n = 0: Input should be greater than or equal to 1\n"
 
 
 def test_version(forejudge: CommandLine) -> None:
@@ -49,21 +50,21 @@ def test_misspelt_option_is_usage(forejudge: CommandLine) -> None:
 
 
 def test_ctrl_c_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(request: GenerateOptions) -> None:
+    def interrupt(*options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(GenerateOptions, "check", interrupt)
+    monkeypatch.setattr(generate, "generate_one", interrupt)
     assert refusal(forejudge("generate", "x"), 130) == "error: interrupted\n"
 
 
 def test_memory_that_runs_out_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    def run_out(request: GenerateOptions) -> None:
+    def run_out(*options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(GenerateOptions, "check", run_out)
-    assert refusal(forejudge("generate", "x"), 1).startswith("error: out of memory: draw fewer candidates at once")
+    monkeypatch.setattr(generate, "generate_one", run_out)
+    assert refusal(forejudge("generate", "x"), 1).startswith("error: out of memory: choose a smaller --batch-size")
 
 
 def test_a_block_that_cannot_be_compiled_ends_with_one_line(
@@ -71,9 +72,25 @@ def test_a_block_that_cannot_be_compiled_ends_with_one_line(
 ) -> None:
     from torch._dynamo.exc import Unsupported
 
-    def fail(request: GenerateOptions) -> None:
+    def fail(*options: object) -> None:
         raise Unsupported("a hook that cannot be traced\nand a long report")
 
-    monkeypatch.setattr(GenerateOptions, "check", fail)
+    monkeypatch.setattr(generate, "generate_one", fail)
     said = refusal(forejudge("generate", "x", "--compile"), 1)
     assert said == "error: torch.compile failed (a hook that cannot be traced): leave out --compile\n"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "forejudge", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == f"forejudge {__version__}\n"
+
+
+def test_warnings_of_the_library_are_lines_on_stderr(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*options: object) -> None:
+        logging.getLogger("forejudge").warning("its verdicts may not hold [bold]")
+
+    monkeypatch.setattr(generate, "generate_one", warn)
+    for _ in range(2):
+        assert forejudge("generate", "x").err == "warning: its verdicts may not hold [bold]\n"

@@ -9,28 +9,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 
 from forejudge.cli.app import main
-from forejudge.cli.generate import (
-    GenerateOptions,
-    ModelOptions,
-    RunSettings,
-    SamplingOptions,
-    SearchArguments,
-    parse_seeds,
-)
+from forejudge.cli.generate import RunSettings
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
-from forejudge.generators.base import SamplingParams
+from forejudge.options import ModelOptions, SamplingParams, SearchOptions
 from forejudge.result import SearchRecord
 from tests.support.command import CommandLine, refusal
-from tests.support.doubles import ScriptedGenerator
 from tests.support.tiny import save_tiny_generator
 
 PROMPTS = [f"a photo of {number} red circles" for number in range(40)]
@@ -126,7 +118,7 @@ def wait_for(path: Path, run: subprocess.Popen[str]) -> None:
 def test_what_is_complete_is_not_made_again(
     generate: CommandLine, prompts_file: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forejudge.cli.generate.Request.load", None)
+    monkeypatch.setattr("forejudge.cli.generate.load_models", None)
     before = written_at(whole_run)
     outcome = generate("generate", "--prompts", prompts_file, "--out", whole_run, *N)
     assert outcome.status == 0
@@ -332,97 +324,24 @@ def test_the_limit_that_ended_the_search_is_named(generate: CommandLine, limit: 
     assert said in generate("generate", PROMPT, *limit).out
 
 
-NOTHING = GenerateOptions(
-    ModelOptions(None, None, None, None, None, None, None, False),
-    SamplingOptions(None, None, None, None, None),
-    SearchArguments(None, None, None, None, None, None, None),
-    images_per_prompt=1,
-    finish_all=False,
-)
-
-
-class Listening:
-    """Stands in for `BestOfN`, and keeps what it is asked."""
-
-    def __init__(self, *further_warnings: str) -> None:
-        self.further_warnings = further_warnings
-        self.asked: dict[str, Any] = {}
-        self.warnings: tuple[str, ...] = ("told before",)
-        self.generator = ScriptedGenerator()
-        self.generator.defaults = SamplingParams(steps=4, guidance_scale=1.5)
-
-    def __call__(self, prompt: str, **arguments: Any) -> None:
-        self.asked.update(prompt=prompt, **arguments)
-        self.warnings += self.further_warnings
-
-
-def arguments_of(generate_options: GenerateOptions) -> dict[str, Any]:
-    """What a request asks of the library for one image."""
-    best = Listening()
-    generate_options.run(best, "x", 3)  # type: ignore[arg-type]
-    return best.asked
-
-
-def test_options_that_were_not_given_are_left_to_the_library() -> None:
-    asked = arguments_of(NOTHING)
-    assert asked.keys() == {"prompt", "image_index", "sampling", "on_progress"}
-    assert asked["image_index"] == 3
-    assert asked["sampling"] == SamplingParams(steps=4, guidance_scale=1.5)  # as the generator has it
-
-
-def test_zero_is_given() -> None:
-    search = replace(NOTHING.search, seed=0, n=4)
-    asked = arguments_of(replace(NOTHING, search=search, sampling=SamplingOptions(2, 0.0, None, None, None)))
-    assert (asked["seed"], asked["n"], asked["sampling"].steps, asked["sampling"].guidance_scale) == (0, 4, 2, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("options", "most"),
-    [({}, 8), ({"n": 5}, 5), ({"seeds": (4, 2, 7)}, 3), ({"until": 0.9}, 64), ({"budget_ms": 9.0, "max_n": 16}, 16)],
-)
-def test_all_finishes_as_many_as_there_can_be(options: dict[str, Any], most: int) -> None:
-    search = replace(NOTHING.search, **options)
-    assert arguments_of(replace(NOTHING, search=search, finish_all=True))["top_k"] == most
-
-
-def test_seeds_are_read_off_a_list() -> None:
-    assert parse_seeds("3, 14,15") == (3, 14, 15)
-    assert parse_seeds(None) is None
-    with pytest.raises(InvalidRequest, match="expected numbers"):
-        parse_seeds("3,,4")
-
-
-def test_sampling_is_checked_before_models_are_loaded(tmp_path: Path) -> None:
-    models = replace(NOTHING.models, generator=str(tmp_path / "not looked for"))
-    with pytest.raises(InvalidRequest, match="steps = 65"):
-        replace(NOTHING, models=models, sampling=SamplingOptions(65, None, None, None, None)).load()
-
-
-def test_what_a_search_had_to_do_without_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    NOTHING.run(Listening("nothing is compiled"), "x", 0)  # type: ignore[arg-type]
-    assert capsys.readouterr().err == "warning: nothing is compiled\n"
-
-
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """On one the default dtype is another."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
-def changed(**options: Any) -> GenerateOptions:
-    """A request with some options; each belongs to one of its groups."""
-    generate_options = NOTHING
+def run_settings(**options: Any) -> RunSettings:
+    """Return the settings of a run with some options; each belongs to one of the option models."""
+    images_per_prompt = options.pop("images_per_prompt", 1)
+    given: dict[type[BaseModel], dict[str, Any]] = {ModelOptions: {}, SamplingParams: {}, SearchOptions: {}}
     for name, value in options.items():
-        group = next(
-            (group for group in ("models", "sampling", "search") if name in vars(getattr(generate_options, group))), ""
-        )
-        change = {group: replace(getattr(generate_options, group), **{name: value})} if group else {name: value}
-        generate_options = replace(generate_options, **change)
-    return generate_options
+        next(fields for model, fields in given.items() if name in model.model_fields)[name] = value
+    search = SearchOptions(**given[SearchOptions], sampling=SamplingParams(**given[SamplingParams]))
+    return RunSettings.from_options(ModelOptions(**given[ModelOptions]), search, images_per_prompt)
 
 
 def test_defaults_are_filled_in() -> None:
-    settings = RunSettings.from_options(NOTHING)
+    settings = run_settings()
     assert (settings.generator, settings.verifier, settings.dtype) == ("miniature", "miniature", "float32")
     assert (settings.n, settings.seed, settings.sampling.steps) == (8, 0, 1)
 
@@ -431,8 +350,8 @@ def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.Monke
     spec = GeneratorSpec(name="few-step", pipeline="owner/few-step", sampling=SamplingParams(steps=4), description="")
     monkeypatch.setitem(KNOWN_MODELS, "few-step", spec)
     for name in ("few-step", "owner/few-step@v1"):
-        assert RunSettings.from_options(changed(generator=name)).sampling == SamplingParams(steps=4)
-        assert RunSettings.from_options(changed(generator=name, steps=2)).sampling == SamplingParams(steps=2)
+        assert run_settings(generator=name).sampling == SamplingParams(steps=4)
+        assert run_settings(generator=name, steps=2).sampling == SamplingParams(steps=2)
 
 
 @pytest.mark.parametrize(
@@ -443,8 +362,8 @@ def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.Monke
     ],
 )
 def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, Any]) -> None:
-    RunSettings.from_options(NOTHING).store(tmp_path)
-    RunSettings.from_options(changed(**same)).check(tmp_path)
+    run_settings().store(tmp_path)
+    run_settings(**same).check(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -462,23 +381,19 @@ def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, 
     ],
 )
 def test_other_settings_are_refused_with_both_values(tmp_path: Path, other: dict[str, Any], said: str) -> None:
-    RunSettings.from_options(NOTHING).store(tmp_path)
+    run_settings().store(tmp_path)
     with pytest.raises(InvalidRequest, match=f"was made with {said}"):
-        RunSettings.from_options(changed(**other)).check(tmp_path)
+        run_settings(**other).check(tmp_path)
 
 
 def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert RunSettings.from_options(changed(generator="model")) == RunSettings.from_options(
-        changed(generator=str(tmp_path / "model"))
-    )
+    assert run_settings(generator="model") == run_settings(generator=str(tmp_path / "model"))
 
 
 def test_sampling_is_named_in_full() -> None:
-    assert RunSettings.from_options(
-        replace(NOTHING, sampling=SamplingOptions(1, None, None, None, 1.0))
-    ) == RunSettings.from_options(NOTHING)
+    assert run_settings(steps=1, lora_scale=1.0) == run_settings()
 
 
 LONG_PROMPT = "a red circle " * 110
@@ -494,11 +409,19 @@ LONG_PROMPT = "a red circle " * 110
         (["x", "--budget-ms", "-5"], "budget_ms = -5"),
         (["x", "--budget-ms", "nan"], "budget_ms = nan"),
         (["x", "--until", "1.5"], "until = 1.5"),
+        (["x", "--steps", "0"], "steps = 0"),
+        (["x", "--guidance-scale", "-1"], "guidance_scale = -1"),
+        (["x", "--top-k", "0"], "top_k = 0"),
+        (["x", "--batch-size", "0"], "batch_size = 0"),
+        (["x", "--seeds", "1,-2"], "seeds.1 = -2"),
+        (["x", "--seeds", "1,2", "--n", "3"], "n = 3 contradicts the 2 seeds"),
+        (["x", "--dtype", "float3"], "dtype = 'float3': Input should be 'auto', 'float32'"),
+        (["x", "--steps", "65"], "steps = 65: Input should be less than or equal to 64"),
         (["x", "--images-per-prompt", "0"], "images-per-prompt = 0"),
-        (["x", "--seeds", "1,two"], "seeds = '1,two'"),
-        (["x", "--seeds", ""], "seeds = ''"),
-        (["x", "--seeds", "1,2", "--seed", "3"], "seed would change nothing"),
-        (["x", "--seeds", "1,2", "--images-per-prompt", "2"], "seeds stand for one image"),
+        (["x", "--seeds", "1,two"], "seeds.1 = 'two': Input should be a valid integer"),
+        (["x", "--seeds", ""], "seeds.0 = '': Input should be a valid integer"),
+        (["x", "--seeds", "1,2", "--seed", "3"], "seed = 3 would change nothing"),
+        (["x", "--seeds", "1,2", "--images-per-prompt", "2"], "seeds name the candidates of one image"),
         (["x", "--all", "--top-k", "2"], "all finishes every candidate"),
         (["x", "--prompts", "file.txt"], "prompt cannot go with --prompts"),
         (["--prompts", "file.txt", "--all"], "all cannot go with --prompts"),
@@ -520,15 +443,8 @@ def test_contradictions_are_refused_before_models_are_loaded(
         (["  "], "the prompt is empty"),
         ([LONG_PROMPT], "would be cut: ' a red circle"),
         (["x", "--budget-ms", "0.001"], "budget_ms = 0.001 is too small: on this device one candidate"),
-        (["x", "--steps", "0"], "steps = 0"),
-        (["x", "--guidance-scale", "-1"], "guidance_scale = -1"),
         (["x", "--height", "50"], "64 x 50 pixels"),
-        (["x", "--top-k", "0"], "top_k = 0"),
-        (["x", "--batch-size", "0"], "batch_size = 0"),
-        (["x", "--seeds", "1,-2"], "seeds must be"),
-        (["x", "--seeds", "1,2", "--n", "3"], "n = 3 contradicts the 2 seeds"),
         (["x", "--device", "abacus"], "device 'abacus'"),
-        (["x", "--dtype", "float3"], "dtype 'float3'"),
     ],
 )
 def test_what_the_models_cannot_serve_is_refused(generate: CommandLine, arguments: list[str], said: str) -> None:

@@ -13,7 +13,7 @@ PROMPTS = [f"{PROMPT} {number}" for number in range(10)]
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     fake = FakeClock()
-    monkeypatch.setattr("forejudge.search.perf_counter", fake)
+    monkeypatch.setattr("forejudge.session.perf_counter", fake)
     monkeypatch.setattr("forejudge.profiling.searches.perf_counter", fake)
     return fake
 

@@ -20,7 +20,7 @@ from forejudge.profiling.models import ProfiledModels, new_verifier, scoring_sta
 from forejudge.profiling.roofline import StageRun, total_flops
 from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
 from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, SearchStrategy
-from forejudge.search import PromptSession
+from forejudge.session import PromptSession
 from tests.support.doubles import CPU, FakeClock
 from tests.support.published_costs import TERA, published_costs
 from tests.support.tiny_sizes import TINY, tiny_models
@@ -165,7 +165,7 @@ def test_as_many_go_together_as_take_the_least_time_each(
         time.advance(took[len(seeds)])
         return judge(session, seeds)
 
-    monkeypatch.setattr(PromptSession, "judge", timed_judge)
+    monkeypatch.setattr(PromptSession, "score", timed_judge)
     assert DecodeAll(models, "clip", max_batch_size=4).batch_size == 2
 
 

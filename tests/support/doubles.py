@@ -23,7 +23,7 @@ ARCHITECTURE = Architecture(
 
 
 class FakeClock:
-    """Stands in for `perf_counter` in forejudge.search: time passes only where a test says so."""
+    """Stands in for `perf_counter` in forejudge.session: time passes only where a test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,5 +1,6 @@
-"""The commands. Each imports what it needs when it runs, so that help and version come at once."""
+"""The `forejudge` command. Commands import models when they run, so that help and version appear at once."""
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -17,10 +18,13 @@ from forejudge.errors import ForejudgeError, InvalidRequest
 
 
 class Commands(TyperGroup):
-    """Ends what went wrong with one line on stderr and a status: 2 for usage, 130 for Ctrl-C, 1 for the rest."""
+    """Group of commands that reports an error as one line on stderr and a status.
+
+    The status is 2 for an invalid request, 130 for Ctrl-C, and 1 for all others.
+    """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
+        """Run a command, and exit with a status if it fails."""
         try:
             return super().invoke(ctx)
         except ForejudgeError as error:
@@ -35,9 +39,7 @@ class Commands(TyperGroup):
                 _exit_with_error(f"torch.compile failed ({reason}): leave out --compile", 1)
             if not is_out_of_memory(error):
                 raise
-            _exit_with_error(
-                "out of memory: draw fewer candidates at once, or smaller pictures, or choose a smaller --dtype", 1
-            )
+            _exit_with_error("out of memory: choose a smaller --batch-size, image size or --dtype", 1)
         except KeyboardInterrupt as error:
             _exit_with_error(": ".join(["interrupted", *map(str, error.args)]), 130)
 
@@ -45,6 +47,14 @@ class Commands(TyperGroup):
 def _exit_with_error(message: str, status: int) -> None:
     typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
     raise typer.Exit(status)
+
+
+class StderrHandler(logging.Handler):
+    """Handler that shows what the library logs, such as warnings, as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, in yellow on a terminal."""
+        typer.secho(f"{record.levelname.lower()}: {record.getMessage()}", fg="yellow", err=True)
 
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
@@ -74,11 +84,16 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Judge an image before it is drawn: the best of N candidates of a one-step diffusion transformer."""
+    """Best-of-N for one-step diffusion transformers: score candidates early, finish only the best."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line on `arguments`, by default those of the process. Ends with SystemExit."""
-    app(args=arguments, prog_name="forejudge")
+    """Run the command line on `arguments`, by default those of the process. Raises SystemExit when done."""
+    logger, handler = logging.getLogger("forejudge"), StderrHandler()
+    logger.addHandler(handler)
+    try:
+        app(args=arguments, prog_name="forejudge")
+    finally:
+        logger.removeHandler(handler)

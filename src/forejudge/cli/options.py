@@ -1,15 +1,119 @@
-"""The options of `forejudge generate`, as types. None stands for the library's own default, which the help quotes."""
+"""Command-line options: derived from the library's option models, and those that several commands share."""
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from operator import getitem
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from typer import Argument, Option
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer import Option
 
 from forejudge.errors import InvalidRequest
-from forejudge.policies import DEFAULT_MAX_N, DEFAULT_N
+from forejudge.options import ModelOptions, SamplingParams, SearchOptions, parse_options
 
-# FOLDED: The options that say who judges pictures, and with what.
+OUTPUT_PANEL = "Output"
+_PANELS: dict[type[BaseModel], str] = {
+    SearchOptions: "Search",
+    SamplingParams: "Sampling",
+    ModelOptions: "Models",
+}
+_FLAGS = {"compiled": "--compile"}
+_NOT_OFFERED = {"image_index"}  # --images-per-prompt counts them
 
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a pydantic model with one option for each field of the model.
+
+    The command receives the validated model, in which only the fields that the user gave are set. A wrong value
+    raises InvalidRequest.
+    """
+    signature = inspect.signature(command)
+    models = {name: found.annotation for name, found in signature.parameters.items() if _is_model(found.annotation)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += _field_parameters(models[name]) if name in models else [parameter]
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        built = {name: _build(model, values) for name, model in models.items()}
+        command(**{name: built[name] if name in models else values[name] for name in signature.parameters})
+
+    expanded.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return expanded
+
+
+def field_option(model: type[BaseModel], name: str) -> Any:
+    """Return the typer option of one field, named, described and grouped as the model says."""
+    field = model.model_fields[name]
+    annotation = _without_none(field.annotation)
+    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    metavar = "N,N,..." if get_origin(annotation) is tuple else "|".join(choices) or None
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    return Option(flag, help=_help(field), metavar=metavar, show_default=False, rich_help_panel=_PANELS[model])
+
+
+def _help(field: FieldInfo) -> str:
+    """Describe a field with its default, unless it has none or the description says it."""
+    text = field.description or ""
+    has_default = field.default is not None and field.default is not False
+    return f"{text.rstrip('.')} (default: {field.default})." if has_default and "(default" not in text else text
+
+
+def _field_parameters(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
+    for name, field in model.model_fields.items():
+        annotation = _without_none(field.annotation)
+        if _is_model(annotation):
+            yield from _field_parameters(annotation)
+        elif name not in _NOT_OFFERED:
+            value: Any = annotation if annotation in (int, float, bool) else str
+            annotated = getitem(Annotated, (value | None, field_option(model, name)))
+            yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotated)
+
+
+def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    """Build a model from the values that were given; nested models likewise, if any of their values was."""
+    given: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        annotation = _without_none(field.annotation)
+        if _is_model(annotation):
+            nested = _build(annotation, values)
+            given |= {name: nested} if nested.model_fields_set else {}
+        elif values.get(name) is not None:
+            given[name] = values[name].split(",") if get_origin(annotation) is tuple else values[name]
+    return parse_options(model, given)
+
+
+def _is_model(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return T for T | None."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    return next(member for member in get_args(annotation) if member is not NoneType)
+
+
+def parse_ints(option: str, text: str) -> list[int]:
+    """Parse "1,2,4" into sorted distinct numbers. Raises InvalidRequest unless all are whole numbers from 1 on."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 1, such as 1,2,4,8")
+    return numbers
+
+
+Device = Annotated[str | None, field_option(ModelOptions, "device")]
+Dtype = Annotated[str | None, field_option(ModelOptions, "dtype")]
+AsJson = Annotated[
+    bool, Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=OUTPUT_PANEL)
+]
 
 _EVALUATOR = (
     "geneval, geneval-miniature, vqa:MODEL (an image-text-to-text model, a folder or hub id, that is asked whether a "
@@ -48,136 +152,5 @@ ColorModel = Annotated[
     Option(
         metavar="DIR|ID",
         help="The CLIP that tells colors for geneval (default: openai/clip-vit-large-patch14).",
-    ),
-]
-
-
-# FOLDED: Lists of numbers as options spell them.
-
-
-def parse_ints(option: str, text: str) -> list[int]:
-    """Sorted, each once. Raises InvalidRequest unless all are whole numbers from 1."""
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        numbers = []
-    if not numbers or numbers[0] < 1:
-        raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 1, such as 1,2,4,8")
-    return numbers
-
-
-_SEARCH = "How many candidates"
-_SAMPLING = "How they are drawn"
-_OUTPUT = "What is written and shown"
-_MODELS = "Models and where they run"
-
-Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="What the picture should show.", show_default=False)]
-PromptsFile = Annotated[
-    Path | None,
-    Option(
-        "--prompts",
-        metavar="FILE",
-        help="Many prompts instead of one: a text file with a prompt a line (blank lines are skipped), or .jsonl with "
-        'a "prompt" in every line. They are written in GenEval\'s layout; a run that was stopped goes on where it was.',
-    ),
-]
-
-NumCandidates = Annotated[
-    int | None, Option("--n", help=f"Candidates (default: {DEFAULT_N}).", rich_help_panel=_SEARCH)
-]
-BudgetMs = Annotated[
-    float | None,
-    Option(
-        help="As many candidates as fit into so many milliseconds, from the prompt to the finished pictures.",
-        rich_help_panel=_SEARCH,
-    ),
-]
-Until = Annotated[
-    float | None,
-    Option(help="Stop at the first candidate that fits with this probability.", rich_help_panel=_SEARCH),
-]
-MaxCandidates = Annotated[
-    int | None,
-    Option(
-        "--max-n",
-        help=f"The most candidates for --budget-ms and --until (default: {DEFAULT_MAX_N}).",
-        rich_help_panel=_SEARCH,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    Option(help="The run's seed, from which each candidate's follows (default: 0).", rich_help_panel=_SEARCH),
-]
-Seeds = Annotated[
-    str | None,
-    Option(metavar="LIST", help="The candidates' own seeds, with commas between.", rich_help_panel=_SEARCH),
-]
-TopK = Annotated[int | None, Option(help="Pictures to finish, the best ones (default: 1).", rich_help_panel=_SEARCH)]
-ImagesPerPrompt = Annotated[
-    int, Option(help="Pictures of each prompt, each of them a best of N.", rich_help_panel=_SEARCH)
-]
-
-Steps = Annotated[int | None, Option(help="Denoising steps (default: 1).", rich_help_panel=_SAMPLING)]
-GuidanceScale = Annotated[
-    float | None,
-    Option(help="How strictly the prompt is followed (default: the generator's own).", rich_help_panel=_SAMPLING),
-]
-Height = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_SAMPLING)]
-Width = Annotated[int | None, Option(help="In pixels (default: the generator's own).", rich_help_panel=_SAMPLING)]
-LoraScale = Annotated[
-    float | None, Option(help="Weight of the pipeline's LoRA adapters (default: 1).", rich_help_panel=_SAMPLING)
-]
-
-Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to.", rich_help_panel=_OUTPUT)]
-FinishAll = Annotated[
-    bool, Option("--all", help="Finish every candidate and make a contact sheet.", rich_help_panel=_OUTPUT)
-]
-AsJson = Annotated[bool, Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=_OUTPUT)]
-
-Generator = Annotated[
-    str | None,
-    Option(
-        help="A name that `forejudge models` lists, a folder, or a hub id as owner/model or owner/model@revision "
-        "(default: miniature); options of the generator may follow, as in NAME,max_timesteps=1.5.",
-        rich_help_panel=_MODELS,
-    ),
-]
-Verifier = Annotated[
-    str | None, Option(help="A name, a folder or a hub id (default: the generator's own).", rich_help_panel=_MODELS)
-]
-VerifierStep = Annotated[
-    int | None,
-    Option(help="The step in which candidates are judged, counted from 0 (default: 0).", rich_help_panel=_SAMPLING),
-]
-Device = Annotated[
-    str | None,
-    Option(help="cpu, cuda, cuda:1, mps, ... (default: cuda or mps if there is one).", rich_help_panel=_MODELS),
-]
-Dtype = Annotated[
-    str | None,
-    Option(
-        help="auto, float32, bfloat16 or float16 (default: auto). Auto is bfloat16 on NVIDIA GPUs from Ampere on, "
-        "float32 elsewhere.",
-        rich_help_panel=_MODELS,
-    ),
-]
-BatchSize = Annotated[
-    int | None, Option(help="The most candidates drawn at once (default: what fits).", rich_help_panel=_MODELS)
-]
-Compile = Annotated[
-    bool,
-    Option(
-        "--compile",
-        help="Compile the models: the first candidates take up to a minute longer, all others less time.",
-        rich_help_panel=_MODELS,
-    ),
-]
-Offload = Annotated[
-    str | None,
-    Option(
-        metavar="text-encoder",
-        help="Keep the generator's text encoders on the CPU but for while they encode: slower, in less memory of the "
-        "device.",
-        rich_help_panel=_MODELS,
     ),
 ]

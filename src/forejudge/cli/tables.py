@@ -11,8 +11,7 @@ from rich.text import Text
 
 from forejudge.profiling.figures import PAPER
 from forejudge.prompts.geneval import TASKS
-from forejudge.search import passed
-from forejudge.types import Verdict
+from forejudge.types import passed
 
 if TYPE_CHECKING:
     from forejudge import Result
@@ -261,7 +260,7 @@ def _format_si(value: float, unit: str = "") -> str:
 
 def format_answer(candidate: "CandidateRecord") -> str:
     """yes or no; empty where the verifier has no calibrated probability."""
-    says_yes = passed(Verdict(candidate.score, probability=candidate.probability))
+    says_yes = passed(candidate.probability)
     return "" if says_yes is None else "yes" if says_yes else "no"
 
 

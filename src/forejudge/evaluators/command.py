@@ -11,8 +11,7 @@ from typing import Annotated, TypeVar
 from PIL.Image import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from forejudge.config_files import validation_message
-from forejudge.errors import CommandFailed, InvalidRequest
+from forejudge.errors import CommandFailed, InvalidRequest, validation_message
 from forejudge.evaluators.base import Evaluation, Evaluator, ReportedDetection
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.prompts.prompt_file import PromptLine

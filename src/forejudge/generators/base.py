@@ -9,31 +9,17 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from forejudge.config_files import read_config, validation_message
-from forejudge.errors import InvalidRequest
+from forejudge.config_files import read_config
+from forejudge.errors import InvalidRequest, validation_message
 from forejudge.hub import Source
+from forejudge.options import SamplingParams as SamplingParams
 from forejudge.types import Candidates, Stage
 
 OPTIONS_FILE = "forejudge.json"
 ConditioningT = TypeVar("ConditioningT")
-
-
-class SamplingParams(BaseModel):
-    """How images are generated: steps, guidance, size in pixels, LoRA scale. None takes the generator's own default.
-
-    `lora_scale` scales the LoRA adapters that the pipeline carries.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(default=1, ge=1, le=64)
-    guidance_scale: float | None = Field(default=None, ge=0)
-    height: int | None = Field(default=None, ge=1)
-    width: int | None = Field(default=None, ge=1)
-    lora_scale: float = 1.0
 
 
 class GeneratorOptions(BaseModel):

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.best_of_n import BestOfN
 from forejudge.generators.base import Generator, SamplingParams
-from forejudge.policies import SearchLimits, expected_n
+from forejudge.options import SearchOptions
+from forejudge.policies import AllPolicies, expected_n
 from forejudge.profiling.measure import Timing, count_flops, measure_time, peak_memory
 from forejudge.progress import ProgressCallback, Stopwatch
-from forejudge.search import PromptSession
+from forejudge.session import PromptSession
 from forejudge.types import IMAGE, latent_stage
 from forejudge.verifiers.base import Verifier
 
@@ -81,10 +82,9 @@ class _Run:
 
 def _run(best: BestOfN, prompt: str, budget_ms: float, sampling: SamplingParams, encode: float) -> _Run:
     """One search, whose prompt takes `encode` seconds."""
-    limits, max_batch_size = SearchLimits(budget_ms=budget_ms, max_n=MAX_N), best.max_batch_size
-    predicted_n = expected_n(
-        limits, max_batch_size, best.costs.measure(prompt, sampling, max_batch_size, budget_ms / 1000), encode
-    )
+    costs = best.costs.measure(prompt, sampling, best.max_batch_size, budget_ms / 1000)
+    policy = AllPolicies.from_options(SearchOptions(budget_ms=budget_ms, max_n=MAX_N), lambda seconds: costs)
+    predicted_n = expected_n(policy, best.max_batch_size, costs, encode)
     started = perf_counter()
     result = best(prompt, budget_ms=budget_ms, max_n=MAX_N, sampling=sampling)
     return _Run(predicted_n, result.record.n, 1000 * (perf_counter() - started))

@@ -21,7 +21,7 @@ from forejudge.profiling.measure import measure_time_interleaved
 from forejudge.profiling.models import ProfiledModels, scoring_stage
 from forejudge.profiling.roofline import DeviceRates, StageRun, total_flops, total_roofline_ms
 from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, StageCost
-from forejudge.search import PromptSession
+from forejudge.session import PromptSession
 from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.published_import import official_score

@@ -13,7 +13,7 @@ from forejudge.candidates.store import EvaluationStore
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
-from forejudge.search import PASS_THRESHOLD
+from forejudge.types import PASS_THRESHOLD
 
 PROMPTS_PER_TASK = 2
 _MAX_SIDE = 192  # the most pixels of a thumbnail's side

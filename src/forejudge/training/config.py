@@ -16,8 +16,7 @@ from pydantic import (
 )
 from pydantic_core import to_json
 
-from forejudge.config_files import validation_message
-from forejudge.errors import InvalidRequest
+from forejudge.errors import InvalidRequest, validation_message
 from forejudge.hub import public_model_name
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.inputs import VerifierInputName

@@ -1,4 +1,4 @@
-"""`python -m forejudge.cli`, for launchers that start modules."""
+"""`python -m forejudge`, for launchers that start modules."""
 
 from forejudge.cli.app import main
 
