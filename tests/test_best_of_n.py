@@ -368,7 +368,7 @@ class TestRefusals:
             BestOfN.from_pretrained(str(tiny_generator))
 
     def test_a_pipeline_of_another_kind(self, verifier: LanguageModelVerifier) -> None:
-        with pytest.raises(InvalidRequest, match="str is not supported; supported are SanaSprintPipeline"):
+        with pytest.raises(InvalidRequest, match="str is not supported: use one of SanaSprintPipeline"):
             BestOfN("a pipeline", verifier)
 
 
@@ -497,7 +497,7 @@ class TestJudgedInALaterStep:
     def test_its_picture_is_that_of_the_plain_call(self, load: Callable[..., BestOfN], tiny_generator: Path) -> None:
         found = load(verifier_step=1, batch_size=1)(PROMPT, n=2, sampling=SamplingParams(steps=2))
         (plain,) = call_reference_pipeline(load_pipeline(tiny_generator), [found.winner.seed], 2)
-        assert distance(found.image, plain) == 0
+        assert distance(found.image, plain) <= 1
 
     def test_a_step_that_there_is_not_is_refused(self, load: Callable[..., BestOfN]) -> None:
         with pytest.raises(InvalidRequest, match="needs more than the 1 steps asked for"):
