@@ -1,4 +1,4 @@
-"""Every figure against a plain loop over cases, candidates and pairs."""
+"""Every metric against a plain loop over cases, candidates and pairs."""
 
 import itertools
 
@@ -13,16 +13,11 @@ from forejudge.evaluation.metrics import (
     best_of_n,
     calibration_bins,
     expected_calibration_error,
-    macro_average,
-    micro_average,
     oracle_choice,
     oracle_gap_closed,
-    pair_accuracy,
     pair_wins,
     random_choice,
-    task_averages,
 )
-from forejudge.prompts.geneval import TASKS
 
 
 @pytest.fixture
@@ -88,13 +83,14 @@ def test_pair_accuracy_equals_a_loop_over_pairs_within_cases(
     wins, pairs = pair_wins(correct, score)
     assert wins.tolist() == [sum(of_case) for of_case in points]
     assert pairs.tolist() == [len(of_case) for of_case in points]
-    assert pair_accuracy(correct, score) == pytest.approx(np.mean(np.concatenate(points)))
+    assert wins.sum() / pairs.sum() == pytest.approx(np.mean(np.concatenate(points)))
 
 
 def test_pairs_across_cases_are_not_compared():
     correct = np.array([[True, False], [True, False]])
     score = np.array([[1.0, 0.0], [101.0, 100.0]])
-    assert pair_accuracy(correct, score) == 1.0
+    wins, pairs = pair_wins(correct, score)
+    assert wins.sum() / pairs.sum() == 1.0
     assert area_under_roc(correct, score) == 0.75
 
 
@@ -105,10 +101,10 @@ def test_area_under_roc_equals_a_loop_over_all_pairs(candidates: tuple[BoolArray
     assert area_under_roc(correct, -score) == pytest.approx(1 - np.mean(points))
 
 
-def test_without_both_kinds_there_is_nothing_to_rank():
+def test_without_both_classes_there_is_nothing_to_rank():
     score = np.zeros((2, 3))
     for correct in (np.ones((2, 3), bool), np.zeros((2, 3), bool)):
-        assert np.isnan(pair_accuracy(correct, score))
+        assert not pair_wins(correct, score)[1].any()
         assert np.isnan(area_under_roc(correct, score))
     assert area_under_roc(np.array([True, False]), np.zeros(2)) == 0.5
 
@@ -151,25 +147,3 @@ def test_a_probability_on_an_edge_belongs_to_the_bin_below():
 def test_scores_are_not_taken_for_probabilities():
     with pytest.raises(InvalidRequest, match=r"from -2 to 3, expected 0 to 1"):
         expected_calibration_error(np.array([-2.0, 3.0]), np.array([True, False]))
-
-
-def test_averages_over_cases_and_over_tasks():
-    outcome = np.array([1.0, 0.0, 0.5, 1.0, 1.0])
-    tasks = ["colors", "colors", "single_object", "single_object", "single_object"]
-    assert micro_average(outcome) == pytest.approx(0.7)
-    assert task_averages(outcome, tasks) == pytest.approx({"single_object": 2.5 / 3, "colors": 0.5})
-    assert macro_average(outcome, tasks) == pytest.approx((2.5 / 3 + 0.5) / 2)
-
-
-def test_tasks_come_in_the_order_of_the_paper():
-    assert TASKS == (
-        "single_object",
-        "two_object",
-        "counting",
-        "colors",
-        "position",
-        "color_attr",
-    )
-    assert tuple(task_averages(np.ones(6), TASKS[::-1])) == TASKS
-    with pytest.raises(InvalidRequest, match="unknown tasks size"):
-        task_averages(np.ones(2), ["size", "colors"])

@@ -13,7 +13,7 @@ Group = tuple[str, int]  # a prompt and its image
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     groups: list[Group]
     correct: BoolArray
     score: FloatArray
@@ -29,7 +29,7 @@ class Labelled:
 
 
 @pytest.fixture
-def labelled() -> Labelled:
+def labeled() -> Labeled:
     """40 groups of 1 to 9 candidates, mixed with each other; scores on a coarse grid, so that many tie."""
     generator = np.random.default_rng(0)
     sizes = generator.integers(1, 10, size=40)
@@ -37,33 +37,33 @@ def labelled() -> Labelled:
     generator.shuffle(groups)
     correct = generator.random(len(groups)) < 0.4
     score = np.round(generator.normal(size=len(groups)) + correct, 0)
-    return Labelled(groups, correct, score, 1 / (1 + np.exp(-score)))
+    return Labeled(groups, correct, score, 1 / (1 + np.exp(-score)))
 
 
 def pair_points(pairs: list[tuple[float, float]]) -> list[float]:
     return [1.0 if right > wrong else 0.5 if right == wrong else 0.0 for right, wrong in pairs]
 
 
-def test_pair_accuracy_equals_a_loop_over_the_pairs_of_each_group(labelled: Labelled) -> None:
-    pairs = [(a, b) for group in labelled.by_group() for a, right in group for b, other in group if right and not other]
-    assert labelled.metrics().pair_accuracy == pytest.approx(np.mean(pair_points(pairs)))
+def test_pair_accuracy_equals_a_loop_over_the_pairs_of_each_group(labeled: Labeled) -> None:
+    pairs = [(a, b) for group in labeled.by_group() for a, right in group for b, other in group if right and not other]
+    assert labeled.metrics().pair_accuracy == pytest.approx(np.mean(pair_points(pairs)))
 
 
-def test_gain_equals_a_loop_over_groups(labelled: Labelled) -> None:
+def test_gain_equals_a_loop_over_groups(labeled: Labeled) -> None:
     best = blind = perfect = 0.0
-    for group in labelled.by_group():
+    for group in labeled.by_group():
         scores, labels = [score for score, _ in group], [right for _, right in group]
         best += labels[scores.index(max(scores))]
         blind += sum(labels) / len(labels)
         perfect += any(labels)
-    assert labelled.metrics().oracle_gap_closed_vs_random == pytest.approx((best - blind) / (perfect - blind))
+    assert labeled.metrics().oracle_gap_closed_vs_random == pytest.approx((best - blind) / (perfect - blind))
 
 
-def test_figures_over_all_candidates_equal_loops(labelled: Labelled) -> None:
-    scores, labels = labelled.score.tolist(), labelled.correct.tolist()
+def test_figures_over_all_candidates_equal_loops(labeled: Labeled) -> None:
+    scores, labels = labeled.score.tolist(), labeled.correct.tolist()
     right = [score for score, label in zip(scores, labels, strict=True) if label]
     wrong = [score for score, label in zip(scores, labels, strict=True) if not label]
-    metrics = labelled.metrics()
+    metrics = labeled.metrics()
     assert metrics.auroc == pytest.approx(np.mean(pair_points([(a, b) for a in right for b in wrong])))
     told_right, told_wrong = sum(score >= 0 for score in right), sum(score < 0 for score in wrong)
     assert metrics.balanced_accuracy == pytest.approx((told_right / len(right) + told_wrong / len(wrong)) / 2)
@@ -71,10 +71,10 @@ def test_figures_over_all_candidates_equal_loops(labelled: Labelled) -> None:
     assert metrics.positive_rate == pytest.approx(len(right) / len(scores))
 
 
-def test_calibration_is_of_the_probability_and_not_of_the_score(labelled: Labelled) -> None:
-    share = labelled.correct.mean()
+def test_calibration_is_of_the_probability_and_not_of_the_score(labeled: Labeled) -> None:
+    share = labeled.correct.mean()
     assert verifier_metrics(
-        labelled.groups, labelled.correct, labelled.score, np.full(len(labelled.groups), share - 0.1)
+        labeled.groups, labeled.correct, labeled.score, np.full(len(labeled.groups), share - 0.1)
     ).expected_calibration_error == pytest.approx(0.1)
 
 

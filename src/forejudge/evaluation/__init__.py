@@ -1,1 +1,1 @@
-"""Judging finished pictures and the verifiers that chose them: rules, figures, intervals."""
+"""Statistics of evaluations: metrics, bootstrap intervals, selection strategies, equal cost, and the typed report."""
