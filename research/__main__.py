@@ -36,9 +36,8 @@ def study(
     if recipe != _RECIPE:
         raise InvalidRequest(f"unknown recipe {recipe!r}: expected {_RECIPE}")
     from forejudge.cli.progress import StageProgress
-    from forejudge.cli.tables import print_variants
+    from forejudge.cli.tables import print_study
     from forejudge.device import resolve_device
-    from forejudge.files import write_json
     from research.figures.study_plot import write_plot
     from research.miniature.recipe import miniature
     from research.studies.study import Study, StudyBuilds, study_variants
@@ -46,10 +45,10 @@ def study(
     variants = study_variants(name)
     with StageProgress() as progress:
         builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).for_study(name)
-        figures = Study(builds, variants, training_seeds, steps, seeds, per_task).figures()
-    write_json(out / f"{name}.json", figures)
-    write_plot(figures, out / f"{name}.png")
-    print_variants(figures)
+        report = Study(builds, variants, training_seeds, steps, seeds, per_task).report()
+    report.write(out / f"{name}.json")
+    write_plot(report, out / f"{name}.png")
+    print_study(report)
     typer.echo(f"written to {out / name}.json and .png")
 
 
@@ -140,6 +139,42 @@ def by_eye(generator: Annotated[str, Option(help="miniature or a folder.")] = "m
     with spinner("generating"):
         folder = write_sheets(generator)
     typer.echo(f"written to {folder}")
+
+
+@group.command()
+def projected_costs(
+    folder: Annotated[Path, Argument(help="Finished folder of `forejudge eval`.")],
+    verifier: Annotated[
+        list[str], Option(help="Folder of a verifier of the evaluation; repeatable; the first one sets the budgets.")
+    ],
+    generator: Annotated[str, Option(help="Generator of the evaluation: miniature or a folder.")] = "miniature",
+    figures: Annotated[Path, Option(help="Report to add to.")] = Path("benchmarks/miniature.json"),
+) -> None:
+    """Add the equal-cost table by the FLOPs of SANA-Sprint 1.6B to an evaluation's report."""
+    from forejudge.candidates.store import EvaluationStore
+    from forejudge.cli.tables import print_table
+    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.evaluation.report import EvaluationReport
+    from forejudge.evaluation.strategies import load_outcomes
+    from forejudge.generators import load_generator
+    from forejudge.report.tables import equal_cost
+    from forejudge.verifiers import load_verifier
+    from research.figures.projected_costs import project_to_sana_sprint, projected_report
+
+    report, evaluated = EvaluationReport.read(figures), EvaluationStore(folder)
+    if report.settings != evaluated.settings:
+        raise InvalidRequest(f"{figures} is not the report of {folder}: run `forejudge eval --figures {figures}` first")
+    device = resolve_device("cpu"), resolve_dtype("float32")
+    verifiers = {Path(each).name: load_verifier(each, *device) for each in verifier}
+    if unknown := verifiers.keys() - report.verifiers.keys():
+        raise InvalidRequest(
+            f"{folder} has no verifier {', '.join(sorted(unknown))}: expected some of {', '.join(report.verifiers)}"
+        )
+    costs = project_to_sana_sprint(verifiers, load_generator(generator, *device).architecture.num_blocks)
+    projected = projected_report(load_outcomes(evaluated), costs)
+    report.model_copy(update={"projected": projected}).write(figures)
+    print_table(equal_cost(f"Projected to {projected.generator}", "TFLOP", projected.equal_cost))
+    typer.echo(f"written to {figures}")
 
 
 group.command()(study)

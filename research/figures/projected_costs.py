@@ -1,31 +1,42 @@
-"""What the same searches would cost on a generator of other proportions: SANA-Sprint 1.6B in the miniature's place."""
+"""Costs of the same searches on a generator of other proportions: SANA-Sprint 1.6B in the miniature's place.
+
+FLOPs at 1024 px with verifiers around Qwen2.5-0.5B are counted without weights: the architectures are the published
+ones, and the library's own classes run on the meta device.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
-from forejudge.evaluation.strategies import Outcomes, best_score_strategy, verifier_scores
+from forejudge.evaluation.build_report import verifier_strategies
+from forejudge.evaluation.equal_cost import CostCurve, equal_cost_table, reference_budgets
+from forejudge.evaluation.report import ProjectedCosts
+from forejudge.evaluation.strategies import Outcomes
 from forejudge.profiling.sizes import PUBLISHED
 from forejudge.profiling.stages import DECODE, ENCODE, PREFIX, SUFFIX, clip_cost, generator_costs, language_model_cost
 from forejudge.types import Phase
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-# FOLDED: The work of SANA-Sprint 1.6B at 1024 px and of verifiers around Qwen2.5-0.5B, counted without any weights.
-#
-# The architectures are the published ones; on the meta device the library's own classes count what they would do.
-
-
+GENERATOR = "SANA-Sprint 1.6B"
 BLOCKS = 20
 _LATENT_SIDE, _PATCHES = 32, 576
+_TERA = 1e12
+
+
+@dataclass(frozen=True)
+class InputPoint:
+    """Input of a verifier, and the number of blocks that run before it."""
+
+    kind: Literal["hidden", "latent", "clip"]
+    blocks: int
 
 
 @dataclass(frozen=True)
 class StageFlops:
-    """Floating-point operations: `encode` and `decode` once, the others for one candidate.
+    """Floating-point operations: of `encode` and `decode` once, of the others for one candidate.
 
-    The language model reads a token for each place of the hidden state, or for each patch of CLIP.
+    The language model reads one token per place of the hidden state, or per patch of CLIP.
     """
 
     encode: int
@@ -35,8 +46,8 @@ class StageFlops:
     language_model_on_hidden: int
     language_model_on_patches: int
 
-    def stage_flops(self, reads: Mapping[str, "InputPoint"]) -> dict[str, int]:
-        """As `search_costs.stage_flops` names them; the first verifier says where the verdict is given."""
+    def stage_flops(self, reads: Mapping[str, InputPoint]) -> dict[str, int]:
+        """Return FLOPs by stage, as in `EvaluationCosts.stage_flops`; the first verifier says where the prefix ends."""
         first = next(iter(reads.values()))
         return {
             "encode": self.encode,
@@ -46,30 +57,22 @@ class StageFlops:
             **{name: self._scoring_flops(input_point) for name, input_point in reads.items()},
         }
 
-    def search_flops(self, input_point: "InputPoint") -> tuple[int, int]:
-        """(fixed, for each candidate) of a search; nothing is drawn twice."""
+    def search_flops(self, input_point: InputPoint) -> tuple[int, int]:
+        """Return the FLOPs of a search as (fixed, per candidate); nothing is computed twice."""
         suffix_flops = (BLOCKS - input_point.blocks) * self.block
         candidate_flops = input_point.blocks * self.block + self._scoring_flops(input_point)
         if input_point.kind == "clip":
             return self.encode, candidate_flops + self.decode
         return self.encode + suffix_flops + self.decode, candidate_flops
 
-    def _scoring_flops(self, input_point: "InputPoint") -> int:
+    def _scoring_flops(self, input_point: InputPoint) -> int:
         if input_point.kind == "clip":
             return self.clip + self.language_model_on_patches
         return self.language_model_on_hidden
 
 
-@dataclass(frozen=True)
-class InputPoint:
-    """What a verifier reads, and after how many of the blocks it stands there."""
-
-    kind: Literal["hidden", "latent", "clip"]
-    blocks: int
-
-
 def sana_sprint_flops() -> StageFlops:
-    """Count it; takes seconds and no memory to speak of."""
+    """Count the FLOPs; takes seconds and hardly any memory."""
     generator, sizes = PUBLISHED.generator, PUBLISHED.verifier
     costs = generator_costs(generator, BLOCKS, _LATENT_SIDE, generator.padded_text)
     return StageFlops(
@@ -82,21 +85,18 @@ def sana_sprint_flops() -> StageFlops:
     )
 
 
-_TERA = 1e12
-
-
 @dataclass(frozen=True)
-class ProjectedCosts:
-    """Curves in TFLOP and the FLOPs of each stage, by verifier."""
+class CostProjection:
+    """Cost curves in TFLOP by verifier, and the FLOPs of each stage."""
 
     curves: Mapping[str, CostCurve]
     stage_flops: Mapping[str, int]
 
 
-def project_to_sana_sprint(verifiers: Mapping[str, Verifier], num_blocks: int) -> ProjectedCosts:
-    """Of verifiers around a language model; a hidden state is read after the same share of the blocks.
+def project_to_sana_sprint(verifiers: Mapping[str, Verifier], num_blocks: int) -> CostProjection:
+    """Project the costs of verifiers around a language model; others are left out.
 
-    `num_blocks` are those of the generator that they read.
+    `num_blocks` is that of the generator they read; a hidden state is read after the same share of blocks.
     """
     reads = {
         name: _input_point(verifier, num_blocks)
@@ -105,7 +105,7 @@ def project_to_sana_sprint(verifiers: Mapping[str, Verifier], num_blocks: int) -
     }
     flops = sana_sprint_flops()
     costs = {name: [part / _TERA for part in flops.search_flops(input_point)] for name, input_point in reads.items()}
-    return ProjectedCosts({name: CostCurve.linear(*cost) for name, cost in costs.items()}, flops.stage_flops(reads))
+    return CostProjection({name: CostCurve.linear(*cost) for name, cost in costs.items()}, flops.stage_flops(reads))
 
 
 def _input_point(verifier: Verifier, num_blocks: int) -> InputPoint:
@@ -115,11 +115,12 @@ def _input_point(verifier: Verifier, num_blocks: int) -> InputPoint:
     return InputPoint("latent" if stage.phase is Phase.LATENT else "clip", BLOCKS)
 
 
-def equal_work(outcomes: Outcomes, projected: ProjectedCosts) -> dict[str, Any]:
-    """Best-of-N at equal projected work, and the FLOPs of each stage, for an evaluation's figures."""
-    strategies = [
-        CostedStrategy(name, best_score_strategy(verifier_scores(name)), curve)
-        for name, curve in projected.curves.items()
-    ]
-    table = equal_cost_table(outcomes, strategies, reference_budgets(strategies[0].curve, outcomes.candidates))
-    return {"equal_projected_cost": table, "projected_stage_flops": dict(projected.stage_flops)}
+def projected_report(outcomes: Outcomes, projection: CostProjection) -> ProjectedCosts:
+    """Compare the verifiers at equal projected cost, for an evaluation's report."""
+    strategies = verifier_strategies(projection.curves)
+    budgets = reference_budgets(strategies[0].curve, outcomes.candidates)
+    return ProjectedCosts(
+        generator=GENERATOR,
+        equal_cost=equal_cost_table(outcomes, strategies, budgets),
+        stage_flops=dict(projection.stage_flops),
+    )

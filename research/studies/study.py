@@ -11,14 +11,14 @@ import torch
 from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.store import EvaluationStore
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.intervals import (
+from forejudge.evaluation.build_report import (
     best_of_n_outcome,
     oracle_gap_closed_interval,
-    outcome_averages,
     pair_accuracy_interval,
     ranking_metrics,
 )
 from forejudge.evaluation.strategies import Outcomes, load_outcomes, oracle_strategy, random_strategy
+from forejudge.evaluation.study_report import StudyReport, VariantReport
 from forejudge.generators import load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
 from forejudge.progress import ProgressCallback, Shard
@@ -225,20 +225,21 @@ class Study:
             captions = self.variants[name].captions
             self.builds[name].train(self._folder(name, seed), self._recipe(name, seed), captions)
 
-    def figures(self) -> dict[str, Any]:
-        """Train, test those of one generator on the same candidates, and say how each variant did."""
+    def report(self) -> StudyReport:
+        """Train every variant, test those of one generator on the same candidates, and report how each did."""
         self.train()
         outcomes = self._outcomes()
         (first, *_) = self.variants
-        return {
-            "provenance": provenance(self.builds[first].generator.device),
-            "steps": self.steps,
-            "training_seeds": self.training_seeds,
-            "test_cases": len(outcomes[first].prompts),
-            "test_seeds": self.test_seeds,
-            "generator_fingerprint": self.builds[first].generator.fingerprint,
-            "variants": {name: self._variant_figures(outcomes[name], name) for name in self.variants},
-        }
+        return StudyReport(
+            provenance=provenance(self.builds[first].generator.device),
+            n=NUM_CANDIDATES,
+            steps=self.steps,
+            training_seeds=self.training_seeds,
+            test_cases=len(outcomes[first].prompts),
+            test_seeds=self.test_seeds,
+            generator_fingerprint=self.builds[first].generator.fingerprint,
+            variants={name: self._variant_report(outcomes[name], name) for name in self.variants},
+        )
 
     def _runs(self) -> Iterator[tuple[str, int]]:
         """Seed by seed, so that a study that is cut short has all variants."""
@@ -279,23 +280,23 @@ class Study:
         evaluation.run(folder, Shard(), build.report)
         return load_outcomes(folder)
 
-    def _variant_figures(self, outcomes: Outcomes, name: str) -> dict[str, Any]:
-        """Over its training seeds: intervals of the mean, and each seed's own estimate."""
+    def _variant_report(self, outcomes: Outcomes, name: str) -> VariantReport:
+        """Average a variant over its training seeds, with each seed's own oracle gap closed."""
         names = [f"{name} {seed}" for seed in range(self.training_seeds)]
-        chosen_C = best_of_n_outcome(outcomes, names, NUM_CANDIDATES)
         per_seed = [ranking_metrics(outcomes, one) for one in names]
-        return {
-            "reads": self._recipe(name, 0).reads,
-            "language_model_parameters": self.builds[name].language_model_parameters,
-            "generator_fingerprint": self.builds[name].generator.fingerprint,
-            "best_of_1": outcome_averages(outcomes, random_strategy(outcomes, 1))["micro"],
-            "oracle": outcome_averages(outcomes, oracle_strategy(outcomes, NUM_CANDIDATES))["micro"],
-            "best_of_8": outcome_averages(outcomes, chosen_C)["micro"],
-            "oracle_gap_closed": oracle_gap_closed_interval(outcomes, names, NUM_CANDIDATES),
-            "oracle_gap_closed_per_seed": [
-                oracle_gap_closed_interval(outcomes, [one], NUM_CANDIDATES)["estimate"] for one in names
+        calibration = [ranked.expected_calibration_error for ranked in per_seed]
+        return VariantReport(
+            reads=self._recipe(name, 0).reads,
+            language_model_parameters=self.builds[name].language_model_parameters,
+            generator_fingerprint=self.builds[name].generator.fingerprint,
+            best_of_1=outcomes.averages(random_strategy(outcomes, 1)).micro,
+            oracle=outcomes.averages(oracle_strategy(outcomes, NUM_CANDIDATES)).micro,
+            best_of_n=outcomes.averages(best_of_n_outcome(outcomes, names, NUM_CANDIDATES)).micro,
+            oracle_gap_closed=oracle_gap_closed_interval(outcomes, names, NUM_CANDIDATES),
+            oracle_gap_closed_per_seed=[
+                oracle_gap_closed_interval(outcomes, [one], NUM_CANDIDATES).estimate for one in names
             ],
-            "pair_accuracy": pair_accuracy_interval(outcomes, names),
-            "auroc": float(np.mean([ranked["auroc"] for ranked in per_seed])),
-            "expected_calibration_error": float(np.mean([ranked["expected_calibration_error"] for ranked in per_seed])),
-        }
+            pair_accuracy=pair_accuracy_interval(outcomes, names),
+            auroc=float(np.mean([ranked.auroc for ranked in per_seed])),
+            expected_calibration_error=float(np.mean([error for error in calibration if error is not None])),
+        )

@@ -28,14 +28,14 @@ def builds(name: str, built: Path, report: ProgressCallback = ignore_progress) -
 
 
 def test_every_variant_is_trained_and_tested(built: Path) -> None:
-    figures = json.loads(json.dumps(study(built, WAYS_TO_TRAIN).figures()))
-    assert set(figures["variants"]) == set(WAYS_TO_TRAIN)
-    assert (figures["test_cases"], figures["steps"]) == (6, 2)
-    for variant in figures["variants"].values():
-        assert variant["reads"] == "hidden:2"
-        assert 0 <= variant["best_of_8"]["estimate"] <= 1
-        assert len(variant["oracle_gap_closed_per_seed"]) == 1
-        assert {"oracle_gap_closed", "pair_accuracy", "auroc", "expected_calibration_error"} <= variant.keys()
+    report = study(built, WAYS_TO_TRAIN).report()
+    assert set(report.variants) == set(WAYS_TO_TRAIN)
+    assert (report.test_cases, report.steps, report.n) == (6, 2, 8)
+    for variant in report.variants.values():
+        assert variant.reads == "hidden:2"
+        assert 0 <= variant.best_of_n.estimate <= 1
+        assert len(variant.oracle_gap_closed_per_seed) == 1
+        assert variant.expected_calibration_error is not None
 
 
 def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
@@ -76,8 +76,8 @@ def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny_rows")
 def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
-    figures = Study(builds("layers", built), study_variants("layers"), 1, 2, 1, 1).figures()
-    assert set(figures["variants"]) == {"after 1", "after 4"}
+    report = Study(builds("layers", built), study_variants("layers"), 1, 2, 1, 1).report()
+    assert set(report.variants) == {"after 1", "after 4"}
     assert (built / "work" / "layers" / "labels_training").is_dir()
     assert {build.work_folder for build in builds("loss", built).values()} == {built / "work"}
 
@@ -88,10 +88,10 @@ def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypat
     told: list[Progress] = []
     found = builds("llm", built, told.append)
     assert {progress.part for progress in told} == {"language model"}
-    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
-    parameters = [each["language_model_parameters"] for each in figures.values()]
+    reports = Study(found, variants, 1, 2, 1, 1).report().variants
+    parameters = [each.language_model_parameters or 0 for each in reports.values()]
     assert parameters[0] < parameters[1]
-    assert len({each["generator_fingerprint"] for each in figures.values()}) == 1
+    assert len({each.generator_fingerprint for each in reports.values()}) == 1
     work_folder = built / "work"
     assert (work_folder / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
     assert (work_folder / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
@@ -133,11 +133,13 @@ def test_another_generator_is_trained_and_tested_on_its_own_candidates(
         "own": work_folder / "own",
         "smaller, of 2 blocks": work_folder / "smaller-of-2-blocks",
     }
-    figures = Study(found, variants, 1, 2, 1, 1).figures()["variants"]
-    assert [each["reads"] for each in figures.values()] == ["hidden:2", "hidden:1"]
-    assert len({each["generator_fingerprint"] for each in figures.values()}) == 2
-    for each in figures.values():
-        assert each["best_of_1"]["estimate"] <= each["oracle"]["estimate"] <= 1
+    reports = Study(found, variants, 1, 2, 1, 1).report().variants
+    assert [each.reads for each in reports.values()] == ["hidden:2", "hidden:1"]
+    assert len({each.generator_fingerprint for each in reports.values()}) == 2
+    for each in reports.values():
+        assert each.best_of_1 is not None
+        assert each.oracle is not None
+        assert each.best_of_1.estimate <= each.oracle.estimate <= 1
     assert len(list(work_folder.glob("*/studies/tested-*"))) == 2
 
 

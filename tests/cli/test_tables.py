@@ -8,36 +8,36 @@ from forejudge.cli.tables import (
     describe_winner,
     format_answer,
     format_probability,
-    print_variants,
+    print_study,
     show_result,
     show_warnings,
 )
-from research.tests.study_figures import interval, study_figures
 from tests.support.command import fake_result
+from tests.support.study_reports import interval, study_report
 
 
 @pytest.fixture
 def heading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The first line of a study's table on a wide terminal."""
+    """Print a study on a wide terminal and return its headings."""
     monkeypatch.setenv("COLUMNS", "250")
 
     def printed(**variants: dict[str, Any]) -> str:
-        print_variants(study_figures(**variants))
-        return next(line for line in capsys.readouterr().out.splitlines() if "verifier" in line)
+        print_study(study_report(**variants))
+        return next(line for line in capsys.readouterr().out.splitlines() if "Variant" in line)
 
     return printed
 
 
-def test_what_a_study_varies_is_told_with_each_variant(heading: Any) -> None:
-    assert "language model parameters" in heading(small={}, large={"language_model_parameters": 1_234_567})
-    assert "best of 1" in heading(own={}, other={"best_of_1": interval(0.4)})
+def test_a_study_shows_the_sizes_that_vary(heading: Any) -> None:
+    assert "Parameters of the language model" in heading(small={}, large={"language_model_parameters": 1_234_567})
+    assert "Best of 1" in heading(own={}, other={"best_of_1": interval(0.4)})
 
 
-def test_what_all_variants_have_in_common_takes_no_column(heading: Any) -> None:
-    columns = heading(one={"best_of_8": interval(0.7)}, other={})
-    assert "best of 8" in columns
-    assert "auroc" in columns  # alike, but by chance
-    for common in ("reads", "language model parameters", "generator fingerprint", "best of 1", "  oracle  "):
+def test_a_study_hides_what_all_variants_share(heading: Any) -> None:
+    columns = heading(one={"best_of_n": interval(0.7)}, other={})
+    assert "Best of 8" in columns
+    assert "AUROC" in columns  # alike, but by chance
+    for common in ("hidden:2", "Parameters", "fingerprint", "Best of 1", "Oracle's"):
         assert common not in columns
 
 
@@ -53,13 +53,13 @@ def test_outcome_says_when_no_candidate_passed() -> None:
     assert "No candidate passed" not in describe_winner(fake_result([None], with_images=[0]).record)
 
 
-@pytest.mark.parametrize(("stopped_by", "said"), [("n", "asked for"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
-def test_ending_says_who_ended_the_search(stopped_by: str, said: str) -> None:
+@pytest.mark.parametrize(("stopped_by", "said"), [("n", "All 3"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
+def test_the_reason_for_stopping_is_described(stopped_by: str, said: str) -> None:
     record = fake_result([0.1, 0.2, 0.9], with_images=[2]).record.model_copy(
         update={"stopped_by": stopped_by, "unused": 5}
     )
     assert said in describe_stop(record)
-    assert "5 drawn beside the last one" in describe_stop(record)
+    assert "5 candidates of the last batch" in describe_stop(record)
 
 
 def shown(capsys: pytest.CaptureFixture[str], probabilities: list[float | None]) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_row_for_each_candidate_and_the_winner_marked(capsys: pytest.CaptureFi
     assert won.split() == [">", "1", "1001", "0.750", "0.250", "0.125", "+0.50", "yes", "image"]
 
 
-def test_numbers_that_a_verifier_does_not_give_have_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_that_a_verifier_lacks_have_no_column(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, [None, None])
     assert "score" in lines[2]
     assert "prob" not in lines[2]
@@ -83,8 +83,8 @@ def test_numbers_that_a_verifier_does_not_give_have_no_column(capsys: pytest.Cap
 
 def test_stages_are_shown_in_milliseconds(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in shown(capsys, [0.25, 0.75])]
-    assert ["encode", "1.0", "the", "prompt"] in lines
-    assert ["decode", "2.5", "finished", "pictures:", "1"] in lines
+    assert ["encode", "1.0", "prompt"] in lines
+    assert ["decode", "2.5", "finished", "images:", "1"] in lines
     assert ["total", "250.0"] in lines
 
 

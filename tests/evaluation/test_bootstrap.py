@@ -10,20 +10,36 @@ from forejudge.evaluation.bootstrap import (
     bootstrap_interval,
 )
 from forejudge.evaluation.metrics import oracle_gap_closed
+from forejudge.prompts import geneval
 
 PROMPTS = ["a", "a", "b", "c", "d", "e"]
 TASKS = ["colors"] * 4 + ["single_object"] * 2
 
 
-def test_micro_is_over_pictures_and_macro_over_tasks() -> None:
-    figures = bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 0, 0])
-    estimates = {name: found["estimate"] for name, found in figures.items()}
-    assert estimates == {"micro": 0.5, "macro": 0.375, "single_object": 0.0, "colors": 0.75}
+def test_micro_is_over_cases_and_macro_over_tasks() -> None:
+    averages = bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 0, 0])
+    assert (averages.micro.estimate, averages.macro.estimate) == (0.5, 0.375)
+    assert {task: figure.estimate for task, figure in averages.tasks.items()} == {"single_object": 0.0, "colors": 0.75}
+
+
+def test_averages_over_cases_and_over_tasks() -> None:
+    tasks = ["colors", "colors", "single_object", "single_object", "single_object"]
+    averages = bootstrap_averages(list("abcde"), tasks, [1.0, 0.0, 0.5, 1.0, 1.0])
+    assert averages.micro.estimate == pytest.approx(0.7)
+    assert averages.macro.estimate == pytest.approx((2.5 / 3 + 0.5) / 2, abs=1e-4)
+    assert averages.tasks["single_object"].estimate == pytest.approx(2.5 / 3, abs=1e-4)
+
+
+def test_tasks_come_in_the_order_of_the_paper() -> None:
+    assert geneval.TASKS == ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+    averages = bootstrap_averages(list("abcdef"), geneval.TASKS[::-1], np.ones(6))
+    assert tuple(averages.tasks) == geneval.TASKS
 
 
 def test_every_figure_lies_in_its_interval() -> None:
-    for found in bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 1, 0]).values():
-        assert 0 <= found["low"] <= found["estimate"] <= found["high"] <= 1
+    averages = bootstrap_averages(PROMPTS, TASKS, [1, 1, 1, 0, 1, 0])
+    for figure in (averages.micro, averages.macro, *averages.tasks.values()):
+        assert 0 <= figure.low <= figure.estimate <= figure.high <= 1
 
 
 def test_figures_are_the_same_each_time() -> None:
@@ -32,9 +48,8 @@ def test_figures_are_the_same_each_time() -> None:
 
 
 def test_a_task_without_cases_has_no_figure() -> None:
-    figures = bootstrap_averages(["a"], ["position"], [1.0])
-    assert set(figures) == {"micro", "macro", "position"}
-    assert figures["position"] == pytest.approx({"estimate": 1, "low": 1, "high": 1})
+    averages = bootstrap_averages(["a"], ["position"], [1.0])
+    assert averages.tasks == {"position": Interval(1, 1, 1)}
 
 
 def mean(values: FloatArray) -> FloatArray:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.evaluation.figures import Contents
+from forejudge.report.page import Contents
 from tests.support.made_up_evaluation import fake_evaluation
 
 

@@ -58,10 +58,10 @@ def test_scores_are_shown_where_there_are_no_probabilities(evaluation: Path, tmp
     assert all(each.verdict.startswith("score 0.") and not each.disagrees for each in thumbnails)
 
 
-def test_a_picture_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
+def test_an_image_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
     folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(6):
-        folder.sample(prompt, "0001.png").write_bytes(b"no picture")
+        folder.sample(prompt, "0001.png").write_bytes(b"no image")
     with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
         gallery(folder)
 

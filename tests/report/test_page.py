@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.evaluation.figures import Contents
-from forejudge.report.page import render, write_report
+from forejudge.errors import CheckpointError
+from forejudge.evaluation.report import ProjectedCosts
+from forejudge.report.page import Contents, render, write_report
 from forejudge.report.plots import RenderedPlot
-
-MICRO = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+from tests.support.folders import copy_folder
+from tests.support.study_reports import study_report
 
 
 @pytest.fixture(scope="module")
 def out(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with a study of layers."""
     folder = tmp_path_factory.mktemp("report")
-    (folder / "study.json").write_text(
-        json.dumps({"variants": {str(k): {"reads": f"hidden:{k}", "best_of_8": MICRO} for k in (4, 12)}})
-    )
+    study_report(four={"reads": "hidden:4"}, twelve={"reads": "hidden:12"}).write(folder / "study.json")
     return write_report(evaluation, folder / "out", folder / "study.json").parent
 
 
@@ -64,7 +63,7 @@ def test_figures_of_the_page_are_those_of_the_file(page: str, evaluation: Path):
     assert f"{metrics['verifiers']['clip']['auroc']:.3f}" in page
 
 
-def test_every_picture_says_what_it_shows(page: str):
+def test_every_image_has_a_description(page: str):
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 4 + 4 * 4  # plots, then four prompts with four candidates
     assert all(re.search(r'alt="[^"]+"', image) for image in images)
@@ -84,11 +83,27 @@ def test_plots_lie_beside_the_page(out: Path):
     }
 
 
-def test_work_is_headed_as_another_models(contents: Contents):
-    metrics = contents.metrics.model_copy(update={"equal_projected_cost": contents.metrics.equal_time})
-    drawn = [RenderedPlot(name, name, b"", b"", b"") for name in ("quality-against-time", "quality-against-n")]
-    page = render(replace(contents, metrics=metrics), drawn)
+def test_projected_costs_are_headed_as_another_models(contents: Contents):
+    projected = ProjectedCosts(generator="SANA-Sprint 1.6B", equal_cost=contents.report.equal_time, stage_flops={})
+    report = contents.report.model_copy(update={"projected": projected})
+    rendered = [RenderedPlot(name, name, b"", b"", b"") for name in ("quality-against-time", "quality-against-n")]
+    page = render(replace(contents, report=report), rendered)
     assert "Budget, TFLOP" in page
-    assert "says nothing about SANA-Sprint’s" in page
+    assert "says nothing about the accuracy of SANA-Sprint 1.6B" in page
     assert "Calibration</h2>" not in page
     assert "Quality by layer" not in page
+
+
+def test_best_of_n_of_each_strategy_with_n_rising(contents: Contents):
+    by_strategy = contents.report.by_strategy()
+    assert list(by_strategy)[:2] == ["hidden", "clip"]
+    assert list(by_strategy)[-2:] == ["random", "oracle"]
+    assert all([row.n for row in rows] == [1, 2, 4] for rows in by_strategy.values())
+
+
+def test_figures_of_other_settings_are_refused(evaluation: Path, tmp_path: Path):
+    folder = copy_folder(evaluation, tmp_path / "copy")
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps(settings | {"evaluator": "dice"}))
+    with pytest.raises(CheckpointError, match="is of another evaluation"):
+        Contents.read(folder)

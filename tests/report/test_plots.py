@@ -8,7 +8,7 @@ from matplotlib.patches import StepPatch
 from PIL import Image
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import Contents, LayerResult
+from forejudge.report.page import Contents
 from forejudge.report.plots import (
     DARK,
     LIGHT,
@@ -33,13 +33,13 @@ def test_a_plot_is_the_same_each_time():
 
 
 def test_a_plot_has_the_background_of_its_page():
-    drawn = plot().render()
-    corner = np.asarray(Image.open(BytesIO(drawn.png)).convert("RGB"))[0, 0]
+    rendered = plot().render()
+    corner = np.asarray(Image.open(BytesIO(rendered.png)).convert("RGB"))[0, 0]
     assert "#" + "".join(f"{value:02x}" for value in corner) == LIGHT.background
-    assert f"fill: {DARK.background}" in drawn.dark.decode()
+    assert f"fill: {DARK.background}" in rendered.dark.decode()
 
 
-def test_chance_and_the_perfect_judge_take_no_colour_of_the_series():
+def test_random_and_oracle_take_no_color_of_the_series():
     styles = assign_styles(["a", "random", "b", "oracle"], LIGHT)
     assert [styles[name]["color"] for name in ("a", "b")] == list(LIGHT.series[:2])
     assert styles["random"]["marker"] == styles["oracle"]["marker"] == ""
@@ -66,57 +66,57 @@ def lines_of(axes: Axes) -> dict[str, np.ndarray]:
 
 
 def look(line: Line2D) -> tuple[str, str]:
-    """What does not need colour: marker and dashes."""
+    """Return marker and dashes, which need no color."""
     return str(line.get_marker()), str(vars(line)["_dash_pattern"])
 
 
 def test_time_is_that_of_a_search_with_each_n(contents: Contents):
-    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
+    (axes,) = quality_against_time(contents.report, LIGHT).axes
     lines = lines_of(axes)
     assert lines["hidden"][:, 0] == pytest.approx([100, 110, 130])
     assert lines["clip"][:, 0] == pytest.approx([100, 125, 175])
-    of_hidden = [row.micro.estimate for row in contents.metrics.by_strategy()["hidden"]]
+    of_hidden = [row.micro.estimate for row in contents.report.by_strategy()["hidden"]]
     assert lines["hidden"][:, 1] == pytest.approx(of_hidden)
     assert [text.get_text() for text in axes.texts] == ["1", "2", "4"] * 2
 
 
 def test_bands_reach_from_low_to_high(contents: Contents):
-    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
-    rows = contents.metrics.by_strategy()["hidden"]
+    (axes,) = quality_against_time(contents.report, LIGHT).axes
+    rows = contents.report.by_strategy()["hidden"]
     corners = np.asarray(axes.collections[0].get_paths()[0].vertices)
     assert corners[:, 1].min() == pytest.approx(min(row.micro.low for row in rows))
     assert corners[:, 1].max() == pytest.approx(max(row.micro.high for row in rows))
 
 
-def test_plain_pictures_are_points_at_their_time(contents: Contents):
-    (axes,) = quality_against_time(contents.metrics, LIGHT).axes
+def test_baselines_are_points_at_their_time(contents: Contents):
+    (axes,) = quality_against_time(contents.report, LIGHT).axes
     points = {
         str(container.get_label()): np.asarray(container[0].get_xydata()).tolist() for container in axes.containers
     }
-    baselines = contents.metrics.baselines
+    baselines = contents.report.baselines
     assert points == {
         "no verifier, 1 step": [[90, baselines["1 step"].micro.estimate]],
         "no verifier, 2 steps": [[105, baselines["2 steps"].micro.estimate]],
     }
 
 
-def test_every_chooser_has_a_line_over_n(contents: Contents):
-    (axes,) = quality_against_n(contents.metrics, DARK).axes
+def test_every_strategy_has_a_line_over_n(contents: Contents):
+    (axes,) = quality_against_n(contents.report, DARK).axes
     lines = lines_of(axes)
-    assert list(lines) == list(contents.metrics.by_strategy())
+    assert list(lines) == list(contents.report.by_strategy())
     assert all(points[:, 0].tolist() == [1, 2, 4] for points in lines.values())
 
 
-def test_series_differ_in_more_than_colour(contents: Contents):
-    (axes,) = quality_against_n(contents.metrics, LIGHT).axes
+def test_series_differ_in_more_than_color(contents: Contents):
+    (axes,) = quality_against_n(contents.report, LIGHT).axes
     looks = [look(line) for line in axes.get_lines()]
     assert len(set(looks)) == len(looks)
 
 
 def test_calibration_shows_those_with_probabilities_and_all_their_candidates(contents: Contents):
-    upper, lower = calibration(contents.outcomes, contents.metrics, LIGHT).axes
+    upper, lower = calibration(contents.outcomes, contents.report, LIGHT).axes
     _, hidden = upper.get_lines()
-    error = contents.metrics.verifiers["hidden"].expected_calibration_error
+    error = contents.report.verifiers["hidden"].expected_calibration_error
     assert hidden.get_label() == f"hidden, error {error:.3f}"
     (counts,) = lower.patches
     assert isinstance(counts, StepPatch)
@@ -132,7 +132,7 @@ def test_bins_are_means_of_their_candidates():
 
 def test_layers_lie_at_their_cuts():
     layers = [
-        LayerResult(num_prefix_blocks, Interval(estimate=num_prefix_blocks / 30, low=0, high=1))
+        (num_prefix_blocks, Interval(estimate=num_prefix_blocks / 30, low=0, high=1))
         for num_prefix_blocks in (4, 12, 20)
     ]
     (axes,) = quality_by_layer(layers, LIGHT).axes

@@ -4,66 +4,68 @@ from pathlib import Path
 import pytest
 
 from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import Contents
+from forejudge.report.page import Contents
 from forejudge.report.tables import Cell, best_of_n, costs, equal_cost, image_verifier, percent, ranking
 from tests.support.made_up_evaluation import COSTS, SETTINGS
+
+NAMES = {name: f"no verifier, {name}" for name in ("1 step", "2 steps")}
 
 
 def test_the_equal_time_table_says_what_the_figures_say(evaluation: Path, contents: Contents):
     rows = json.loads((evaluation / "figures.json").read_text())["equal_time"]
-    table = equal_cost(contents.metrics.equal_time, contents.metrics.baselines, "ms", 0)
+    table = equal_cost("At equal time", "ms", contents.report.equal_time, NAMES, task_intervals=True)
     assert len(table.rows) == len(rows)
     overall = table.headings.index("Overall")
     for cells, row in zip(table.rows, rows, strict=True):
-        budget, _, steps, n, *_ = (cell.text for cell in cells)
-        assert [budget, steps, n] == [f"{row['budget']:.0f}", str(row["steps"]), str(row["n"])]
+        budget, _, n, *_ = (cell.text for cell in cells)
+        assert [budget, n] == [f"{row['budget']:.0f}", str(row["n"])]
         assert cells[overall].text == f"{100 * row['micro']['estimate']:.1f}"
-        assert cells[overall].detail == f"{100 * row['micro']['low']:.1f} to {100 * row['micro']['high']:.1f}"
+        assert cells[overall].detail == f"[{100 * row['micro']['low']:.1f}, {100 * row['micro']['high']:.1f}]"
 
 
 def test_the_first_of_each_budget_is_what_the_others_are_compared_with(contents: Contents):
-    table = equal_cost(contents.metrics.equal_time, contents.metrics.baselines, "ms", 0)
+    table = equal_cost("At equal time", "ms", contents.report.equal_time, NAMES, task_intervals=True)
     firsts = [at for at, cells in enumerate(table.rows) if cells[1].text == "hidden"]
     assert table.groups == set(firsts)
     assert all((cells[-1].text == "–") == (at in table.groups) for at, cells in enumerate(table.rows))
 
 
-def test_plain_rows_say_that_there_is_no_verifier_and_how_many_steps(contents: Contents):
-    table = equal_cost(contents.metrics.equal_time, contents.metrics.baselines, "ms", 0)
-    baselines = {cells[1].text: cells[2].text for cells in table.rows if cells[1].text.startswith("none")}
-    assert baselines == {"none: 1 step": "1", "none: 2 steps": "2"}
+def test_baselines_say_that_there_is_no_verifier_and_how_many_steps(contents: Contents):
+    table = equal_cost("At equal time", "ms", contents.report.equal_time, NAMES)
+    baselines = [cells[1].text for cells in table.rows if cells[1].text.startswith("no verifier")]
+    assert set(baselines) == {"no verifier, 1 step", "no verifier, 2 steps"}
 
 
 def test_tasks_without_cases_are_left_open(contents: Contents):
-    table = equal_cost(contents.metrics.equal_time, contents.metrics.baselines, "ms", 0)
+    table = equal_cost("At equal time", "ms", contents.report.equal_time, NAMES, task_intervals=True)
     counting, colors = (table.headings.index(name) for name in ("Counting", "Colors"))
     assert {cells[counting].text for cells in table.rows} == {"–"}
     assert "–" not in {cells[colors].text for cells in table.rows}
 
 
 def test_best_of_n_has_a_column_for_each_n(contents: Contents):
-    table = best_of_n(contents.metrics)
-    assert table.headings == ["Chosen by", "N = 1", "N = 2", "N = 4"]
-    assert [cells[0].text for cells in table.rows] == list(contents.metrics.by_strategy())
+    table = best_of_n("Quality against N", contents.report.best_of_n)
+    assert table.headings == ["Strategy", "Best of 1", "Best of 2", "Best of 4"]
+    assert [cells[0].text for cells in table.rows] == list(contents.report.by_strategy())
 
 
-def test_ranking_leaves_open_what_a_verifier_without_probabilities_has_not(contents: Contents):
-    table = ranking(contents.metrics)
+def test_ranking_leaves_the_calibration_of_an_uncalibrated_verifier_open(contents: Contents):
+    table = ranking(contents.report)
     hidden, clip = table.rows
     calibration = table.headings.index("Calibration error")
-    assert hidden[calibration].text == f"{contents.metrics.verifiers['hidden'].expected_calibration_error:.3f}"
+    assert hidden[calibration].text == f"{contents.report.verifiers['hidden'].expected_calibration_error:.3f}"
     assert clip[calibration].text == "–"
-    assert "Distance closed at N = 4, %" in table.headings
+    assert "Oracle gap closed at N = 4, %" in table.headings
 
 
-def test_costs_are_compared_with_the_first_verifier_that_reads_pictures():
+def test_costs_are_compared_with_the_first_verifier_that_reads_images():
     assert image_verifier(COSTS, SETTINGS.reads) == "clip"
     hidden, clip = costs(COSTS, SETTINGS.reads).rows
-    assert hidden[1:] == [Cell("10.0", "60.0 % less"), Cell("60.0", "50.0 % less"), Cell("2.00", "50.0 % less")]
-    assert clip[1:] == [Cell("25.0"), Cell("120.0"), Cell("4.00")]
+    assert hidden[1:] == [Cell("10.0", "(-60 %)"), Cell("60.0", "(-50 %)"), Cell("15.0", "(-48 %)")]
+    assert clip[1:] == [Cell("25.0", "(+0 %)"), Cell("120.0", "(+0 %)"), Cell("29.0", "(+0 %)")]
 
 
-def test_costs_without_a_verifier_that_reads_pictures_stand_alone():
+def test_costs_without_a_verifier_that_reads_images_stand_alone():
     alone = COSTS.model_copy(update={"searches": {"hidden": COSTS.searches["hidden"]}})
     assert image_verifier(alone, SETTINGS.reads) is None
     assert [cell.detail for cell in costs(alone, SETTINGS.reads).rows[0]] == ["", "", "", ""]
@@ -72,7 +74,7 @@ def test_costs_without_a_verifier_that_reads_pictures_stand_alone():
 @pytest.mark.parametrize(
     ("figure", "cell"),
     [
-        (Interval(estimate=-0.25, low=-1, high=0.5), Cell("−25.0", "−100.0 to 50.0")),
+        (Interval(estimate=-0.25, low=-1, high=0.5), Cell("-25.0", "[-100.0, 50.0]")),
         (Interval(estimate=float("nan"), low=0, high=0), Cell("–")),
         (None, Cell("–")),
     ],

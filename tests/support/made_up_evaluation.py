@@ -1,4 +1,4 @@
-"""A finished evaluation that no model has made: two verifiers, of which one has probabilities."""
+"""A made-up evaluation, without models: two verifiers, one of them calibrated."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from forejudge.candidates.store import EvaluationSettings, EvaluationStore
-from forejudge.evaluation.figures import FIGURES_FILE, SuiteCosts
-from forejudge.evaluation.suite import COSTS_FILE, FinishedSuite, baseline_folder
-from forejudge.files import write_json, write_text
+from forejudge.evaluation.report import REPORT_FILE, EvaluationCosts
+from forejudge.evaluation.suite import COSTS_FILE, baseline_folder, folder_report
+from forejudge.files import write_text
 from forejudge.profiling.searches import SearchCosts
 
 SETTINGS = EvaluationSettings(
@@ -27,7 +27,7 @@ SETTINGS = EvaluationSettings(
     candidates=4,
     steps=1,
 )
-COSTS = SuiteCosts(
+COSTS = EvaluationCosts(
     provenance={"command": "forejudge eval", "commit": "abc", "device": "paper and pencil"},
     searches={
         "hidden": SearchCosts(
@@ -64,10 +64,8 @@ def fake_evaluation(path: Path) -> Path:
         baseline = SETTINGS.model_copy(update={"verifiers": {}, "candidates": 1, "steps": steps})
         _write(EvaluationStore(baseline_folder(path, name)), baseline, rng)
     write_text(path / COSTS_FILE, COSTS.model_dump_json())
-    figures = FinishedSuite(path, ["1 step", "2 steps"], COSTS.provenance).figures(
-        [1, 2, 4], None, [{"hidden": 1, "clip": 1}]
-    )
-    write_json(path / FIGURES_FILE, figures)
+    report = folder_report(path, ["1 step", "2 steps"], COSTS.provenance, [1, 2, 4], None, [{"hidden": 1, "clip": 1}])
+    report.write(path / REPORT_FILE)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Outcomes that are known, for tests of what is made of them."""
+"""Known outcomes, for tests of the statistics on them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from forejudge.prompts.geneval import TASKS
 
 
 def outcomes(cases: int = 60, seeds: int = 2, candidates: int = 4) -> Outcomes:
-    """Half of the candidates are right; one verifier knows which, one says the opposite, one says nothing."""
+    """Make outcomes with half of the candidates right: one verifier knows which, one is opposite, one constant."""
     correct = np.random.default_rng(0).random((cases, seeds, candidates)) < 0.5
     truth = correct.astype(float)
     return Outcomes(

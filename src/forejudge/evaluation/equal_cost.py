@@ -1,36 +1,35 @@
-"""The paper's table: what each way to choose reaches within the same cost. Pure functions.
+"""The equal-cost table of the paper: the accuracy each strategy reaches within one budget.
 
-A cost is a time in milliseconds, or work in TFLOP: whatever a curve was measured in.
+A cost is a time in milliseconds or a count of TFLOP, whichever a curve was measured in.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.intervals import outcome_averages, paired_difference
 from forejudge.evaluation.metrics import FloatArray
+from forejudge.evaluation.report import EqualCostRow
 from forejudge.evaluation.strategies import Outcomes, SelectionStrategy
 
 BUDGET_NS = (2, 4, 9, 15)
-"""The N of the reference verifier whose costs are the budgets (the paper's 4, 9 and 15, and a smaller one)."""
+"""N of the reference verifier whose costs are the default budgets (the paper's 4, 9 and 15, and a smaller one)."""
 
 
 @dataclass(frozen=True)
 class CostCurve:
-    """What a search over so many candidates costs, encoded to decoded winner, at the N at which it was measured."""
+    """Cost of a search from encoding to the decoded winner, at the N where it was measured."""
 
     costs: Mapping[int, float]
 
     @classmethod
     def linear(cls, fixed: float, per_candidate: float) -> "CostCurve":
-        """A cost once a prompt, and one for each candidate."""
+        """Return the curve of a fixed cost per prompt and a cost per candidate."""
         return cls({1: fixed + per_candidate, 2: fixed + 2 * per_candidate})
 
     def cost_at(self, n: int) -> float:
-        """Between measured N on a straight line, beyond the last one on the line of the last two."""
+        """Interpolate linearly between measured N; extrapolate from the last two."""
         ns = sorted(self.costs)
         if n <= ns[-1] or len(ns) == 1:
             return float(np.interp(n, ns, [self.costs[each] for each in ns]))
@@ -39,13 +38,13 @@ class CostCurve:
         return self.costs[last] + slope * (n - last)
 
     def max_n_within(self, budget: float, limit: int) -> int:
-        """The largest n up to `limit` that costs no more than the budget; 0 where not even one does."""
+        """Return the largest n up to `limit` within the budget; 0 where not even one candidate fits."""
         return max((n for n in range(1, limit + 1) if self.cost_at(n) <= budget), default=0)
 
 
 @dataclass(frozen=True)
 class CostedStrategy:
-    """A way to choose with what it costs; `max_candidates` is the most candidates it may take."""
+    """A selection strategy with its cost; it takes at most `max_candidates` candidates (None: all there are)."""
 
     name: str
     select: SelectionStrategy
@@ -53,43 +52,48 @@ class CostedStrategy:
     steps: int = 1
     max_candidates: int | None = None
 
+    def max_n_within(self, budget: float, outcomes: Outcomes) -> int:
+        """Return the largest N that fits into the budget; 0 for none."""
+        return self.curve.max_n_within(budget, self.max_candidates or outcomes.candidates)
+
 
 def reference_budgets(reference: CostCurve, candidates: int) -> list[float]:
-    """What the reference costs at the paper's N, as far as so many candidates were drawn."""
+    """Return the cost of the reference at each of `BUDGET_NS` for which there are enough candidates."""
     return [reference.cost_at(n) for n in BUDGET_NS if n <= candidates]
 
 
 def equal_cost_table(
     outcomes: Outcomes, strategies: Sequence[CostedStrategy], budgets: Sequence[float]
-) -> list[dict[str, Any]]:
-    """A row for each budget and each contender that fits into it: its N, cost, averages and tasks.
+) -> list[EqualCostRow]:
+    """Compare strategies within each budget: one row for each that fits, with the N it affords.
 
-    The first contender is the reference: every other row says how far it is below, with p. Raises InvalidRequest for a
-    budget into which not even the reference fits.
+    The first strategy is the reference for `reference_lead`. Raises InvalidRequest for a budget that doesn't even hold
+    one candidate of the reference.
     """
     rows, reference = [], strategies[0]
     for budget in budgets:
-        max_n_by_name = {strategy.name: _max_n(strategy, budget, outcomes) for strategy in strategies}
-        if not max_n_by_name[reference.name]:
-            raise InvalidRequest(f"a budget of {budget:g} holds no candidate of {reference.name}: raise it")
-        reference_outcome_C = reference.select(outcomes, max_n_by_name[reference.name])
+        if not (reference_n := reference.max_n_within(budget, outcomes)):
+            raise InvalidRequest(
+                f"the budget of {budget:g} holds no candidate of {reference.name}, which costs "
+                f"{reference.curve.cost_at(1):g}: raise the budget"
+            )
+        reference_outcome_C = reference.select(outcomes, reference_n)
         for strategy in strategies:
-            if n := max_n_by_name[strategy.name]:
-                rows.append({"budget": budget, **_row(outcomes, strategy, n, reference_outcome_C)})
+            if n := strategy.max_n_within(budget, outcomes):
+                rows.append(_row(budget, strategy, n, outcomes, reference_outcome_C))
     return rows
 
 
-def _max_n(strategy: CostedStrategy, budget: float, outcomes: Outcomes) -> int:
-    return strategy.curve.max_n_within(budget, strategy.max_candidates or outcomes.candidates)
-
-
-def _row(outcomes: Outcomes, strategy: CostedStrategy, n: int, reference_outcome_C: FloatArray) -> dict[str, Any]:
+def _row(
+    budget: float, strategy: CostedStrategy, n: int, outcomes: Outcomes, reference_outcome_C: FloatArray
+) -> EqualCostRow:
     outcome_C = strategy.select(outcomes, n)
-    return {
-        "strategy": strategy.name,
-        "steps": strategy.steps,
-        "n": n,
-        "cost": strategy.curve.cost_at(n),
-        **outcome_averages(outcomes, outcome_C),
-        "reference_lead": paired_difference(outcomes, reference_outcome_C, outcome_C),
-    }
+    return EqualCostRow(
+        **dict(outcomes.averages(outcome_C)),
+        budget=budget,
+        strategy=strategy.name,
+        steps=strategy.steps,
+        n=n,
+        cost=strategy.curve.cost_at(n),
+        reference_lead=outcomes.lead(reference_outcome_C, outcome_C),
+    )

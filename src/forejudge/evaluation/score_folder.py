@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -215,15 +215,15 @@ class FolderScore:
         if not self.results:
             raise InvalidRequest("no image could be evaluated")
         tags, prompts = [each.tag for each in self.results], [each.prompt for each in self.results]
-        figures, counts = bootstrap_averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
+        averages, counts = bootstrap_averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
         return {
             "evaluator": self.evaluator,
             "images": len(self.results),
             "prompts": len({each.metadata for each in self.results}),
             "left_out": sum(each.images for each in self.left_out),
-            "micro": figures.pop("micro"),
-            "macro": figures.pop("macro"),
-            "tasks": {task: {"images": counts[task], **figure} for task, figure in figures.items()},
+            "micro": asdict(averages.micro),
+            "macro": asdict(averages.macro),
+            "tasks": {task: {"images": counts[task], **asdict(figure)} for task, figure in averages.tasks.items()},
         }
 
 

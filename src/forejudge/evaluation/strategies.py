@@ -1,7 +1,9 @@
-"""Who picks one of the first n candidates: a verifier, several together, chance, or a judge that knows.
+"""Outcomes of an evaluation as arrays, and the selection strategies that are compared on them.
 
-Every pick is a function of scores of these n alone, as it would be in a search that ended there. Of equals the one
-drawn first is picked.
+A strategy picks one of the first n candidates of a case from scores of these n alone, as a search that ended there
+would; ties go to the earlier candidate.
+
+Shapes: C cases (a prompt and one of its images), S seeds, N candidates in the order they were generated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,23 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forejudge.candidates.store import EvaluationStore
+from forejudge.evaluation.bootstrap import Averages, Difference, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 from forejudge.prompts.geneval import PromptMetadata
-
-# FOLDED: What was drawn for a benchmark, as arrays: who is right, and what every verifier said.
-#
-# Shapes: C cases (a prompt and one of its images), S seeds, N candidates in the order in which they were drawn.
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """`correct_CSN` says whether each finished picture is right; scores and probabilities go by the verifier's name.
+    """Correctness of every candidate, and the scores and probabilities of each verifier by its name.
 
-    `prompts` and `tasks` have one entry a case. A verifier without calibration has no probabilities. `second_correct_CSN`
-    is what second evaluators say of the same pictures, by their names.
+    `prompts` and `tasks` have one entry per case. Verifiers without calibration have no probabilities.
+    `second_correct_CSN` holds the verdicts of second evaluators on the same images, by their names.
     """
 
     prompts: Sequence[str]
@@ -37,15 +35,23 @@ class Outcomes:
 
     @property
     def candidates(self) -> int:
-        """How many were drawn of each case and seed."""
+        """Candidates per case and seed."""
         return int(self.correct_CSN.shape[2])
+
+    def averages(self, outcome_C: FloatArray) -> Averages:
+        """Average outcomes per case over cases, over tasks and within each task."""
+        return bootstrap_averages(self.prompts, self.tasks, outcome_C)
+
+    def lead(self, one_C: FloatArray, other_C: FloatArray) -> Difference:
+        """Return how far the micro average of one array of outcomes is ahead of another's, paired."""
+        return paired_difference(self.prompts, one_C, other_C)
 
 
 def load_outcomes(folder: EvaluationStore) -> Outcomes:
-    """A finished folder as arrays. Raises CheckpointError for one that is not finished or cannot be read."""
+    """Read a finished folder. Raises CheckpointError for one that isn't finished or can't be read."""
     folder.check_complete()
     settings = folder.settings
-    rows = [row for prompt in range(settings.prompts) for row in _sort_by_image(folder.rows(prompt))]
+    rows = [row for prompt in range(settings.prompts) for row in sorted(folder.rows(prompt), key=_place)]
     shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
     metadata = [PromptMetadata.from_line(folder.metadata(prompt)) for prompt in range(settings.prompts)]
     cases = [prompt for prompt in metadata for _ in range(settings.images_per_prompt)]
@@ -53,9 +59,7 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
     def verdict_values(name: str, field: str) -> FloatArray:
         return np.array([row["verdicts"][name][field] for row in rows], dtype=np.float64).reshape(shape)
 
-    calibrated = [
-        name for name, verdict_values in rows[0]["verdicts"].items() if verdict_values["probability"] is not None
-    ]
+    calibrated = [name for name, verdict in rows[0]["verdicts"].items() if verdict["probability"] is not None]
     return Outcomes(
         prompts=[case.prompt for case in cases],
         tasks=[case.tag for case in cases],
@@ -69,30 +73,29 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
     )
 
 
-def _sort_by_image(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Image by image, in each seed by seed."""
-    return sorted(rows, key=lambda row: (row["image_index"], row["seed_index"], row["index"]))
+def _place(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["image_index"], row["seed_index"], row["index"]
 
 
 SelectionStrategy = Callable[[Outcomes, int], FloatArray]
-"""(outcomes, n) -> per case, averaged over seeds, how often the pick among the first n is right, in [0, 1]."""
+"""(outcomes, n) -> (C,): the share in [0, 1] of the seeds at which the pick among the first n is right."""
 
 ScoreFunction = Callable[[Outcomes, int], FloatArray]
-"""(outcomes, n) -> what the first n are ordered by, (C, S, n)."""
+"""(outcomes, n) -> (C, S, n): the scores by which the first n are ordered."""
 
 
 def random_strategy(outcomes: Outcomes, n: int) -> FloatArray:
-    """A blind choice."""
+    """Pick blindly: the expected outcome."""
     return _mean_over_seeds(outcomes, lambda seed: random_choice(outcomes.correct_CSN[:, seed], n))
 
 
 def oracle_strategy(outcomes: Outcomes, n: int) -> FloatArray:
-    """A judge that knows: right if any of them is."""
+    """Pick a right candidate wherever there is one."""
     return _mean_over_seeds(outcomes, lambda seed: oracle_choice(outcomes.correct_CSN[:, seed], n))
 
 
 def best_score_strategy(scores: ScoreFunction) -> SelectionStrategy:
-    """The one of highest score."""
+    """Return the strategy that picks the highest score."""
 
     def strategy(outcomes: Outcomes, n: int) -> FloatArray:
         score_CSN = scores(outcomes, n)
@@ -104,12 +107,12 @@ def best_score_strategy(scores: ScoreFunction) -> SelectionStrategy:
 
 
 def verifier_scores(name: str) -> ScoreFunction:
-    """What one verifier says."""
+    """Return the scores of one verifier."""
     return lambda outcomes, n: outcomes.score_CSN[name][..., :n]
 
 
 def mean_rank(names: Sequence[str]) -> ScoreFunction:
-    """Minus the mean of the ranks that several verifiers give, whatever their scales; equals share their mean rank."""
+    """Return minus the mean rank over several verifiers, independent of their scales; ties share their mean rank."""
 
     def scores(outcomes: Outcomes, n: int) -> FloatArray:
         ranks = [_ranks(outcomes.score_CSN[name][..., :n]) for name in names]
@@ -120,7 +123,7 @@ def mean_rank(names: Sequence[str]) -> ScoreFunction:
 
 
 def weighted_sum(weights: Mapping[str, float]) -> ScoreFunction:
-    """The weighted sum of what several verifiers say: of log-odds, as if they were independent witnesses."""
+    """Return the weighted sum of several verifiers' scores; for log-odds, as if they were independent evidence."""
 
     def scores(outcomes: Outcomes, n: int) -> FloatArray:
         parts = [weight * outcomes.score_CSN[name][..., :n] for name, weight in weights.items()]
@@ -131,20 +134,20 @@ def weighted_sum(weights: Mapping[str, float]) -> ScoreFunction:
 
 
 def tie_rate(scores: ScoreFunction, outcomes: Outcomes, n: int) -> float:
-    """How often more than one of the first n has the highest score, in [0, 1]."""
+    """Return the share of cases in [0, 1] where several of the first n have the highest score."""
     score_CSN = scores(outcomes, n)
     best_CS1 = score_CSN.max(axis=-1, keepdims=True)
     return float(((score_CSN == best_CS1).sum(axis=-1) > 1).mean())
 
 
 def _ranks(score_CSN: FloatArray) -> FloatArray:
-    """0 for the highest along the last axis; equals share the mean of their places."""
+    """Rank along the last axis, 0 for the highest; ties share the mean of their places."""
     below_CSNN = score_CSN[..., :, None] < score_CSN[..., None, :]
     equal_CSNN = score_CSN[..., :, None] == score_CSN[..., None, :]
     ranks: FloatArray = below_CSNN.sum(axis=-1) + (equal_CSNN.sum(axis=-1) - 1) / 2
     return ranks
 
 
-def _mean_over_seeds(outcomes: Outcomes, for_seed: Callable[[int], FloatArray]) -> NDArray[np.float64]:
+def _mean_over_seeds(outcomes: Outcomes, for_seed: Callable[[int], FloatArray]) -> FloatArray:
     averaged: FloatArray = np.mean([for_seed(seed) for seed in range(outcomes.correct_CSN.shape[1])], axis=0)
     return averaged

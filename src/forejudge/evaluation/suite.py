@@ -1,9 +1,16 @@
-"""A whole evaluation: candidates for all verifiers, plain pictures beside them, what each way costs, and the tables."""
+"""A whole evaluation: candidates with every verifier's verdict, baselines, measured costs, and the report of them all.
+
+Files of a folder, beside those of its `EvaluationStore`:
+
+    costs.json                  costs of searches, measured before any quality is known
+    baselines/2-steps/          images without a verifier, kept apart from those GenEval's evaluator would read
+    figures.json                the report
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,30 +18,244 @@ from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.store import EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
-from forejudge.evaluation.figures import SuiteCosts, VerifierWeights, evaluation_metrics
-from forejudge.evaluation.intervals import outcome_averages
-from forejudge.evaluation.strategies import (
-    Outcomes,
-    SelectionStrategy,
-    best_score_strategy,
-    load_outcomes,
-    random_strategy,
-    verifier_scores,
-)
+from forejudge.evaluation.build_report import Baseline, VerifierWeights, build_report
+from forejudge.evaluation.equal_cost import BUDGET_NS
+from forejudge.evaluation.report import EvaluationCosts, EvaluationReport
+from forejudge.evaluation.strategies import load_outcomes
+from forejudge.evaluators.base import Evaluator
+from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
+from forejudge.evaluators.loading import GENEVAL, GenEvalModels, load_evaluator
 from forejudge.files import write_shared_text
-from forejudge.generators.base import Generator
+from forejudge.generators import load_generator
+from forejudge.generators.base import Generator, SamplingParams
+from forejudge.generators.diffusers_pipeline import BlackBox
+from forejudge.hub import Source
 from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
 from forejudge.types import Candidates, Verdict
+from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
-# FOLDED: Controls beside a verifier: what it says when it reads the wrong candidate's states, or none.
+TIMED_NS = (1, 2, 4, 8, 16)
+COSTS_FILE, BASELINES_FOLDER = "costs.json", "baselines"
+_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of `forejudge eval`, by the names they have there.
+
+    `budgets_ms` None derives the budgets from the first verifier's costs. `evaluator` None takes the benchmark's own.
+    """
+
+    generator: str
+    verifiers: Sequence[str]
+    benchmark: str
+    ns: Sequence[int]
+    evaluator: str | None = None
+    detector: str | None = None
+    color_model: str | None = None
+    second_evaluators: Sequence[str] = ()
+    budgets_ms: Sequence[int] | None = None
+    images_per_prompt: int = 1
+    seeds: int = 1
+    steps: Sequence[int] = ()
+    baselines: Sequence[str] = ()
+    combined: Sequence[str] = ()
+    controls: bool = False
+
+    @cached_property
+    def verifiers_by_name(self) -> dict[str, str]:
+        """The verifiers as given, by their names in tables. Raises InvalidRequest for two of one name."""
+        by_name = {_table_name(name_or_path): name_or_path for name_or_path in self.verifiers}
+        if len(by_name) < len(self.verifiers):
+            raise InvalidRequest(
+                f"two of the verifiers {', '.join(self.verifiers)} have one name: rename the folder of one"
+            )
+        return by_name
+
+    @cached_property
+    def combinations(self) -> list[VerifierWeights]:
+        """The combinations, parsed. Raises InvalidRequest for an unknown verifier or a weight that isn't a number."""
+        return [self._weights(text) for text in self.combined]
+
+    def _weights(self, text: str) -> VerifierWeights:
+        weights: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, weight = part.partition("=")
+            try:
+                weights[name] = float(weight or 1)
+            except ValueError:
+                raise InvalidRequest(f"--combine {text!r}: the weight {weight!r} is not a number") from None
+        if len(weights) < 2 or not weights.keys() <= self.verifiers_by_name.keys():
+            raise InvalidRequest(
+                f"--combine {text!r}: expected two or more verifiers out of {', '.join(self.verifiers_by_name)}"
+            )
+        return weights
+
+    def load_evaluators(self, device: torch.device) -> tuple[Benchmark, dict[str, Evaluator]]:
+        """Load the benchmark with its evaluator, and the second evaluators by name.
+
+        The detector and the color model go to `geneval`, wherever it is among the evaluators. Raises InvalidRequest and
+        CheckpointError.
+        """
+
+        def load(name: str) -> Evaluator:
+            if name != GENEVAL and GENEVAL in (self.evaluator, *self.second_evaluators):
+                return load_evaluator(name, GenEvalModels(device=str(device)))
+            return load_evaluator(name, GenEvalModels(self.detector, self.color_model, str(device)))
+
+        benchmark = load_benchmark(self.benchmark, None if self.evaluator is None else load(self.evaluator))
+        return benchmark, second_evaluators_of(benchmark, [load(name) for name in self.second_evaluators])
+
+
+def _table_name(name_or_path: str) -> str:
+    """Name a verifier by its folder's last part; keep hub ids and known models as they are."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path).absolute().name
+    return "clipscore" if name_or_path.startswith("clipscore:") else name_or_path
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An evaluation, ready to run in `folder`.
+
+    `main` generates candidates for all its verifiers; each of `baselines` makes one image without a verifier, by the
+    name of its row. `timed_verifiers` are timed and compared at equal cost, in this order: the first sets the budgets.
+    """
+
+    folder: Path
+    main: EvaluationCollector
+    timed_verifiers: Mapping[str, Verifier]
+    baselines: Mapping[str, EvaluationCollector]
+    progress: ProgressCallback
+    warnings: Sequence[str] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls,
+        options: EvaluationOptions,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: ProgressCallback,
+    ) -> "Suite":
+        """Load everything the options name. Raises InvalidRequest, CheckpointError and MissingExtra."""
+        benchmark, second_evaluators = options.load_evaluators(device)
+        generator = load_generator(options.generator, device, dtype)
+        timed = {name: load_verifier(given, device, dtype) for name, given in options.verifiers_by_name.items()}
+        warnings = [warning for verifier in timed.values() for warning in verifier.check(generator)]
+        verifiers = with_controls(timed) if options.controls else timed
+
+        def run(
+            source: Generator, verifiers: Mapping[str, Verifier], candidates: int, sampling: SamplingParams
+        ) -> EvaluationCollector:
+            per_case = options.images_per_prompt, options.seeds
+            return EvaluationCollector(source, dict(verifiers), benchmark, candidates, *per_case, sampling)
+
+        sources = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *options.steps)}
+        for name in options.baselines:
+            other = BlackBox.from_pretrained(name, device, dtype)
+            sources |= {f"{Path(name).name}, {count} steps": (other, count) for count in options.steps or (1,)}
+        baselines = {
+            name: run(source, {}, 1, source.defaults.model_copy(update={"steps": count}))
+            for name, (source, count) in sources.items()
+        }
+        candidates = max(*options.ns, max(BUDGET_NS) if options.budgets_ms is None else 1)
+        main = run(generator, verifiers, candidates, generator.defaults)
+        return cls(
+            folder, replace(main, second_evaluators=second_evaluators), timed, baselines, progress, warnings=warnings
+        )
+
+    @property
+    def sources(self) -> list[Source | None]:
+        """Sources of all weights; None for parts without one."""
+        return [*self.main.generator.sources, *(verifier.source for verifier in self.timed_verifiers.values())]
+
+    def run(self, shard: Shard) -> None:
+        """Measure costs, before any quality is known; then generate the shard of everything."""
+        if not (self.folder / COSTS_FILE).exists():
+            write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
+        self.main.run(EvaluationStore(self.folder), shard, self.progress)
+        for name, evaluation in self.baselines.items():
+            evaluation.run(EvaluationStore(baseline_folder(self.folder, name)), shard, self.progress)
+
+    @property
+    def missing(self) -> int:
+        """Number of prompts still to be generated, those of baselines included."""
+        folders = [self.folder, *(baseline_folder(self.folder, name) for name in self.baselines)]
+        return sum(len(EvaluationStore(folder).missing) for folder in folders)
+
+    def report(self, options: EvaluationOptions) -> EvaluationReport:
+        """Build the report of the finished folder, see `folder_report`."""
+        made_by = provenance(self.main.generator.device)
+        return folder_report(
+            self.folder, list(self.baselines), made_by, options.ns, options.budgets_ms, options.combinations
+        )
+
+    def _measure_costs(self) -> EvaluationCosts:
+        generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
+        ns = [n for n in TIMED_NS if n <= self.main.candidates]
+        return EvaluationCosts(
+            provenance=provenance(generator.device),
+            searches={
+                name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.progress)
+                for name, verifier in self.timed_verifiers.items()
+            },
+            baseline_ms={
+                name: generation_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
+                for name, each in self.baselines.items()
+            },
+            stage_flops=stage_flops(generator, self.timed_verifiers, prompt),
+        )
+
+
+def folder_report(
+    folder: Path,
+    baselines: Sequence[str],
+    made_by: Mapping[str, str],
+    ns: Sequence[int],
+    budgets_ms: Sequence[float] | None,
+    combined: Sequence[VerifierWeights],
+) -> EvaluationReport:
+    """Build the report of a finished folder; `made_by` is the provenance of the report itself.
+
+    Raises CheckpointError where prompts are missing, InvalidRequest for a budget without room for one candidate.
+    """
+    folders = {name: EvaluationStore(baseline_folder(folder, name)) for name in baselines}
+    return build_report(
+        made_by,
+        EvaluationStore(folder).settings,
+        load_outcomes(EvaluationStore(folder)),
+        ns,
+        combined,
+        {name: Baseline(load_outcomes(each), each.settings.steps) for name, each in folders.items()},
+        read_config(folder / COSTS_FILE, EvaluationCosts),
+        budgets_ms,
+    )
+
+
+def baseline_folder(folder: Path, name: str) -> Path:
+    """Return the folder of a baseline's images."""
+    return folder / BASELINES_FOLDER / name.replace(" ", "-").replace("/", "--")
+
+
+def merge_evaluation(folder: Path, part: Path) -> int:
+    """Copy the prompts of another part of the evaluation, baselines included; return how many were new.
+
+    Raises CheckpointError for a folder that holds no evaluation, InvalidRequest for one with other settings.
+    """
+    new = EvaluationStore(folder).merge(EvaluationStore(part))
+    for baseline in sorted((folder / BASELINES_FOLDER).glob("*")):
+        EvaluationStore(baseline).merge(EvaluationStore(part / BASELINES_FOLDER / baseline.name))
+    return new
 
 
 class _Control(Verifier):
+    """A verifier that scores something else than the candidates' own hidden states."""
+
     def __init__(self, verifier: LanguageModelVerifier) -> None:
         self.name, self.verifier = verifier.name, verifier
         self.reads, self.calibrated, self.digest = verifier.reads, verifier.calibrated, verifier.digest
@@ -45,7 +266,7 @@ class _Control(Verifier):
 
 
 class ShuffledStates(_Control):
-    """Each candidate is judged by another one's state, at random: choosing by it is choosing blindly."""
+    """Control that scores each candidate by another one's hidden state, at random: its choice is blind."""
 
     def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
         """See `Verifier.score`."""
@@ -56,156 +277,18 @@ class ShuffledStates(_Control):
 
 
 class ZeroedStates(_Control):
-    """Every state is the mean of all, zero once it is standardised: what the prompt alone says."""
+    """Control that scores the mean hidden state, which is zero once standardized: the prompt alone decides."""
 
     def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """See `Verifier.score`. For readings of a hidden state."""
+        """See `Verifier.score`. Only for verifiers that read a hidden state."""
         (stage,) = self.reads
         views = {stage: self.verifier.model.connector.mean_states(candidates.tensor(stage))}
         return self.verifier.score(prompt, replace(candidates, views=views))
 
 
 def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
-    """And beside the first one what it says of shuffled and of zeroed states.
-
-    Raises InvalidRequest where it does not read hidden states.
-    """
+    """Add the two controls of the first verifier. Raises InvalidRequest where it doesn't read hidden states."""
     first = next(iter(verifiers.values()))
     if not isinstance(first, LanguageModelVerifier) or not first.config.reads.startswith("hidden:"):
-        raise InvalidRequest(f"controls are for verifiers of hidden states, which {first.name} is not")
+        raise InvalidRequest(f"--controls need a first verifier that reads hidden states, which {first.name} doesn't")
     return {**verifiers, "states shuffled": ShuffledStates(first), "states zeroed": ZeroedStates(first)}
-
-
-TIMED_NS = (1, 2, 4, 8, 16)
-COSTS_FILE, BASELINES_FOLDER = "costs.json", "baselines"
-_ROUNDS = 7
-
-
-@dataclass(frozen=True)
-class Suite:
-    """`main` is drawn for its verifiers; each of `baselines` is one picture without a verifier, by the name of its row.
-
-    The verifiers `timed_verifiers`, in this order, are timed and set beside each other at equal cost; the first sets the
-    budgets.
-    """
-
-    folder: Path
-    main: EvaluationCollector
-    timed_verifiers: Mapping[str, Verifier]
-    baselines: Mapping[str, EvaluationCollector]
-    report: ProgressCallback
-
-    def run(self, shard: Shard) -> None:
-        """Time what is compared, before its quality is known, then draw the shard of everything."""
-        if not (self.folder / COSTS_FILE).exists():
-            write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
-        self.main.run(EvaluationStore(self.folder), shard, self.report)
-        for name, evaluation in self.baselines.items():
-            evaluation.run(EvaluationStore(baseline_folder(self.folder, name)), shard, self.report)
-
-    @property
-    def missing(self) -> int:
-        """How many prompts are not drawn yet, plain ones too."""
-        folders = [self.folder, *(baseline_folder(self.folder, name) for name in self.baselines)]
-        return sum(len(EvaluationStore(folder).missing) for folder in folders)
-
-    def _measure_costs(self) -> SuiteCosts:
-        generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
-        ns = [n for n in TIMED_NS if n <= self.main.candidates]
-        searches = {
-            name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.report)
-            for name, verifier in self.timed_verifiers.items()
-        }
-        baselines = {
-            name: generation_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
-            for name, each in self.baselines.items()
-        }
-        return SuiteCosts(
-            provenance=provenance(generator.device),
-            searches=searches,
-            baseline_ms=baselines,
-            stage_flops=stage_flops(generator, self.timed_verifiers, prompt),
-        )
-
-
-@dataclass(frozen=True)
-class FinishedSuite:
-    """What a finished evaluation says. `provenance` tells where its figures are made (see `provenance`)."""
-
-    folder: Path
-    baselines: Sequence[str]
-    provenance: Mapping[str, str]
-
-    def figures(
-        self,
-        ns: Sequence[int],
-        budgets: Sequence[float] | None,
-        combined: Sequence[VerifierWeights],
-    ) -> dict[str, Any]:
-        """All figures and tables. Raises CheckpointError where prompts are missing, InvalidRequest for a budget."""
-        outcomes, costs = (
-            load_outcomes(EvaluationStore(self.folder)),
-            read_config(self.folder / COSTS_FILE, SuiteCosts),
-        )
-        folders = {name: EvaluationStore(baseline_folder(self.folder, name)) for name in self.baselines}
-        baselines = {name: load_outcomes(folder) for name, folder in folders.items()}
-        steps = {name: folder.settings.steps for name, folder in folders.items()}
-        settings = EvaluationStore(self.folder).settings
-        return {
-            "provenance": dict(self.provenance),
-            "settings": settings.model_dump(),
-            **evaluation_metrics(outcomes, ns, combined),
-            "baselines": {
-                name: outcome_averages(baseline_outcomes, random_strategy(baseline_outcomes, 1))
-                for name, baseline_outcomes in baselines.items()
-            },
-            "costs": costs.model_dump(),
-            "equal_time": equal_cost_table(outcomes, *_timed_strategies(outcomes, costs, baselines, steps, budgets)),
-        }
-
-
-def baseline_folder(folder: Path, name: str) -> Path:
-    """Where plain pictures are kept: outside of what GenEval's evaluator would read."""
-    return folder / BASELINES_FOLDER / name.replace(" ", "-").replace("/", "--")
-
-
-def _timed_strategies(
-    outcomes: Outcomes,
-    costs: SuiteCosts,
-    baselines: Mapping[str, Outcomes],
-    steps: Mapping[str, int],
-    budgets: Sequence[float] | None,
-) -> tuple[list[CostedStrategy], Sequence[float]]:
-    strategies = _verifier_strategies({name: CostCurve(search.milliseconds) for name, search in costs.searches.items()})
-    strategies += [
-        CostedStrategy(
-            name,
-            _baseline_strategy(baseline_outcomes),
-            CostCurve({1: costs.baseline_ms[name]}),
-            steps[name],
-            max_candidates=1,
-        )
-        for name, baseline_outcomes in baselines.items()
-    ]
-    return strategies, budgets or reference_budgets(strategies[0].curve, outcomes.candidates)
-
-
-def _verifier_strategies(curves: Mapping[str, CostCurve]) -> list[CostedStrategy]:
-    """Each choosing by its own score."""
-    return [CostedStrategy(name, best_score_strategy(verifier_scores(name)), curve) for name, curve in curves.items()]
-
-
-def _baseline_strategy(baseline_outcomes: Outcomes) -> SelectionStrategy:
-    """The one picture that was drawn, whatever was asked."""
-    return lambda outcomes, n: random_strategy(baseline_outcomes, 1)
-
-
-def merge_evaluation(folder: Path, part: Path) -> int:
-    """Copy the prompts of another part of the same evaluation, plain ones too; how many were new here.
-
-    Raises CheckpointError for a folder that is none, InvalidRequest where they were made with other settings.
-    """
-    new = EvaluationStore(folder).merge(EvaluationStore(part))
-    for baselines in sorted((folder / BASELINES_FOLDER).glob("*")):
-        EvaluationStore(baselines).merge(EvaluationStore(part / BASELINES_FOLDER / baselines.name))
-    return new

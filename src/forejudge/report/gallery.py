@@ -1,4 +1,4 @@
-"""Candidates of some prompts as thumbnails, with what the first verifier and the evaluator say of each."""
+"""Candidates of some prompts as thumbnails, with the verdicts of the first verifier and the evaluator."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from forejudge.report.tables import TASK_NAMES
 from forejudge.types import PASS_THRESHOLD
 
 PROMPTS_PER_TASK = 2
-_MAX_SIDE = 192  # the most pixels of a thumbnail's side
+_MAX_SIDE = 192  # pixels of a thumbnail's longer side, at most
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A candidate: its picture as a data URI, the verifier's verdict, the evaluator's, and whether the two disagree.
+    """A candidate: its image as a data URI, the verdicts of verifier and evaluator, and whether the two disagree.
 
-    `disagrees` is False for a verifier without probabilities, which says neither yes nor no.
+    `disagrees` is False for a verifier without probabilities.
     """
 
     image: str
@@ -36,7 +36,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class GalleryPrompt:
-    """A prompt with the candidates of its first image and first seed, in the order in which they were drawn."""
+    """A prompt with the candidates of its first image and first seed, in the order they were generated."""
 
     prompt: str
     task: str
@@ -52,7 +52,7 @@ class _Prompt:
 
     @property
     def winner(self) -> int:
-        """Whom the verifier chooses; of equals, the first."""
+        """Index of the verifier's choice; ties go to the earlier candidate."""
         scores = [row["verdicts"][self.verifier]["score"] for row in self.rows]
         return scores.index(max(scores))
 
@@ -62,15 +62,15 @@ class _Prompt:
 
     @property
     def sort_key(self) -> tuple[bool, int, int]:
-        """First where a wrong one was chosen though a right one was there, then where the two disagree most."""
+        """Key that puts missed right candidates first, then the most disagreements."""
         missed = not self.rows[self.winner]["correct"] and any(row["correct"] for row in self.rows)
         return not missed, -sum(map(self.disagrees, self.rows)), self.number
 
 
 def gallery(folder: EvaluationStore) -> list[GalleryPrompt]:
-    """Up to two prompts of each task, those first on which verifier and evaluator disagree; always the same.
+    """Select up to two prompts of each task, preferring those on which verifier and evaluator disagree.
 
-    Raises CheckpointError for a picture that is missing or cannot be read.
+    The selection is deterministic. Raises CheckpointError for an image that is missing or can't be read.
     """
     verifier = next(iter(folder.settings.verifiers))
     prompts = [_prompt(folder, number, verifier) for number in range(folder.settings.prompts)]
@@ -86,7 +86,7 @@ def gallery(folder: EvaluationStore) -> list[GalleryPrompt]:
 
 def _prompt(folder: EvaluationStore, number: int, verifier: str) -> _Prompt:
     all_rows = folder.rows(number)
-    first = min(row["image_index"] for row in all_rows)  # not 0 where the prompt came before
+    first = min(row["image_index"] for row in all_rows)  # above 0 where an earlier line has the same prompt
     rows = [row for row in all_rows if row["seed_index"] == 0 and row["image_index"] == first]
     metadata = PromptMetadata.from_line(folder.metadata(number))
     return _Prompt(number, metadata, sorted(rows, key=lambda row: row["index"]), verifier)
@@ -122,5 +122,5 @@ def _thumbnail(path: Path) -> str:
 
 
 def data_uri(media_type: str, content: bytes) -> str:
-    """Content as part of the page."""
+    """Encode content as a data URI."""
     return f"data:{media_type};base64,{b64encode(content).decode()}"

@@ -1,12 +1,17 @@
-"""The page itself: what is on it and in which order. It needs no network and no file beside it."""
+"""The HTML report: one file that needs no network, and its plots as PNG and SVG beside it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from forejudge.evaluation.figures import ORACLE, RANDOM, Contents, EvaluationMetrics, LayerResult, read_layers
+from forejudge.candidates.store import EvaluationStore
+from forejudge.errors import CheckpointError
+from forejudge.evaluation.report import ORACLE, RANDOM, REPORT_FILE, EvaluationReport
+from forejudge.evaluation.strategies import Outcomes, load_outcomes
+from forejudge.evaluation.study_report import StudyReport
 from forejudge.files import prepare_folder, write_bytes, write_text
 from forejudge.report import plots, tables
 from forejudge.report.gallery import data_uri, gallery
@@ -16,12 +21,33 @@ PAGE_FILE = "report.html"
 _TEMPLATE = "page.html.jinja"
 
 
-def write_report(folder: Path, out: Path, study: Path | None = None) -> Path:
-    """The page of an evaluation's folder, and its plots as PNG and SVG beside it; where the page is.
+@dataclass(frozen=True)
+class Contents:
+    """A finished evaluation: its folder, its report, and its candidates as arrays."""
 
-    `study` is a file of layers, see `read_layers`. Raises CheckpointError for what cannot be read, OutputError.
+    folder: EvaluationStore
+    report: EvaluationReport
+    outcomes: Outcomes
+
+    @classmethod
+    def read(cls, path: Path) -> "Contents":
+        """Read a folder. Raises CheckpointError where it holds no evaluation, isn't finished or can't be read."""
+        folder = EvaluationStore(path)
+        outcomes, report = load_outcomes(folder), EvaluationReport.read(path / REPORT_FILE)
+        if report.settings != folder.settings:
+            raise CheckpointError(
+                f"{path / REPORT_FILE} is of another evaluation: run `forejudge eval` on {path} again"
+            )
+        return cls(folder, report, outcomes)
+
+
+def write_report(folder: Path, out: Path, study: Path | None = None) -> Path:
+    """Write the page of an evaluation's folder and its plots; return the path of the page.
+
+    `study` is a study's report whose variants read after different numbers of blocks. Raises CheckpointError for what
+    can't be read, and OutputError.
     """
-    contents, layers = Contents.read(folder), [] if study is None else read_layers(study)
+    contents, layers = Contents.read(folder), None if study is None else StudyReport.read(study)
     rendered = [plot.render() for plot in make_plots(contents, layers)]
     page = render(contents, rendered)
     prepare_folder(out)
@@ -32,35 +58,34 @@ def write_report(folder: Path, out: Path, study: Path | None = None) -> Path:
     return out / PAGE_FILE
 
 
-def make_plots(contents: Contents, layers: Sequence[LayerResult]) -> list[Plot]:
-    """All plots for which there are figures."""
-    metrics, outcomes = contents.metrics, contents.outcomes
-    timed_text, strategies_text = ", ".join(metrics.costs.searches), ", ".join(metrics.by_strategy())
-    rendered = [
+def make_plots(contents: Contents, study: StudyReport | None = None) -> list[Plot]:
+    """Return all plots for which there are figures."""
+    report, outcomes = contents.report, contents.outcomes
+    timed_text, strategies_text = ", ".join(report.costs.searches), ", ".join(report.by_strategy())
+    all_plots = [
         Plot(
             "quality-against-time",
-            f"Right pictures against milliseconds a prompt, a curve each for {timed_text}",
-            partial(plots.quality_against_time, metrics),
+            f"Accuracy against milliseconds per prompt, one curve each for {timed_text}",
+            partial(plots.quality_against_time, report),
         ),
         Plot(
             "quality-against-n",
-            f"Right pictures against the number of candidates, a line each for {strategies_text}",
-            partial(plots.quality_against_n, metrics),
+            f"Accuracy against the number of candidates, one line each for {strategies_text}",
+            partial(plots.quality_against_n, report),
         ),
     ]
     if calibrated := ", ".join(outcomes.probability_CSN):
-        alt = f"Share of right pictures against the probability given, a curve each for {calibrated}"
-        rendered.append(Plot("calibration", alt, partial(plots.calibration, outcomes, metrics)))
-    if layers:
-        block_range = f"{layers[0].num_prefix_blocks} to {layers[-1].num_prefix_blocks}"
-        alt = f"Right pictures against the number of blocks before the verifier reads, {block_range}"
-        rendered.append(Plot("quality-by-layer", alt, partial(plots.quality_by_layer, layers)))
-    return rendered
+        alt = f"Accuracy against the predicted probability, one curve each for {calibrated}"
+        all_plots.append(Plot("calibration", alt, partial(plots.calibration, outcomes, report)))
+    if layers := study.by_blocks() if study else []:
+        alt = f"Accuracy against the number of blocks before the verifier reads, {layers[0][0]} to {layers[-1][0]}"
+        all_plots.append(Plot("quality-by-layer", alt, partial(plots.quality_by_layer, layers)))
+    return all_plots
 
 
 def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
-    """The page as HTML. Raises CheckpointError for a picture that is missing or cannot be read."""
-    metrics = contents.metrics
+    """Render the page as HTML. Raises CheckpointError for an image that is missing or can't be read."""
+    report = contents.report
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -69,21 +94,22 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = partial(data_uri, "image/svg+xml")
+    names = {name: f"no verifier, {name}" for name in report.baselines}
+    projected = report.projected
     return environment.get_template(_TEMPLATE).render(
-        metrics=metrics,
-        head=_summary(metrics),
-        first=next(iter(metrics.verifiers)),
-        on=_extent(metrics),
+        report=report,
+        summary=_summary(report),
+        first=next(iter(report.verifiers)),
+        test_set=f"{_count(report.test_cases, 'case')}, {_count(report.seeds, 'seed')}",
         random=RANDOM,
         oracle=ORACLE,
-        equal_time=tables.equal_cost(metrics.equal_time, metrics.baselines, "ms", 0),
-        equal_projected_cost=tables.equal_cost(metrics.equal_projected_cost, metrics.baselines, "TFLOP", 1)
-        if metrics.equal_projected_cost
-        else None,
-        best_of_n=tables.best_of_n(metrics),
-        ranking=tables.ranking(metrics),
-        costs=tables.costs(metrics.costs, metrics.settings.reads),
-        image_verifier=tables.image_verifier(metrics.costs, metrics.settings.reads),
+        equal_time=tables.equal_cost("At equal time", "ms", report.equal_time, names, task_intervals=True),
+        equal_projected_cost=projected
+        and tables.equal_cost("At equal projected cost", "TFLOP", projected.equal_cost, names, task_intervals=True),
+        best_of_n=tables.best_of_n("Quality against N", report.best_of_n),
+        ranking=tables.ranking(report),
+        costs=tables.costs(report.costs, report.settings.reads),
+        image_verifier=tables.image_verifier(report.costs, report.settings.reads),
         plots={plot.name: plot for plot in rendered},
         gallery=gallery(contents.folder),
         light=LIGHT,
@@ -91,31 +117,23 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
     )
 
 
-def _summary(metrics: EvaluationMetrics) -> Mapping[str, str]:
-    """What was tested, where and how."""
-    settings, provenance = metrics.settings, metrics.provenance
-    versions = [
-        f"{name} {provenance[name]}"
-        for name in ("forejudge", "torch", "diffusers", "transformers")
-        if name in provenance
-    ]
+def _summary(report: EvaluationReport) -> Mapping[str, str]:
+    """Return what was evaluated, where and how, by heading."""
+    settings, made_by = report.settings, report.provenance
+    packages = ("forejudge", "torch", "diffusers", "transformers")
     return {
         "Generator": f"{settings.generator} ({settings.dtype})",
         "Benchmark": settings.benchmark,
         "Evaluator": settings.evaluator,
         "Verifiers": ", ".join(settings.verifiers),
-        "Cases": f"{metrics.test_cases}, of {_count(metrics.distinct_prompts, 'distinct prompt')}",
-        "Seeds": str(metrics.seeds),
-        "Candidates": f"{settings.candidates} for each case and seed",
-        "Device": provenance["device"],
-        "Command": provenance["command"],
-        "Commit": provenance["commit"],
-        "Versions": ", ".join(versions),
+        "Cases": f"{report.test_cases}, of {_count(report.distinct_prompts, 'distinct prompt')}",
+        "Seeds": str(report.seeds),
+        "Candidates": f"{settings.candidates} per case and seed",
+        "Device": made_by["device"],
+        "Command": made_by["command"],
+        "Commit": made_by["commit"],
+        "Versions": ", ".join(f"{name} {made_by[name]}" for name in packages if name in made_by),
     }
-
-
-def _extent(metrics: EvaluationMetrics) -> str:
-    return f"{_count(metrics.test_cases, 'case')}, {_count(metrics.seeds, 'seed')}"
 
 
 def _count(number: int, noun: str) -> str:

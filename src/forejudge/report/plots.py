@@ -1,4 +1,7 @@
-"""The plots of the page. Each is a function of figures that gives a drawing; quality is the share of right pictures."""
+"""Plots of the report, on a light and a dark background; quality is accuracy. Needs matplotlib.
+
+Series differ in color, marker and line, so that they can be told apart in print and by color-blind readers.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,32 +13,36 @@ from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from forejudge.errors import MissingExtra
 from forejudge.evaluation.bootstrap import Interval
 from forejudge.evaluation.equal_cost import CostCurve
-from forejudge.evaluation.figures import ORACLE, RANDOM, EvaluationMetrics, LayerResult
 from forejudge.evaluation.metrics import BoolArray, FloatArray, calibration_bins
+from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
 from forejudge.evaluation.strategies import Outcomes
 
-# FOLDED: How plots look, on a light and on a dark page. Series differ in colour, marker and line.
-
+try:
+    from matplotlib import rc_context
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
+except ImportError:
+    raise MissingExtra("matplotlib", "plots") from None
 
 Style = Mapping[str, Any]
-"""What `Axes.plot` takes: color, marker, linestyle."""
+"""Arguments of `Axes.plot`: color, marker, linestyle."""
 
-WIDTH = 4.2  # inches, little more than a phone has: letters of 9 points can be read on it
-_MAX_COLUMN_CHARS = 24  # letters of a name, of which two still stand side by side
+WIDTH = 4.2  # inches, little more than a phone, where 9 points are still legible
+_MAX_COLUMN_CHARS = 24  # the longest name of which two fit side by side
 _LEGEND_LINE = 0.18  # inches
+_QUALITY = "Accuracy, %"
+_BASELINE_MARKERS = "XphH8"
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page; `series` are told apart on `background`."""
+    """Colors of a page; `series` are distinguishable on `background`."""
 
     background: str
     foreground: str
@@ -62,7 +69,7 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class RenderedPlot:
-    """A plot as files: SVG for either background, and PNG for the light one."""
+    """A plot as files: SVG for each background, and PNG for the light one."""
 
     name: str
     alt: str
@@ -73,14 +80,14 @@ class RenderedPlot:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot by the name of its files, what it shows in words, and how it is drawn."""
+    """A plot: the name of its files, a description, and the function that draws it."""
 
     name: str
     alt: str
     draw: Callable[[Theme], Figure]
 
     def render(self) -> RenderedPlot:
-        """The same bytes each time."""
+        """Draw the plot; one plot always gives the same bytes."""
         with _theme_context(LIGHT):
             figure = self.draw(LIGHT)
             light, png = _save(figure, "svg", Date=None), _save(figure, "png", Software=None)
@@ -90,7 +97,7 @@ class Plot:
 
 
 def assign_styles(names: Iterable[str], theme: Theme) -> dict[str, Style]:
-    """A style for each name, by its place; chance and the perfect judge frame the others and stand back."""
+    """Assign a style to each name by its place; random and oracle are muted, as they only frame the others."""
     colors, markers, lines = cycle(theme.series), cycle("osD^vP*"), cycle(("-", "--", "-."))
     reference_styles: dict[str, Style] = {
         RANDOM: {"color": theme.muted, "marker": "", "linestyle": ":"},
@@ -104,7 +111,7 @@ def assign_styles(names: Iterable[str], theme: Theme) -> dict[str, Style]:
 
 
 def new_axes(x: str, y: str) -> tuple[Figure, Axes]:
-    """One plot with its axes named, y in per cent of shares in [0, 1]."""
+    """Return an empty plot with labeled axes; y shows shares in [0, 1] in per cent."""
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y)
@@ -113,12 +120,12 @@ def new_axes(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def format_percent_axis(axes: Axes) -> None:
-    """Shares in [0, 1] along y, written in per cent."""
+    """Show shares in [0, 1] along y in per cent."""
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=""))
 
 
 def add_legend(figure: Figure) -> None:
-    """Below the plot, where it hides nothing; the figure grows by its lines."""
+    """Add a legend below the plot, where it hides nothing; the figure grows by its height."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = 2 if max(map(len, labels)) <= _MAX_COLUMN_CHARS else 1
     wrapped = [fill(label, 2 * _MAX_COLUMN_CHARS) for label in labels]
@@ -128,7 +135,7 @@ def add_legend(figure: Figure) -> None:
 
 
 def _save(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> bytes:
-    """Without the metadata that would differ from one time to the next."""
+    """Save a figure without the metadata that differs from run to run."""
     buffer = BytesIO()
     figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
@@ -150,7 +157,7 @@ def _theme_context(theme: Theme) -> Iterator[None]:
         "xtick.color": theme.muted,
         "ytick.color": theme.muted,
         "text.color": theme.foreground,
-        "font.family": "DejaVu Sans",  # comes with matplotlib
+        "font.family": "DejaVu Sans",  # ships with matplotlib
         "font.size": 9,
         "legend.frameon": False,
         "legend.fontsize": 8.5,
@@ -162,22 +169,18 @@ def _theme_context(theme: Theme) -> Iterator[None]:
         yield
 
 
-_QUALITY = "Right pictures, %"
-_BASELINE_MARKERS = "XphH8"
-
-
-def quality_against_time(metrics: EvaluationMetrics, theme: Theme) -> Figure:
-    """A curve with its band for each timed verifier, N beside its points; plain pictures are points with error bars."""
-    figure, axes = new_axes("Milliseconds a prompt, picture included", _QUALITY)
-    strategies = metrics.by_strategy()
+def quality_against_time(report: EvaluationReport, theme: Theme) -> Figure:
+    """Plot a curve with its band for each timed verifier, N beside its points; baselines are points with error bars."""
+    figure, axes = new_axes("Milliseconds per prompt, from text to image", _QUALITY)
+    strategies = report.by_strategy()
     styles = assign_styles(strategies, theme)
-    for index, (name, searches) in enumerate(metrics.costs.searches.items()):
+    for index, (name, searches) in enumerate(report.costs.searches.items()):
         curve, rows = CostCurve(searches.milliseconds), strategies[name]
         milliseconds = [curve.cost_at(row.n) for row in rows]
         _plot_curve(axes, milliseconds, [row.micro for row in rows], name, styles[name])
         for x, row in zip(milliseconds, rows, strict=True):
             _annotate_n(axes, x, row.micro.estimate, row.n, above=index % 2 == 0, color=styles[name]["color"])
-    _plot_baselines(axes, metrics, theme)
+    _plot_baselines(axes, report, theme)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -186,14 +189,14 @@ def quality_against_time(metrics: EvaluationMetrics, theme: Theme) -> Figure:
     return figure
 
 
-def quality_against_n(metrics: EvaluationMetrics, theme: Theme) -> Figure:
-    """A line for each chooser, without its interval: they have many candidates in common."""
-    figure, axes = new_axes("N, candidates to choose from", _QUALITY)
-    strategies = metrics.by_strategy()
+def quality_against_n(report: EvaluationReport, theme: Theme) -> Figure:
+    """Plot a line for each strategy, without intervals: the strategies share candidates, so those would mislead."""
+    figure, axes = new_axes("N, candidates", _QUALITY)
+    strategies = report.by_strategy()
     styles = assign_styles(strategies, theme)
     for name, rows in strategies.items():
         axes.plot([row.n for row in rows], [row.micro.estimate for row in rows], label=name, **styles[name])
-    ns = sorted({row.n for row in metrics.best_of_n})
+    ns = sorted({row.n for row in report.best_of_n})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ns, [str(n) for n in ns])
     axes.minorticks_off()
@@ -201,14 +204,14 @@ def quality_against_n(metrics: EvaluationMetrics, theme: Theme) -> Figure:
     return figure
 
 
-def calibration(outcomes: Outcomes, metrics: EvaluationMetrics, theme: Theme) -> Figure:
-    """For each verifier with probabilities the share of right pictures in each bin, and below how many are in it."""
+def calibration(outcomes: Outcomes, report: EvaluationReport, theme: Theme) -> Figure:
+    """Plot the accuracy in each bin of probability for each calibrated verifier, and the candidates per bin below."""
     figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    styles = assign_styles(metrics.by_strategy(), theme)
-    upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=":", label="as often right as said")
+    styles = assign_styles(report.by_strategy(), theme)
+    upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=":", label="perfectly calibrated")
     for name, probability in outcomes.probability_CSN.items():
-        error = metrics.verifiers[name].expected_calibration_error
+        error = report.verifiers[name].expected_calibration_error
         mean_probability, accuracy, count = calibration_curve(probability, outcomes.correct_CSN)
         is_filled = count > 0
         upper.plot(mean_probability[is_filled], accuracy[is_filled], label=f"{name}, error {error:.3f}", **styles[name])
@@ -217,31 +220,32 @@ def calibration(outcomes: Outcomes, metrics: EvaluationMetrics, theme: Theme) ->
         )
     upper.set(ylabel=_QUALITY, xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     format_percent_axis(upper)
-    lower.set(xlabel="Probability that the verifier gives", ylabel="Candidates")
+    lower.set(xlabel="Probability from the verifier", ylabel="Candidates")
     figure.align_ylabels()
     add_legend(figure)
     return figure
 
 
 def calibration_curve(probability: FloatArray, correct: BoolArray) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """Of each of 15 bins the mean probability and the share right, nan without candidates, and how many there are."""
+    """Return mean probability, accuracy (both nan without candidates) and number of candidates of 15 bins."""
     bins = calibration_bins(probability, correct)
     sums = np.stack([bins.probability, bins.correct])
     means = np.divide(sums, bins.count, out=np.full(sums.shape, np.nan), where=bins.count > 0)
     return means[0], means[1], bins.count
 
 
-def quality_by_layer(layers: Sequence[LayerResult], theme: Theme) -> Figure:
-    """What is reached by a verifier that reads after so many blocks."""
+def quality_by_layer(layers: Sequence[tuple[int, Interval]], theme: Theme) -> Figure:
+    """Plot accuracy against the number of blocks before the hidden state that the verifier reads."""
     figure, axes = new_axes("Blocks before the verifier reads", _QUALITY)
     (style,) = assign_styles(["layers"], theme).values()
-    _plot_curve(axes, [layer.num_prefix_blocks for layer in layers], [layer.micro for layer in layers], "", style)
-    axes.set_xticks([layer.num_prefix_blocks for layer in layers])
+    blocks = [count for count, _ in layers]
+    _plot_curve(axes, blocks, [interval for _, interval in layers], "", style)
+    axes.set_xticks(blocks)
     return figure
 
 
 def _plot_curve(axes: Axes, x: Sequence[float], y: Sequence[Interval], name: str, style: Style) -> None:
-    """A line and the band of its intervals."""
+    """Plot a line and the band of its intervals."""
     axes.plot(x, [each.estimate for each in y], label=name, **style)
     low, high = [each.low for each in y], [each.high for each in y]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
@@ -260,16 +264,13 @@ def _annotate_n(axes: Axes, x: float, y: float, n: int, *, above: bool, color: s
     )
 
 
-def _plot_baselines(axes: Axes, metrics: EvaluationMetrics, theme: Theme) -> None:
-    for (name, averages), marker in zip(
-        metrics.baselines.items(), _BASELINE_MARKERS * len(metrics.baselines), strict=False
-    ):
-        micro_interval = averages.micro
-        errors = [[micro_interval.estimate - micro_interval.low], [micro_interval.high - micro_interval.estimate]]
+def _plot_baselines(axes: Axes, report: EvaluationReport, theme: Theme) -> None:
+    for (name, averages), marker in zip(report.baselines.items(), cycle(_BASELINE_MARKERS), strict=False):
+        micro = averages.micro
         axes.errorbar(
-            metrics.costs.baseline_ms[name],
-            micro_interval.estimate,
-            errors,
+            report.costs.baseline_ms[name],
+            micro.estimate,
+            [[micro.estimate - micro.low], [micro.high - micro.estimate]],
             label=f"no verifier, {name}",
             color=theme.muted,
             marker=marker,

@@ -1,14 +1,23 @@
-"""Figures of an evaluation as tables of text."""
+"""Tables of formatted cells, for the terminal, the HTML report and the Markdown documents alike."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.figures import GAP_CLOSED_AT_N, Averages, EqualCostRow, EvaluationMetrics, SuiteCosts
+from forejudge.evaluation.bootstrap import Averages, Interval
+from forejudge.evaluation.report import (
+    BestOfNRow,
+    EqualCostRow,
+    EvaluationCosts,
+    EvaluationReport,
+    RankingMetrics,
+    SecondEvaluator,
+    SecondEvaluatorRow,
+)
+from forejudge.evaluation.study_report import StudyReport, VariantReport
 from forejudge.profiling.searches import SearchCosts
 from forejudge.prompts.geneval import TASKS, Task
-from forejudge.types import IMAGE
 
 TASK_NAMES: Mapping[Task, str] = {
     "single_object": "Single object",
@@ -18,13 +27,18 @@ TASK_NAMES: Mapping[Task, str] = {
     "position": "Position",
     "color_attr": "Attribution",
 }
-EMPTY_CELL = "–"
+EMPTY = "–"
 _GIGA, _MEGA = 1e9, 1e6
+_SCORED_AT_ONCE = 8  # N at which memory is compared
+
+Names = Mapping[str, str]
+"""Labels for strategies in the first columns; a strategy without one keeps its name."""
+NO_NAMES: Names = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says, and in smaller letters below it, such as an interval."""
+    """One cell: its text, and a detail such as an interval that a renderer sets smaller or below."""
 
     text: str
     detail: str = ""
@@ -32,116 +46,171 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below headings. The first `names` columns name a row; `groups` are the rows that open a group."""
+    """A titled table: the first `names` columns name a row, the others hold numbers.
 
+    `groups` are the indices of rows that open a group.
+    """
+
+    title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     names: int = 1
     groups: frozenset[int] = frozenset()
 
 
-def equal_cost(rows: Sequence[EqualCostRow], baselines: Iterable[str], unit: str, digits: int) -> Table:
-    """The paper's table, budgets in `unit` with so many digits."""
-    headings = [f"Budget, {unit}", "Verifier", "Steps", "Best of", *TASK_NAMES.values(), "Overall", "p"]
-    group_starts = [index for index, row in enumerate(rows) if index == 0 or row.budget != rows[index - 1].budget]
-    baseline_names = set(baselines)
-
-    def cells(index: int, row: EqualCostRow) -> list[Cell]:
-        name = f"none: {row.strategy}" if row.strategy in baseline_names else row.strategy
-        p = EMPTY_CELL if index in group_starts else _probability(row.reference_lead.p)
-        key_cells = [Cell(f"{row.budget:.{digits}f}"), Cell(name), Cell(str(row.steps)), Cell(str(row.n))]
-        return [*key_cells, *_tasks(row), percent(row.micro), Cell(p)]
-
-    return Table(
-        headings, [cells(index, row) for index, row in enumerate(rows)], names=2, groups=frozenset(group_starts)
+def describe_test_set(report: EvaluationReport) -> str:
+    """Describe the test set and how its figures are to be read."""
+    return (
+        f"{report.test_cases} test cases ({report.distinct_prompts} prompts), {report.seeds} seeds, accuracy in %, "
+        "95 % intervals over prompts"
     )
 
 
-def best_of_n(metrics: EvaluationMetrics) -> Table:
-    """Overall, a column for each N."""
-    ns = sorted({row.n for row in metrics.best_of_n})
-    rows = [[Cell(name), *(percent(row.micro) for row in rows)] for name, rows in metrics.by_strategy().items()]
-    return Table(["Chosen by", *(f"N = {n}" for n in ns)], rows)
+def best_of_n(title: str, rows: Sequence[BestOfNRow] | Sequence[SecondEvaluatorRow], names: Names = NO_NAMES) -> Table:
+    """Lay out the micro average, a row for each strategy and a column for each N."""
+    ns = sorted({row.n for row in rows})
+    micro = {(row.strategy, row.n): row.micro for row in rows}
+    strategies = dict.fromkeys(row.strategy for row in rows)
+    return Table(
+        title,
+        ["Strategy", *(f"Best of {n}" for n in ns)],
+        [[Cell(names.get(each, each)), *(percent(micro[each, n]) for n in ns)] for each in strategies],
+    )
 
 
-def ranking(metrics: EvaluationMetrics) -> Table:
-    """A row for each verifier."""
-    n = min(GAP_CLOSED_AT_N, metrics.settings.candidates)
-    headings = [
-        "Verifier",
-        f"Distance closed at N = {n}, %",
-        "AUROC",
-        "Pair accuracy, %",
-        "Calibration error",
-        "Ties, %",
+def second_evaluator(name: str, evaluator: SecondEvaluator, names: Names = NO_NAMES) -> Table:
+    """Lay out Best-of-N as a second evaluator sees it, its agreement with the first in the title."""
+    agreement, kappa = percent(evaluator.agreement), evaluator.cohens_kappa.estimate
+    title = (
+        f"As evaluated by {name}, which agrees with the first evaluator on {agreement.text} % {agreement.detail} of "
+        f"the candidates (Cohen's kappa {kappa:.2f})"
+    )
+    return best_of_n(title, evaluator.best_of_n, names)
+
+
+def equal_cost(
+    title: str, unit: str, rows: Sequence[EqualCostRow], names: Names = NO_NAMES, task_intervals: bool = False
+) -> Table:
+    """Lay out the equal-cost table: for each budget the N and the accuracy of every strategy that fits.
+
+    p is that of no difference from the budget's first strategy, whose own p is left open.
+    """
+    opens = [index for index, row in enumerate(rows) if index == 0 or row.budget != rows[index - 1].budget]
+
+    def cells(index: int, row: EqualCostRow) -> list[Cell]:
+        p = EMPTY if index in opens else f"{row.reference_lead.p:.3f}"
+        keys = Cell(f"{row.budget:.0f}"), Cell(names.get(row.strategy, row.strategy)), Cell(str(row.n))
+        return [*keys, *task_cells(row, task_intervals), percent(row.micro), Cell(p)]
+
+    headings = [f"Budget, {unit}", "Strategy", "Best of", *TASK_NAMES.values(), "Overall", "p"]
+    return Table(
+        title, headings, [cells(index, row) for index, row in enumerate(rows)], names=2, groups=frozenset(opens)
+    )
+
+
+def task_cells(averages: Averages, intervals: bool = False) -> list[Cell]:
+    """Format the accuracy on each task; tasks without cases are left open."""
+    cells = [percent(averages.tasks.get(task)) for task in TASKS]
+    return cells if intervals else [Cell(cell.text) for cell in cells]
+
+
+def ranking(report: EvaluationReport, names: Names = NO_NAMES) -> Table:
+    """Lay out how well each verifier ranks candidates."""
+    n = min(min(verifier.oracle_gap_closed) for verifier in report.verifiers.values())
+    rows = [
+        [
+            Cell(names.get(name, name)),
+            Cell(report.settings.reads[name]),
+            percent(verifier.oracle_gap_closed[n]),
+            *_ranking_cells(verifier),
+            Cell(number(100 * verifier.tie_rate, 1)),
+        ]
+        for name, verifier in report.verifiers.items()
     ]
+    headings = ["Verifier", "Reads", f"Oracle gap closed at N = {n}, %", *_RANKING_HEADINGS, "Ties for the best, %"]
+    return Table("How well verifiers rank candidates", headings, rows, names=2)
+
+
+_RANKING_HEADINGS = ["Pair accuracy, %", "AUROC", "Calibration error"]
+
+
+def _ranking_cells(metrics: RankingMetrics | VariantReport) -> list[Cell]:
+    calibration = number(metrics.expected_calibration_error, 3)
+    return [percent(metrics.pair_accuracy), Cell(number(metrics.auroc, 3)), Cell(calibration)]
+
+
+def costs(evaluation_costs: EvaluationCosts, reads: Mapping[str, str], names: Names = NO_NAMES) -> Table:
+    """Lay out the cost of one more candidate, with the difference to `image_verifier` where there is one."""
+    by_name = {name: _candidate_costs(search) for name, search in evaluation_costs.searches.items()}
+    reference = image_verifier(evaluation_costs, reads)
+    rows = [
+        [Cell(names.get(name, name)), *map(_cost_cell, own, by_name[reference] if reference else [math.nan] * len(own))]
+        for name, own in by_name.items()
+    ]
+    headings = ["Verifier", "Time, ms", "FLOPs, GFLOP", f"Memory while scoring {_SCORED_AT_ONCE}, MB"]
+    return Table("Cost of one more candidate", headings, rows)
+
+
+def image_verifier(evaluation_costs: EvaluationCosts, reads: Mapping[str, str]) -> str | None:
+    """Return the first verifier that reads images, for which every candidate is decoded; None without one."""
+    return next((name for name in evaluation_costs.searches if reads[name] == "image"), None)
+
+
+def _candidate_costs(search: SearchCosts) -> tuple[float, float, float]:
+    """Return milliseconds (nan where only one N was measured) and GFLOP of one more candidate, and MB while scoring."""
+    first, last = min(search.milliseconds), max(search.milliseconds)
+    milliseconds = search.milliseconds[last] - search.milliseconds[first]
+    slope = milliseconds / (last - first) if last > first else math.nan
+    return slope, search.candidate_flops / _GIGA, search.scoring_bytes[_SCORED_AT_ONCE] / _MEGA
+
+
+def _cost_cell(value: float, reference: float) -> Cell:
+    is_comparable = reference and not math.isnan(value / reference)
+    return Cell(number(value, 1), f"({100 * (value / reference - 1):+.0f} %)" if is_comparable else "")
+
+
+def study(report: StudyReport) -> Table:
+    """Lay out a study: a row for each variant.
+
+    The language model's size, and what the generator's candidates allow, have columns where they differ.
+    """
+    optional: dict[str, Callable[[VariantReport], Cell]] = {}
+    if report.varies(lambda variant: variant.language_model_parameters):
+        optional["Parameters of the language model"] = _parameters
+    if report.varies(lambda variant: (variant.best_of_1, variant.oracle)):
+        optional["Best of 1, %"] = lambda variant: percent(variant.best_of_1)
+        optional[f"Oracle's Best of {report.n}, %"] = lambda variant: percent(variant.oracle)
     rows = [
         [
             Cell(name),
-            percent(entry.__pydantic_extra__[f"oracle_gap_closed_at_{n}"]),
-            Cell(_number(entry.auroc, 3)),
-            percent(entry.pair_accuracy),
-            Cell(_number(entry.expected_calibration_error, 3)),
-            Cell(_number(100 * entry.tie_rate, 1)),
+            *(cell(variant) for cell in optional.values()),
+            percent(variant.best_of_n),
+            percent(variant.oracle_gap_closed),
+            *_ranking_cells(variant),
+            Cell(", ".join(number(100 * each, 1) for each in variant.oracle_gap_closed_per_seed)),
         ]
-        for name, entry in metrics.verifiers.items()
+        for name, variant in report.variants.items()
     ]
-    return Table(headings, rows)
+    headings = ["Variant", *optional, f"Best of {report.n}, %", "Oracle gap closed, %", *_RANKING_HEADINGS]
+    title = (
+        f"{report.test_cases} test cases, {report.test_seeds} seed(s), Best of {report.n}, 95 % intervals over "
+        f"prompts; {report.training_seeds} training seed(s) of {report.steps} steps each"
+    )
+    return Table(title, [*headings, "Oracle gap closed by each training seed, %"], rows)
 
 
-def costs(suite_costs: SuiteCosts, reads: Mapping[str, str]) -> Table:
-    """What each further candidate costs, below it how much that is less than `image_verifier`'s."""
-    cost_by_name = {name: _per_candidate(entry) for name, entry in suite_costs.searches.items()}
-    reference = image_verifier(suite_costs, reads)
-    rows = [
-        [
-            Cell(name),
-            *(
-                _cost(value, cost_by_name[reference][index] if reference else value)
-                for index, value in enumerate(values)
-            ),
-        ]
-        for name, values in cost_by_name.items()
-    ]
-    return Table(["Verifier", "Time, ms", "Work, GFLOP", "Memory, MB"], rows)
-
-
-def image_verifier(suite_costs: SuiteCosts, reads: Mapping[str, str]) -> str | None:
-    """The first verifier for which every candidate is decoded; `reads` names by verifier where each judges."""
-    return next((name for name in suite_costs.searches if reads[name] == str(IMAGE)), None)
+def _parameters(variant: VariantReport) -> Cell:
+    return Cell(EMPTY if variant.language_model_parameters is None else f"{variant.language_model_parameters:,}")
 
 
 def percent(figure: Interval | None) -> Cell:
-    """A share in per cent, above its interval."""
+    """Format a share in per cent with its interval; leave it open where there is none."""
     if figure is None or math.isnan(figure.estimate):
-        return Cell(EMPTY_CELL)
-    estimate, low, high = (_number(100 * value, 1) for value in (figure.estimate, figure.low, figure.high))
-    return Cell(estimate, f"{low} to {high}")
+        return Cell(EMPTY)
+    estimate, low, high = (number(100 * value, 1) for value in (figure.estimate, figure.low, figure.high))
+    return Cell(estimate, f"[{low}, {high}]")
 
 
-def _tasks(row: Averages) -> list[Cell]:
-    return [percent(getattr(row, task)) for task in TASKS]
-
-
-def _per_candidate(entry: SearchCosts) -> tuple[float, float, float]:
-    """Milliseconds, GFLOP and MB that one more candidate adds; nan where only N = 1 was measured."""
-    return _slope(entry.milliseconds), entry.candidate_flops / _GIGA, _slope(entry.scoring_bytes) / _MEGA
-
-
-def _slope(by_n: Mapping[int, float]) -> float:
-    first, last = min(by_n), max(by_n)
-    return (by_n[last] - by_n[first]) / (last - first) if last > first else math.nan
-
-
-def _cost(value: float, reference: float) -> Cell:
-    saving = 100 * (1 - value / reference) if reference else 0.0
-    detail = f"{abs(saving):.1f} % {'less' if saving > 0 else 'more'}" if saving else ""
-    return Cell(_number(value, 1 if value >= 10 else 2), detail)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return EMPTY_CELL if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def number(value: float | None, digits: int) -> str:
+    """Format a number with a fixed number of decimals; leave it open where there is none."""
+    return EMPTY if value is None or math.isnan(value) else f"{value:.{digits}f}"

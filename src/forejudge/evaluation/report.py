@@ -1,0 +1,142 @@
+"""The report of an evaluation as JSON stores it and tables, plots and docs read it.
+
+Accuracies are in [0, 1], each with its 95 % interval over prompts; costs are in the unit their field names. A strategy
+is named by its verifier, its combination of verifiers, `random`, `oracle`, or a baseline such as "2 steps".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from forejudge.candidates.store import EvaluationSettings
+from forejudge.config_files import read_config
+from forejudge.evaluation.bootstrap import Averages, Difference, Interval
+from forejudge.files import write_text
+from forejudge.profiling.searches import SearchCosts
+
+REPORT_FILE = "figures.json"
+RANDOM, ORACLE = "random", "oracle"
+FIRST_EVALUATOR = "first evaluator"
+"""Strategy that picks a candidate the first evaluator calls right, as a second evaluator sees it."""
+
+
+class FrozenModel(BaseModel):
+    """A part of a report: immutable, and closed to fields it doesn't declare."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class EvaluationCosts(FrozenModel):
+    """Costs by name: of searches with each verifier, of one image of each baseline, and of each stage."""
+
+    provenance: dict[str, str]
+    searches: dict[str, SearchCosts]
+    baseline_ms: dict[str, float]
+    stage_flops: dict[str, int]
+
+
+class BestOfNRow(Averages):
+    """Accuracy of one strategy that picks among `n` candidates."""
+
+    n: int
+    strategy: str
+
+
+class EqualCostRow(BestOfNRow):
+    """Accuracy of one strategy within a budget, in the table's unit.
+
+    `reference_lead` is the lead of the budget's first strategy over this one.
+    """
+
+    budget: float
+    steps: int
+    cost: float
+    reference_lead: Difference
+
+
+class LeadRow(FrozenModel):
+    """Lead of the first strategy over another one, both picking among `n` candidates (micro)."""
+
+    n: int
+    first: str
+    other: str
+    lead: Difference
+
+
+class RankingMetrics(FrozenModel):
+    """How well one verifier ranks candidates: pooled AUROC, accuracy on pairs within a case, calibration and ties.
+
+    `expected_calibration_error` is None without probabilities. `tie_rate` is the share of cases whose best score is
+    shared.
+    """
+
+    auroc: float
+    pair_accuracy: Interval
+    expected_calibration_error: float | None
+    tie_rate: float
+
+
+class VerifierReport(RankingMetrics):
+    """Ranking metrics of a verifier with the share of the oracle gap it closes, by N."""
+
+    oracle_gap_closed: dict[int, Interval]
+
+
+class SecondEvaluatorRow(FrozenModel):
+    """Accuracy of one strategy as a second evaluator sees it."""
+
+    n: int
+    strategy: str
+    micro: Interval
+
+
+class SecondEvaluator(FrozenModel):
+    """Agreement of a second evaluator with the first over all candidates, and Best-of-N as it sees it."""
+
+    agreement: Interval
+    cohens_kappa: Interval
+    best_of_n: list[SecondEvaluatorRow]
+
+
+class ProjectedCosts(FrozenModel):
+    """Best-of-N at equal cost as counted for a generator of other proportions; budgets are in TFLOP."""
+
+    generator: str
+    equal_cost: list[EqualCostRow]
+    stage_flops: dict[str, int]
+
+
+class EvaluationReport(FrozenModel):
+    """All figures of one evaluation."""
+
+    provenance: dict[str, str]
+    settings: EvaluationSettings
+    test_cases: int
+    distinct_prompts: int
+    seeds: int
+    candidates: int
+    best_of_n: list[BestOfNRow]
+    leads: list[LeadRow]
+    verifiers: dict[str, VerifierReport]
+    combination_tie_rates: dict[str, float]
+    second_evaluators: dict[str, SecondEvaluator]
+    baselines: dict[str, Averages]
+    costs: EvaluationCosts
+    equal_time: list[EqualCostRow]
+    projected: ProjectedCosts | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "EvaluationReport":
+        """Read a report. Raises CheckpointError naming the file and the field."""
+        return read_config(path, cls)
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON. Raises OutputError."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    def by_strategy(self) -> Mapping[str, list[BestOfNRow]]:
+        """Group Best-of-N by strategy, N rising."""
+        names = dict.fromkeys(row.strategy for row in self.best_of_n)
+        rows = sorted(self.best_of_n, key=lambda row: row.n)
+        return {name: [row for row in rows if row.strategy == name] for name in names}
