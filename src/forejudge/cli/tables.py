@@ -19,17 +19,34 @@ if TYPE_CHECKING:
 
 _SCORE_FORMATS = {"probability": ".3f", "p_yes": ".3f", "p_no": ".3f", "log_odds": "+.2f", "score": ".3f"}
 
+_MIN_NAME_WIDTH = 12  # below that, names of strategies can't be told apart
+_NARROW_HEADINGS = {
+    "Best of": "N",
+    "Single object": "one",
+    "Two objects": "two",
+    "Counting": "count",
+    "Colors": "color",
+    "Position": "place",
+    "Attribution": "attr.",
+    "Overall": "all",
+}
 
-def print_table(table: "NeutralTable") -> None:
-    """Print a table; a cell's detail gets a line of its own."""
-    shown = Table(title=table.title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+
+def print_table(table: "NeutralTable", details: bool = True) -> None:
+    """Print a table below its title. A cell's detail gets a line of its own, or none without `details`."""
+    shown = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for index, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="left" if index < table.names else "right")
+        is_name = index < table.names
+        width = min(_MIN_NAME_WIDTH, max(len(row[index].text) for row in table.rows)) if is_name else None
+        heading = _NARROW_HEADINGS.get(heading, heading.removeprefix("Budget, "))
+        shown.add_column(heading, justify="left" if is_name else "right", min_width=width, overflow="fold")
     for number, row in enumerate(table.rows):
         if number and number in table.groups:
             shown.add_section()
-        shown.add_row(*(f"{cell.text}\n{cell.detail}" if cell.detail else cell.text for cell in row))
-    Console(highlight=False, markup=False).print(shown)
+        shown.add_row(*(f"{cell.text}\n{cell.detail}" if details and cell.detail else cell.text for cell in row))
+    console = Console(highlight=False, markup=False)
+    console.print(Text(table.title, style="bold"), soft_wrap=True)
+    console.print(shown)
 
 
 def print_report(report: "EvaluationReport") -> None:
@@ -40,7 +57,7 @@ def print_report(report: "EvaluationReport") -> None:
     print_table(tables.best_of_n(f"Best-of-N on {tables.describe_test_set(report)}", report.best_of_n))
     print_table(tables.ranking(report))
     title = "At equal time: accuracy in %, and p of no difference from the first strategy of each budget"
-    print_table(tables.equal_cost(title, "ms", report.equal_time, names))
+    print_table(tables.equal_cost(title, "ms", report.equal_time, names), details=False)
     for name, evaluator in report.second_evaluators.items():
         print_table(tables.second_evaluator(name, evaluator))
 
