@@ -39,8 +39,8 @@ def test_a_folder_that_is_no_evaluation(forejudge: CommandLine) -> None:
 
 
 def test_an_evaluation_that_is_not_finished(forejudge: CommandLine, evaluation: Path) -> None:
-    (evaluation / "00003").rename("elsewhere")
-    assert "lacks 1 of 6 prompts" in refusal(forejudge("report", evaluation), status=1)
+    (evaluation / "rows" / "00003.parquet").unlink()
+    assert "is incomplete, 1 of its 6 prompts are missing" in refusal(forejudge("report", evaluation), status=1)
 
 
 def test_an_evaluation_without_figures(forejudge: CommandLine, evaluation: Path) -> None:
