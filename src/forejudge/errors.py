@@ -57,9 +57,15 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def validation_message(error: "ValidationError") -> str:
     """Return "field = value: problem" for the first problem of a pydantic error, on one line."""
-    first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    value = first.get("input")
-    got = f" = {value!r}" if field and isinstance(value, str | int | float | bool | None) else ""
-    problem = first["msg"].removeprefix("Value error, ")
-    return one_line(f"{field}{got}: {problem}" if field else problem)
+    return validation_messages(error)[0]
+
+
+def validation_messages(error: "ValidationError") -> list[str]:
+    """Return "field = value: problem" for every problem of a pydantic error, on one line each."""
+    messages = []
+    for found in error.errors():
+        field, value, problem = ".".join(map(str, found["loc"])), found.get("input"), found["msg"]
+        got = f" = {value!r}" if field and isinstance(value, str | int | float | bool | None) else ""
+        problem = problem.removeprefix("Value error, ")
+        messages.append(one_line(f"{field}{got}: {problem}" if field else problem))
+    return messages

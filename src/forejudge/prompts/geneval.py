@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from forejudge.errors import InvalidRequest
+from forejudge.errors import InvalidRequest, validation_messages
 
 # FOLDED: GenEval's prompt metadata: what a picture of a prompt must and must not show, one JSON line each.
 #
@@ -81,21 +81,14 @@ class PromptMetadata(_Schema):
         try:
             return cls.model_validate_json(line, by_alias=True, by_name=False)
         except ValidationError as error:
-            problems = "; ".join(_problem(detail["loc"], detail["msg"]) for detail in error.errors())
             raise InvalidRequest(
-                f"not a GenEval metadata line: {problems}; expected tag, include and prompt, "
+                f"not a GenEval metadata line: {'; '.join(validation_messages(error))}; expected tag, include and prompt, "
                 f"got {_shortened(' '.join(line.split())) or 'an empty line'}"
             ) from error
 
     def to_line(self) -> str:
         """The metadata line, spelled as GenEval's own file spells it, without a line end."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True))
-
-
-def _problem(location: Sequence[int | str], message: str) -> str:
-    where = ".".join(str(part) for part in location)
-    message = message.removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def _shortened(line: str, length: int = 120) -> str:
