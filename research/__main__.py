@@ -11,50 +11,42 @@ from forejudge.cli.progress import spinner
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 
-# FOLDED: `forejudge study`: what one choice is worth, trained and tested with all else alike.
+group = typer.Typer(help="Rebuild the miniature's weights, the committed studies and the figures.")
+
+Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
 
 
-_RECIPE = "miniature"
-
-
+@group.command()
 def study(
-    name: Annotated[str, Argument(help="layers, loss, captions, pooling, data, llm or generator.")],
-    recipe: Annotated[str, Option(help="Whose verifier is studied: miniature.")] = _RECIPE,
-    training_seeds: Annotated[int, Option(min=1, help="Seeds with which each variant is trained.")] = 3,
+    name: Annotated[str, Argument(help="Choice to compare: layers, loss, captions, pooling, data, llm or generator.")],
+    training_seeds: Annotated[int, Option(min=1, help="Trainings of each variant, with seeds from 0.")] = 3,
     steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 700,
     seeds: Annotated[int, Option(min=1, help="Seeds for each test case.")] = 1,
     per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 100,
-    build: Annotated[Path, Option(help="A finished build.")] = Path("runs/miniature"),
-    out: Annotated[Path, Option(help="The folder for NAME.json and NAME.png.")] = Path("benchmarks/studies"),
-    device: Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    build: Annotated[Path, Option(help="Folder of a finished build.")] = Path("runs/miniature"),
+    out: Annotated[Path, Option(help="Folder for NAME.json and NAME.png.")] = Path("benchmarks/studies"),
+    device: Device = None,
 ) -> None:
-    """Train every variant from recorded states, test them on the same candidates, write a table and a plot.
+    """Train variants of the miniature's verifier and test them on its benchmark, for benchmarks/studies/.
 
-    `llm` pre-trains its language models first, `generator` trains another generator, which is tested on candidates of
-    its own; both leave them in the build's folder. A study that was stopped goes on.
+    `llm` pre-trains its language models first; `generator` trains other generators, each tested on its own candidates.
+    Both stay in the build's folder. A stopped study continues. `forejudge study` compares variants of any generator.
     """
-    if recipe != _RECIPE:
-        raise InvalidRequest(f"unknown recipe {recipe!r}: expected {_RECIPE}")
     from forejudge.cli.progress import StageProgress
     from forejudge.cli.tables import print_study
     from forejudge.device import resolve_device
-    from research.figures.study_plot import write_plot
+    from forejudge.report.study_plot import write_study_plot
     from research.miniature.recipe import miniature
-    from research.studies.study import Study, StudyBuilds, study_variants
+    from research.studies.study import BenchmarkStudy, StudyBuilds, study_variants
 
     variants = study_variants(name)
     with StageProgress() as progress:
         builds = StudyBuilds(miniature(), build, resolve_device(device), progress.show).for_study(name)
-        report = Study(builds, variants, training_seeds, steps, seeds, per_task).report()
+        report = BenchmarkStudy(builds, variants, training_seeds, steps, seeds, per_task).run()
     report.write(out / f"{name}.json")
-    write_plot(report, out / f"{name}.png")
+    write_study_plot(report, out / f"{name}.png")
     print_study(report)
     typer.echo(f"written to {out / name}.json and .png")
-
-
-group = typer.Typer(help="Rebuild the miniature's weights, the committed studies and the figures.")
-
-Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
 
 
 @group.command()
@@ -176,8 +168,6 @@ def projected_costs(
     print_table(equal_cost(f"Projected to {projected.generator}", "TFLOP", projected.equal_cost))
     typer.echo(f"written to {figures}")
 
-
-group.command()(study)
 
 if __name__ == "__main__":
     group()

@@ -31,7 +31,7 @@ from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, re
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.prompts.geneval import TASKS
 from forejudge.training.align import align
-from forejudge.training.config import VerifyRecipe
+from forejudge.training.config import VerifyRecipe, with_changes
 from forejudge.training.dataset import TrainingData
 from forejudge.training.output import CARD_FILE
 from forejudge.training.verify import verify
@@ -94,7 +94,7 @@ class VerifierBuild:
     def run_baselines(self) -> None:
         """Train the verifiers that the shipped one is compared with, in the same way and on the same rows."""
         for name, reads in self.recipe.baselines.items():
-            self.train(self.folder / "baselines" / name, self.recipe.verify.model_copy(update={"reads": reads}))
+            self.train(self.folder / "baselines" / name, with_changes(self.recipe.verify, reads=reads))
 
     def collect_candidates(self) -> None:
         """Collect labeled and captioned candidates of training and validation prompts, with their hidden states."""
@@ -108,9 +108,9 @@ class VerifierBuild:
 
     def train(self, out: Path, recipe: VerifyRecipe, captions: Captions | None = "new") -> None:
         """Train one verifier, its connector aligned to captions ("new"), to the prompts ("original"), or not at all."""
-        recipe = recipe.model_copy(update=self._model_paths(recipe.reads))
+        recipe = with_changes(recipe, **self._model_paths(recipe.reads))
         aligned = None if captions is None else self._align(recipe, captions)
-        verify(recipe, self.generator, self._data("labels"), out, self.report, aligned)
+        verify(recipe, self.generator, self.data("labels"), out, self.report, aligned)
 
     def _align(self, recipe: VerifyRecipe, captions: Captions) -> Path:
         """Align a connector to the verifier input of the recipe."""
@@ -119,9 +119,9 @@ class VerifierBuild:
         model_suffix = self.language_model.name.removeprefix(_LANGUAGE_MODEL)
         out = self.work_folder / f"aligned_{reads.replace(':', '_')}_{size}x{size}_{captions}{model_suffix}"
         align(
-            self.recipe.align.model_copy(update=changes),
+            with_changes(self.recipe.align, **changes),
             self.generator,
-            self._data("captions"),
+            self.data("captions"),
             out,
             self.report,
         )
@@ -137,7 +137,8 @@ class VerifierBuild:
         collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
         collector.run(CandidateStore(self._candidate_folder(kind, split)), Shard(), self.report)
 
-    def _data(self, kind: str) -> TrainingData:
+    def data(self, kind: Literal["labels", "captions"]) -> TrainingData:
+        """Open the rows of both splits."""
         training, validation = self._candidate_folder(kind, "training"), self._candidate_folder(kind, "validation")
         return TrainingData.of(training, validation, self.generator)
 

@@ -1,129 +1,97 @@
-"""A study: verifiers that differ in one thing, trained alike and tested on the same candidates of their generator."""
+"""Studies of the miniature: variants of its recipe, tested on its benchmark.
 
-from collections.abc import Iterator, Mapping, Sequence
+`forejudge.training.study` trains and reports. This file adds what only the laboratory has: language models and
+generators that a study trains itself, rows with further recorded states, and the benchmark's test cases.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.store import EvaluationStore
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.build_report import (
-    best_of_n_outcome,
-    oracle_gap_closed_interval,
-    pair_accuracy_interval,
-    ranking_metrics,
-)
-from forejudge.evaluation.strategies import Outcomes, load_outcomes, oracle_strategy, random_strategy
+from forejudge.evaluation.strategies import Outcomes, load_outcomes
 from forejudge.evaluation.study_report import StudyReport, VariantReport
 from forejudge.generators import load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.result import provenance
-from forejudge.training.config import VerifyRecipe
-from forejudge.training.losses import VerifierLoss
+from forejudge.training.config import with_changes
+from forejudge.training.study import MAX_N, StudyInputs, Variant, folder_name, run_name, runs, variant_report
 from forejudge.verifiers.language_model import LanguageModelVerifier
-from research.miniature.build import Captions, VerifierBuild
+from research.miniature.build import VerifierBuild
 from research.miniature.generator import PIXART, SANA_SPRINT, GeneratorKind, build_generator
 from research.miniature.language_model import build_language_model
 from research.miniature.recipe import GeneratorRecipe, Recipe, save_recipe, small_generator_recipe
 
-# FOLDED: What the studies compare: verifiers of the miniature that differ from the shipped recipe in one thing.
-
-
 BASE = "class-weighted, new captions"  # the shipped recipe
+_PROMPTS, _CAPTIONED_PROMPTS = 2000, 500  # of a study that collects its own rows
 
 
 @dataclass(frozen=True)
 class StudyGenerator:
-    """A generator that a study builds, as `build_generator` does."""
+    """Generator that a study trains itself (see `build_generator`)."""
 
     recipe: GeneratorRecipe
     kind: GeneratorKind = SANA_SPRINT
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What is aligned to (None: no alignment), and which fields of both stages' recipes differ.
+class MiniatureVariant(Variant):
+    """Variant of the shipped recipe.
 
-    `language_model` has the fields of the language model's recipe that differ. `generator` takes the place of the
-    build's own.
+    `language_model` holds changed fields of the language model's recipe, `generator` replaces the build's own.
     """
 
-    captions: Captions | None = "new"
-    changes: Mapping[str, Any] = field(default_factory=dict)
     language_model: Mapping[str, int] = field(default_factory=dict)
     generator: StudyGenerator | None = None
 
 
-def _losses() -> dict[str, Variant]:
-    kinds = ("cross-entropy", "focal", "regression")
-    return {BASE: Variant(), **{kind: Variant(changes={"loss": VerifierLoss(kind=kind)}) for kind in kinds}}
+def _changed(*changes: str) -> MiniatureVariant:
+    return MiniatureVariant(changes)
 
 
-def _captions() -> dict[str, Variant]:
-    return {
-        BASE: Variant(),
-        "original captions": Variant(captions="original"),
-        "without alignment": Variant(captions=None),
-    }
-
-
-def _layers(cuts: tuple[int, ...]) -> dict[str, Variant]:
-    return {f"after {cut} blocks": Variant(changes={"reads": f"hidden:{cut}"}) for cut in cuts}
-
-
-def _pooling() -> dict[str, Variant]:
-    return {f"{size} x {size} states a token": Variant(changes={"spatial_merge_size": size}) for size in (1, 2, 4)}
-
-
-def _data(rows: tuple[int, ...]) -> dict[str, Variant]:
-    return {f"{count} labels": Variant(changes={"training_rows": count}) for count in rows}
-
-
-def _language_models() -> dict[str, Variant]:
-    return {
-        "1 layer of width 64": Variant(language_model={"layers": 1, "width": 64}),
-        "3 layers of width 128": Variant(),
-        "6 layers of width 192": Variant(language_model={"layers": 6, "width": 192}),
-    }
-
-
-def _generators() -> dict[str, Variant]:
-    """Each read after half of its blocks."""
-    half = {"reads": "hidden:8"}
-    return {
-        "24 blocks of width 128": Variant(),
-        "16 blocks of width 96": Variant(changes=half, generator=StudyGenerator(small_generator_recipe())),
-        "PixArt, 16 blocks of width 96": Variant(
-            changes=half, generator=StudyGenerator(small_generator_recipe(), PIXART)
+STUDIES: dict[str, dict[str, MiniatureVariant]] = {
+    "layers": {f"after {cut} blocks": _changed(f"reads=hidden:{cut}") for cut in (1, 4, 8, 12, 16, 20, 24)},
+    "loss": {BASE: MiniatureVariant()}
+    | {kind: _changed(f"loss.kind={kind}") for kind in ("cross-entropy", "focal", "regression")},
+    "captions": {
+        BASE: MiniatureVariant(),
+        "original captions": MiniatureVariant(captions="original"),
+        "without alignment": MiniatureVariant(captions=None),
+    },
+    "pooling": {f"{size} x {size} states a token": _changed(f"spatial_merge_size={size}") for size in (1, 2, 4)},
+    "data": {f"{count} labels": _changed(f"training_rows={count}") for count in (4000, 16000, 64000)},
+    "llm": {
+        "1 layer of width 64": MiniatureVariant(language_model={"layers": 1, "width": 64}),
+        "3 layers of width 128": MiniatureVariant(),
+        "6 layers of width 192": MiniatureVariant(language_model={"layers": 6, "width": 192}),
+    },
+    "generator": {  # each read after half of its blocks
+        "24 blocks of width 128": MiniatureVariant(),
+        "16 blocks of width 96": MiniatureVariant(
+            ("reads=hidden:8",), generator=StudyGenerator(small_generator_recipe())
         ),
-    }
-
-
-STUDIES: dict[str, dict[str, Variant]] = {
-    "layers": _layers((1, 4, 8, 12, 16, 20, 24)),
-    "loss": _losses(),
-    "captions": _captions(),
-    "pooling": _pooling(),
-    "data": _data((4000, 16000, 64000)),
-    "llm": _language_models(),
-    "generator": _generators(),
+        "PixArt, 16 blocks of width 96": MiniatureVariant(
+            ("reads=hidden:8",), generator=StudyGenerator(small_generator_recipe(), PIXART)
+        ),
+    },
 }
 
 
-# FOLDED: What the variants of a study train from: a finished build, and what a study makes beside it under work/.
-
-
-_PROMPTS, _CAPTIONED_PROMPTS = 2000, 500  # of a study that draws its own rows
+def study_variants(study: str) -> dict[str, MiniatureVariant]:
+    """Return the variants of a study. Raises InvalidRequest for an unknown one."""
+    if study not in STUDIES:
+        raise InvalidRequest(f"unknown study {study!r}: expected one of {', '.join(STUDIES)}")
+    return STUDIES[study]
 
 
 @dataclass(frozen=True)
 class StudyBuilds:
-    """The folder of a finished build, and the recipe that it was built with."""
+    """Builds that the variants of a study train from: a finished build, and additions in its folder work/."""
 
     recipe: Recipe
     folder: Path
@@ -131,10 +99,10 @@ class StudyBuilds:
     report: ProgressCallback
 
     def for_study(self, study: str) -> dict[str, VerifierBuild]:
-        """By variant: with its generator, its language model and rows to train on. What is missing is built.
+        """Return a build for each variant, with its generator, language model and rows; build what is missing.
 
-        For another generator, and for cuts that the build did not record, fewer rows are drawn anew. Raises
-        CheckpointError where there is no build, InvalidRequest for a study that there is not.
+        For another generator, and for cuts that the build did not record, a smaller number of rows is collected.
+        Raises CheckpointError without a finished build, InvalidRequest for an unknown study.
         """
         variants = study_variants(study)
         build = VerifierBuild.from_recipe(self.recipe, self.folder, self.device, MiniatureEvaluator(), self.report)
@@ -145,9 +113,9 @@ class StudyBuilds:
         return {name: self._with_language_model(build, variant) for name, variant in variants.items()}
 
     def _with_generators(
-        self, build: VerifierBuild, variants: Mapping[str, Variant], work_folder: Path
+        self, build: VerifierBuild, variants: Mapping[str, MiniatureVariant], work_folder: Path
     ) -> dict[str, VerifierBuild]:
-        """All generators first, which takes longest; then rows of each."""
+        """Train all generators first, which takes longest; then collect rows of each."""
         folders = {name: work_folder / folder_name(name) for name in variants}
         builds = {
             name: self._with_generator(build, folders[name], variant.generator) for name, variant in variants.items()
@@ -165,16 +133,13 @@ class StudyBuilds:
         return replace(build, generator=load_generator(str(built), self.device, torch.float32))
 
     def _with_own_candidates(self, build: VerifierBuild, reads: set[str], work_folder: Path) -> VerifierBuild:
-        overrides = {
-            "recorded": tuple(sorted(reads)),
-            "training_prompts": _PROMPTS,
-            "captioned_prompts": _CAPTIONED_PROMPTS,
-        }
-        reduced = replace(build, recipe=build.recipe.model_copy(update=overrides), work_folder=work_folder)
+        changes = {"training_prompts": _PROMPTS, "captioned_prompts": _CAPTIONED_PROMPTS}
+        recipe = build.recipe.model_copy(update={**changes, "recorded": tuple(sorted(reads))})
+        reduced = replace(build, recipe=recipe, work_folder=work_folder)
         reduced.collect_candidates()
         return reduced
 
-    def _with_language_model(self, build: VerifierBuild, variant: Variant) -> VerifierBuild:
+    def _with_language_model(self, build: VerifierBuild, variant: MiniatureVariant) -> VerifierBuild:
         if not variant.language_model:
             return build
         recipe = self.recipe.language_model.model_copy(update=variant.language_model)
@@ -185,81 +150,70 @@ class StudyBuilds:
             build_language_model(folder, checkpoint, recipe, self.recipe.seed, self.device, self.report)
         return replace(build, language_model=folder)
 
-    def _reads(self, *variants: Variant) -> set[str]:
-        return {variant.changes.get("reads", self.recipe.verifier.verify.reads) for variant in variants}
-
-
-def folder_name(variant: str) -> str:
-    """A variant's name without commas and spaces."""
-    return variant.replace(", ", "-").replace(" ", "-")
-
-
-def study_variants(study: str) -> dict[str, Variant]:
-    """Raises InvalidRequest for a study that there is not."""
-    if study not in STUDIES:
-        raise InvalidRequest(f"unknown study {study!r}: expected one of {', '.join(STUDIES)}")
-    return STUDIES[study]
-
-
-NUM_CANDIDATES = 8  # the N of Best-of-N
+    def _reads(self, *variants: MiniatureVariant) -> set[str]:
+        changes = (dict(change.split("=", 1) for change in variant.changes) for variant in variants)
+        return {change.get("reads", self.recipe.verifier.verify.reads) for change in changes}
 
 
 @dataclass(frozen=True)
-class Study:
-    """Every variant with every training seed, `steps` of training each; the last checkpoint is taken, not the best.
+class BenchmarkStudy:
+    """Every variant with every training seed, tested on the benchmark with the same candidates per generator.
 
-    `builds` has what each variant trains from. What is trained lies in its folder and is shared by studies; an
-    interrupted study goes on.
+    `builds` holds what each variant trains from. Trained verifiers stay in its folder and are shared by studies.
     """
 
     builds: Mapping[str, VerifierBuild]
-    variants: Mapping[str, Variant]
+    variants: Mapping[str, MiniatureVariant]
     training_seeds: int
     steps: int
     test_seeds: int
     per_task: int
 
     def train(self) -> None:
-        """What is not trained yet."""
-        for name, seed in self._runs():
-            captions = self.variants[name].captions
-            self.builds[name].train(self._folder(name, seed), self._recipe(name, seed), captions)
+        """Train what is not trained yet."""
+        for name, seed in runs(self.variants, self.training_seeds):
+            self._inputs(name).train(self.variants[name], seed, self._folder(name, seed), run_name(name, seed))
 
-    def report(self) -> StudyReport:
-        """Train every variant, test those of one generator on the same candidates, and report how each did."""
+    def run(self) -> StudyReport:
+        """Train and test every variant, and report how each did."""
         self.train()
         outcomes = self._outcomes()
         (first, *_) = self.variants
+        generator = self.builds[first].generator
         return StudyReport(
-            provenance=provenance(self.builds[first].generator.device),
-            n=NUM_CANDIDATES,
+            provenance=provenance(generator.device),
+            n=MAX_N,
             steps=self.steps,
             training_seeds=self.training_seeds,
             test_cases=len(outcomes[first].prompts),
             test_seeds=self.test_seeds,
-            generator_fingerprint=self.builds[first].generator.fingerprint,
+            generator_fingerprint=generator.fingerprint,
             variants={name: self._variant_report(outcomes[name], name) for name in self.variants},
         )
 
-    def _runs(self) -> Iterator[tuple[str, int]]:
-        """Seed by seed, so that a study that is cut short has all variants."""
-        return ((name, seed) for seed in range(self.training_seeds) for name in self.variants)
-
-    def _recipe(self, name: str, seed: int) -> VerifyRecipe:
-        changes = self.variants[name].changes
-        fields = {"steps": self.steps, "eval_steps": self.steps, "seed": seed, **changes}
-        return self.builds[name].recipe.verify.model_copy(update=fields)
+    def _inputs(self, name: str) -> StudyInputs:
+        build = self.builds[name]
+        language_model = {"language_model": str(build.language_model)}
+        return StudyInputs(
+            generator=build.generator,
+            align=with_changes(build.recipe.align, **language_model),
+            verify=with_changes(build.recipe.verify, **language_model, steps=self.steps),
+            labels=build.data("labels"),
+            captions=build.data("captions"),
+            folder=self._studies_folder(name),
+            report=build.report,
+        )
 
     def _folder(self, name: str, seed: int) -> Path:
-        """A variant that differs in nothing is that of other studies."""
-        shared = BASE if self.variants[name] == Variant() else name
+        """Return the run's folder; the shipped recipe, unchanged, has the same one in every study."""
+        shared = BASE if self.variants[name] == MiniatureVariant() else name
         return self._studies_folder(name) / f"{folder_name(shared)}-{self.steps}-steps-seed-{seed}"
 
     def _studies_folder(self, name: str) -> Path:
         return self.builds[name].work_folder / "studies"
 
     def _outcomes(self) -> dict[str, Outcomes]:
-        """By variant."""
+        """Test by generator; return the outcomes by variant."""
         fingerprints = {name: build.generator.fingerprint for name, build in self.builds.items()}
         groups = [
             [name for name in fingerprints if fingerprints[name] == one] for one in dict.fromkeys(fingerprints.values())
@@ -268,35 +222,19 @@ class Study:
         return {name: evaluated[names[0]] for names in groups for name in names}
 
     def _evaluate(self, names: Sequence[str]) -> Outcomes:
-        """Variants of one generator on the same candidates."""
+        """Test the variants of one generator on the same candidates."""
         verifiers = {
-            f"{name} {seed}": LanguageModelVerifier.from_pretrained(self._folder(name, seed))
-            for name, seed in self._runs()
+            run_name(name, seed): LanguageModelVerifier.from_pretrained(self._folder(name, seed))
+            for name, seed in runs(self.variants, self.training_seeds)
             if name in names
         }
         build, test = self.builds[names[0]], miniature_benchmark(self.per_task)
-        evaluation = EvaluationCollector(build.generator, verifiers, test, NUM_CANDIDATES, seeds=self.test_seeds)
+        evaluation = EvaluationCollector(build.generator, verifiers, test, MAX_N, seeds=self.test_seeds)
         folder = EvaluationStore(self._studies_folder(names[0]) / f"tested-{evaluation.settings.digest}")
         evaluation.run(folder, Shard(), build.report)
         return load_outcomes(folder)
 
     def _variant_report(self, outcomes: Outcomes, name: str) -> VariantReport:
-        """Average a variant over its training seeds, with each seed's own oracle gap closed."""
-        names = [f"{name} {seed}" for seed in range(self.training_seeds)]
-        per_seed = [ranking_metrics(outcomes, one) for one in names]
-        calibration = [ranked.expected_calibration_error for ranked in per_seed]
-        return VariantReport(
-            reads=self._recipe(name, 0).reads,
-            language_model_parameters=self.builds[name].language_model_parameters,
-            generator_fingerprint=self.builds[name].generator.fingerprint,
-            best_of_1=outcomes.averages(random_strategy(outcomes, 1)).micro,
-            oracle=outcomes.averages(oracle_strategy(outcomes, NUM_CANDIDATES)).micro,
-            best_of_n=outcomes.averages(best_of_n_outcome(outcomes, names, NUM_CANDIDATES)).micro,
-            oracle_gap_closed=oracle_gap_closed_interval(outcomes, names, NUM_CANDIDATES),
-            oracle_gap_closed_per_seed=[
-                oracle_gap_closed_interval(outcomes, [one], NUM_CANDIDATES).estimate for one in names
-            ],
-            pair_accuracy=pair_accuracy_interval(outcomes, names),
-            auroc=float(np.mean([ranked.auroc for ranked in per_seed])),
-            expected_calibration_error=float(np.mean([error for error in calibration if error is not None])),
-        )
+        build, names = self.builds[name], [run_name(name, seed) for seed in range(self.training_seeds)]
+        reads, parameters = self._inputs(name).recipe(self.variants[name], 0).reads, build.language_model_parameters
+        return variant_report(outcomes, names, MAX_N, reads, parameters, build.generator.fingerprint)

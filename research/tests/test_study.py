@@ -9,18 +9,27 @@ import torch
 
 from forejudge.errors import InvalidRequest
 from forejudge.progress import Progress, ProgressCallback, ignore_progress
+from forejudge.training.config import apply_changes
 from research.miniature.build import VerifierBuild
 from research.miniature.recipe import tiny_recipe
-from research.studies.study import BASE, STUDIES, Study, StudyBuilds, StudyGenerator, Variant, study_variants
+from research.studies.study import (
+    BASE,
+    STUDIES,
+    BenchmarkStudy,
+    MiniatureVariant,
+    StudyBuilds,
+    StudyGenerator,
+    study_variants,
+)
 from research.tests.small_build import EVEN
 
 CPU = torch.device("cpu")
 WAYS_TO_TRAIN = STUDIES["loss"] | STUDIES["captions"] | STUDIES["pooling"]
 
 
-def study(built: Path, variants: Mapping[str, Variant]) -> Study:
+def study(built: Path, variants: Mapping[str, MiniatureVariant]) -> BenchmarkStudy:
     build = VerifierBuild.from_recipe(tiny_recipe(), built, CPU, EVEN, ignore_progress)
-    return Study(dict.fromkeys(variants, build), variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
+    return BenchmarkStudy(dict.fromkeys(variants, build), variants, training_seeds=1, steps=2, test_seeds=1, per_task=1)
 
 
 def builds(name: str, built: Path, report: ProgressCallback = ignore_progress) -> dict[str, VerifierBuild]:
@@ -28,7 +37,7 @@ def builds(name: str, built: Path, report: ProgressCallback = ignore_progress) -
 
 
 def test_every_variant_is_trained_and_tested(built: Path) -> None:
-    report = study(built, WAYS_TO_TRAIN).report()
+    report = study(built, WAYS_TO_TRAIN).run()
     assert set(report.variants) == set(WAYS_TO_TRAIN)
     assert (report.test_cases, report.steps, report.n) == (6, 2, 8)
     for variant in report.variants.values():
@@ -45,12 +54,13 @@ def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
         folder = f"{variant.replace(', ', '-').replace(' ', '-')}-2-steps-seed-0"
         return dict(json.loads((built / "work" / "studies" / folder / file).read_text()))
 
+    base = tiny_recipe().verifier.verify
     shipped, data = kept(BASE, "recipe.json"), kept(BASE, "trained_on.json")
     for name, variant in WAYS_TO_TRAIN.items():
         recipe, trained_on = kept(name, "recipe.json"), kept(name, "trained_on.json")
         differs = {field for field in recipe if recipe[field] != shipped[field]}
         expected = {
-            field for field, value in variant.changes.items() if getattr(tiny_recipe().verifier.verify, field) != value
+            field for field in recipe if getattr(apply_changes(base, variant.changes), field) != getattr(base, field)
         }
         assert differs == expected, name
         is_aligned_alike = trained_on["aligned"] == data["aligned"]
@@ -59,7 +69,7 @@ def test_variants_differ_in_what_they_are_named_for(built: Path) -> None:
 
 def test_fewer_labels_are_the_first_ones(built: Path) -> None:
     """Another shuffle of other rows: other weights."""
-    few = study(built, {"few": Variant(changes={"training_rows": 8})})
+    few = study(built, {"few": MiniatureVariant(changes=("training_rows=8",))})
     few.train()
     recipe = json.loads((built / "work" / "studies" / "few-2-steps-seed-0" / "recipe.json").read_text())
     assert recipe["training_rows"] == 8
@@ -67,7 +77,7 @@ def test_fewer_labels_are_the_first_ones(built: Path) -> None:
 
 @pytest.fixture
 def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a study draws for itself: few, and judged so that some are right."""
+    """Collect few rows for a study, evaluated so that some are right."""
     monkeypatch.setattr("research.studies.study._PROMPTS", 12)
     monkeypatch.setattr("research.studies.study._CAPTIONED_PROMPTS", 4)
     monkeypatch.setattr("research.studies.study.MiniatureEvaluator", lambda: EVEN)
@@ -75,25 +85,27 @@ def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_rows")
 def test_what_the_build_did_not_record_is_drawn_for_the_study(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STUDIES, "layers", {f"after {k}": Variant(changes={"reads": f"hidden:{k}"}) for k in (1, 4)})
-    report = Study(builds("layers", built), study_variants("layers"), 1, 2, 1, 1).report()
+    monkeypatch.setitem(
+        STUDIES, "layers", {f"after {k}": MiniatureVariant(changes=(f"reads=hidden:{k}",)) for k in (1, 4)}
+    )
+    report = BenchmarkStudy(builds("layers", built), study_variants("layers"), 1, 2, 1, 1).run()
     assert set(report.variants) == {"after 1", "after 4"}
     assert (built / "work" / "layers" / "labels_training").is_dir()
     assert {build.work_folder for build in builds("loss", built).values()} == {built / "work"}
 
 
 def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    variants = {"own": Variant(), "larger": Variant(language_model={"layers": 2, "width": 64})}
+    variants = {"own": MiniatureVariant(), "larger": MiniatureVariant(language_model={"layers": 2, "width": 64})}
     monkeypatch.setitem(STUDIES, "llm", variants)
     told: list[Progress] = []
     found = builds("llm", built, told.append)
     assert {progress.part for progress in told} == {"language model"}
-    reports = Study(found, variants, 1, 2, 1, 1).report().variants
+    reports = BenchmarkStudy(found, variants, 1, 2, 1, 1).run().variants
     parameters = [each.language_model_parameters or 0 for each in reports.values()]
     assert parameters[0] < parameters[1]
     assert len({each.generator_fingerprint for each in reports.values()}) == 1
     work_folder = built / "work"
-    assert (work_folder / "aligned_hidden_2_2x2_new_2x64" / "verifier.json").exists()
+    assert (work_folder / "studies" / "aligned" / "hidden-2-2x2-new-language_model_2x64" / "verifier.json").exists()
     assert (work_folder / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
     card = (work_folder / "language_model_2x64" / "README.md").read_text()
     assert '"layers": 2' in card
@@ -112,8 +124,8 @@ def test_another_generator_is_trained_and_tested_on_its_own_candidates(
 ) -> None:
     smaller = tiny_recipe().generator.model_copy(update={"shallow_blocks": 1, "blocks": 2, "width": 32})
     variants = {
-        "own": Variant(),
-        "smaller, of 2 blocks": Variant(changes={"reads": "hidden:1"}, generator=StudyGenerator(smaller)),
+        "own": MiniatureVariant(),
+        "smaller, of 2 blocks": MiniatureVariant(changes=("reads=hidden:1",), generator=StudyGenerator(smaller)),
     }
     monkeypatch.setitem(STUDIES, "generator", variants)
 
@@ -133,7 +145,7 @@ def test_another_generator_is_trained_and_tested_on_its_own_candidates(
         "own": work_folder / "own",
         "smaller, of 2 blocks": work_folder / "smaller-of-2-blocks",
     }
-    reports = Study(found, variants, 1, 2, 1, 1).report().variants
+    reports = BenchmarkStudy(found, variants, 1, 2, 1, 1).run().variants
     assert [each.reads for each in reports.values()] == ["hidden:2", "hidden:1"]
     assert len({each.generator_fingerprint for each in reports.values()}) == 2
     for each in reports.values():
@@ -144,5 +156,5 @@ def test_another_generator_is_trained_and_tested_on_its_own_candidates(
 
 
 def test_an_unknown_study_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="unknown study 'colour': expected one of layers, loss"):
-        study_variants("colour")
+    with pytest.raises(InvalidRequest, match="unknown study 'color': expected one of layers, loss"):
+        study_variants("color")

@@ -26,7 +26,7 @@ def shown(outcome: CommandResult) -> tuple[dict[str, object], dict[str, str]]:
 
 @pytest.fixture
 def drawn(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
-    """`label` or `caption` by the miniature's recipe, of the tiny generator's pictures."""
+    """`label` or `caption` by the miniature's recipe, of the tiny generator's images."""
     Path("prompts.jsonl").write_text(f"{PROMPT}\n" * 3)
     options = ("--recipe", "miniature", "--generator", str(tiny_generator), "--record", "hidden:2")
     return CommandLine(forejudge.capture, (*options, "--prompts", "prompts.jsonl", "--out", "new/out"))
@@ -68,15 +68,15 @@ def test_a_drawing_is_planned_and_then_as_planned(
         (["--out", "prompts.jsonl"], 1, "prompts.jsonl cannot be written (Not a directory)"),
     ],
 )
-def test_what_could_not_be_labelled_is_refused(
+def test_a_run_that_could_not_be_labeled_is_refused(
     drawn: CommandLine, arguments: list[str], status: int, said: str
 ) -> None:
     assert said in refusal(drawn("label", "--dry-run", *arguments), status)
 
 
 def test_an_unknown_captioner_is_refused_before_the_generator_is_looked_for(drawn: CommandLine) -> None:
-    said = refusal(drawn("caption", "--captioner", "nobody", "--generator", "not looked for"), 2)
-    assert "unknown captioner 'nobody'" in said
+    said = refusal(drawn("caption", "--captioner", "unknown", "--generator", "not looked for"), 2)
+    assert "unknown captioner 'unknown'" in said
 
 
 def test_without_a_recipe_names_are_asked_for(forejudge: CommandLine) -> None:
@@ -100,7 +100,7 @@ def test_a_training_is_planned(forejudge: CommandLine, tiny_run: TinyRun, stage:
 
 
 def test_the_recipe_names_the_generator_of_a_training(forejudge: CommandLine, tiny_run: TinyRun) -> None:
-    """What is missing here is its pipeline, as nothing of the hub is in the cache."""
+    """The error names its pipeline, because the cache is empty."""
     inputs = ("--labels", tiny_run.training, "--validation", tiny_run.validation, "--out", "out")
     line = refusal(forejudge("train", "verify", "--recipe", "pixart-dmd", *inputs), 1)
     assert "PixArt-alpha/PixArt-XL-2-512x512 cannot be loaded" in line
@@ -169,7 +169,7 @@ def test_a_finished_run_is_shown_again(forejudge: CommandLine, tiny_run: TinyRun
     ],
 )
 @pytest.mark.parametrize("stage", ["align", "verify"])
-def test_what_cannot_be_is_refused(
+def test_wrong_options_are_refused(
     forejudge: CommandLine, tiny_run: TinyRun, stage: str, arguments: list[str], said: str
 ) -> None:
     assert said in refusal(command(forejudge, tiny_run, stage, *arguments), 2)

@@ -14,6 +14,7 @@ from forejudge.cli.generate import generate
 from forejudge.cli.models import models
 from forejudge.cli.profile import profile
 from forejudge.cli.report import report
+from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
 
 
@@ -63,6 +64,7 @@ app.command()(models)
 app.command()(label)
 app.command()(caption)
 app.command()(report)
+app.command()(study)
 app.command()(profile)
 app.add_typer(evaluate.group, name="eval")
 app.add_typer(geneval.group, name="geneval")

@@ -8,7 +8,7 @@ from forejudge.evaluation.study_report import StudyReport, VariantReport
 from forejudge.files import write_bytes
 
 
-def write_plot(report: StudyReport, path: Path) -> None:
+def write_study_plot(report: StudyReport, path: Path) -> None:
     """Write the plot as PNG. Raises MissingExtra without matplotlib, OutputError where it can't be written."""
     try:
         from matplotlib.figure import Figure
