@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.miniature.prompts import TASKS_SHARING_PROMPTS, cases
-from forejudge.prompts.geneval import TASKS, PromptMetadata, normalised_text
+from forejudge.prompts.geneval import TASKS, PromptMetadata, normalized_text
 from forejudge.prompts.prompt_file import read_prompts
 from tests.support.command import CommandLine, refusal
 
@@ -40,7 +40,7 @@ def test_prompts_of_every_excluded_file_stay_out(geneval: CommandLine) -> None:
     geneval(*arguments, "--exclude", "some.txt", "--exclude", "more.jsonl")
     left = [metadata for metadata in metadata_line("train.jsonl") if metadata.tag == "single_object"]
     assert left == []
-    assert len({normalised_text(metadata.prompt) for metadata in metadata_line("train.jsonl")}) == 100
+    assert len({normalized_text(metadata.prompt) for metadata in metadata_line("train.jsonl")}) == 100
 
 
 @pytest.mark.parametrize(

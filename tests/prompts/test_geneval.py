@@ -11,7 +11,7 @@ from forejudge.prompts.geneval import (
     IncludedObject,
     PromptMetadata,
     Wanted,
-    normalised_text,
+    normalized_text,
     plural,
     sample_prompts,
     with_article,
@@ -90,7 +90,7 @@ EVERY_PROMPT = {
 
 
 def texts(prompts: list[PromptMetadata]) -> list[str]:
-    return [normalised_text(metadata.prompt) for metadata in prompts]
+    return [normalized_text(metadata.prompt) for metadata in prompts]
 
 
 def test_all_there_are_come_once() -> None:
@@ -122,7 +122,7 @@ def test_tasks_have_equal_shares_until_they_run_out() -> None:
 def test_excluded_prompts_do_not_come_in_whatever_spelling() -> None:
     excluded = [f"  {metadata.prompt.upper()} !\n" for metadata in sample_prompts(OBJECTS, 100, seed=1)]
     left = sample_prompts(OBJECTS, 142, seed=0, excluded=excluded)
-    assert not set(texts(left)) & {normalised_text(prompt) for prompt in excluded}
+    assert not set(texts(left)) & {normalized_text(prompt) for prompt in excluded}
 
 
 def test_the_seed_decides_and_more_prompts_begin_with_fewer() -> None:
@@ -167,7 +167,7 @@ def test_a_training_set_shares_no_prompt_with_the_benchmark(geneval_data: Path) 
     benchmark = [line.prompt for line in read_prompts(geneval_data / "evaluation_metadata.jsonl")]
     objects = (geneval_data / "object_names.txt").read_text().splitlines()
     prompts = sample_prompts(objects, 6000, seed=0, excluded=benchmark)
-    assert len(set(texts(prompts)) | set(map(normalised_text, benchmark))) == 6000 + 553
+    assert len(set(texts(prompts)) | set(map(normalized_text, benchmark))) == 6000 + 553
     counts = Counter(metadata.tag for metadata in prompts)
     assert counts["single_object"] == 0, "the benchmark holds all of them"
     assert all(counts[tag] > 100 for tag in TASKS if tag != "single_object")

@@ -1,6 +1,6 @@
-"""Run as a process of its own: verifiers in training, each killed at another moment by itself.
+"""Program that trains verifiers in forked processes, each of which kills itself at another moment.
 
-Importing takes longer than training here, so one process imports for all and is killed in copies of itself.
+Importing takes longer than training here, so one process imports for all.
 """
 
 import os
@@ -21,18 +21,18 @@ STOPS_EARLY: dict[str, Any] = {"learning_rate": 1e-12, "early_stopping_patience"
 
 
 def die(*_: Any) -> None:
-    """End at once, with nothing cleaned up."""
+    """End at once, without cleanup."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at_step_five(progress: Progress) -> None:
-    """Right after a checkpoint."""
+    """Die right after a checkpoint."""
     if progress.step == 5:
         die()
 
 
 def die_in_the_second_checkpoint() -> None:
-    """Its weights are written and its trainer_state.json is not."""
+    """Die between a checkpoint's weights and its trainer_state.json."""
     save = TrainerState.save_to_json
 
     def save_or_die(self: TrainerState, path: str) -> None:
@@ -44,7 +44,7 @@ def die_in_the_second_checkpoint() -> None:
 
 
 def die_before_the_card() -> None:
-    """All steps are done, and the verifier is written."""
+    """Die after all steps, with the verifier written."""
     setattr(output, "verifier_card", die)  # noqa: B010 - no module of its own exports it
 
 
@@ -58,7 +58,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
 
 
 def train_until_killed(run: TinyRun, moment: str) -> None:
-    """In a folder of the moment's name."""
+    """Train in a folder of the moment's name."""
     if moment == "in-a-checkpoint":
         die_in_the_second_checkpoint()
     if moment.startswith("before-the-card"):
@@ -68,7 +68,7 @@ def train_until_killed(run: TinyRun, moment: str) -> None:
 
 
 def main(folder: str) -> None:
-    """Print how each copy ended."""
+    """Print the exit status of each process."""
     for moment in MOMENTS:
         copy = os.fork()
         if copy == 0:

@@ -1,4 +1,4 @@
-"""A generator that needs no model library, and drawings with it: quick enough to be killed many times."""
+"""A generator without a model library and a collector with it: quick enough to be killed many times."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ ARCHITECTURE = Architecture(
 
 
 class SeedGenerator(Generator):
-    """Pictures and hidden states are functions of the seed."""
+    """Images and hidden states are functions of the seed."""
 
     def __init__(self) -> None:
         self.name, self.architecture, self.fingerprint = "stand-in", ARCHITECTURE, "f00d"
@@ -52,12 +52,12 @@ class SeedGenerator(Generator):
 
 
 def brightness(image: Image.Image) -> int:
-    """The last byte of the seed it was drawn from."""
+    """Return the last byte of the image's seed."""
     return image.tobytes()[2]
 
 
 class EvenIsRight(Evaluator):
-    """Calls every other seed right."""
+    """Evaluator that calls images of odd-numbered seeds wrong."""
 
     name = "even"
 
@@ -66,7 +66,7 @@ class EvenIsRight(Evaluator):
 
 
 def prompt_lines(*prompts: str) -> list[PromptLine]:
-    """Prompts as a file of JSON lines holds them."""
+    """Return prompts as lines of a JSON lines file."""
     return [
         PromptLine(prompt, f'{{"tag": "counting", "prompt": "{prompt}"}}', f"prompts.jsonl, line {number}")
         for number, prompt in enumerate(prompts, start=1)
@@ -84,7 +84,7 @@ def candidate_collector(
     record: Sequence[str] = ("hidden:1", "hidden:3"),
     evaluator: Evaluator | None = None,
 ) -> CandidateCollector:
-    """What is drawn unless a test says otherwise."""
+    """Return the collector that tests share."""
     observer = LabelObserver(evaluator or EvenIsRight())
     verifier_inputs = [build_verifier_input(name) for name in record]
     return CandidateCollector(SeedGenerator(), lines, candidates, 7, observer, verifier_inputs)

@@ -1,4 +1,4 @@
-"""What the tests of training share: candidates of the tiny generator, drawn once, and runs of a few steps on them."""
+"""Fixtures of training tests: candidates of the tiny generator, and runs of a few steps on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ SHORT: dict[str, Any] = {
 
 
 class ReadableLabels(Observer):
-    """Right is what has much of one channel: easy to learn. Captions say it, too."""
+    """Labels and captions that follow from one channel of the hidden state: easy to learn."""
 
     name = "readable"
 
@@ -48,7 +48,7 @@ class ReadableLabels(Observer):
 
     @staticmethod
     def write_into(folder: CandidateStore) -> None:
-        """Only the drawn states decide the labels, so they are written over the observer's."""
+        """Overwrite the observer's labels by those of the recorded states."""
         states = load_file(folder.states_path(0))
         amount_N = states["hidden:2"].float()[:, :, READABLE_CHANNEL].mean(1)
         rows = folder.table().to_pylist()
@@ -58,7 +58,7 @@ class ReadableLabels(Observer):
 
 
 def collect(folder: Path, generator: Generator, split: Split, prompts: int) -> Path:
-    """A folder of candidates with both labels and captions, as one block, `hidden:2` recorded."""
+    """Collect one block of candidates with labels, captions and `hidden:2`."""
     lines, verifier_inputs = sample_prompt_lines(prompts, split, 0), [build_verifier_input("hidden:2")]
     rows = CandidateStore(folder)
     CandidateCollector(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs).run(
@@ -69,7 +69,7 @@ def collect(folder: Path, generator: Generator, split: Split, prompts: int) -> P
 
 
 def save_language_model(folder: Path, *, tied: bool = True, scale: float = 1.0) -> Path:
-    """An untrained language model of one layer with its tokenizer; of a larger scale, what it reads matters more."""
+    """Save an untrained language model of one layer; a larger scale makes its input matter more."""
     torch.manual_seed(2)
     tokenizer = language_model_tokenizer()
     model = new_language_model(tokenizer, 32, 1)
@@ -87,7 +87,7 @@ def save_language_model(folder: Path, *, tied: bool = True, scale: float = 1.0) 
 def relabeled(
     folder: Path, destination: Path, change: Callable[[dict[str, Any]], dict[str, Any]], dropped: Sequence[str] = ()
 ) -> Path:
-    """A folder of the same candidates whose rows were changed one by one, and lack some columns."""
+    """Copy a folder with its rows changed one by one and some columns dropped."""
     rows = CandidateStore(folder)
     (destination / "states").mkdir(parents=True)
     (destination / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
@@ -99,7 +99,7 @@ def relabeled(
 
 @dataclass(frozen=True)
 class TinyRun:
-    """A folder that holds generator, language_model, training and validation, and runs on these."""
+    """A folder with generator, language_model, training and validation, and runs on them."""
 
     folder: Path
 
@@ -125,31 +125,31 @@ class TinyRun:
         return TrainingData.of(self.training, self.validation, self.generator)
 
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
-        """Ten steps, evaluated after 4, 8 and 10 of them; kept in full precision."""
+        """Ten steps, evaluated after 4, 8 and 10; weights stored in float32."""
         fields = load_preset("miniature").verify.model_dump() | SHORT | {"language_model": self.language_model}
         return VerifyRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def align_recipe(self, **changes: Any) -> AlignRecipe:
-        """The same for stage 1."""
+        """Recipe of stage 1 with the same steps."""
         fields = load_preset("miniature").align.model_dump() | SHORT | {"language_model": self.language_model}
         return AlignRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def verify(
         self, out: Path, report: ProgressCallback = ignore_progress, aligned: Path | None = None, **changes: Any
     ) -> Path:
-        """Stage 2 in a folder, which is returned."""
+        """Run stage 2 and return its folder."""
         recipe = self.verify_recipe(**changes)
         verify(recipe, self.generator, self.data, out, report, aligned)
         return out
 
     def align(self, out: Path, report: ProgressCallback = ignore_progress, **changes: Any) -> Path:
-        """Stage 1 in a folder, which is returned."""
+        """Run stage 1 and return its folder."""
         align(self.align_recipe(**changes), self.generator, self.data, out, report)
         return out
 
 
 def new_tiny_run(folder: Path, generator: Path) -> TinyRun:
-    """Everything drawn and saved: 120 candidates to learn from, 64 of held-out prompts."""
+    """Generate 120 training candidates and 64 of held-out prompts."""
     (folder / "generator").symlink_to(generator)
     save_language_model(folder / "language_model")
     run = TinyRun(folder)
@@ -159,7 +159,7 @@ def new_tiny_run(folder: Path, generator: Path) -> TinyRun:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All that a verifier's folder holds, by file and name."""
+    """Load all tensors of a verifier's folder by file and name."""
     files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("language_model/*.safetensors"))
     assert len(files) >= 2, files
     return {f"{file.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
@@ -168,7 +168,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def assert_weights_equal(
     actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 0.0
 ) -> None:
-    """Equal names and, within the tolerance, equal values."""
+    """Compare names exactly and values within the tolerance."""
     assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, atol=tolerance, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023

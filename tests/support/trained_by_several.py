@@ -1,4 +1,4 @@
-"""Run by torch.distributed.run: each process calls `verify`, as one that trains on a GPU of its own would."""
+"""Program for torch.distributed.run: each process calls `verify`, as with a GPU of its own."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model is trained on, batch by batch."""
+"""Batches of questions and captions, and rows of a folder."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_batch_of_questions_is_what_the_verifier_asks(questions: QuestionBatch
     assert not batch["mask_NL"].all()
 
 
-def test_only_a_caption_and_its_end_are_to_be_learnt(captions: CaptionBatches) -> None:
+def test_labels_are_the_caption_and_its_end_token(captions: CaptionBatches) -> None:
     batch = captions([0, 1, 2])
     tokenizer = captions.instruction.tokenizer
     left, asked = captions.instruction.tokens_around_image("")
@@ -92,7 +92,7 @@ def test_a_batch_is_a_function_of_its_rows(request: pytest.FixtureRequest, kind:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_rows_carry_what_makes_a_batch_of_them(questions: QuestionBatches, captions: CaptionBatches) -> None:
+def test_items_carry_their_collator(questions: QuestionBatches, captions: CaptionBatches) -> None:
     """One collator serves training and validation."""
     for batches in (questions, captions):
         rows = RowDataset(range(1, 3), batches)
@@ -131,7 +131,7 @@ def test_an_alignment_with_another_language_model_is_refused(tiny_run: TinyRun, 
         tiny_run.verify(tmp_path, aligned=aligned, language_model="owner/other")
 
 
-def test_weights_that_are_no_numbers_are_not_left_as_a_result(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="training diverged"):
         tiny_run.align(tmp_path, learning_rate=1e38, steps=3, eval_steps=3, warmup_steps=0)
     assert not (tmp_path / "README.md").exists()

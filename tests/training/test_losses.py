@@ -26,7 +26,7 @@ MOSTLY_RIGHT = [True] * 63 + [False] * 37
 
 
 @pytest.fixture
-def labelled() -> tuple[Tensor, Tensor]:
+def labeled() -> tuple[Tensor, Tensor]:
     """Logits of 50 items over five words, and which items are right."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(50, 5, generator=generator, dtype=torch.float64)
@@ -53,14 +53,14 @@ def best_constant(loss: VerifierLoss, correct: list[bool]) -> float:
     return float(grid[int(np.argmin(means))])
 
 
-def test_cross_entropy_is_that_of_the_right_answer_among_all_words(labelled: tuple[Tensor, Tensor]) -> None:
-    logits, correct = labelled
+def test_cross_entropy_is_that_of_the_right_answer_among_all_words(labeled: tuple[Tensor, Tensor]) -> None:
+    logits, correct = labeled
     expected = F.cross_entropy(logits, torch.where(correct, YES, NO), reduction="none")
     torch.testing.assert_close(cross_entropy(log_p_of_answers(logits, correct)), expected)
 
 
-def test_the_plain_mean_over_the_training_set_is_the_weighted_mean(labelled: tuple[Tensor, Tensor]) -> None:
-    logits, correct = labelled
+def test_the_plain_mean_over_the_training_set_is_the_weighted_mean(labeled: tuple[Tensor, Tensor]) -> None:
+    logits, correct = labeled
     share = float(correct.double().mean())
     for alpha, weights in [
         (1 - share, ClassWeights.balanced(correct)),
@@ -74,8 +74,8 @@ def test_the_plain_mean_over_the_training_set_is_the_weighted_mean(labelled: tup
         torch.testing.assert_close(actual.mean(), expected)
 
 
-def test_accumulated_batches_of_unequal_size_give_the_gradient_of_the_whole(labelled: tuple[Tensor, Tensor]) -> None:
-    logits, correct = labelled
+def test_accumulated_batches_of_unequal_size_give_the_gradient_of_the_whole(labeled: tuple[Tensor, Tensor]) -> None:
+    logits, correct = labeled
     loss = VerifierLoss(kind="focal").for_labels(correct)
 
     def gradient(sizes: list[int]) -> Tensor:
@@ -89,14 +89,14 @@ def test_accumulated_batches_of_unequal_size_give_the_gradient_of_the_whole(labe
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-def test_focal_loss_equals_its_formula(labelled: tuple[Tensor, Tensor], gamma: float) -> None:
-    logits, correct = labelled
+def test_focal_loss_equals_its_formula(labeled: tuple[Tensor, Tensor], gamma: float) -> None:
+    logits, correct = labeled
     actual = focal_loss(log_p_of_answers(logits, correct), correct, ClassWeights(0.8, 1.3), gamma)
     assert actual.numpy() == pytest.approx(written_out(logits, correct, 0.8, 1.3, gamma), rel=1e-9)
 
 
-def test_without_gamma_focal_loss_is_class_weighted_cross_entropy(labelled: tuple[Tensor, Tensor]) -> None:
-    log_p, (_, correct), weights = log_p_of_answers(*labelled), labelled, ClassWeights(0.8, 1.3)
+def test_without_gamma_focal_loss_is_class_weighted_cross_entropy(labeled: tuple[Tensor, Tensor]) -> None:
+    log_p, (_, correct), weights = log_p_of_answers(*labeled), labeled, ClassWeights(0.8, 1.3)
     expected = class_weighted_cross_entropy(log_p, correct, weights)
     assert torch.equal(focal_loss(log_p, correct, weights, gamma=0.0), expected)
 

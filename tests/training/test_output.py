@@ -1,4 +1,4 @@
-"""What a run leaves: only what a verifier needs, and nothing of the machine it was made on."""
+"""Folder of a run: the verifier's files alone, and no paths of the training machine."""
 
 import shutil
 import sys
@@ -23,7 +23,9 @@ def written(folder: Path, tiny_run: TinyRun, **changes: str) -> str:
     return verifier_card(verifier, tiny_run.generator, tiny_run.verify_recipe(**changes), {"auroc": 0.75})
 
 
-def test_it_names_recipe_figures_commit_and_weights(tiny_run: TinyRun, trained_verifier: Path, aligned: Path) -> None:
+def test_the_card_names_recipe_metrics_commit_and_weights(
+    tiny_run: TinyRun, trained_verifier: Path, aligned: Path
+) -> None:
     text = (trained_verifier / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: forejudge\nlicense: other\n---\n# A verifier\n")
     assert "Reads hidden:2 of generator" in text
@@ -47,7 +49,7 @@ def test_licenses_are_those_of_both_models_cards(
     assert "| language model owner/model | mit |" in written(trained_verifier, tiny_run, language_model="owner/model")
 
 
-def test_a_card_of_the_hub_that_cannot_be_had_is_no_obstacle(tiny_run: TinyRun, trained_verifier: Path) -> None:
+def test_a_missing_model_card_of_the_hub_is_accepted(tiny_run: TinyRun, trained_verifier: Path) -> None:
     text = written(trained_verifier, tiny_run, language_model="owner/model-that-is-nowhere")
     assert "| language model owner/model-that-is-nowhere | none: see where it came from |" in text
 
@@ -68,7 +70,7 @@ def test_one_license_of_both_is_the_verifier_s(trained_verifier: Path, tiny_run:
         (["forejudge", "--set", "language_model=owner/model", "--out", "runs/out"], "owner/model --out runs/out"),
     ],
 )
-def test_commands_are_told_without_places(
+def test_the_card_shows_commands_without_absolute_paths(
     tiny_run: TinyRun, trained_verifier: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], told: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", command)
@@ -91,8 +93,8 @@ def test_models_in_folders_are_named_by_their_last_part(
     assert named(language_model=".").language_model == "language_model"
 
 
-@pytest.mark.parametrize("stage", ["aligned", "verified"])
-def test_nothing_tells_where_it_was_made(request: pytest.FixtureRequest, tiny_run: TinyRun, stage: str) -> None:
+@pytest.mark.parametrize("stage", ["aligned", "trained_verifier"])
+def test_no_file_contains_a_path_of_this_machine(request: pytest.FixtureRequest, tiny_run: TinyRun, stage: str) -> None:
     folder: Path = request.getfixturevalue(stage)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 8
@@ -108,7 +110,7 @@ def test_a_finished_run_keeps_its_figures_and_no_checkpoints(trained_verifier: P
 
 
 def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The recipe in the folder does not say where they lay."""
+    """The recipe in the folder has no paths."""
     for name in ("first", "second"):
         shutil.copytree(tiny_run.language_model, tmp_path / name / "language_model")
     stopped: list[Progress] = []
@@ -126,16 +128,16 @@ def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path
 
 
 def test_another_model_is_another_recipe(tiny_run: TinyRun, tmp_path: Path) -> None:
-    output, inputs = RunFolder(tmp_path, tiny_run.generator), tiny_run.data.inputs()
+    output, inputs = RunFolder(tmp_path, tiny_run.generator), tiny_run.data.inputs("verify")
     assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), inputs)
     with pytest.raises(InvalidRequest, match="begun with language_model = owner/model, this run has language_model"):
         output.begin(tiny_run.verify_recipe(), inputs)
 
 
 def test_other_data_are_another_run(tiny_run: TinyRun, trained_verifier: Path) -> None:
-    """Also where it is finished: what lies there was not trained on them."""
+    """A finished run is refused, too: it was trained on other rows."""
     output, recipe = RunFolder(trained_verifier, tiny_run.generator), tiny_run.verify_recipe()
-    inputs = tiny_run.data.inputs()
+    inputs = tiny_run.data.inputs("verify")
     assert output.begin(recipe, inputs)
     with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has training = other"):
         output.begin(recipe, with_changes(inputs, training="other"))

@@ -34,7 +34,7 @@ def killed(tiny_run: TinyRun, repository: Path) -> TinyRun:
 
 @pytest.fixture(scope="module")
 def whole(tiny_run: TinyRun) -> dict[str, Path]:
-    """What each of those would have become."""
+    """Finished runs of the same recipes."""
     to_the_end, early = (tiny_run.folder / name for name in ("to-the-end", "early"))
     tiny_run.verify(to_the_end, **IN_AN_EPOCH)
     tiny_run.verify(early, **STOPS_EARLY)
@@ -93,8 +93,8 @@ def test_a_finished_run_is_left_as_it_is(tiny_run: TinyRun, trained_verifier: Pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learning_rate": 0.5}, "was begun with learning_rate = 0.0015, this run has 0.5"),
-        ({"loss": {"kind": "focal"}}, "was begun with loss = .*class-weighted.*, this run has .*focal"),
+        ({"learning_rate": 0.5}, "was begun with learning_rate = 0.0015, this run has learning_rate = 0.5"),
+        ({"loss": {"kind": "focal"}}, "was begun with loss = .*class-weighted.*, this run has loss = .*focal"),
     ],
 )
 def test_another_recipe_in_its_folder_is_refused(
@@ -107,7 +107,9 @@ def test_another_recipe_in_its_folder_is_refused(
 
 
 def test_the_other_stage_in_its_folder_is_refused(tiny_run: TinyRun, aligned: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"aligned was begun .*choose another --out"):
+    with pytest.raises(
+        InvalidRequest, match=r"aligned was begun with stage = align, this run has stage = verify: choose another --out"
+    ):
         tiny_run.verify(aligned)
 
 

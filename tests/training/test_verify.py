@@ -43,7 +43,7 @@ def opposite(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def opposites(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """What was right is wrong."""
+    """Labels reversed."""
     folder = tmp_path_factory.mktemp("opposites")
     for name in ("generator", "language_model"):
         (folder / name).symlink_to(tiny_run.folder / name)
@@ -166,7 +166,7 @@ def test_adapters_without_peft_name_the_extra(trained_verifier: Path, monkeypatc
 
 
 def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The latent was not recorded, so it is drawn anew."""
+    """The latent was not recorded, so it is regenerated."""
     verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, reads="latent"))
     assert str(next(iter(verifier.reads))).startswith("latent")
     assert verifier.model.connector.mean_D is not None

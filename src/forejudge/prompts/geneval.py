@@ -184,13 +184,13 @@ def sample_prompts(objects: Sequence[str], count: int, seed: int, excluded: Iter
     """`count` prompts (at least 1), the tasks in turn until they have none left; more begin with those of fewer.
 
     `objects` are class names; one that comes again is passed over. No two prompts and none of the `excluded` ones
-    have the same `normalised_text`. The same objects, excluded prompts and seed give the same prompts.
+    have the same `normalized_text`. The same objects, excluded prompts and seed give the same prompts.
     Raises InvalidRequest without objects, and where they do not give `count` prompts.
     """
     names = list(dict.fromkeys(objects))
     if not names:
         raise InvalidRequest("the list of objects is empty: expected at least one class name")
-    taken = {normalised_text(prompt) for prompt in excluded}
+    taken = {normalized_text(prompt) for prompt in excluded}
     tasks = [_untaken(_shuffled_prompts(tag, names, random.Random(f"{seed} {tag}")), taken) for tag in TASKS]
     found = list(islice(filter(None, chain.from_iterable(zip_longest(*tasks))), count))
     if len(found) < count:
@@ -201,7 +201,7 @@ def sample_prompts(objects: Sequence[str], count: int, seed: int, excluded: Iter
     return [description.metadata for description in found]
 
 
-def normalised_text(prompt: str) -> str:
+def normalized_text(prompt: str) -> str:
     """What is left where case, the width of blanks and punctuation at the end do not count."""
     return " ".join(prompt.casefold().split()).rstrip(string.punctuation + " ")
 
@@ -209,7 +209,7 @@ def normalised_text(prompt: str) -> str:
 def _untaken(descriptions: Iterable[Description], taken: set[str]) -> Iterator[Description]:
     """Those whose text is not in `taken`, to which each adds its own."""
     for description in descriptions:
-        text = normalised_text(description.prompt)
+        text = normalized_text(description.prompt)
         if text not in taken:
             taken.add(text)
             yield description

@@ -28,7 +28,7 @@ def align(recipe: AlignRecipe, generator: Generator, data: TrainingData, out: Pa
     InvalidRequest if `out` holds a run of another recipe.
     """
     output = RunFolder(out, generator)
-    if output.begin(recipe, data.inputs()):
+    if output.begin(recipe, data.inputs("align")):
         return
     stage = prepare_alignment(recipe, generator, data)
     if stage.run.train(out, generator.device, report):

@@ -109,8 +109,9 @@ class VerifyRecipe(TrainingRecipe):
 
 
 class RunInputs(_FrozenModel):
-    """Digests of what a run is trained on: the generator's weights, both folders of rows, the aligned connector."""
+    """Stage of a run, and digests of its inputs: the generator's weights, both sets of rows, the aligned connector."""
 
+    stage: Literal["align", "verify"]
     generator: str
     training: str
     validation: str

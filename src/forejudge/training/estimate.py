@@ -109,7 +109,7 @@ def estimate_alignment(
 ) -> CostEstimate:
     """Of stage 1. Raises as `align` does before its first step."""
     data = TrainingData.of(captions, validation, generator)
-    RunFolder(out, generator).check(recipe, data.inputs())
+    RunFolder(out, generator).check(recipe, data.inputs("align"))
     run = prepare_alignment(_with_few_statistics(recipe), generator, data).run
     return _estimate(run, out, generator.device, recipe.statistics_rows)
 
@@ -119,7 +119,7 @@ def estimate_verification(
 ) -> CostEstimate:
     """Of stage 2. Raises as `verify` does before its first step."""
     data = TrainingData.of(labels, validation, generator)
-    RunFolder(out, generator).check(recipe, data.inputs(aligned_digest(aligned)))
+    RunFolder(out, generator).check(recipe, data.inputs("verify", aligned_digest(aligned)))
     run = prepare_verification(_with_few_statistics(recipe), generator, data, aligned).run
     return _estimate(run, out, generator.device, 0 if aligned else recipe.statistics_rows)
 

@@ -43,7 +43,7 @@ def verify(
     continues; a finished one stays as it is. Raises InvalidRequest if `out` holds a run of another recipe.
     """
     output = RunFolder(out, generator)
-    if output.begin(recipe, data.inputs(aligned_digest(aligned))):
+    if output.begin(recipe, data.inputs("verify", aligned_digest(aligned))):
         return
     stage = prepare_verification(recipe, generator, data, aligned)
     if stage.run.train(out, generator.device, report):
