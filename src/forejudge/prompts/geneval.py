@@ -81,8 +81,9 @@ class PromptMetadata(_Schema):
         try:
             return cls.model_validate_json(line, by_alias=True, by_name=False)
         except ValidationError as error:
+            problems = "; ".join(validation_messages(error))
             raise InvalidRequest(
-                f"not a GenEval metadata line: {'; '.join(validation_messages(error))}; expected tag, include and prompt, "
+                f"not a GenEval metadata line: {problems}; expected tag, include and prompt, "
                 f"got {_shortened(' '.join(line.split())) or 'an empty line'}"
             ) from error
 
