@@ -118,5 +118,5 @@ def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with atomic_folder(tmp_path / "empty") as part:
         (part / "weights").touch()
-    with pytest.raises(InvalidRequest, match="empty is there already"), atomic_folder(tmp_path / "empty"):
+    with pytest.raises(InvalidRequest, match="empty exists already"), atomic_folder(tmp_path / "empty"):
         raise AssertionError("nothing is made")

@@ -1,4 +1,4 @@
-"""Writing: whole files or none, and one clear line where that fails."""
+"""Files and folders that are written whole or not at all; failures are an OutputError of one line."""
 
 import json
 import os
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-# FOLDED: A file of JSON lines that survives a kill: a line counts once it is whole.
-
-
 class Journal:
-    """Entries appended one by one; opening it again cuts off a last line that was torn."""
+    """JSON lines that survive a kill: entries are appended one by one, and opening cuts off a torn last line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,14 +32,14 @@ class Journal:
         self.entries: list[Any] = [json.loads(line) for line in complete_lines.splitlines()]
 
     def add(self, entry: Any) -> None:
-        """Append an entry, which JSON must be able to hold."""
+        """Append an entry of JSON types."""
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         self.entries.append(entry)
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder, and make sure that files can be written to it. Raises OutputError."""
+    """Create a folder and check that files can be written to it. Raises OutputError."""
     probe = folder / f".{os.getpid()}.probe"
     with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,13 +48,13 @@ def prepare_folder(folder: Path) -> None:
 
 
 def nearest_existing_path(path: Path) -> Path:
-    """The path itself, or the nearest of the folders above it that is there."""
+    """Return the path itself, or its nearest parent that exists."""
     return next(location for location in (path.absolute(), *path.absolute().parents) if location.exists())
 
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """A folder on the disk of another, which may be yet to come; gone afterwards. Raises OutputError as that would."""
+    """Yield a temporary folder on the same disk as `folder`, which need not exist. Raises OutputError."""
     with _output_errors(folder):
         scratch = TemporaryDirectory(prefix=".trial-", dir=nearest_existing_path(folder))
     with scratch as location:
@@ -65,35 +62,35 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises OutputError where a folder, which may be yet to come, cannot be written to; leaves nothing."""
+    """Raise OutputError where a folder, which need not exist, cannot be written to; leaves nothing behind."""
     with scratch_folder(folder):
         pass
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, at once. Raises OutputError."""
+    """Write a text file in UTF-8, atomically. Raises OutputError."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write figures as JSON, at once. Raises OutputError."""
+    """Write a value as JSON, atomically. Raises OutputError."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_image(path: Path, image: "Image") -> None:
-    """Write a picture as PNG, at once. Raises OutputError."""
+    """Write an image as PNG, atomically. Raises OutputError."""
     buffer = BytesIO()
     image.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, with its folder. Whoever reads it, now or after a crash, finds all of it or the one before."""
+    """Write a file and its folder, atomically: a reader finds all of it or the previous one. Raises OutputError."""
     _write(path, content, path.with_name(f".{path.name}.partial"))
 
 
 def write_shared_text(path: Path, text: str) -> None:
-    """`write_text` for a file that several processes may write at once, on several machines; the last one wins."""
+    """Write a text file that several processes or machines may write at once; the last one wins."""
     _write(path, text.encode(), path.with_name(f".{path.name}.{uuid4().hex}.partial"))
 
 
@@ -113,12 +110,12 @@ def _write(path: Path, content: bytes, partial: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write to; it becomes `folder` once all went well, and is gone where not.
+    """Yield a new folder that becomes `folder` on success and is removed on failure.
 
-    Raises InvalidRequest where there is something already, OutputError.
+    Raises InvalidRequest where `folder` holds something already, OutputError where it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidRequest(f"{folder} is there already: choose another name, or remove it")
+        raise InvalidRequest(f"{folder} exists already: choose another name, or remove it")
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
     try:
         with _output_errors(folder):
@@ -131,17 +128,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that may be there. Raises OutputError."""
+    """Remove a file if it exists. Raises OutputError."""
     with _output_errors(path):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, with its folder; the lock of a process that was killed is gone with it.
-
-    Raises InvalidRequest where another process holds it.
-    """
+    """Hold a lock file; a killed process releases its lock. Raises InvalidRequest where another process holds it."""
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -163,29 +157,26 @@ def _output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}): choose another --out or make room; "
+            f"{path} cannot be written ({error.strerror}): choose another --out or free some space; "
             "what was written before is kept"
         ) from None
 
 
-# FOLDED: Whether there is room for what a long work will store, told before it begins.
-
-
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raises OutputError where fewer than `needed` bytes are free on the disk of a folder, which may be yet to come."""
+    """Raise OutputError where fewer than `needed` bytes are free on the disk of a folder, which need not exist."""
     free = free_bytes(folder)
     if needed > free:
         raise OutputError(
-            f"{folder}: {what} take {in_words(needed)} and {in_words(free)} are free: make room, choose another --out, "
-            "or store less of them"
+            f"{folder}: {what} take {in_words(needed)} and {in_words(free)} are free: free some space, choose another "
+            "--out, or store less of them"
         )
 
 
 def free_bytes(folder: Path) -> int:
-    """On the disk of a folder, which may be yet to come."""
+    """Return the free bytes on the disk of a folder, which need not exist."""
     return shutil.disk_usage(nearest_existing_path(folder)).free
 
 
 def in_words(size: int) -> str:
-    """So many bytes, for people."""
+    """Format a number of bytes, in GB or MB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

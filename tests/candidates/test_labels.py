@@ -49,6 +49,6 @@ def test_the_summary_counts_tasks_and_stays_in_the_folder(tmp_path: Path) -> Non
 def test_an_unfinished_folder_has_no_summary(tmp_path: Path) -> None:
     folder = CandidateStore(tmp_path)
     candidate_collector().run(folder, Shard(1, 2), ignore_progress)
-    with pytest.raises(CheckpointError, match="1 of its 3 blocks are missing"):
+    with pytest.raises(CheckpointError, match="1 of its 3 row blocks are missing"):
         summarize(folder)
     assert not (tmp_path / "summary.json").exists()

@@ -98,7 +98,7 @@ def test_states_of_a_row_are_found(folder: CandidateStore) -> None:
 def test_an_unfinished_folder_says_what_is_missing(folder: CandidateStore) -> None:
     folder.write(1, rows_from(100, 100), {})
     assert folder.missing == [0, 2]
-    with pytest.raises(CheckpointError, match=r"2 of its 3 blocks are missing: run the same command again"):
+    with pytest.raises(CheckpointError, match=r"2 of its 3 row blocks are missing: run the same command again"):
         folder.table()
 
 

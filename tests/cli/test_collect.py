@@ -69,7 +69,7 @@ def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
     summary = json.loads(Path("out/summary.json").read_text())
     assert (summary["rows"], summary["correct"]) == (9, right / 9)
     assert outcome.out.splitlines() == [
-        f"9 labelled candidates are in out, {right / 9:.1%} of them are right",
+        f"9 labeled candidates are in out, {right / 9:.1%} of them are correct",
         f"colors: 9, {right / 9:.1%}",
     ]
     states = load_file("out/states/00000.safetensors")
@@ -102,7 +102,7 @@ def test_a_command_of_ones_own_is_the_judge(label: CommandLine) -> None:
 
 def test_a_shard_says_that_others_are_left(label: CommandLine) -> None:
     first = label("label", "--candidates", "100", "--shard", "2/3")
-    assert first.out == "shard 2/3 is done; of all 3 blocks 2 are left to the other shards\n"
+    assert first.out == "shard 2/3 is done; of all 3 row blocks 2 are left to the other shards\n"
     assert not Path("out/summary.json").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--candidates", "0"], "candidates = 0: it must be at least 1"),
+        (["--candidates", "0"], "candidates = 0: Input should be greater than 0"),
         (["--batch-size", "-1"], "batch-size = -1: it must be at least 1"),
         (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
         (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
@@ -126,7 +126,7 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
         (["--dtype", "float3"], "dtype 'float3'"),
     ],
 )
-def test_what_cannot_be_labelled_is_refused_before_models_are_loaded(
+def test_what_cannot_be_labeled_is_refused_before_models_are_loaded(
     label: CommandLine, arguments: list[str], said: str
 ) -> None:
     Path("plain.txt").write_text("a red circle\n")

@@ -58,7 +58,7 @@ def test_the_seed_decides_on_the_file(geneval: CommandLine, command: list[str]) 
     ("arguments", "said"),
     [
         (["--count", "0"], "count = 0 makes no prompt"),
-        (["--count", "100000"], "but 3 objects give "),
+        (["--count", "100000"], "3 objects give only "),
         (["--count", "5", "--out", "train.txt"], "must end in .jsonl"),
         (["--count", "5", "--objects", "none.txt"], "none.txt cannot be read (No such file or directory)"),
         (["--count", "5", "--objects", "empty.txt"], "empty.txt holds no class name"),

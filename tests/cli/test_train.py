@@ -186,7 +186,9 @@ def test_an_aligned_connector_that_reads_something_else_is_refused(
 def test_unfinished_labels_are_refused(forejudge: CommandLine, tiny_run: TinyRun) -> None:
     relabeled(tiny_run.training, Path("labels"), lambda row: {})
     Path("labels/rows/00000.parquet").unlink()
-    assert "1 of its 1 blocks are missing" in refusal(command(forejudge, tiny_run, "verify", "--labels", "labels"), 1)
+    assert "1 of its 1 row blocks are missing" in refusal(
+        command(forejudge, tiny_run, "verify", "--labels", "labels"), 1
+    )
 
 
 @pytest.mark.parametrize("is_right", [True, False])

@@ -95,4 +95,4 @@ def test_a_refused_import_leaves_nothing(forejudge: CommandLine, tmp_path: Path)
     (tmp_path / "verifier").mkdir()
     (tmp_path / "verifier" / "kept").touch()
     line = refusal(forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", tmp_path / "verifier"), 2)
-    assert "is there already" in line
+    assert "exists already" in line

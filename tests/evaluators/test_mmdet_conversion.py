@@ -170,7 +170,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None
 def test_a_folder_that_holds_something_is_kept(state: State, tmp_path: Path) -> None:
     (tmp_path / "detector").mkdir()
     (tmp_path / "detector" / "mine").touch()
-    with pytest.raises(InvalidRequest, match="is there already"):
+    with pytest.raises(InvalidRequest, match="exists already"):
         converted(state, tmp_path)
 
 

@@ -30,7 +30,7 @@ from forejudge.miniature.scenes import (
     coverage,
     render,
 )
-from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, Description, PromptMetadata, Task, Wanted
+from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, Description, PromptMetadata, Task, DescribedObject
 from tests.support.scenes import held_out, noise, render_scenes, single
 
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
@@ -99,14 +99,14 @@ def test_splits_differ_in_prompts_wherever_that_is_possible(tag: Task) -> None:
 
 
 def test_a_held_out_pair_is_held_out_in_both_orders_and_all_relations() -> None:
-    homes: dict[frozenset[Wanted], set[Split]] = {}
+    homes: dict[frozenset[DescribedObject], set[Split]] = {}
     for split in SPLITS:
         for description in descriptions("position", split):
-            homes.setdefault(frozenset(description.wanted), set()).add(split)
+            homes.setdefault(frozenset(description.objects), set()).add(split)
     assert len(homes) == 66
     assert all(len(home) == 1 for home in homes.values())
-    assert assign_split("two_object", Wanted("star"), Wanted("ring")) == assign_split(
-        "two_object", Wanted("ring"), Wanted("star")
+    assert assign_split("two_object", DescribedObject("star"), DescribedObject("ring")) == assign_split(
+        "two_object", DescribedObject("ring"), DescribedObject("star")
     )
 
 
@@ -147,7 +147,7 @@ def test_coupling_is_a_function_of_prompt_and_noise_alone() -> None:
 
 
 def test_what_a_prompt_leaves_open_varies_with_the_noise() -> None:
-    scenes = render_scenes([Description("single_object", (Wanted("star"),))] * 500, seed=1).scenes
+    scenes = render_scenes([Description("single_object", (DescribedObject("star"),))] * 500, seed=1).scenes
     colors = Counter(scenes.color_NK[:, 0].tolist())
     corners = Counter(tuple(corner) for corner in (scenes.center_NK2[:, 0] > IMAGE_SIZE / 2).tolist())
     assert len(colors) == len(COLOR_NAMES)
@@ -163,7 +163,7 @@ def ranges(values: torch.Tensor) -> tuple[float, float]:
 
 
 def test_what_a_prompt_says_does_not_vary() -> None:
-    wanted = Description("color_attr", (Wanted("star", "pink"), Wanted("ring", "brown")))
+    wanted = Description("color_attr", (DescribedObject("star", "pink"), DescribedObject("ring", "brown")))
     scenes = render_scenes([wanted] * 100, seed=1).scenes
     assert (scenes.color_NK[:, :2] == torch.tensor([COLOR_NAMES.index(name) for name in ("pink", "brown")])).all()
     assert (scenes.kind_NK[:, :2] == torch.tensor([KINDS.index(name) for name in ("star", "ring")])).all()

@@ -7,10 +7,10 @@ from forejudge.errors import InvalidRequest
 from forejudge.prompts.geneval import (
     TASKS,
     CountedObject,
+    DescribedObject,
     Description,
     IncludedObject,
     PromptMetadata,
-    Wanted,
     normalized_text,
     plural,
     sample_prompts,
@@ -23,32 +23,32 @@ from forejudge.prompts.prompt_file import read_prompts
     ("description", "line"),
     [
         (
-            Description("single_object", (Wanted("hourglass"),)),
+            Description("single_object", (DescribedObject("hourglass"),)),
             '{"tag": "single_object", "include": [{"class": "hourglass", "count": 1}], '
             '"prompt": "a photo of an hourglass"}',
         ),
         (
-            Description("two_object", (Wanted("heart"), Wanted("arrow"))),
+            Description("two_object", (DescribedObject("heart"), DescribedObject("arrow"))),
             '{"tag": "two_object", "include": [{"class": "heart", "count": 1}, {"class": "arrow", "count": 1}], '
             '"prompt": "a photo of a heart and an arrow"}',
         ),
         (
-            Description("counting", (Wanted("cross"),), count=3),
+            Description("counting", (DescribedObject("cross"),), count=3),
             '{"tag": "counting", "include": [{"class": "cross", "count": 3}], '
             '"exclude": [{"class": "cross", "count": 4}], "prompt": "a photo of three crosses"}',
         ),
         (
-            Description("colors", (Wanted("moon", "orange"),)),
+            Description("colors", (DescribedObject("moon", "orange"),)),
             '{"tag": "colors", "include": [{"class": "moon", "count": 1, "color": "orange"}], '
             '"prompt": "a photo of an orange moon"}',
         ),
         (
-            Description("position", (Wanted("star"), Wanted("ring")), relation="left of"),
+            Description("position", (DescribedObject("star"), DescribedObject("ring")), relation="left of"),
             '{"tag": "position", "include": [{"class": "ring", "count": 1}, '
             '{"class": "star", "count": 1, "position": ["left of", 0]}], "prompt": "a photo of a star left of a ring"}',
         ),
         (
-            Description("color_attr", (Wanted("star", "red"), Wanted("frame", "blue"))),
+            Description("color_attr", (DescribedObject("star", "red"), DescribedObject("frame", "blue"))),
             '{"tag": "color_attr", "include": [{"class": "star", "count": 1, "color": "red"}, '
             '{"class": "frame", "count": 1, "color": "blue"}], "prompt": "a photo of a red star and a blue frame"}',
         ),
@@ -67,7 +67,7 @@ def test_plurals_and_articles() -> None:
 def described(metadata: PromptMetadata) -> Description:
     """The description that has this metadata, if its wording is right."""
     include = metadata.include[::-1] if metadata.tag == "position" else metadata.include
-    wanted = tuple(Wanted(item.class_name, item.color) for item in include)
+    wanted = tuple(DescribedObject(item.class_name, item.color) for item in include)
     position = include[0].position
     return Description(metadata.tag, wanted, include[0].count, position[0] if position else None)
 
@@ -102,7 +102,7 @@ def test_all_there_are_come_once() -> None:
 
 def test_more_than_there_are_is_refused_with_how_many_there_are() -> None:
     excluded = ["A photo of a  cat."]
-    with pytest.raises(InvalidRequest, match="243 prompts were asked for, but 3 objects give 241 "):
+    with pytest.raises(InvalidRequest, match="count = 243: 3 objects give only 241 prompts"):
         sample_prompts(OBJECTS, 243, seed=0, excluded=excluded)
     assert len(sample_prompts(OBJECTS, 241, seed=0, excluded=excluded)) == 241
 
@@ -148,7 +148,7 @@ def test_one_wording_of_two_tasks_comes_once() -> None:
     of_all_tasks = 2 + 2 + 2 * 3 + 2 * 10 + 2 * 4 + 2 * 90
     every = sample_prompts(("car", "orange car"), of_all_tasks - 1, seed=0)
     assert texts(every).count("a photo of an orange car") == 1
-    with pytest.raises(InvalidRequest, match=f"2 objects give {of_all_tasks - 1} "):
+    with pytest.raises(InvalidRequest, match=f"2 objects give only {of_all_tasks - 1} "):
         sample_prompts(("car", "orange car"), of_all_tasks, seed=0)
 
 

@@ -178,6 +178,7 @@ class CandidateStore(RowStore[CollectionConfig]):
     """Labeled or captioned candidates that verifiers are trained on."""
 
     config_class = CollectionConfig
+    block_name = "row blocks"  # beside the blocks of transformers
 
     @property
     def blocks(self) -> int:

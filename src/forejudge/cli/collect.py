@@ -1,4 +1,4 @@
-"""What `forejudge label` and `forejudge caption` share: candidates drawn for somebody to look at, and kept."""
+"""`forejudge label` and `forejudge caption`: candidates of many prompts, labeled or described."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,11 @@ from typer import Option
 
 from forejudge.cli import options
 from forejudge.cli.common import load_with_license_notice
-from forejudge.cli.progress import spinner
+from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
 from forejudge.errors import InvalidRequest
-from forejudge.files import check_writable, prepare_folder
+from forejudge.files import check_writable, in_words, prepare_folder
+from forejudge.progress import Shard
 
 if TYPE_CHECKING:
     from forejudge.candidates.collect import CandidateCollector
@@ -23,177 +24,34 @@ if TYPE_CHECKING:
     from forejudge.training.config import CollectionRecipe
     from forejudge.verifiers.inputs import VerifierInput
 
-
 RecipeName = Annotated[
     str | None,
-    Option(
-        "--recipe",
-        metavar="NAME",
-        help="A known recipe, such as sana-sprint-1.6b: what it says holds wherever no option says otherwise.",
-    ),
+    Option("--recipe", metavar="NAME", help="Preset such as sana-sprint-1.6b; options override what it says."),
 ]
-Generator = Annotated[str | None, Option(help="A name that `forejudge models` lists, a folder or a hub id.")]
-Prompts = Annotated[Path, Option(metavar="FILE", help="A text file with a prompt a line, or .jsonl with metadata.")]
-Out = Annotated[Path, Option(metavar="DIR", help="The folder to write to. A run that was stopped goes on there.")]
+Generator = Annotated[str | None, Option(help="Generator: a name from `forejudge models`, a folder or a hub id.")]
+Prompts = Annotated[Path, Option(metavar="FILE", help="Prompts: a text file, one per line, or .jsonl with metadata.")]
+Out = Annotated[Path, Option(metavar="DIR", help="Folder to write to; an interrupted run continues in it.")]
 CandidatesPerPrompt = Annotated[
-    int | None, Option(help="Candidates of each prompt (default: the recipe's; without one, label 20 and caption 1).")
+    int | None, Option(help="Candidates per prompt (default: the recipe's, else 20 to label and 1 to caption).")
 ]
-Seed = Annotated[int, Option(help="The run's seed, from which each candidate's follows.")]
-ShardOption = Annotated[str, Option(metavar="I/N", help="The I-th of N parts, for processes that share DIR.")]
+Seed = Annotated[int, Option(help="Random seed that all candidate seeds derive from.")]
+ShardOption = Annotated[str, Option(metavar="I/N", help="Part of the work for this process; all parts share DIR.")]
 Record = Annotated[
     str | None,
     Option(
         metavar="LIST",
-        help="States to keep, such as hidden:6,latent, all for every block, or none (default: the recipe's).",
+        help="Verifier inputs to record, such as hidden:6,latent; all for every transformer block, or none (default: "
+        "the recipe's, else none).",
     ),
 ]
-VisionTower = Annotated[str | None, Option(help="For --record clip, the CLIP to see with: a folder or a hub id.")]
-BatchSize = Annotated[int, Option(help="Candidates of one prompt drawn at once.")]
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """What is drawn, which part of it by this process, and how."""
-
-    recipe: "CollectionRecipe"
-    seed: int
-    shard: str
-    vision_tower: str | None
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        for name, value in (("candidates", self.recipe.candidates), ("batch-size", self.batch_size)):
-            if value < 1:
-                raise InvalidRequest(f"{name} = {value}: it must be at least 1")
-        from forejudge.progress import Shard
-        from forejudge.verifiers.inputs import build_verifier_input
-
-        Shard.parse(self.shard)
-        for name in self._input_names:
-            build_verifier_input(name, self.vision_tower)
-
-    @property
-    def _input_names(self) -> list[str]:
-        """What is to be recorded, but for "all", which only a generator can spell out."""
-        record = self.recipe.record
-        return list(dict.fromkeys(record.split(","))) if record not in (None, "none", "all") else []
-
-    def verifier_inputs(self, generator: "LoadedGenerator") -> "list[VerifierInput]":
-        """What is recorded. Raises InvalidRequest for a spelling that is none."""
-        from forejudge.verifiers.inputs import build_verifier_input
-
-        blocks = range(1, generator.architecture.num_blocks + 1) if self.recipe.record == "all" else ()
-        names = [*self._input_names, *(f"hidden:{count}" for count in blocks)]
-        return [build_verifier_input(name, self.vision_tower) for name in names]
-
-
-def load(name: str, device: str | None, dtype: str | None, out: Path, dry_run: bool) -> "LoadedGenerator":
-    """The generator, once it is known that results can be written; a dry run leaves nothing."""
-    if dry_run:
-        check_writable(out)
-    else:
-        prepare_folder(out)
-    with spinner("loading"):
-        from forejudge.device import AUTO
-
-        return load_with_license_notice(name, device, dtype or AUTO)
-
-
-def build_collector(
-    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", options: CollectOptions
-) -> "CandidateCollector":
-    """All that there is to draw."""
-    from forejudge.candidates.collect import CandidateCollector
-
-    verifier_inputs = options.verifier_inputs(generator)
-    return CandidateCollector(
-        generator, lines, options.recipe.candidates, options.seed, observer, verifier_inputs, options.batch_size
-    )
-
-
-def plan(collector: "CandidateCollector", options: CollectOptions, prompts: Path, out: Path) -> None:
-    """What would be drawn, and how much work that is."""
-    from forejudge.candidates.store import CandidateStore
-    from forejudge.progress import Shard
-    from forejudge.training.estimate import estimate_collection
-
-    with spinner("measuring"):
-        work = estimate_collection(collector, CandidateStore(out), Shard.parse(options.shard))
-    run_options = {"seed": options.seed, "shard": options.shard, "batch size": options.batch_size}
-    print_plan(options.recipe, {**run_options, "dtype": collector.settings.dtype, "prompts": prompts, "out": out})
-    print_cost_estimate(work, out, str(collector.generator.device))
-
-
-def run_collector(collector: "CandidateCollector", options: CollectOptions, out: Path) -> "CandidateStore | None":
-    """Draw this process's part, with progress; the folder if it is complete then."""
-    from forejudge.candidates.store import CandidateStore
-    from forejudge.cli.progress import StageProgress
-    from forejudge.files import in_words
-    from forejudge.progress import Shard
-
-    folder, shard = CandidateStore(out), Shard.parse(options.shard)
-    if collector.verifier_inputs:
-        typer.echo(
-            f"the states of all {collector.settings.rows} rows take {in_words(collector.recorded_bytes)}", err=True
-        )
-    try:
-        with StageProgress() as progress:
-            collector.run(folder, shard, progress.show)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on with what is missing") from None
-    if not (missing := len(folder.missing)):
-        return folder
-    blocks = folder.settings.blocks
-    typer.echo(f"shard {shard} is done; of all {blocks} blocks {missing} are left to the other shards")
-    return None
-
-
-# FOLDED: `forejudge caption`: candidates drawn, described and kept, for a connector to be aligned on.
-
-
-def caption(
-    prompts: Prompts,
-    out: Out,
-    recipe: RecipeName = None,
-    generator: Generator = None,
-    captioner: Annotated[
-        str | None,
-        Option(help="miniature, or an image-text-to-text model: a folder or a hub id, such as google/gemma-3-4b-it."),
-    ] = None,
-    candidates: CandidatesPerPrompt = None,
-    seed: Seed = 0,
-    shard: ShardOption = "1/1",
-    record: Record = None,
-    vision_tower: VisionTower = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    batch_size: BatchSize = 8,
-    dry_run: DryRun = False,
-) -> None:
-    """Draw a picture of each line, and say what it shows, which is not always what was asked for."""
-    from forejudge.candidates.observers import CaptionObserver
-    from forejudge.evaluators.loading import check_captioner, load_captioner
-    from forejudge.prompts.prompt_file import read_prompts
-    from forejudge.training.config import CaptionRecipe, with_options
-    from forejudge.training.presets import load_preset
-
-    preset = load_preset(recipe).caption if recipe else None
-    overrides = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
-    resolved_recipe = with_options(CaptionRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, shard, vision_tower, batch_size)
-    lines = read_prompts(prompts)
-    check_captioner(resolved_recipe.captioner)
-    loaded_generator = load(resolved_recipe.generator, device, dtype, out, dry_run)
-    loaded_captioner = load_captioner(resolved_recipe.captioner, loaded_generator.device, loaded_generator.dtype)
-    work = build_collector(loaded_generator, lines, CaptionObserver(loaded_captioner), run_options)
-    if dry_run:
-        return plan(work, run_options, prompts, out)
-    folder = run_collector(work, run_options, out)
-    if folder is not None:
-        typer.echo(f"{folder.settings.rows} captioned candidates are in {out}")
-
-
-# FOLDED: `forejudge label`: candidates drawn, judged and kept, for a verifier to be trained on.
+VisionTower = Annotated[str | None, Option(help="CLIP for --record clip: a folder or a hub id.")]
+BatchSize = Annotated[int, Option(help="Candidates of a prompt processed at once.")]
+CaptionerName = Annotated[
+    str | None,
+    Option(
+        help="Captioner: miniature, or an image-text-to-text model by folder or hub id, such as google/gemma-3-4b-it."
+    ),
+]
 
 
 def label(
@@ -214,7 +72,7 @@ def label(
     color_model: options.ColorModel = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw all candidates of many prompts, and say of each picture whether it is right."""
+    """Generate candidates of many prompts and label each image correct or wrong, to train a verifier on."""
     from forejudge.candidates.observers import LabelObserver, summarize
     from forejudge.evaluators.loading import GenEvalModels, load_evaluator
     from forejudge.prompts.prompt_file import read_prompts
@@ -224,18 +82,142 @@ def label(
     preset = load_preset(recipe).label if recipe else None
     overrides = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
     resolved_recipe = with_options(LabelRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, shard, vision_tower, batch_size)
+    run_options = CollectOptions(resolved_recipe, seed, Shard.parse(shard), vision_tower, batch_size)
     lines = read_prompts(prompts)
     loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
     loaded_evaluator.check(lines)
-    loaded_generator = load(resolved_recipe.generator, device, dtype, out, dry_run)
-    work = build_collector(loaded_generator, lines, LabelObserver(loaded_evaluator), run_options)
+    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, dry_run)
+    collector = _build_collector(loaded_generator, lines, LabelObserver(loaded_evaluator), run_options)
     if dry_run:
-        return plan(work, run_options, prompts, out)
-    folder = run_collector(work, run_options, out)
-    if folder is None:
+        return _print_estimate(collector, run_options, prompts, out)
+    store = _run(collector, run_options, out)
+    if store is None:
         return
-    summary = summarize(folder)
-    typer.echo(f"{summary.rows} labelled candidates are in {out}, {summary.correct:.1%} of them are right")
+    summary = summarize(store)
+    typer.echo(f"{summary.rows} labeled candidates are in {out}, {summary.correct:.1%} of them are correct")
     for task, task_summary in summary.tasks.items():
         typer.echo(f"{task}: {task_summary.rows}, {task_summary.correct:.1%}")
+
+
+def caption(
+    prompts: Prompts,
+    out: Out,
+    recipe: RecipeName = None,
+    generator: Generator = None,
+    captioner: CaptionerName = None,
+    candidates: CandidatesPerPrompt = None,
+    seed: Seed = 0,
+    shard: ShardOption = "1/1",
+    record: Record = None,
+    vision_tower: VisionTower = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    batch_size: BatchSize = 8,
+    dry_run: DryRun = False,
+) -> None:
+    """Generate candidates of many prompts and describe what each image shows, to align a connector on."""
+    from forejudge.candidates.observers import CaptionObserver
+    from forejudge.evaluators.loading import check_captioner, load_captioner
+    from forejudge.prompts.prompt_file import read_prompts
+    from forejudge.training.config import CaptionRecipe, with_options
+    from forejudge.training.presets import load_preset
+
+    preset = load_preset(recipe).caption if recipe else None
+    overrides = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
+    resolved_recipe = with_options(CaptionRecipe, preset, overrides)
+    run_options = CollectOptions(resolved_recipe, seed, Shard.parse(shard), vision_tower, batch_size)
+    lines = read_prompts(prompts)
+    check_captioner(resolved_recipe.captioner)
+    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, dry_run)
+    loaded_captioner = load_captioner(resolved_recipe.captioner, loaded_generator.device, loaded_generator.dtype)
+    collector = _build_collector(loaded_generator, lines, CaptionObserver(loaded_captioner), run_options)
+    if dry_run:
+        return _print_estimate(collector, run_options, prompts, out)
+    store = _run(collector, run_options, out)
+    if store is not None:
+        typer.echo(f"{store.settings.rows} captioned candidates are in {out}")
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """The recipe of a collection, and this process's part of it. Raises InvalidRequest for values out of range."""
+
+    recipe: "CollectionRecipe"
+    seed: int
+    shard: Shard
+    vision_tower: str | None
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InvalidRequest(f"batch-size = {self.batch_size}: it must be at least 1")
+        from forejudge.verifiers.inputs import build_verifier_input
+
+        for name in self._input_names:
+            build_verifier_input(name, self.vision_tower)
+
+    @property
+    def _input_names(self) -> list[str]:
+        """Verifier inputs to record, except "all", which depends on the generator."""
+        record = self.recipe.record
+        return list(dict.fromkeys(record.split(","))) if record not in (None, "none", "all") else []
+
+    def verifier_inputs(self, generator: "LoadedGenerator") -> "list[VerifierInput]":
+        """Build the verifier inputs to record. Raises InvalidRequest for an unknown one."""
+        from forejudge.verifiers.inputs import build_verifier_input
+
+        blocks = range(1, generator.architecture.num_blocks + 1) if self.recipe.record == "all" else ()
+        names = [*self._input_names, *(f"hidden:{count}" for count in blocks)]
+        return [build_verifier_input(name, self.vision_tower) for name in names]
+
+
+def _load_generator(name: str, device: str | None, dtype: str | None, out: Path, dry_run: bool) -> "LoadedGenerator":
+    """Load the generator once `out` is known to be writable; a dry run leaves nothing there."""
+    if dry_run:
+        check_writable(out)
+    else:
+        prepare_folder(out)
+    with spinner("loading"):
+        from forejudge.device import AUTO
+
+        return load_with_license_notice(name, device, dtype or AUTO)
+
+
+def _build_collector(
+    generator: "LoadedGenerator", lines: "list[PromptLine]", observer: "Observer", run_options: CollectOptions
+) -> "CandidateCollector":
+    from forejudge.candidates.collect import CandidateCollector
+
+    inputs = run_options.verifier_inputs(generator)
+    candidates, seed, batch_size = run_options.recipe.candidates, run_options.seed, run_options.batch_size
+    return CandidateCollector(generator, lines, candidates, seed, observer, inputs, batch_size)
+
+
+def _print_estimate(collector: "CandidateCollector", run_options: CollectOptions, prompts: Path, out: Path) -> None:
+    from forejudge.candidates.store import CandidateStore
+    from forejudge.training.estimate import estimate_collection
+
+    with spinner("measuring"):
+        estimate = estimate_collection(collector, CandidateStore(out), run_options.shard)
+    settings = {"seed": run_options.seed, "shard": run_options.shard, "batch size": run_options.batch_size}
+    print_plan(run_options.recipe, {**settings, "dtype": collector.settings.dtype, "prompts": prompts, "out": out})
+    print_cost_estimate(estimate, out, str(collector.generator.device))
+
+
+def _run(collector: "CandidateCollector", run_options: CollectOptions, out: Path) -> "CandidateStore | None":
+    """Collect this process's shard with progress, and return the store if it is complete then."""
+    from forejudge.candidates.store import CandidateStore
+
+    store, shard = CandidateStore(out), run_options.shard
+    if collector.verifier_inputs:
+        size = in_words(collector.recorded_bytes)
+        typer.echo(f"the states of all {collector.settings.rows} rows take {size}", err=True)
+    try:
+        with StageProgress() as progress:
+            collector.run(store, shard, progress.show)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("run the same command again to continue") from None
+    if not (missing := len(store.missing)):
+        return store
+    typer.echo(f"shard {shard} is done; of all {store.blocks} row blocks {missing} are left to the other shards")
+    return None

@@ -15,7 +15,7 @@ import torch
 
 from forejudge.miniature.scenes import COLOR_NAMES, KINDS
 from forejudge.noise import candidate_seed
-from forejudge.prompts.geneval import NUMBER_WORDS, RELATIONS, TASKS, Description, Task, Wanted
+from forejudge.prompts.geneval import NUMBER_WORDS, RELATIONS, TASKS, Description, Task, DescribedObject
 from forejudge.prompts.prompt_file import Group, PromptLine
 
 Split = Literal["training", "validation", "test"]
@@ -67,7 +67,7 @@ def descriptions(tag: Task, split: Split) -> tuple[Description, ...]:
     all_descriptions = sorted(_all_descriptions(tag), key=lambda item: _digest("order", item.prompt))
     if tag in TASKS_SHARING_PROMPTS:
         return tuple(all_descriptions)
-    in_split = [item for item in all_descriptions if assign_split(tag, *item.wanted) == split]
+    in_split = [item for item in all_descriptions if assign_split(tag, *item.objects) == split]
     return tuple(in_split)
 
 
@@ -99,8 +99,8 @@ def sample_prompt_lines(count: int, split: Split, seed: int) -> list[PromptLine]
 
 
 def _all_descriptions(tag: Task) -> list[Description]:
-    uncolored = [Wanted(kind) for kind in KINDS]
-    colored = [Wanted(kind, color) for kind, color in product(KINDS, COLOR_NAMES)]
+    uncolored = [DescribedObject(kind) for kind in KINDS]
+    colored = [DescribedObject(kind, color) for kind, color in product(KINDS, COLOR_NAMES)]
     if tag == "single_object":
         return [Description(tag, (wanted,)) for wanted in uncolored]
     if tag == "counting":

@@ -213,12 +213,12 @@ class SceneConstraints:
         present = torch.zeros_like(kind, dtype=torch.bool)
         relation = torch.full((len(descriptions),), -1)
         for row, description in enumerate(descriptions):
-            objects = description.wanted * description.count
-            for slot, wanted in enumerate(objects):
-                kind[row, slot] = KINDS.index(wanted.kind)
+            objects = description.objects * description.count
+            for slot, item in enumerate(objects):
+                kind[row, slot] = KINDS.index(item.kind)
                 present[row, slot] = True
-                if wanted.color:
-                    color[row, slot] = COLOR_NAMES.index(wanted.color)
+                if item.color:
+                    color[row, slot] = COLOR_NAMES.index(item.color)
             if description.relation:
                 relation[row] = RELATIONS.index(description.relation)
         return cls(kind, color, present, relation)

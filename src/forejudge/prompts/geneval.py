@@ -1,4 +1,8 @@
-"""Prompts of GenEval's six tasks over any objects, worded as GenEval words them: none twice, none of those excluded."""
+"""GenEval's prompts: the metadata that images are evaluated by, the prompt grammar, and sampling of new prompts.
+
+The metadata schema is that of `evaluation_metadata.jsonl` (Ghosh et al., "GenEval", 2023), one JSON line per prompt.
+Values that no image could satisfy (an unknown color, relation or target) are refused.
+"""
 
 import json
 import random
@@ -12,20 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from forejudge.errors import InvalidRequest, validation_messages
 
-# FOLDED: GenEval's prompt metadata: what a picture of a prompt must and must not show, one JSON line each.
-#
-# The schema is that of `evaluation_metadata.jsonl` (Ghosh et al., "GenEval", 2023). Values that no
-# picture could fulfil (an unknown color, relation or target) are refused here.
-
-
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 Color = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"]
 Relation = Literal["left of", "right of", "above", "below"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
-"""The six tags, in the order of the tables of the paper."""
+"""Tags of the six tasks, in the order of the paper's tables."""
 COLORS: tuple[Color, ...] = get_args(Color)
-"""The ten colors, in the order in which GenEval's evaluator lists them."""
+"""The ten colors, in the order of GenEval's evaluator."""
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
 
@@ -40,16 +38,16 @@ class _Schema(BaseModel):
 
 
 class CountedObject(_Schema):
-    """A class and a number: as an `exclude` clause, fewer than `count` of the class may be seen."""
+    """A class and a count. As an `exclude` clause: fewer than `count` objects of the class may be detected."""
 
     class_name: str = Field(validation_alias="class", serialization_alias="class", min_length=1)
     count: Annotated[int, Field(strict=True, ge=1)]
 
 
 class IncludedObject(CountedObject):
-    """At least `count` of the class must be seen, the most confident ones as described.
+    """At least `count` objects of the class must be detected; the most confident ones must be as described.
 
-    `position` is (relation, index of an earlier `include` clause): how they stand to those.
+    `position` is (relation, index of the earlier `include` clause it refers to).
     """
 
     color: Color | None = None
@@ -57,7 +55,7 @@ class IncludedObject(CountedObject):
 
 
 class PromptMetadata(_Schema):
-    """One prompt of GenEval and what its pictures are judged by."""
+    """A prompt and the clauses that its images are evaluated by."""
 
     tag: Task
     include: tuple[IncludedObject, ...]
@@ -77,7 +75,7 @@ class PromptMetadata(_Schema):
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """Read one line of a metadata file; InvalidRequest names all that is wrong with it."""
+        """Read one line of a metadata file. Raises InvalidRequest naming every problem."""
         try:
             return cls.model_validate_json(line, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -88,7 +86,7 @@ class PromptMetadata(_Schema):
             ) from error
 
     def to_line(self) -> str:
-        """The metadata line, spelled as GenEval's own file spells it, without a line end."""
+        """Return the metadata line as GenEval's own file spells it, without a line end."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True))
 
 
@@ -96,26 +94,23 @@ def _shortened(line: str, length: int = 120) -> str:
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-# FOLDED: What a prompt asks for: its wording as GenEval's generator words it, and its metadata line in GenEval's schema.
-
-
 NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 def with_article(noun: str) -> str:
-    """A noun as a sentence names it first."""
+    """Return a noun with its indefinite article."""
     vowel_sound = noun[0] in "aeiou" or noun == "hourglass"  # its h is silent
     return f"{'an' if vowel_sound else 'a'} {noun}"
 
 
 def plural(kind: str) -> str:
-    """The word for several objects of a kind by GenEval's rule, which also makes "benchs" and "sheeps"."""
+    """Return the plural of a noun by GenEval's rule, which also makes "benchs" and "sheeps"."""
     return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One kind of object that a prompt names, with its colour if the prompt says one."""
+class DescribedObject:
+    """A kind of object that a prompt names, with its color if it names one."""
 
     kind: str
     color: Color | None = None
@@ -126,28 +121,28 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Description:
-    """A prompt before it is worded. `relation` says where the first object stands seen from the second."""
+    """A prompt's content before it is worded. `relation` is the first object's place relative to the second."""
 
     tag: Task
-    wanted: tuple[Wanted, ...]
+    objects: tuple[DescribedObject, ...]
     count: int = 1
     relation: Relation | None = None
 
     @property
     def prompt(self) -> str:
         if self.count > 1:
-            return f"a photo of {NUMBER_WORDS[self.count]} {plural(self.wanted[0].kind)}"
-        nouns = [with_article(str(wanted)) for wanted in self.wanted]
+            return f"a photo of {NUMBER_WORDS[self.count]} {plural(self.objects[0].kind)}"
+        nouns = [with_article(str(item)) for item in self.objects]
         return "a photo of " + f" {self.relation or 'and'} ".join(nouns)
 
     @property
     def metadata(self) -> PromptMetadata:
-        """The prompt's line in GenEval's schema."""
-        include = [self._included(wanted) for wanted in self.wanted]
+        """The prompt's metadata in GenEval's schema."""
+        include = [self._included(item) for item in self.objects]
         if self.relation:
             include.reverse()
             include[1] = include[1].model_copy(update={"position": (self.relation, 0)})
-        one_more = CountedObject(class_name=self.wanted[0].kind, count=self.count + 1)
+        one_more = CountedObject(class_name=self.objects[0].kind, count=self.count + 1)
         return PromptMetadata(
             tag=self.tag,
             include=tuple(include),
@@ -155,13 +150,13 @@ class Description:
             prompt=self.prompt,
         )
 
-    def _included(self, wanted: Wanted) -> IncludedObject:
-        return IncludedObject(class_name=wanted.kind, count=self.count, color=wanted.color)
+    def _included(self, item: DescribedObject) -> IncludedObject:
+        return IncludedObject(class_name=item.kind, count=self.count, color=item.color)
 
 
 @dataclass(frozen=True)
 class _Detail:
-    """What a prompt says of the objects it names: the color of each, how many there are, how they stand."""
+    """Attributes of the objects a prompt names: the color of each, their count, their relation."""
 
     colors: tuple[Color | None, ...] = (None, None)
     count: int = 1
@@ -182,11 +177,10 @@ _NEVER_COLORED = "person"
 
 
 def sample_prompts(objects: Sequence[str], count: int, seed: int, excluded: Iterable[str] = ()) -> list[PromptMetadata]:
-    """`count` prompts (at least 1), the tasks in turn until they have none left; more begin with those of fewer.
+    """Sample `count` prompts over `objects` (class names), taking the tasks in turn until each is exhausted.
 
-    `objects` are class names; one that comes again is passed over. No two prompts and none of the `excluded` ones
-    have the same `normalized_text`. The same objects, excluded prompts and seed give the same prompts.
-    Raises InvalidRequest without objects, and where they do not give `count` prompts.
+    A larger `count` extends the prompts of a smaller one. No two prompts, and no prompt and an `excluded` one, have
+    the same `normalized_text`. Raises InvalidRequest without objects, and where they give fewer than `count` prompts.
     """
     names = list(dict.fromkeys(objects))
     if not names:
@@ -196,19 +190,19 @@ def sample_prompts(objects: Sequence[str], count: int, seed: int, excluded: Iter
     found = list(islice(filter(None, chain.from_iterable(zip_longest(*tasks))), count))
     if len(found) < count:
         raise InvalidRequest(
-            f"{count} prompts were asked for, but {len(names)} objects give {len(found)} that are distinct and "
-            "not excluded: ask for fewer, or name more objects"
+            f"count = {count}: {len(names)} objects give only {len(found)} prompts that are distinct and not excluded: "
+            "ask for fewer, or name more objects"
         )
     return [description.metadata for description in found]
 
 
 def normalized_text(prompt: str) -> str:
-    """What is left where case, the width of blanks and punctuation at the end do not count."""
+    """Return a prompt without differences of case, white space and final punctuation."""
     return " ".join(prompt.casefold().split()).rstrip(string.punctuation + " ")
 
 
 def _untaken(descriptions: Iterable[Description], taken: set[str]) -> Iterator[Description]:
-    """Those whose text is not in `taken`, to which each adds its own."""
+    """Yield the descriptions whose text is not in `taken`, and add their texts to it."""
     for description in descriptions:
         text = normalized_text(description.prompt)
         if text not in taken:
@@ -217,23 +211,23 @@ def _untaken(descriptions: Iterable[Description], taken: set[str]) -> Iterator[D
 
 
 def _shuffled_prompts(tag: Task, names: list[str], source: random.Random) -> Iterator[Description]:
-    """All prompts of a task."""
+    """Yield all prompts of a task in random order."""
     if tag in _NAMING_COLORS:
         names = [name for name in names if name != _NEVER_COLORED]
     objects, details = list(permutations(names, 2 if tag in _NAMING_TWO else 1)), _DETAILS[tag]
     for number in _shuffled(len(objects) * len(details), source):
         named, detail = objects[number // len(details)], details[number % len(details)]
-        wanted = tuple(Wanted(name, color) for name, color in zip(named, detail.colors, strict=False))
+        wanted = tuple(DescribedObject(name, color) for name, color in zip(named, detail.colors, strict=False))
         yield Description(tag, wanted, detail.count, detail.relation)
 
 
 def _shuffled(size: int, source: random.Random) -> Iterator[int]:
-    """The numbers below `size` in random order, each drawn when it is asked for: a task has millions of prompts.
+    """Yield the numbers below `size` in random order, lazily: a task has millions of prompts.
 
-    It is the shuffle of Fisher and Yates with only those places written down that were exchanged.
+    A Fisher-Yates shuffle that stores only the places that were exchanged.
     """
     moved: dict[int, int] = {}
     for last in reversed(range(size)):
-        drawn = source.randint(0, last)
-        yield moved.get(drawn, drawn)
-        moved[drawn] = moved.pop(last, last)
+        place = source.randint(0, last)
+        yield moved.get(place, place)
+        moved[place] = moved.pop(last, last)
