@@ -14,7 +14,7 @@ BLOCKS = find_blocks(GUIDE.read_text(encoding="utf-8"))
 
 
 def run_page(folder: Path) -> None:
-    """Every block that is not marked otherwise."""
+    """Run every block without a no-test mark."""
     installed = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in BLOCKS:
         if block.reason is None:
@@ -31,7 +31,7 @@ def test_the_guide_makes_a_verifier_that_is_used(tmp_path: Path) -> None:
     assert (tmp_path / "forejudge-out" / "best.png").is_file()
 
 
-def test_the_guide_names_every_command_that_training_takes() -> None:
+def test_the_guide_shows_every_command_of_training() -> None:
     page = "\n".join(block.code for block in BLOCKS)
-    for command in ("prompts", "label", "caption", "train align", "train verify", "verifier show", "generate"):
+    for command in ("prompts", "label", "caption", "train align", "train verify", "verifier show", "generate", "study"):
         assert f"forejudge {command}" in page

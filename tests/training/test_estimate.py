@@ -62,7 +62,7 @@ def test_work_grows_with_what_is_learnt(tiny_run: TinyRun, tmp_path: Path) -> No
 
 
 def test_what_a_run_would_refuse_is_refused(tiny_run: TinyRun, aligned: Path, trained_verifier: Path) -> None:
-    with pytest.raises(InvalidRequest, match="was begun with steps = 10, this run has 11"):
+    with pytest.raises(InvalidRequest, match="was begun with steps = 10, this run has steps = 11"):
         verification(tiny_run, trained_verifier, steps=11)
     with pytest.raises(CheckpointError, match="has reads = hidden:2, the recipe latent"):
         verification(tiny_run, Path("out"), aligned, reads="latent")
