@@ -30,7 +30,7 @@ from forejudge.miniature.scenes import (
     coverage,
     render,
 )
-from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, Description, PromptMetadata, Task, DescribedObject
+from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, DescribedObject, Description, PromptMetadata, Task
 from tests.support.scenes import held_out, noise, render_scenes, single
 
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")

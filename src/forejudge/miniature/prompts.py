@@ -15,7 +15,7 @@ import torch
 
 from forejudge.miniature.scenes import COLOR_NAMES, KINDS
 from forejudge.noise import candidate_seed
-from forejudge.prompts.geneval import NUMBER_WORDS, RELATIONS, TASKS, Description, Task, DescribedObject
+from forejudge.prompts.geneval import NUMBER_WORDS, RELATIONS, TASKS, DescribedObject, Description, Task
 from forejudge.prompts.prompt_file import Group, PromptLine
 
 Split = Literal["training", "validation", "test"]
