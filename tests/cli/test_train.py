@@ -47,7 +47,7 @@ def test_a_drawing_is_planned_and_then_as_planned(
     assert lines["work"] == "24 candidates of 3 prompts"
     assert lines["operations"].endswith(" FLOP")
     assert lines["time on cpu"].startswith("about ")
-    assert "(from 8 candidates drawn in " in lines["time on cpu"]
+    assert "(from 8 candidates generated in " in lines["time on cpu"]
     outcome = drawn(command)
     assert outcome.status == 0, outcome
     size = lines["disk"].removeprefix("the states to be recorded ").partition(",")[0]
@@ -93,7 +93,7 @@ def test_a_training_is_planned(forejudge: CommandLine, tiny_run: TinyRun, stage:
     assert (recipe["reads"], recipe["batch_size"]) == ("hidden:2", 8)
     assert (lines["out"], lines[folder[2:]]) == ("out", str(tiny_run.training))
     assert lines["work"].startswith(f"{recipe['steps']} steps of 8 candidates")
-    assert "(from 2 batches of 8 candidates learnt from in " in lines["time on cpu"]
+    assert "(from 2 batches of 8 candidates trained on in " in lines["time on cpu"]
     assert list(Path().iterdir()) == []
     line = refusal(forejudge("train", stage, *inputs, *models, *changes, folder, "none"), 1)
     assert "none/settings.json is missing" in line

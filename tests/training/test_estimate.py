@@ -1,13 +1,16 @@
-"""What training amounts to, measured beforehand, beside what it then leaves."""
+"""Cost estimates, beside what the work then costs and leaves. Time is a clock that the tests move."""
 
+import itertools
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file
 
 from forejudge.candidates.collect import RECORDED, CandidateCollector
@@ -15,10 +18,12 @@ from forejudge.candidates.observers import LabelObserver
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.generators import as_generator, load_generator
+from forejudge.generators.base import SamplingParams
 from forejudge.miniature.evaluator import MiniatureEvaluator
 from forejudge.miniature.prompts import sample_prompt_lines
 from forejudge.profiling.measure import count_flops
 from forejudge.progress import Shard, ignore_progress
+from forejudge.prompts.prompt_file import PromptLine
 from forejudge.training.estimate import (
     CostEstimate,
     check_inputs,
@@ -27,7 +32,7 @@ from forejudge.training.estimate import (
     estimate_verification,
 )
 from forejudge.verifiers.inputs import build_verifier_input
-from tests.support.doubles import load_pipeline
+from tests.support.doubles import FakeClock, load_pipeline
 from tests.support.tiny_run import TinyRun, weights
 
 
@@ -43,8 +48,8 @@ def test_both_stages_are_measured_and_leave_nothing(tiny_run: TinyRun, trained_v
     assert list(tmp_path.iterdir()) == []
     for work in (first, second):
         assert work.description == "10 steps of 8 candidates, each of 120 seen 0.67 times"
-        assert work.measurement.startswith("2 batches of 8 candidates learnt from in ")
-        assert 0 < work.seconds < 60
+        assert work.measurement.startswith("2 batches of 8 candidates trained on in ")
+        assert work.seconds > 0
         assert work.disk_bytes["the verifier"] == sum(tensor.nbytes for tensor in weights(trained_verifier).values())
     # Of the frozen language model there is nothing that an optimiser remembers.
     assert _checkpoints(first) < _checkpoints(second)
@@ -59,6 +64,18 @@ def test_work_grows_with_what_is_learnt(tiny_run: TinyRun, tmp_path: Path) -> No
     assert twenty.flops == pytest.approx(2 * ten.flops, rel=0.01)
     assert in_pieces.flops == ten.flops
     assert in_pieces.measurement.startswith("2 batches of 2 candidates")
+
+
+def test_seconds_of_a_training_are_those_of_its_parts(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second between any two readings of the clock: steps, batches of statistics and of evaluations take one each."""
+    ticks = itertools.count()
+    for module in ("forejudge.profiling.measure", "forejudge.training.trainer"):
+        monkeypatch.setattr(f"{module}.perf_counter", lambda: float(next(ticks)))
+    work = verification(tiny_run, tmp_path, statistics_rows=16)
+    steps, statistics, evaluations = 10, 16 / 8, 3 * 64 / 8
+    assert work.seconds == pytest.approx(steps + statistics + evaluations)
 
 
 def test_what_a_run_would_refuse_is_refused(tiny_run: TinyRun, aligned: Path, trained_verifier: Path) -> None:
@@ -97,29 +114,77 @@ PROMPTS, CANDIDATES = 6, 30
 
 @pytest.fixture
 def drawing(tiny_generator: Path) -> CandidateCollector:
-    """Labels of the tiny generator's pictures, two blocks of them."""
+    """Labels of the tiny generator's images, two blocks of them."""
     generator = load_generator(str(tiny_generator), torch.device("cpu"), torch.float32)
     observer = LabelObserver(MiniatureEvaluator())
     lines, verifier_inputs = sample_prompt_lines(PROMPTS, "training", 0), [build_verifier_input("hidden:2")]
     return CandidateCollector(generator, lines, CANDIDATES, 0, observer, verifier_inputs)
 
 
-def test_the_work_is_what_drawing_then_takes(drawing: CandidateCollector, tmp_path: Path) -> None:
+class TimedGenerator:
+    """Moves a clock by the next of `encode` seconds for each encoded prompt."""
+
+    def __init__(self, collector: CandidateCollector, clock: FakeClock, encode: Iterable[float]) -> None:
+        self.generator, durations = copy(collector.generator), iter(encode)
+
+        def encode_without_padding(prompt: str, sampling: SamplingParams) -> Any:
+            clock.advance(next(durations))
+            return collector.generator.encode_without_padding(prompt, sampling)
+
+        self.generator.encode_without_padding = encode_without_padding  # type: ignore[method-assign]
+
+
+class TimedObserver(LabelObserver):
+    """Moves a clock by the next of `seconds` for each image."""
+
+    def __init__(self, clock: FakeClock, seconds: Iterable[float]) -> None:
+        super().__init__(MiniatureEvaluator())
+        self._clock, self._seconds = clock, iter(seconds)
+
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[dict[str, Any]]:
+        self._clock.advance(next(self._seconds) * len(images))
+        return super().__call__(lines, images)
+
+
+def timed(
+    drawing: CandidateCollector, monkeypatch: pytest.MonkeyPatch, encode: Iterable[float], observe: Iterable[float]
+) -> tuple[CandidateCollector, FakeClock]:
+    """Wrap a collector so that a clock moves only while a prompt is encoded and while images are observed."""
+    clock = FakeClock()
+    monkeypatch.setattr("forejudge.profiling.measure.perf_counter", clock)
+    generator = TimedGenerator(drawing, clock, encode).generator
+    return replace(drawing, generator=generator, observer=TimedObserver(clock, observe)), clock
+
+
+def test_the_estimate_is_what_collecting_then_costs(
+    drawing: CandidateCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, clock = timed(drawing, monkeypatch, itertools.repeat(2.0), itertools.repeat(0.5))
     folder = CandidateStore(tmp_path / "out")
-    work = estimate_collection(drawing, folder, Shard())
+    work = estimate_collection(collector, folder, Shard())
     assert list(tmp_path.iterdir()) == [], "nothing is left"
     assert work.description == "180 candidates of 6 prompts"
-    started = perf_counter()
-    flops = count_flops(partial(drawing.run, folder, Shard(), ignore_progress))
-    seconds = perf_counter() - started
+    before = clock()
+    flops = count_flops(partial(collector.run, folder, Shard(), ignore_progress))
     assert work.flops == pytest.approx(flops, rel=0.05)  # prompts are not all of one length
-    assert seconds / 7 < work.seconds < seconds * 7  # less than the candidates of a batch
+    assert work.seconds == pytest.approx(clock() - before) == 6 * 2 + 180 * 0.5
     disk_bytes = sum(
         tensor.nbytes for path in (tmp_path / "out" / "states").iterdir() for tensor in load_file(path).values()
     )
     assert work.disk_bytes[RECORDED] == disk_bytes
     rows = sum(path.stat().st_size for path in (tmp_path / "out" / "rows").glob("*.parquet"))
     assert rows < work.disk_bytes["the rows"] < 20 * rows
+
+
+def test_noise_makes_no_estimate_negative(
+    drawing: CandidateCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine a prompt may take longer to encode than a whole batch to generate."""
+    encode = itertools.chain([0.0, 0.0, 90.0, 0.1, 50.0], itertools.repeat(0.0))  # the first two are not timed
+    observe = itertools.chain([0.0, 0.001, 3.0, 0.002], itertools.repeat(0.0))  # nor is the first of these
+    collector, _ = timed(drawing, monkeypatch, encode, observe)
+    work = estimate_collection(collector, CandidateStore(tmp_path), Shard())
+    assert work.seconds == pytest.approx(6 * 50 + 180 * 0.002), "medians of three"
 
 
 def test_an_instruction_counts_once(tiny_generator: Path, tmp_path: Path) -> None:

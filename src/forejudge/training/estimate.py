@@ -1,12 +1,16 @@
-"""What a stage of the training amounts to: batches of it are learnt from and answered, and nothing is kept.
+"""Cost estimates of long work before it starts: FLOPs, disk, and time on this device from a short measurement.
 
-It is always the whole of it that is reckoned, also where a part is done already.
+Every estimate is a sum of parts that are measured by themselves, so noise in the timings cannot make it negative. It
+covers a whole training run, also where a part of it is done already.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,15 +32,15 @@ from forejudge.training.output import RunFolder
 from forejudge.training.trainer import TrainingRun, check_tensorboard
 from forejudge.training.verify import prepare_verification
 
-# FOLDED: What long work amounts to before it is begun: operations, disk, and time on this device by a short measurement.
-
-
-_ENCODES_PER_PROMPT = 2  # of each prompt: to find one that is refused, and to draw
+_ROUNDS = 3  # of which the median counts
+_TIMED_BATCHES = 2  # batches of training, after one that warms up
+_MAX_CHECKPOINTS = 3  # two that are kept, and the next one until it is whole
+_OPTIMIZER_BYTES = 2 * 4  # of AdamW, for each trained weight
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """`description` is what there is to do, `disk_bytes` bytes by what they hold, `measurement` where `seconds` come from."""
+    """Cost of a run: `description` says what it does, `disk_bytes` what it stores, `measurement` what was timed."""
 
     description: str
     flops: int
@@ -46,51 +50,55 @@ class CostEstimate:
 
 
 def estimate_collection(collector: CandidateCollector, folder: CandidateStore, shard: Shard) -> CostEstimate:
-    """What a shard still has to do, by one prompt drawn and observed beside the folder, which stays as it is.
+    """Estimate what is left of a shard from one encoded prompt and one batch collected into a scratch folder.
 
-    Operations are those of one candidate, whoever observes it included; the time is that of a batch. Raises as
-    `CandidateCollector.run` does before it begins, but only for the first prompt, and whatever the observer raises.
+    FLOPs are those of one candidate, its observer included. Raises the errors of `CandidateCollector.run` before it
+    starts, for the first prompt alone, and any error of the observer.
     """
-    rows, candidates = collector.rows_left(folder, shard), collector.candidates
-    disk_bytes = collector.bytes_of(rows)
-    device, batch = collector.generator.device, min(candidates, collector.batch_size)
-    encode = partial(
-        collector.generator.encode_without_padding, collector.lines[0].prompt, collector.generator.defaults
-    )
-    encode()  # an instruction is read but once
+    rows, candidates, generator = collector.rows_left(folder, shard), collector.candidates, collector.generator
+    batch, device = min(candidates, collector.batch_size), generator.device
+    encode = partial(generator.encode_without_padding, collector.lines[0].prompt, generator.defaults)
+    encode()  # an instruction is read once for all prompts
     encode_flops = count_flops(encode)
+    encode_seconds = _seconds(encode, device)
+    encoded = replace(collector, generator=_encoding_once(generator))
     with scratch_folder(folder.path) as scratch:
-        flops = count_flops(_trial(collector, 1, scratch / "counted"))  # and everything is warm
-        seconds = measure_time(_trial(collector, batch, scratch / "timed"), device, rounds=1, warm_up=0).median / 1000
-        rows_bytes = sum(path.stat().st_size for path in (scratch / "timed" / "rows").glob("*.parquet"))
-    encode_seconds = measure_time(encode, device, rounds=1, warm_up=0).median / 1000
+        candidate_flops = count_flops(_trial(encoded, 1, scratch, "counted"))  # and everything is warm
+        batch_seconds = _seconds(_trial(encoded, batch, scratch, "timed"), device)
+        rows_bytes = sum(path.stat().st_size for path in (scratch / "timed 1" / "rows").glob("*.parquet"))
     prompts = -(-rows // candidates)
     return CostEstimate(
         description=f"{rows} candidates of {prompts} prompts",
-        flops=prompts * _ENCODES_PER_PROMPT * encode_flops + rows * (flops - _ENCODES_PER_PROMPT * encode_flops),
-        disk_bytes={RECORDED: disk_bytes, "the rows": rows_bytes * rows // batch},
-        seconds=prompts * _ENCODES_PER_PROMPT * encode_seconds
-        + rows * (seconds - _ENCODES_PER_PROMPT * encode_seconds) / batch,
-        measurement=f"{batch} candidates drawn in {seconds:.2g} s",
+        flops=prompts * encode_flops + rows * candidate_flops,
+        disk_bytes={RECORDED: collector.bytes_of(rows), "the rows": rows_bytes * rows // batch},
+        seconds=prompts * encode_seconds + rows * batch_seconds / batch,
+        measurement=f"{batch} candidates generated in {batch_seconds:.2g} s",
     )
 
 
-def _trial(collector: CandidateCollector, candidates: int, scratch: Path) -> partial[None]:
-    """So many candidates of the first prompt; what a run measures for itself is measured already."""
+def _seconds(workload: Callable[[], object], device: torch.device) -> float:
+    return measure_time(workload, device, _ROUNDS, warm_up=0).median / 1000
+
+
+def _encoding_once(generator: Generator[Any]) -> Generator[Any]:
+    """Return a copy of a generator that encodes each prompt once, so that a trial shows the cost of the rest."""
+    clone = copy(generator)
+    clone.encode_without_padding = lru_cache(generator.encode_without_padding)  # type: ignore[method-assign]
+    return clone
+
+
+def _trial(collector: CandidateCollector, candidates: int, scratch: Path, name: str) -> Callable[[], None]:
+    """Return a call that collects candidates of the first prompt, each time in a new folder of `scratch`."""
     trial = replace(collector, lines=collector.lines[:1], candidates=candidates)
-    _ = trial.recorded_bytes
-    return partial(trial.run, CandidateStore(scratch), Shard(), ignore_progress)
-
-
-_TIMED_BATCHES = 2  # batches, after one that warms up
-_MAX_CHECKPOINTS = 3  # two that are kept, and the next one until it is whole
-_OPTIMIZER_BYTES = 2 * 4  # bytes of an optimiser for each weight that is trained
+    _ = trial.recorded_bytes  # a run measures it on one candidate, once
+    folders = (CandidateStore(scratch / f"{name} {number}") for number in count(1))
+    return lambda: trial.run(next(folders), Shard(), ignore_progress)
 
 
 def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path | None = None) -> None:
-    """Look at what a run will read before a model is loaded. Raises CheckpointError for what is not there or not whole.
+    """Check a run's inputs before a model is loaded. Raises CheckpointError for missing or incomplete ones.
 
-    Models of the hub are only checked for how they are spelt.
+    Of models on the hub only the spelling is checked.
     """
     for folder in folders:
         CandidateStore(folder).check_complete()
@@ -107,7 +115,7 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
 def estimate_alignment(
     recipe: AlignRecipe, generator: Generator, captions: Path, validation: Path, out: Path
 ) -> CostEstimate:
-    """Of stage 1. Raises as `align` does before its first step."""
+    """Estimate the cost of stage 1. Raises the errors that `align` raises before its first step."""
     data = TrainingData.of(captions, validation, generator)
     RunFolder(out, generator).check(recipe, data.inputs("align"))
     run = prepare_alignment(_with_few_statistics(recipe), generator, data).run
@@ -117,7 +125,7 @@ def estimate_alignment(
 def estimate_verification(
     recipe: VerifyRecipe, generator: Generator, labels: Path, validation: Path, out: Path, aligned: Path | None
 ) -> CostEstimate:
-    """Of stage 2. Raises as `verify` does before its first step."""
+    """Estimate the cost of stage 2. Raises the errors that `verify` raises before its first step."""
     data = TrainingData.of(labels, validation, generator)
     RunFolder(out, generator).check(recipe, data.inputs("verify", aligned_digest(aligned)))
     run = prepare_verification(_with_few_statistics(recipe), generator, data, aligned).run
@@ -137,16 +145,17 @@ def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows
     with scratch_folder(out) as folder:
         seconds = run.time_batches(folder, device, _TIMED_BATCHES)
     load_seconds, predict_seconds = (
-        measure_time(partial(step, run.batch_size), device, rounds=1, warm_up=0).median / 1000
-        for step in (trial.load_batch, trial.predict)
+        _seconds(partial(step, run.batch_size), device) for step in (trial.load_batch, trial.predict)
     )
     return CostEstimate(
-        description=f"{recipe.steps} steps of {recipe.batch_size} candidates, each of {num_rows} seen {num_trained / num_rows:.2g} times",
+        description=f"{recipe.steps} steps of {recipe.batch_size} candidates, each of {num_rows} seen "
+        f"{num_trained / num_rows:.2g} times",
         flops=flops,
         disk_bytes=_bytes_on_disk(run),
         seconds=recipe.steps * recipe.gradient_accumulation_steps * seconds
         + (num_standardized * load_seconds + num_validated * predict_seconds) / run.batch_size,
-        measurement=f"{_TIMED_BATCHES} batches of {run.batch_size} candidates learnt from in {_TIMED_BATCHES * seconds:.2g} s",
+        measurement=f"{_TIMED_BATCHES} batches of {run.batch_size} candidates trained on in "
+        f"{_TIMED_BATCHES * seconds:.2g} s",
     )
 
 
@@ -160,28 +169,28 @@ def _bytes_on_disk(run: TrainingRun) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _TrialRun:
-    """Work on the first rows of a run."""
+    """Parts of a run, done on its first rows."""
 
     run: TrainingRun
     device: torch.device
 
     def train_one(self) -> None:
-        """Forward and backward."""
+        """Run one candidate forward and backward."""
         batch = self.load_batch(1)
         labels = batch.pop("labels")
-        self.run.module.train()  # as the trainer has it: checkpointing reads everything twice
+        self.run.module.train()  # as the trainer does: gradient checkpointing runs the forward pass twice
         self.run.loss(self.run.module(**batch), labels).backward()
 
     @torch.no_grad()
     def predict(self, count: int) -> None:
-        """Forward, in the recipe's precision."""
+        """Run `count` candidates forward in the recipe's precision."""
         precision, batch = resolve_dtype(self.run.recipe.precision), self.load_batch(count)
         batch.pop("labels")
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             self.run.module(**batch)
 
     def load_batch(self, count: int) -> dict[str, Tensor]:
-        """A batch: its states from the disk, or drawn anew."""
+        """Load a batch: its states from the disk, or generated again."""
         rows = self.run.training
         batch = collate_rows([rows[row % len(rows)] for row in range(count)])
         return {name: part.to(self.device) for name, part in batch.items()}
