@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from forejudge.config_files import read_config
 from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
 from forejudge.evaluation.study_report import StudyReport
-from forejudge.profiling.figures import Profile
-from forejudge.profiling.searches import DeadlineAdherence
+from forejudge.profiling.figures import DeadlineAdherence, Profile
 from forejudge.report import profile_tables, tables
 from forejudge.report.tables import TASK_NAMES, Cell, Table, describe_test_set, percent
 

@@ -1,26 +1,30 @@
 """Costs of the same searches on a generator of other proportions: SANA-Sprint 1.6B in the miniature's place.
 
-FLOPs at 1024 px with verifiers around Qwen2.5-0.5B are counted without weights: the architectures are the published
-ones, and the library's own classes run on the meta device.
+FLOPs at 1024 px with verifiers around Qwen2.5-0.5B are counted without weights: models of the published sizes run on
+the meta device.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+import torch
 
 from forejudge.evaluation.build_report import verifier_strategies
 from forejudge.evaluation.equal_cost import CostCurve, equal_cost_table, reference_budgets
 from forejudge.evaluation.report import ProjectedCosts
 from forejudge.evaluation.strategies import Outcomes
-from forejudge.profiling.sizes import PUBLISHED
-from forejudge.profiling.stages import DECODE, ENCODE, PREFIX, SUFFIX, clip_cost, generator_costs, language_model_cost
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
+from forejudge.profiling.measure import count_flops
+from forejudge.profiling.sizes import KINDS, PUBLISHED, random_models
 from forejudge.types import Phase
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 GENERATOR = "SANA-Sprint 1.6B"
 BLOCKS = 20
-_LATENT_SIDE, _PATCHES = 32, 576
+_IMAGE_TOKENS, _PATCHES = 32**2, 576  # tokens of a hidden state, and of CLIP
 _TERA = 1e12
 
 
@@ -71,17 +75,26 @@ class StageFlops:
         return self.language_model_on_hidden
 
 
+@torch.no_grad()
 def sana_sprint_flops() -> StageFlops:
     """Count the FLOPs; takes seconds and hardly any memory."""
-    generator, sizes = PUBLISHED.generator, PUBLISHED.verifier
-    costs = generator_costs(generator, BLOCKS, _LATENT_SIDE, generator.padded_text)
+    models = random_models("sana-sprint-1.6b", KINDS, None, torch.device("meta"), torch.bfloat16)
+    costs = models.padded_costs
+    language_model = models.verifiers["hidden"].model.language_model
+
+    def language_model_flops(tokens: int) -> int:
+        sizes = PUBLISHED.verifier
+        shape = 1, tokens + sizes.question_tokens, sizes.language_model.hidden_size
+        embedded_NSE = torch.zeros(shape, device="meta", dtype=torch.bfloat16)
+        return count_flops(partial(language_model, inputs_embeds=embedded_NSE, logits_to_keep=1))
+
     return StageFlops(
         encode=costs[ENCODE].flops,
         block=(costs[PREFIX] + costs[SUFFIX]).flops // BLOCKS,
         decode=costs[DECODE].flops,
-        clip=clip_cost(sizes).flops,
-        language_model_on_hidden=language_model_cost(sizes, _LATENT_SIDE**2).flops,
-        language_model_on_patches=language_model_cost(sizes, _PATCHES).flops,
+        clip=costs[CLIP].flops,
+        language_model_on_hidden=language_model_flops(_IMAGE_TOKENS),
+        language_model_on_patches=language_model_flops(_PATCHES),
     )
 
 

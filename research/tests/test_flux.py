@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.sizes.flux import FluxFlops, flux2_klein_flops, flux_schnell_flops
+from research.published_flops import FluxFlops, flux2_klein_flops, flux_schnell_flops
 
 WIDTH, TOKENS = 3072, 4096
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.sizes.flux import pixart_512_block_flops
+from research.published_flops import pixart_512_block_flops
 
 WIDTH, TOKENS, TEXT = 1152, 32 * 32, 120
 

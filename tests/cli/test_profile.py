@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.profiling.models import RANDOM_MODELS
+from forejudge.profiling.sizes import RANDOM_MODELS
 from tests.support.command import CommandLine, refusal
 from tests.support.tiny_sizes import TINY
 
@@ -24,7 +24,7 @@ def test_models_of_random_weights_are_measured_and_drawn(
         "bfloat16",
     )
     assert "CPU" in found["settings"]["device_note"]
-    assert done.out.startswith("Figures of a CPU: they say nothing of a GPU")
+    assert done.out.startswith("Figures measured on a CPU, not comparable to a GPU")
     for said in ("language model, hidden", "decode-all, clip", "VHS (paper)", "63.3", "written to out/profile.json"):
         assert said in done.out
     assert Path("out/profile.png").read_bytes().startswith(b"\x89PNG")
@@ -35,7 +35,7 @@ def test_models_of_random_weights_are_measured_and_drawn(
     [
         (("--strategy", "fastest"), "unknown strategy 'fastest': expected official, decode-all, forejudge"),
         (("--n", "0"), "--n '0' is not a list of numbers from 1"),
-        (("--random-weights", "--generator", "flux"), "no sizes are known of 'flux'"),
+        (("--random-weights", "--generator", "flux"), "no sizes are known for generator 'flux'"),
         (
             ("--random-weights", "--generator", "sana-sprint-small", "--verifier", "pixels"),
             "no verifier reads 'pixels'",

@@ -28,7 +28,7 @@ from forejudge.evaluators.loading import GenEvalModels
 from forejudge.generators import load_generator
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.prompts import sample_prompt_lines
-from forejudge.profiling.searches import SearchCosts
+from forejudge.profiling.figures import SearchCosts
 from forejudge.progress import Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.verifiers import load_verifier

@@ -3,7 +3,8 @@
 import pytest
 
 from forejudge.profiling import measure
-from forejudge.profiling.measure import Timing, measure_time, measure_time_interleaved
+from forejudge.profiling.figures import Timing
+from forejudge.profiling.measure import measure_time, measure_time_interleaved
 from tests.support.doubles import CPU, FakeClock
 
 
@@ -16,7 +17,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 def test_the_median_and_the_quartiles_of_the_rounds() -> None:
-    found = Timing.of([5.0, 1.0, 2.0, 4.0, 3.0])
+    found = Timing.from_rounds([5.0, 1.0, 2.0, 4.0, 3.0])
     assert (found.lower_quartile, found.median, found.upper_quartile) == (2, 3, 4)
     assert (found.fastest, found.rounds) == (1, 5)
 

@@ -7,10 +7,10 @@ import torch
 
 from forejudge.best_of_n import BestOfN
 from forejudge.errors import InvalidRequest
-from forejudge.generators.base import SamplingParams
 from forejudge.profiling.figures import Memory, Profile, StrategyProfile
-from forejudge.profiling.models import KINDS, load_profiled_models, random_models
+from forejudge.profiling.models import load_profiled_models
 from forejudge.profiling.profile import marginal_cost, profile, savings
+from forejudge.profiling.sizes import KINDS, random_models
 from forejudge.progress import Progress
 from tests.support.doubles import CPU
 from tests.support.tiny_sizes import tiny_models
@@ -86,7 +86,7 @@ def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPa
     measured = [at for stage in found.stages.values() for at in stage.measurements.values()]
     measured += [at for way in found.strategies for at in way.measurements.values()]
     assert all(at.roofline_ms > 0 and at.milliseconds.rounds == 2 for at in measured)
-    assert found.settings.device_note.startswith("of a CPU")
+    assert found.settings.device_note.startswith("measured on a CPU")
     assert {"commit", "device", "torch"} <= found.provenance.keys()
     assert {progress.part for progress in told} == {"timing stages", "timing strategies"}
 
@@ -103,7 +103,7 @@ def test_memory_is_measured_for_the_judged_eight_too(monkeypatch: pytest.MonkeyP
 
 
 def test_a_loaded_generator_is_measured_with_its_own_verifier(tiny_generator: Path, tiny_verifier: Path) -> None:
-    models = load_profiled_models(str(tiny_generator), [str(tiny_verifier)], SamplingParams(), CPU, torch.float32)
+    models = load_profiled_models(str(tiny_generator), [str(tiny_verifier)], None, CPU, torch.float32)
     found = profile(models, [1], 1, (), ignore)
     assert [(each.strategy, each.verifier) for each in found.strategies] == [
         ("official", "hidden"),
@@ -114,7 +114,7 @@ def test_a_loaded_generator_is_measured_with_its_own_verifier(tiny_generator: Pa
 
 def test_budgets_are_kept_by_a_search_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch, "clip", "hidden")
-    monkeypatch.setattr("forejudge.profiling.profile.SEARCHES", 3)
+    monkeypatch.setattr("forejudge.profiling.profile.SEARCHES_PER_BUDGET", 3)
     (kept,) = profile(models, [1], 1, ("forejudge",), ignore, budgets_ms=[500]).deadline_adherence
     assert (kept.budget_ms, kept.runs) == (500, 3)
     assert kept.median_predicted_n >= 1
@@ -129,7 +129,7 @@ def test_a_budget_in_which_nothing_fits_is_refused_before_all_else(monkeypatch: 
 
 
 def test_a_budget_without_a_verifier_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidRequest, match="a time budget needs a verifier that reads hidden or latent: name one"):
+    with pytest.raises(InvalidRequest, match="--budget-ms needs a verifier that reads hidden or latent: name one"):
         profile(tiny_models(monkeypatch, "clip"), [1], 1, ("decode-all",), ignore, budgets_ms=[1000])
 
 
@@ -142,7 +142,7 @@ def test_a_strategy_without_a_verifier_is_refused(monkeypatch: pytest.MonkeyPatc
     ("verifiers", "said"),
     [
         (["VERIFIER", "VERIFIER"], "both read hidden: leave one out"),
-        (["tests.support.scorer:first_pixel"], "has no language model: its work cannot be counted"),
+        (["tests.support.scorer:first_pixel"], "has no language model: profile one that has"),
     ],
 )
 def test_verifiers_that_cannot_be_measured_are_refused(
@@ -150,14 +150,14 @@ def test_verifiers_that_cannot_be_measured_are_refused(
 ) -> None:
     named = [name.replace("VERIFIER", str(tiny_verifier)) for name in verifiers]
     with pytest.raises(InvalidRequest, match=said):
-        load_profiled_models(str(tiny_generator), named, SamplingParams(), CPU, torch.float32)
+        load_profiled_models(str(tiny_generator), named, None, CPU, torch.float32)
 
 
 @pytest.mark.gpu
 def test_the_small_models_on_a_gpu() -> None:
-    models = random_models("sana-sprint-small", KINDS, SamplingParams(), torch.device("cuda"), torch.bfloat16)
+    models = random_models("sana-sprint-small", KINDS, None, torch.device("cuda"), torch.bfloat16)
     found = profile(models, [1, 8], 3, (), ignore)
-    assert found.settings.device_note.startswith("of a GPU")
+    assert found.settings.device_note.startswith("measured on a GPU")
     assert len(found.strategies) == 6
     assert found.rates.flops_per_second > 1e12
     for figures in found.strategies:
@@ -167,12 +167,12 @@ def test_the_small_models_on_a_gpu() -> None:
 @pytest.mark.slow
 def test_the_published_models_run_on_a_cpu() -> None:
     """Minutes, and 10 GiB of memory."""
-    models = random_models("sana-sprint-1.6b", ("hidden",), SamplingParams(), CPU, torch.bfloat16)
-    assert (models.conditioning.text_NLD.shape, models.blocks) == ((1, 300, 2304), 8)
+    models = random_models("sana-sprint-1.6b", ("hidden",), None, CPU, torch.bfloat16)
+    assert (models.conditioning.text_NLD.shape, models.num_prefix_blocks) == ((1, 300, 2304), 8)
     found = BestOfN(models.generator, models.verifiers["hidden"])(models.prompt, 1)
     assert found.image.size == (1024, 1024)
     assert models.weight_bytes("hidden") == pytest.approx(2 * (2.61e9 + 1.61e9 + 0.31e9 + 0.49e9), rel=0.01)
 
 
 def ignore(progress: Progress) -> None:
-    """Nobody watches."""
+    """Ignore progress."""

@@ -30,7 +30,7 @@ def search(time: FakeClock, slow: range = range(0)) -> BestOfN:
 
 def test_budgets_are_kept_where_time_is_even(time: FakeClock) -> None:
     found = measure_deadline_adherence(search(time), PROMPTS, budget_ms=70)
-    # 16 candidates take 26 ms, 4 more 14 and the winner 22; a chunk is begun if 1.15 times as much time is left.
+    # 16 candidates take 26 ms, 4 more 14 and the winner 22; a batch starts if 1.15 times as much time is left.
     assert (found.median_predicted_n, found.min_n, found.median_n) == (20, 20, 20)
     assert (found.runs, found.on_time, found.on_time_with_grace, found.reached_predicted_n) == (10, 1, 1, 1)
     assert found.on_time_interval == (0.7225, 1.0), "ten of ten, as Wilson has it"

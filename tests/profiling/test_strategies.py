@@ -15,10 +15,11 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import SamplingParams
 from forejudge.generators.sana_sprint import SanaSprint
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, scoring_stage
 from forejudge.profiling.measure import count_flops
-from forejudge.profiling.models import ProfiledModels, new_verifier, scoring_stage
+from forejudge.profiling.models import ProfiledModels
 from forejudge.profiling.roofline import StageRun, total_flops
-from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
+from forejudge.profiling.sizes import new_verifier
 from forejudge.profiling.strategies import DecodeAll, Forejudge, Official, SearchStrategy
 from forejudge.session import PromptSession
 from tests.support.doubles import CPU, FakeClock
@@ -28,7 +29,7 @@ from tests.support.tiny_sizes import TINY, tiny_models
 _OF_NOISE = {"randn_latents", "randn_step"}  # in the record: where noise comes from is this package's own
 
 
-def counted(generator: SanaSprint, language_model: nn.Module) -> Counter[str]:
+def counted(generator: Any, language_model: nn.Module) -> Counter[str]:
     """Counts the calls of every part from now on, under the names of the record."""
     calls = Counter[str]()
     parts: dict[str, Any] = {
@@ -102,7 +103,7 @@ def test_a_verifier_that_does_not_answer_in_words_is_refused(monkeypatch: pytest
     models = tiny_models(monkeypatch, "hidden")
     verifier = models.verifiers["hidden"]
     verifier.config = verifier.config.model_copy(update={"has_head": True})
-    with pytest.raises(InvalidRequest, match=r"gives no answer in words: official cannot be run"):
+    with pytest.raises(InvalidRequest, match=r"answers by a head, not by a token: leave out --strategy official"):
         Official(models, "hidden", max_batch_size=1)
 
 
@@ -158,14 +159,14 @@ def test_as_many_go_together_as_take_the_least_time_each(
 ) -> None:
     time = FakeClock()
     monkeypatch.setattr("forejudge.profiling.measure.perf_counter", time)
-    judge = PromptSession.score
+    score = PromptSession.score
     took = {1: 10.0, 2: 14.0, 4: 32.0}  # 10, 7 and 8 for each
 
-    def timed_judge(session: PromptSession, seeds: tuple[int, ...]) -> object:
+    def timed_score(session: PromptSession, seeds: tuple[int, ...]) -> object:
         time.advance(took[len(seeds)])
-        return judge(session, seeds)
+        return score(session, seeds)
 
-    monkeypatch.setattr(PromptSession, "score", timed_judge)
+    monkeypatch.setattr(PromptSession, "score", timed_score)
     assert DecodeAll(models, "clip", max_batch_size=4).batch_size == 2
 
 

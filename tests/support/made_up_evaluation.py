@@ -10,7 +10,7 @@ from forejudge.candidates.store import EvaluationSettings, EvaluationStore
 from forejudge.evaluation.report import REPORT_FILE, EvaluationCosts
 from forejudge.evaluation.suite import COSTS_FILE, baseline_folder, folder_report
 from forejudge.files import write_text
-from forejudge.profiling.searches import SearchCosts
+from forejudge.profiling.figures import SearchCosts
 
 SETTINGS = EvaluationSettings(
     generator="tiny <1>",  # as HTML, a tag

@@ -1,12 +1,18 @@
-"""The paper's models with everything cut, so that they are made and run in no time."""
+"""The paper's models at tiny sizes, made and run in a moment."""
 
 import pytest
 import torch
 from transformers import CLIPVisionConfig, Gemma2Config, Qwen2Config
 
-from forejudge.generators.base import SamplingParams
-from forejudge.profiling.models import KINDS, RANDOM_MODELS, ProfiledModels, random_models
-from forejudge.profiling.stages import GeneratorSizes, ModelSizes, VerifierSizes
+from forejudge.profiling.models import ProfiledModels
+from forejudge.profiling.sizes import (
+    KINDS,
+    RANDOM_MODELS,
+    GeneratorSizes,
+    ModelSizes,
+    VerifierSizes,
+    random_models,
+)
 from tests.support.doubles import CPU
 
 TINY = ModelSizes(
@@ -71,6 +77,6 @@ TINY = ModelSizes(
 
 
 def tiny_models(monkeypatch: pytest.MonkeyPatch, *kinds: str, dtype: torch.dtype = torch.float32) -> ProfiledModels:
-    """Of random weights, with verifiers of these kinds, or of all."""
+    """Make tiny models of random weights with verifiers of these kinds (default: all)."""
     monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)
-    return random_models("tiny", kinds or KINDS, SamplingParams(), CPU, dtype)
+    return random_models("tiny", kinds or KINDS, None, CPU, dtype)

@@ -81,7 +81,7 @@ def test_seconds_of_a_training_are_those_of_its_parts(
 def test_what_a_run_would_refuse_is_refused(tiny_run: TinyRun, aligned: Path, trained_verifier: Path) -> None:
     with pytest.raises(InvalidRequest, match="was begun with steps = 10, this run has steps = 11"):
         verification(tiny_run, trained_verifier, steps=11)
-    with pytest.raises(CheckpointError, match="has reads = hidden:2, the recipe latent"):
+    with pytest.raises(CheckpointError, match="has reads = hidden:2, the recipe has latent"):
         verification(tiny_run, Path("out"), aligned, reads="latent")
 
 

@@ -2,20 +2,20 @@
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel, SanaTransformer2DModel
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators import known_models
 from forejudge.profiling.sizes import PUBLISHED as SANA_SPRINT
 from forejudge.training.config import CaptionRecipe, LabelRecipe, with_options
 from forejudge.training.presets import PRESETS, RecipePreset, known_presets, load_preset
-from research.sizes.flux import PIXART_512
+from research.published_flops import PIXART_512
 
 
 def blocks_of(name: str) -> int:
     with torch.device("meta"):
         if name == "sana-sprint-1.6b":
-            return int(SANA_SPRINT.generator.new_transformer().config.num_layers)
+            return int(SanaTransformer2DModel.from_config(dict(SANA_SPRINT.generator.transformer)).config.num_layers)
         if name == "flux-schnell":
             config = FluxTransformer2DModel().config
             return int(config.num_layers + config.num_single_layers)

@@ -70,7 +70,7 @@ def print_study(report: "StudyReport") -> None:
 
 
 def print_profile(profile: "Profile") -> None:
-    """Print what was measured, then stages, searches, memory, savings and deadlines."""
+    """Print what was measured, then stages, and searches, memory, savings and deadlines if there are any."""
     from forejudge.report import profile_tables as tables
 
     console, settings, rates = Console(highlight=False), profile.settings, profile.rates
@@ -81,8 +81,9 @@ def print_profile(profile: "Profile") -> None:
         f"{tables.format_si(rates.bytes_per_second, 'B/s')}."
     )
     print_table(tables.stages(profile))
-    print_table(tables.searches(profile))
-    print_table(tables.memory(profile))
+    if profile.strategies:
+        print_table(tables.searches(profile))
+        print_table(tables.memory(profile))
     if profile.savings:
         print_table(tables.savings(profile.savings))
     if profile.deadline_adherence:

@@ -13,7 +13,7 @@ from forejudge.candidates.store import EvaluationSettings
 from forejudge.config_files import read_config
 from forejudge.evaluation.bootstrap import Averages, Difference, Interval
 from forejudge.files import write_text
-from forejudge.profiling.searches import SearchCosts
+from forejudge.profiling.figures import SearchCosts
 
 REPORT_FILE = "figures.json"
 RANDOM, ORACLE = "random", "oracle"

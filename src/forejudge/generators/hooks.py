@@ -44,11 +44,10 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def stored_weight(module: nn.Module, name: str) -> Tensor:
-    """Return a parameter or buffer of the module itself, wherever offloading keeps it."""
+    """Return a parameter or buffer of the module itself, wherever offloading keeps it; on meta if it has no values."""
     weight: Tensor = getattr(module, name)
-    if weight.is_meta:
-        (weight,) = [hook.weights_map[name] for hook in _hooks(module) if getattr(hook, "weights_map", None)]
-    return weight
+    offloaded = [hook.weights_map[name] for hook in _hooks(module) if getattr(hook, "weights_map", None)]
+    return offloaded[0] if weight.is_meta and offloaded else weight
 
 
 def _hooks(module: nn.Module) -> tuple[Any, ...]:

@@ -208,10 +208,13 @@ def expand_to_batch(tensor: OptionalTensor, batch_size: int) -> OptionalTensor:
 
 
 def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
-    """Hash a few small tensors, each given as a module and a name in it, to 16 hexadecimal digits."""
+    """Hash a few small tensors, each given as a module and a name in it, to 16 hexadecimal digits.
+
+    A model on the meta device has no values: its shapes stand for them.
+    """
     digest = hashlib.sha256()
-    for module, name in weights:
-        digest.update(bfloat16_bytes(stored_weight(module, name)))
+    for weight in (stored_weight(module, name) for module, name in weights):
+        digest.update(str(weight.shape).encode() if weight.is_meta else bfloat16_bytes(weight))
     return digest.hexdigest()[:16]
 
 

@@ -1,1 +1,1 @@
-"""What work costs: time, FLOPs and memory, of searches as a whole and of their parts."""
+"""Time, FLOPs and memory of any generator, stage by stage and as whole searches, beside the roofline."""

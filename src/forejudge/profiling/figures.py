@@ -1,20 +1,90 @@
-"""All that a profile finds, as JSON holds it. Times are milliseconds, memory is bytes, N counts candidates."""
+"""Results of a profile as JSON holds them. Times are milliseconds, memory is bytes, N counts candidates."""
 
+from typing import Self
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from forejudge.profiling.measure import Timing
-from forejudge.profiling.roofline import DeviceRates
-from forejudge.profiling.searches import DeadlineAdherence
+# Stages of a search, in the order they run. "later steps" exist only where a generator takes more than one step, "clip"
+# only for a verifier of image features; scoring has a stage for each kind of verifier (see `scoring_stage`).
+ENCODE, PREFIX, SUFFIX, LATER_STEPS, DECODE, CLIP = "encode", "prefix", "suffix", "later steps", "decode", "clip"
+WARM_UP = 2  # uncounted rounds before those that are measured
 
-WARM_UP = 2  # rounds before those that count
+
+def scoring_stage(kind: str) -> str:
+    """Return the name of the stage in which connector and language model read one kind of verifier input."""
+    return f"language model, {kind}"
 
 
 class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Timing(_FrozenModel):
+    """Milliseconds over `rounds` rounds: the median, the quartiles that hold half of them, and the fastest."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    fastest: float
+    rounds: int
+
+    @classmethod
+    def from_rounds(cls, milliseconds: list[float]) -> Self:
+        """Summarize the milliseconds of each round."""
+        lower, median, upper = np.quantile(milliseconds, (0.25, 0.5, 0.75)).tolist()
+        return cls(
+            median=median,
+            lower_quartile=lower,
+            upper_quartile=upper,
+            fastest=min(milliseconds),
+            rounds=len(milliseconds),
+        )
+
+
+class DeviceRates(_FrozenModel):
+    """Best measured rates: FLOPs per second of matrix products in one dtype, bytes per second read or written."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+class DeadlineAdherence(_FrozenModel):
+    """Searches under one time budget, from the prompt to the image in memory, with warm models.
+
+    The predicted N of a search is the one that fits by the costs learned from the searches before it. `on_time`,
+    `on_time_with_grace` and `reached_predicted_n` are shares of the runs: those that took no longer than the budget
+    (with its 95 % Wilson interval), than 1.1 times the budget, and those that scored at least the predicted N.
+    """
+
+    budget_ms: float
+    runs: int
+    median_predicted_n: float
+    median_n: float
+    min_n: int
+    on_time: float
+    on_time_interval: tuple[float, float]
+    on_time_with_grace: float
+    reached_predicted_n: float
+    milliseconds: Timing
+    slowest: float
+
+
+class SearchCosts(_FrozenModel):
+    """Costs of a search with one verifier.
+
+    `milliseconds` is the median by N, `scoring_bytes` the peak by N while candidates are scored. FLOPs are split into
+    those of a search and those of each candidate.
+    """
+
+    milliseconds: dict[int, float]
+    fixed_flops: int
+    candidate_flops: int
+    scoring_bytes: dict[int, int]
+
+
 class ProfileSettings(_FrozenModel):
-    """What was measured, and how; `device_note` says of what kind of device. Verifiers go by what they read."""
+    """Settings of a profile; `device_note` names the kind of device, `verifiers` are keyed by their kind of input."""
 
     device_note: str
     generator: str
@@ -31,26 +101,26 @@ class ProfileSettings(_FrozenModel):
 
     @property
     def models(self) -> str:
-        """In words: which, in what precision, and whether they are compiled."""
+        """The generator, its dtype and whether it is compiled, in words."""
         return f"{self.generator}, {self.dtype}" + (", compiled" if self.compiled else "")
 
 
 class TimingWithRoofline(_FrozenModel):
-    """A time beside the least that it could be; the ratio says how many times the floor was needed."""
+    """A time beside its roofline (the least it could be), and the ratio of the median to it."""
 
     milliseconds: Timing
     roofline_ms: float
     roofline_ratio: float
 
     @classmethod
-    def from_timing(cls, milliseconds: Timing, roofline_ms: float) -> "TimingWithRoofline":
-        """With the ratio of the median."""
+    def from_timing(cls, milliseconds: Timing, roofline_ms: float) -> Self:
+        """Add the ratio of the median to the roofline."""
         ratio = milliseconds.median / roofline_ms
         return cls(milliseconds=milliseconds, roofline_ms=roofline_ms, roofline_ratio=ratio)
 
 
 class StageProfile(_FrozenModel):
-    """A stage by itself; `measurements` has the batch sizes, without those for which memory did not suffice."""
+    """One stage by itself; `measurements` holds the batch sizes that fit in memory."""
 
     flops: int
     weight_bytes: int
@@ -58,7 +128,7 @@ class StageProfile(_FrozenModel):
 
 
 class Memory(_FrozenModel):
-    """The most that is held at once, by N, beside the weights that lie there anyway and with them."""
+    """Peak memory by N, beside the resident weights and with them."""
 
     scoring: dict[int, int]
     end_to_end: dict[int, int]
@@ -67,8 +137,8 @@ class Memory(_FrozenModel):
     end_to_end_with_weights: dict[int, int]
 
     @classmethod
-    def from_peaks(cls, scoring: dict[int, int], end_to_end: dict[int, int], weights: int) -> "Memory":
-        """The sums are made here."""
+    def from_peaks(cls, scoring: dict[int, int], end_to_end: dict[int, int], weights: int) -> Self:
+        """Add the sums with the weights."""
         return cls(
             scoring=scoring,
             end_to_end=end_to_end,
@@ -79,7 +149,7 @@ class Memory(_FrozenModel):
 
 
 class MarginalCost(_FrozenModel):
-    """What one more candidate costs: the slope from the smallest to the largest N; of memory while they are judged."""
+    """Cost of one more candidate: the slope from the smallest N to the largest; `bytes` is that of the scoring peak."""
 
     milliseconds: float
     flops: float
@@ -87,7 +157,7 @@ class MarginalCost(_FrozenModel):
 
 
 class StrategyProfile(_FrozenModel):
-    """A way to pick the best of N, from the prompt to the picture. Without a second N there is no slope."""
+    """A search strategy from the prompt to the image. With a single N it has no marginal cost."""
 
     strategy: str
     verifier: str
@@ -99,14 +169,15 @@ class StrategyProfile(_FrozenModel):
 
     @property
     def name(self) -> str:
-        """As tables have it."""
+        """Strategy and kind of verifier, as tables show them."""
         return f"{self.strategy}, {self.verifier}"
 
 
 class Saving(_FrozenModel):
-    """What one way saves of another's costs, in per cent: of one more candidate, and of all memory for the first one.
+    """Percentage that one strategy saves of another's cost.
 
-    That is the most that is held, weights too, while it is judged, and from the prompt to the picture.
+    `milliseconds` and `flops` compare one more candidate; the bytes compare the peak at the smallest N, weights
+    included, while candidates are scored and end to end.
     """
 
     strategy: str
@@ -118,7 +189,7 @@ class Saving(_FrozenModel):
 
 
 class Profile(_FrozenModel):
-    """Everything, with where and with what it was made (see `provenance`)."""
+    """A whole profile with its provenance (see `forejudge.result.provenance`)."""
 
     provenance: dict[str, str]
     settings: ProfileSettings
@@ -132,4 +203,4 @@ class Profile(_FrozenModel):
 PAPER = Saving(
     strategy="VHS", baseline="MLLM w/ CLIP", milliseconds=63.3, flops=62.9, scoring_bytes=14.5, end_to_end_bytes=None
 )
-"""As published (arXiv 2603.22492), both run as `official` runs them; for which work memory was taken is not said."""
+"""The paper's savings (arXiv 2603.22492), both run like `official`; it does not say which part its memory covers."""

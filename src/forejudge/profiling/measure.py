@@ -1,40 +1,104 @@
-"""How long pieces of work take: warmed up, then in rounds, in which different ones take turns.
+"""Costs of a piece of work: FLOPs and weights counted, peak memory, and time.
 
-What disturbs the machine for a while then disturbs all alike.
+Times are taken in rounds in which all workloads take turns, so that a disturbance of the machine affects all alike.
 """
 
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-# FOLDED: Floating-point operations of a piece of work, counted as it runs: a multiplication and an addition are two.
+from forejudge.profiling.figures import Timing
+
+Workload = Callable[[], object]
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-def count_flops(workload: Callable[[], object]) -> int:
-    """Matrix products, convolutions and attention, eagerly run.
+def measure_time(workload: Workload, device: torch.device, rounds: int, warm_up: int) -> Timing:
+    """Time one workload in `rounds` rounds, after `warm_up` uncounted ones."""
+    return measure_time_interleaved({"": workload}, device, rounds, warm_up)[""]
 
-    Attention is taken apart into its products while counting: PyTorch counts nothing for the fused one on a CPU.
+
+def measure_time_interleaved(
+    workloads: Mapping[KeyT, Workload],
+    device: torch.device,
+    rounds: int,
+    warm_up: int,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> dict[KeyT, Timing]:
+    """Run every workload once a round; `on_round` gets the number of rounds done, `warm_up` uncounted ones included."""
+    durations: dict[KeyT, list[float]] = {key: [] for key in workloads}
+    for done in range(1, warm_up + rounds + 1):
+        for key, workload in workloads.items():
+            durations[key].append(_milliseconds(workload, device))
+        on_round(done)
+    return {key: Timing.from_rounds(milliseconds[warm_up:]) for key, milliseconds in durations.items()}
+
+
+def _milliseconds(workload: Workload, device: torch.device) -> float:
+    """Time one run from an idle device to an idle device; on CUDA by the device's own events."""
+    if device.type == "cuda":
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        stream = torch.cuda.current_stream(device)
+        torch.cuda.synchronize(device)
+        started.record(stream)
+        workload()
+        ended.record(stream)
+        torch.cuda.synchronize(device)
+        return started.elapsed_time(ended)
+    before = perf_counter()
+    workload()
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+    return 1000 * (perf_counter() - before)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """FLOPs of a stage for one candidate, and the bytes of weights that it reads once for a whole batch."""
+
+    flops: int
+    weight_bytes: int
+
+    def __add__(self, other: "StageCost") -> "StageCost":
+        return StageCost(self.flops + other.flops, self.weight_bytes + other.weight_bytes)
+
+
+def count_cost(workload: Workload, modules: Iterable[nn.Module]) -> StageCost:
+    """Run eager work once and count its FLOPs and the weights of `modules` that it reads. Works on any device.
+
+    An embedding's weights count only where another operation reads them too, such as a tied output layer: of a lookup
+    only a few rows are read.
+    """
+    with _WeightReads(modules) as reads:
+        flops = count_flops(workload)
+    return StageCost(flops, reads.bytes)
+
+
+def count_flops(workload: Workload) -> int:
+    """Run eager work once and count the FLOPs of its matrix products, convolutions and attention (1 MAC = 2 FLOPs).
+
+    Attention runs as separate products meanwhile: PyTorch counts 0 for the fused one on a CPU
+    (https://github.com/pytorch/pytorch/issues/195460).
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         workload()
     return int(counter.get_total_flops())
 
 
-# FOLDED: The most memory that a piece of work holds at once, beyond what was there before it, in bytes.
+def peak_memory(workload: Workload, device: torch.device) -> int:
+    """Return the bytes a workload holds at once beyond what was allocated before it.
 
-
-def peak_memory(workload: Callable[[], object], device: torch.device) -> int:
-    """What CUDA allocates; on other devices the tensors that operations leave behind, without their inner scratch."""
+    CUDA's allocator tells; on other devices the tensors count that operations return, without their inner scratch.
+    """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -45,8 +109,24 @@ def peak_memory(workload: Callable[[], object], device: torch.device) -> int:
     return live.peak
 
 
+class _WeightReads(TorchDispatchMode):
+    """Count the bytes of weights that operations take as inputs."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self._unread = {_key(weight): weight.nbytes for module in modules for weight in module.parameters()}
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func.overloadpacket is not torch.ops.aten.embedding:
+            self.bytes += sum(self._unread.pop(key, 0) for key in _keys((args, kwargs)))
+        return func(*args, **(kwargs or {}))
+
+
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of tensors made while it is on, as long as somebody holds them."""
+    """Count the bytes of tensors made while it is active, as long as they are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +137,7 @@ class _LiveTensors(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        input_keys = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        input_keys = _keys((args, kwargs))
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and _key(tensor) not in input_keys | self._tracked:
@@ -76,72 +156,9 @@ class _LiveTensors(TorchDispatchMode):
         self._current -= size
 
 
+def _keys(tree: Any) -> set[int]:
+    return {_key(tensor) for tensor in tree_leaves(tree) if isinstance(tensor, Tensor)}
+
+
 def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-Workload = Callable[[], object]
-Key = TypeVar("Key", bound=Hashable)
-
-
-class Timing(BaseModel):
-    """Milliseconds over so many rounds: the median, and the quartiles that hold half of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    median: float
-    lower_quartile: float
-    upper_quartile: float
-    fastest: float
-    rounds: int
-
-    @classmethod
-    def of(cls, milliseconds: list[float]) -> Self:
-        """Of the rounds."""
-        lower, median, upper = np.quantile(milliseconds, (0.25, 0.5, 0.75)).tolist()
-        return cls(
-            median=median,
-            lower_quartile=lower,
-            upper_quartile=upper,
-            fastest=min(milliseconds),
-            rounds=len(milliseconds),
-        )
-
-
-def measure_time(workload: Workload, device: torch.device, rounds: int, warm_up: int) -> Timing:
-    """One piece of work; `warm_up` rounds before are not counted."""
-    return measure_time_interleaved({"": workload}, device, rounds, warm_up)[""]
-
-
-def measure_time_interleaved(
-    workloads: Mapping[Key, Workload],
-    device: torch.device,
-    rounds: int,
-    warm_up: int,
-    on_round: Callable[[int], None] = lambda done: None,
-) -> dict[Key, Timing]:
-    """Each once in every round; `warm_up` rounds before are not counted. `on_round` is told how many are done."""
-    durations: dict[Key, list[float]] = {key: [] for key in workloads}
-    for done in range(1, warm_up + rounds + 1):
-        for key, workload in workloads.items():
-            durations[key].append(_milliseconds(workload, device))
-        on_round(done)
-    return {key: Timing.of(milliseconds[warm_up:]) for key, milliseconds in durations.items()}
-
-
-def _milliseconds(workload: Workload, device: torch.device) -> float:
-    """Of one run, from an idle device to an idle device; on CUDA by the device's own clock."""
-    if device.type == "cuda":
-        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        stream = torch.cuda.current_stream(device)
-        torch.cuda.synchronize(device)
-        started.record(stream)
-        workload()
-        ended.record(stream)
-        torch.cuda.synchronize(device)
-        return started.elapsed_time(ended)
-    before = perf_counter()
-    workload()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return 1000 * (perf_counter() - before)

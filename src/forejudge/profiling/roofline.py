@@ -1,31 +1,21 @@
-"""How fast a device multiplies matrices and moves bytes, measured: what the floors of all work are made of."""
+"""Roofline: the least time that work can take on a device, from its FLOPs, its weights and the measured rates."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from forejudge.profiling.measure import measure_time
-from forejudge.profiling.stages import StageCost
+from forejudge.profiling.figures import DeviceRates
+from forejudge.profiling.measure import StageCost, measure_time
 
-_SIDES = {"cuda": (2048, 4096, 8192), "cpu": (512, 1024)}  # of square matrices
+_SIDES = {"cuda": (2048, 4096, 8192), "cpu": (512, 1024)}  # of the square matrices multiplied
 _COPIED_BYTES = {"cuda": 2**30, "cpu": 2**27}  # more than caches hold
 _ROUNDS, _WARM_UP = 10, 3
 
 
-class DeviceRates(BaseModel):
-    """The best that was seen: operations a second of matrix products in a dtype, and bytes a second read or written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    flops_per_second: float
-    bytes_per_second: float
-
-
 def device_rates(device: torch.device, dtype: torch.dtype) -> DeviceRates:
-    """Measure them; takes a second or two."""
+    """Measure the device's rates; takes a second or two."""
     kind = device.type if device.type in _SIDES else "cuda"
     return DeviceRates(
         flops_per_second=max(_matmul_rate(side, device, dtype) for side in _SIDES[kind]),
@@ -40,31 +30,25 @@ def _matmul_rate(side: int, device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _copy_rate(size: int, device: torch.device) -> float:
-    """Of a copy, which reads every byte and writes it."""
+    """Measure bytes per second of a copy, which reads and writes every byte."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     milliseconds = measure_time(partial(torch.empty_like(source).copy_, source), device, _ROUNDS, _WARM_UP).fastest
     return 2 * size / milliseconds * 1000
 
 
-# FOLDED: The least time that work can take on a device. Pure functions.
+def roofline_ms(cost: StageCost, batch: int, rates: DeviceRates) -> float:
+    """Return the longer of a batch's FLOPs at the rate of matrix products and its weights read once.
 
-
-def roofline_ms(cost: StageCost, batch: int, weight_bytes: int, rates: DeviceRates) -> float:
-    """Of a stage for a batch: its operations at the rate of matrix products, or its weights read once, if that is more.
-
-    `weight_bytes` are those of one weight. What else is read and written is left out, so no work is as fast as this.
+    Reads and writes of activations are left out, so no work is as fast as this.
     """
     compute_seconds = batch * cost.flops / rates.flops_per_second
-    memory_seconds = cost.weights * weight_bytes / rates.bytes_per_second
+    memory_seconds = cost.weight_bytes / rates.bytes_per_second
     return 1000 * max(compute_seconds, memory_seconds)
-
-
-# FOLDED: What a whole run consists of: stages, run so many times, each for a batch. Pure functions.
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage run `repeats` times over, each for `batch` candidates."""
+    """A stage run `repeats` times, each time for `batch` candidates."""
 
     stage: str
     batch: int
@@ -72,12 +56,10 @@ class StageRun:
 
 
 def total_flops(runs: Iterable[StageRun], costs: Mapping[str, StageCost]) -> int:
-    """Floating-point operations of all of them."""
+    """Add up the FLOPs of all runs."""
     return sum(run.repeats * run.batch * costs[run.stage].flops for run in runs)
 
 
-def total_roofline_ms(
-    runs: Iterable[StageRun], costs: Mapping[str, StageCost], weight_bytes: int, rates: DeviceRates
-) -> float:
-    """Their floors in milliseconds, one after the other; `weight_bytes` are those of one weight."""
-    return sum(run.repeats * roofline_ms(costs[run.stage], run.batch, weight_bytes, rates) for run in runs)
+def total_roofline_ms(runs: Iterable[StageRun], costs: Mapping[str, StageCost], rates: DeviceRates) -> float:
+    """Add up the rooflines of all runs, in milliseconds."""
+    return sum(run.repeats * roofline_ms(costs[run.stage], run.batch, rates) for run in runs)

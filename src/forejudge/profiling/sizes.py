@@ -1,10 +1,193 @@
-"""SANA-Sprint with the paper's verifiers: at the published sizes, and scaled down for a CPU."""
+"""Random weights at published sizes: SANA-Sprint with the paper's verifiers, in full and scaled down for a CPU.
 
+Models are made on their device, so a profile needs no file and no download. On the meta device they have no weights at
+all; costs are counted there without the memory and the time that the models would take.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import CLIPVisionConfig, Gemma2Config, Qwen2Config
+import torch
+from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+from PIL import Image
+from tokenizers import pre_tokenizers
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Gemma2Config,
+    GemmaTokenizer,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen2Tokenizer,
+)
 
-from forejudge.profiling.stages import GeneratorSizes, ModelSizes, VerifierSizes
+from forejudge.errors import InvalidRequest
+from forejudge.generators.base import Generator
+from forejudge.generators.sana_sprint import MAX_TEXT_TOKENS, SanaSprint, SanaSprintOptions
+from forejudge.profiling.models import PROMPT, ProfiledModels, with_resolution
+from forejudge.verifiers.connector import Connector
+from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput, build_verifier_input
+from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
+from forejudge.verifiers.question import Question
+
+KINDS = ("hidden", "clip", "latent")  # of verifier inputs
+_QUESTION = "Look: <image> {prompt}"
+_FILLER = "."
+
+
+@dataclass(frozen=True)
+class GeneratorSizes:
+    """Configurations of SANA-Sprint's parts; its own call pads instruction and prompt to `text_tokens` tokens."""
+
+    transformer: Mapping[str, Any]
+    text_encoder: PreTrainedConfig
+    autoencoder: Mapping[str, Any]
+    text_tokens: int
+
+
+@dataclass(frozen=True)
+class VerifierSizes:
+    """Configurations of a verifier's parts; the language model reads `question_tokens` around the image's tokens.
+
+    `vision_tower` belongs to a verifier that reads images.
+    """
+
+    language_model: PreTrainedConfig
+    question_tokens: int
+    vision_tower: CLIPVisionConfig
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A generator and the verifiers that read it; the hidden state is read after `num_prefix_blocks` blocks."""
+
+    generator: GeneratorSizes
+    verifier: VerifierSizes
+    num_prefix_blocks: int
+
+
+def random_models(
+    name: str, kinds: Iterable[str], resolution: int | None, device: torch.device, dtype: torch.dtype
+) -> ProfiledModels:
+    """Make one of RANDOM_MODELS, and verifiers of KINDS that read it, with the same weights each time.
+
+    Texts are padded until every model reads as many tokens as its sizes say. `resolution` is the side of the images in
+    pixels (default: the generator's own). Raises InvalidRequest for an unknown name or kind.
+    """
+    if name not in RANDOM_MODELS:
+        known = ", ".join(RANDOM_MODELS)
+        raise InvalidRequest(f"no sizes are known for generator {name!r}: with --random-weights use one of {known}")
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        known = ", ".join(KINDS)
+        raise InvalidRequest(f"no verifier reads {unknown[0]!r}: with --random-weights use one of {known}")
+    sizes = RANDOM_MODELS[name]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        generator = _new_generator(sizes.generator, name, device, dtype)
+        cut = f"hidden:{sizes.num_prefix_blocks}"
+        verifiers = {kind: new_verifier(sizes.verifier, cut if kind == "hidden" else kind, generator) for kind in kinds}
+    sampling = with_resolution(generator.defaults, resolution)
+    return ProfiledModels(generator, verifiers, _padded_prompt(sizes.verifier), sampling)
+
+
+def _new_generator(sizes: GeneratorSizes, name: str, device: torch.device, dtype: torch.dtype) -> SanaSprint:
+    with _default_device_and_dtype(device, dtype):
+        text_encoder: Any = AutoModel.from_config(sizes.text_encoder, attn_implementation=_attention(device))
+        autoencoder = AutoencoderDC.from_config(dict(sizes.autoencoder))
+        transformer = SanaTransformer2DModel.from_config(dict(sizes.transformer))
+    models = [model.eval().requires_grad_(False) for model in (text_encoder, autoencoder, transformer)]
+    pipeline = SanaSprintPipeline(_text_tokenizer(), *models, SCMScheduler())
+    if device.type == "meta":
+        pipeline.image_processor = _BlankImages()
+    instruction = _FILLER * (sizes.text_tokens - MAX_TEXT_TOKENS + 2)  # the pipeline subtracts two
+    options = SanaSprintOptions(complex_human_instruction=(instruction,), use_resolution_binning=False)
+    return SanaSprint(pipeline, f"{name} with random weights", options)
+
+
+def new_verifier(sizes: VerifierSizes, reads: str, generator: Generator[Any]) -> LanguageModelVerifier:
+    """Make a verifier of any generator with random weights; `reads` is as in `build_verifier_input`."""
+    device = generator.device
+    with _default_device_and_dtype(device, generator.dtype):
+        language_model: Any = AutoModelForCausalLM.from_config(
+            sizes.language_model, attn_implementation=_attention(device)
+        )
+        tower = CLIPVisionModel(sizes.vision_tower) if reads == "clip" else None
+    language_model.requires_grad_(False)
+    if device.type == "meta":
+        language_model.register_forward_pre_hook(_with_attention_mask, with_kwargs=True)
+    verifier_input: VerifierInput = (
+        build_verifier_input(reads) if tower is None else ImageFeaturesInput(tower, _image_processor(tower))
+    )
+    connector = Connector(verifier_input.width(generator.architecture), language_model.config.hidden_size)
+    connector.to(device, generator.dtype).requires_grad_(False)
+    config = LanguageModelVerifierConfig.from_generator(generator, reads, question=_QUESTION)
+    model = YesNoModel(connector, language_model)
+    return LanguageModelVerifier(f"{reads} with random weights", config, model, _chat_tokenizer(), verifier_input)
+
+
+@contextmanager
+def _default_device_and_dtype(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Make new weights on a device, in a dtype."""
+    previous_dtype = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(previous_dtype)
+
+
+def _attention(device: torch.device) -> str | None:
+    """Name the attention of transformers' models: on meta one that does not look at the values of its mask."""
+    return "eager" if device.type == "meta" else None
+
+
+def _with_attention_mask(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """Say that all tokens count: without a mask transformers looks for packed texts by the values of positions."""
+    mask_NS = torch.ones(kwargs["inputs_embeds"].shape[:2], device="meta")
+    return args, {**kwargs, "attention_mask": mask_NS}
+
+
+class _BlankImages:
+    """An image processor for the meta device, whose tensors have no values to show."""
+
+    def postprocess(self, images_NCHW: Tensor, output_type: str) -> list[Image.Image]:
+        """Return a black image for each row."""
+        height, width = images_NCHW.shape[-2:]
+        return [Image.new("RGB", (width, height)) for _ in images_NCHW]
+
+
+def _padded_prompt(sizes: VerifierSizes) -> str:
+    """Pad PROMPT until a question about it has as many tokens as the sizes say."""
+    left, right = Question(_QUESTION, _chat_tokenizer()).tokens_around_image(PROMPT)
+    return PROMPT + _FILLER * (sizes.question_tokens - len(left) - len(right))
+
+
+def _text_tokenizer() -> GemmaTokenizer:
+    """Make a tokenizer with one token for each byte."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    return GemmaTokenizer(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
+
+
+def _chat_tokenizer() -> Qwen2Tokenizer:
+    """Make a tokenizer with one token for each byte, for yes and for no."""
+    merges = [("y", "e"), ("ye", "s"), ("n", "o")]
+    tokens = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    tokenizer = Qwen2Tokenizer(vocab={token: number for number, token in enumerate(tokens)}, merges=merges)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
+
+
+def _image_processor(tower: Any) -> CLIPImageProcessorPil:
+    side = tower.config.image_size
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
 
 _TEXT_TOKENS = 520  # SANA's instruction is 222 of Gemma's tokens, of which two go to the 300 of a prompt
 _QUESTION_TOKENS = 95  # the published question in Qwen2.5's chat template, about a prompt of GenEval's
@@ -12,7 +195,7 @@ _TRANSFORMER = {"guidance_embeds": True, "guidance_embeds_scale": 0.1, "qk_norm"
 
 
 def _autoencoder(*channels: int) -> dict[str, Any]:
-    """DC-AE f32, with so many channels from the pixels' side to the latents'."""
+    """Configure a DC-AE f32 with these channels, from the side of the pixels to that of the latents."""
     blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
     scales = ((), (), (), (5,), (5,), (5,))
     return {
@@ -115,4 +298,6 @@ SMALL = ModelSizes(
     ),
     num_prefix_blocks=4,
 )
-"""About a thousandth of the published work at 256 px, in much the same shares: a Best-of-8 takes seconds on a CPU."""
+"""About a thousandth of the published FLOPs at 256 px, in similar shares: a Best-of-8 takes seconds on a CPU."""
+
+RANDOM_MODELS: dict[str, ModelSizes] = {"sana-sprint-1.6b": PUBLISHED, "sana-sprint-small": SMALL}

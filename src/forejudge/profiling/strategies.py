@@ -1,4 +1,7 @@
-"""Ways to pick the best of N, which draw the same candidates: a search of ours, and one that decodes all of them."""
+"""Strategies of choosing the best of N: this package's search, decoding every candidate, and the published release.
+
+All of them generate the same candidates from the same seeds.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,32 +20,39 @@ from forejudge.best_of_n import BestOfN
 from forejudge.costs import CostModel
 from forejudge.device import free_memory
 from forejudge.errors import InvalidRequest
-from forejudge.profiling.measure import measure_time_interleaved
-from forejudge.profiling.models import ProfiledModels, scoring_stage
-from forejudge.profiling.roofline import DeviceRates, StageRun, total_flops, total_roofline_ms
-from forejudge.profiling.stages import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, StageCost
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, DeviceRates, scoring_stage
+from forejudge.profiling.measure import StageCost, measure_time_interleaved
+from forejudge.profiling.models import ProfiledModels
+from forejudge.profiling.roofline import StageRun, total_flops, total_roofline_ms
 from forejudge.session import PromptSession
 from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.published_import import official_score
 
-_BATCH_SIZE_ROUNDS = 5  # of a batch size
-GENERATION_STAGES = (PREFIX, SUFFIX, DECODE)  # the stages between noise and a picture
+_BATCH_SIZE_ROUNDS = 5  # rounds that time each batch size
+_BEAMS, _NEW_TOKENS = 3, 1  # of the published release's answer
+
+# Stages that every candidate runs before a verifier reads it, by the phase that it reads.
+_STAGES_BEFORE = {
+    Phase.PREFIX: (PREFIX,),
+    Phase.LATENT: (PREFIX, SUFFIX),
+    Phase.IMAGE: (PREFIX, SUFFIX, LATER_STEPS, DECODE, CLIP),
+}
 
 
 @dataclass(frozen=True)
 class StrategyOutput:
-    """The place of the winner's seed, and its picture."""
+    """Index of the winner's seed, and its image."""
 
     winner: int
     image: Image
 
 
 class SearchStrategy(ABC):
-    """A way to pick the best of N with the verifier of a kind. `batch_size` candidates, up to `max_batch_size`, go together."""
+    """A way to choose the best of N with one kind of verifier, `batch_size` candidates at once."""
 
     name: ClassVar[str]
-    required_input: ClassVar[str]  # what a verifier must read, in words
+    required_input: ClassVar[str]  # kinds of verifier input, in words
 
     def __init__(self, models: ProfiledModels, kind: str, max_batch_size: int) -> None:
         self.models, self.kind, self.verifier = models, kind, models.verifiers[kind]
@@ -51,58 +61,58 @@ class SearchStrategy(ABC):
     @staticmethod
     @abstractmethod
     def supports(verifier: Verifier) -> bool:
-        """Whether it is a way for such a verifier."""
+        """Return whether the strategy can use a verifier."""
 
     @abstractmethod
     def _best_batch_size(self, max_batch_size: int) -> int:
-        """With how many at once a candidate takes the least time."""
+        """Return the batch size at which a candidate takes the least time."""
 
     @abstractmethod
     def run(self, seeds: tuple[int, ...]) -> StrategyOutput:
-        """From the prompt to the winner's picture."""
+        """Run from the prompt to the winner's image."""
 
     @abstractmethod
     def scoring(self, seeds: tuple[int, ...]) -> Callable[[], object]:
-        """The part of it that draws and judges candidates, ready to be run."""
+        """Return a call that generates and scores the candidates, without finishing one."""
 
     @abstractmethod
     def stage_runs(self, n: int) -> Sequence[StageRun]:
-        """All that a run with `n` candidates consists of."""
+        """List all stages that a run with `n` candidates consists of."""
 
     @property
     def eager(self) -> Self:
-        """The same with nothing compiled."""
-        found = copy(self)
-        found.models = self.models.eager_or_self
-        found.verifier = found.models.verifiers[self.kind]
-        return found
+        """The strategy with nothing compiled."""
+        clone = copy(self)
+        clone.models = self.models.eager_or_self
+        clone.verifier = clone.models.verifiers[self.kind]
+        return clone
 
     def flops(self, n: int) -> int:
-        """Floating-point operations of a run."""
+        """Return the FLOPs of a run with `n` candidates."""
         return total_flops(self.stage_runs(n), self._costs)
 
     def roofline_ms(self, n: int, rates: DeviceRates) -> float:
-        """The least time of a run."""
-        return total_roofline_ms(self.stage_runs(n), self._costs, self.models.generator.dtype.itemsize, rates)
+        """Return the roofline of a run with `n` candidates."""
+        return total_roofline_ms(self.stage_runs(n), self._costs, rates)
 
     @property
     def _costs(self) -> Mapping[str, StageCost]:
-        """Of each stage."""
+        """Cost of each stage."""
         return self.models.costs
 
     @property
     def candidate_stages(self) -> tuple[str, ...]:
-        """What every candidate goes through until it is judged."""
+        """Stages that every candidate runs, the scoring last."""
         (stage,) = self.verifier.reads
-        image_stages = (CLIP,) if stage == IMAGE else ()
-        return GENERATION_STAGES[: stage.phase] + image_stages + (scoring_stage(self.kind),)
+        before = [name for name in _STAGES_BEFORE[stage.phase] if name in self.models.stages]
+        return (*before, scoring_stage(self.kind))
 
 
 class BatchedSearch(SearchStrategy):
-    """This package's own loop."""
+    """The search of this package."""
 
     def _best_batch_size(self, max_batch_size: int) -> int:
-        """Measured here in turns, among the powers of 2 for which memory suffices."""
+        """Time the powers of 2 that fit in memory, taking turns."""
         models = self.models
         costs = CostModel(models.generator, self.verifier).measure(
             models.prompt, models.sampling, max_batch_size, math.inf
@@ -117,9 +127,9 @@ class BatchedSearch(SearchStrategy):
     def run(self, seeds: tuple[int, ...]) -> StrategyOutput:
         """See `SearchStrategy.run`."""
         models = self.models
-        best = BestOfN(models.generator, self.verifier, batch_size=self.batch_size)
-        found = best(models.prompt, seeds=seeds, sampling=models.sampling)
-        return StrategyOutput(found.record.winner, found.image)
+        best_of_n = BestOfN(models.generator, self.verifier, batch_size=self.batch_size)
+        result = best_of_n(models.prompt, seeds=seeds, sampling=models.sampling)
+        return StrategyOutput(result.record.winner, result.image)
 
     def scoring(self, seeds: tuple[int, ...]) -> Callable[[], object]:
         """See `SearchStrategy.scoring`."""
@@ -127,14 +137,14 @@ class BatchedSearch(SearchStrategy):
         return partial(_score_all, self._session(), batches)
 
     def stage_runs(self, n: int) -> list[StageRun]:
-        """See `SearchStrategy.stage_runs`: nothing is done twice, and what nobody reads is done for the winner alone."""
+        """See `SearchStrategy.stage_runs`. Stages that the verifier does not need run for the winner alone."""
         num_full, remainder = divmod(n, self.batch_size)
         batches = [
             (size, repeats) for size, repeats in ((self.batch_size, num_full), (remainder, 1)) if size and repeats
         ]
-        judged = [StageRun(stage, *batch) for stage in self.candidate_stages for batch in batches]
-        winner_runs = [StageRun(stage, 1) for stage in GENERATION_STAGES if stage not in self.candidate_stages]
-        return [StageRun(ENCODE, 1), *judged, *winner_runs]
+        candidate_runs = [StageRun(stage, *batch) for stage in self.candidate_stages for batch in batches]
+        winner_stages = [stage for stage in self.models.generation_stages if stage not in self.candidate_stages]
+        return [StageRun(ENCODE, 1), *candidate_runs, *(StageRun(stage, 1) for stage in winner_stages)]
 
     def _session(self) -> PromptSession:
         models = self.models
@@ -147,7 +157,7 @@ def _score_all(session: PromptSession, batches: Sequence[tuple[int, ...]]) -> No
 
 
 class Forejudge(BatchedSearch):
-    """Judged before they are drawn, from a hidden state or a latent; only the winner is finished."""
+    """Score candidates from a hidden state or a latent; finish only the winner."""
 
     name, required_input = "forejudge", "hidden or latent"
 
@@ -158,7 +168,7 @@ class Forejudge(BatchedSearch):
 
 
 class DecodeAll(BatchedSearch):
-    """Every candidate is decoded and seen by CLIP, with nothing done twice: MLLM w/ CLIP as well as it can be run."""
+    """Decode every candidate and score its image: the paper's MLLM w/ CLIP with nothing computed twice."""
 
     name, required_input = "decode-all", "clip"
 
@@ -168,18 +178,13 @@ class DecodeAll(BatchedSearch):
         return IMAGE in verifier.reads
 
 
-# FOLDED: What the published release of VHS does at inference (aimagelab/VHS), done with the same models.
-
-
-_BEAMS, _NEW_TOKENS = 3, 1
-
-
 class Official(SearchStrategy):
-    """Candidates one at a time, the prompt encoded for each; the winner is drawn again from its seed.
+    """Inference as the published release of VHS does it (aimagelab/VHS), with the same models.
 
-    The output of every block that runs is copied to the CPU. The language model answers by a beam search for one
+    Candidates run one at a time, the prompt is encoded for each, and the winner is generated again from its seed. The
+    output of every block of the first step is copied to the CPU. The language model answers by a beam search for one
     token, whose probability is the score. Nothing is compiled. Raises InvalidRequest for a verifier with a head, which
-    does not answer so.
+    has no token to answer with.
     """
 
     name, required_input = "official", "hidden, latent or clip"
@@ -187,7 +192,9 @@ class Official(SearchStrategy):
     def __init__(self, models: ProfiledModels, kind: str, max_batch_size: int) -> None:
         super().__init__(models.eager_or_self, kind, max_batch_size)
         if self.verifier.config.has_head:
-            raise InvalidRequest(f"verifier {self.verifier.name} gives no answer in words: official cannot be run")
+            raise InvalidRequest(
+                f"verifier {self.verifier.name} answers by a head, not by a token: leave out --strategy official"
+            )
 
     @staticmethod
     def supports(verifier: Verifier) -> bool:
@@ -195,7 +202,7 @@ class Official(SearchStrategy):
         return True
 
     def _best_batch_size(self, max_batch_size: int) -> int:
-        """It knows but one."""
+        """See `SearchStrategy._best_batch_size`: candidates run one at a time."""
         return 1
 
     def run(self, seeds: tuple[int, ...]) -> StrategyOutput:
@@ -209,10 +216,10 @@ class Official(SearchStrategy):
         return partial(self._scores, seeds)
 
     def stage_runs(self, n: int) -> Sequence[StageRun]:
-        """See `SearchStrategy.stage_runs`; each beam is one of a batch, even of the connector, which runs for all at once."""
-        *input_stages, judged = self.candidate_stages
-        each = [StageRun(stage, 1, n) for stage in (ENCODE, *input_stages)] + [StageRun(judged, _BEAMS, n)]
-        return each + [StageRun(stage, 1) for stage in (ENCODE, *GENERATION_STAGES)]
+        """See `SearchStrategy.stage_runs`. Each beam counts as one of a batch, for the connector too."""
+        *input_stages, scoring = self.candidate_stages
+        candidate_runs = [StageRun(stage, 1, n) for stage in (ENCODE, *input_stages)] + [StageRun(scoring, _BEAMS, n)]
+        return candidate_runs + [StageRun(stage, 1) for stage in (ENCODE, *self.models.generation_stages)]
 
     @property
     def _costs(self) -> Mapping[str, StageCost]:
@@ -223,7 +230,7 @@ class Official(SearchStrategy):
 
     @torch.no_grad()
     def _score(self, seed: int) -> float:
-        """P(yes) where the answer says yes, else -P(no)."""
+        """Return P(yes) where the answer says yes, else -P(no)."""
         (stage,) = self.verifier.reads
         candidate, recorded_NTD = self._generate(seed, stage)
         if stage.phase is Phase.PREFIX:
@@ -233,7 +240,7 @@ class Official(SearchStrategy):
         return self._answer(tokens_NTD)
 
     def _generate(self, seed: int, stage: Stage) -> tuple[Candidates, Tensor]:
-        """A candidate that stands at the stage, and the output of the last block that it went through, on the CPU."""
+        """Return a candidate at a stage, and the output of the last block recorded on its way, on the CPU."""
         generator = self.models.generator
         blocks = stage.blocks if stage.phase is Phase.PREFIX else generator.architecture.num_blocks
         candidate = generator.start(generator.encode(self.models.prompt, self.models.sampling), (seed,))

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from forejudge.profiling.figures import PAPER, Profile, Saving, TimingWithRoofline
-from forejudge.profiling.searches import DeadlineAdherence
+from forejudge.profiling.figures import PAPER, DeadlineAdherence, Profile, Saving, TimingWithRoofline
 from forejudge.report.tables import EMPTY, Cell, Table
 
 

@@ -16,7 +16,7 @@ from forejudge.evaluation.report import (
     SecondEvaluatorRow,
 )
 from forejudge.evaluation.study_report import StudyReport, VariantReport
-from forejudge.profiling.searches import SearchCosts
+from forejudge.profiling.figures import SearchCosts
 from forejudge.prompts.geneval import TASKS, Task
 
 TASK_NAMES: Mapping[Task, str] = {

@@ -1,1 +1,0 @@
-"""Published sizes of generators whose weights are not loaded here."""
