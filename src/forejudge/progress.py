@@ -1,4 +1,4 @@
-"""Where long work stands, told to whoever shows it."""
+"""Progress of long work, and the shards it is split into for several processes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,35 +6,10 @@ from dataclasses import dataclass
 
 from forejudge.errors import InvalidRequest
 
-# FOLDED: One of several equal parts of a long work, each for a process or a machine of its own.
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, counted from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """The shard of a spelling such as "1/4". Raises InvalidRequest for any other."""
-        number, slash, count = text.partition("/")
-        if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
-            return cls(int(number), int(count))
-        raise InvalidRequest(f"shard {text!r}: expected NUMBER/COUNT, from 1/4 to 4/4 for four of them")
-
-    def indices(self, total: int) -> Iterator[int]:
-        """Which of `total` things, counted from 0, are this shard's."""
-        return iter(range(self.number - 1, total, self.count))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` of a part are done; `note` says more, such as a loss or a speed."""
+    """State of one part of the work: `step` of `steps` are done. `note` adds for instance a loss or a speed."""
 
     part: str
     step: int
@@ -47,11 +22,11 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """For work that nobody watches."""
+    """Drop progress, for work without a display."""
 
 
 class Stopwatch:
-    """The pace of a part that was `initial` steps on when it was taken up."""
+    """Estimate of the time left for a part that starts at step `initial`, by its pace so far."""
 
     def __init__(self, part: str, initial: int, steps: int) -> None:
         self.part, self.steps = part, steps
@@ -59,10 +34,33 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Since it was taken up."""
+        """Seconds since the start."""
         return time.monotonic() - self._started
 
     def at(self, step: int, note: str = "") -> Progress:
-        """The stand after so many steps, the rest at the pace so far."""
+        """Return the progress after `step` steps, with the seconds left at the pace so far."""
         seconds_per_step = self.seconds / max(step - self._first, 1)
         return Progress(self.part, step, self.steps, seconds_per_step * (self.steps - step), note)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal parts of long work, for a process or machine of its own; `number` counts from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Parse "1/4" and the like. Raises InvalidRequest for any other text."""
+        number, slash, count = text.partition("/")
+        if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise InvalidRequest(f"shard {text!r}: expected NUMBER/COUNT, such as 1/4 to 4/4 for four shards")
+
+    def indices(self, total: int) -> Iterator[int]:
+        """Return the indices in [0, total) that belong to this shard."""
+        return iter(range(self.number - 1, total, self.count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"

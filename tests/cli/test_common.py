@@ -88,7 +88,7 @@ def told(forejudge: CommandLine) -> list[str]:
 def test_a_license_is_told_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
     assert told(on_the_hub) == [TINY, JUDGE]
     assert told(on_the_hub) == []
-    memory = user_cache / "forejudge" / "licenses-told.txt"
+    memory = user_cache / "forejudge" / "licenses-shown.txt"
     memory.write_text("owner/judge\n")
     assert told(on_the_hub) == [TINY]
 

@@ -1,1 +1,1 @@
-"""The commands and what they show. What a value is by default, and how models work, is decided below."""
+"""The command line: parse options, call the library, show results."""

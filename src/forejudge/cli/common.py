@@ -1,4 +1,4 @@
-"""A generator on its own, for commands that draw or train."""
+"""Helpers of several commands: loading a generator, license notices, and the cache of compiled code."""
 
 import os
 from collections.abc import Iterable
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from forejudge.hub import Source
 
 
-# FOLDED: Where the commands keep what torch.compile made, for the next start.
-
-
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def use_compile_cache() -> None:
-    """In the user's cache folder, unless the variable names another; PyTorch's own place is a temporary one.
+    """Keep compiled code in the user's cache folder for the next start; call it before anything is compiled.
 
-    Comes before anything is compiled. Where nothing can be written, that place has to do.
+    PyTorch's own place is temporary. It stays if TORCHINDUCTOR_CACHE_DIR is set or the cache cannot be written.
     """
     try:
         cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -37,17 +34,14 @@ def use_compile_cache() -> None:
         os.environ.setdefault(_CACHE_VARIABLE, str(folder))
 
 
-# FOLDED: The licenses of models of the hub, told once each on stderr.
-
-
 def print_licenses(sources: "Iterable[Source | None]") -> None:
-    """Say under which terms models may be used, the first time that each is; folders are their owner's affair."""
+    """Print the license of each hub model on stderr the first time it is used; local folders have none to print."""
     shown = _shown_models()
     new = {source.model: source for source in sources if source and source.commit and source.model not in shown}
     for model, source in new.items():
         typer.echo(f"license of {model}: {_license_text(source)}", err=True)
     if new:
-        with suppress(OutputError):  # told again the next time
+        with suppress(OutputError):  # printed again the next time
             write_text(_shown_licenses_file(), "\n".join([*shown, *new]) + "\n")
 
 
@@ -58,13 +52,13 @@ def _license_text(source: "Source") -> str:
     from forejudge.hub import card_license
 
     spec = find_spec(source.model)
-    license = (spec and spec.license) or card_license(str(source.folder)) or "none is stated"
+    license = (spec and spec.license) or card_license(str(source.folder)) or "none stated"
     return f"{license}; its terms are at {constants.ENDPOINT}/{source.model}"
 
 
 def _shown_licenses_file() -> Path:
-    """The file of models whose license was told, under the user's cache (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forejudge" / "licenses-told.txt"
+    """Return the file that lists models whose license was shown, in the user's cache (XDG base directory)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forejudge" / "licenses-shown.txt"
 
 
 def _shown_models() -> list[str]:
@@ -75,7 +69,7 @@ def _shown_models() -> list[str]:
 
 
 def load_with_license_notice(name: str, device: str | None, dtype: str) -> "Generator":
-    """Load it where and in what the options say; of several processes the first one tells its licenses."""
+    """Load a generator; the first of several processes prints the licenses of its models."""
     from forejudge.device import is_main_process, resolve_device, resolve_dtype
     from forejudge.generators import load_generator
 

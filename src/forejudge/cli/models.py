@@ -1,4 +1,4 @@
-"""`forejudge models`: what has a name, and what can be loaded from a folder or the hub."""
+"""`forejudge models`: generators with a name, and pipelines that load from a folder or the hub."""
 
 import json
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False) -> None:
-    """List the models that have a name and the pipelines that are supported."""
+    """List known models and supported pipelines."""
     from forejudge.generators import ARCHITECTURES, known_models
 
     if as_json:
@@ -17,10 +17,10 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "what it is", "its verifier")
+    table = Table("name", "description", "verifier")
     for spec in known_models().values():
-        table.add_row(spec.name, spec.description, "comes with it" if spec.verifier else "none: give --verifier")
+        table.add_row(spec.name, spec.description, "included" if spec.verifier else "none; pass --verifier")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"Also any folder of a diffusers pipeline of class {', '.join(ARCHITECTURES)}, or a hub id of one,")
+    console.print(f"Also any folder of a diffusers pipeline of class {', '.join(ARCHITECTURES)}, or its hub id,")
     console.print("as owner/model or owner/model@revision.")

@@ -116,41 +116,36 @@ AsJson = Annotated[
 ]
 
 _EVALUATOR = (
-    "geneval, geneval-miniature, vqa:MODEL (an image-text-to-text model, a folder or hub id, that is asked whether a "
-    "picture shows its prompt), classifier-miniature:FOLDER (of a build of the miniature), or a command: for each JSON "
-    "line on its stdin with image (a path), prompt and metadata, it answers with a JSON line that has correct (true or "
-    "false), and may have reason and detections."
+    "Evaluator: geneval, geneval-miniature, vqa:MODEL (an image-text-to-text model, a folder or hub id, asked whether "
+    "an image shows its prompt), classifier-miniature:FOLDER (of a build of the miniature), or a command. A command "
+    "reads JSON lines with image (a path), prompt and metadata from stdin, and answers each with a JSON line that has "
+    "correct (true or false) and may have reason and detections"
 )
-Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=_EVALUATOR)]
+Evaluator = Annotated[str, Option(metavar="NAME|COMMAND", help=f"{_EVALUATOR}.")]
 RecipeEvaluator = Annotated[
-    str | None,
-    Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the recipe's.)"),
+    str | None, Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (default: the recipe's).")
 ]
 OptionalEvaluator = Annotated[
-    str | None,
-    Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (Default: the benchmark's own.)"),
+    str | None, Option("--evaluator", metavar="NAME|COMMAND", help=f"{_EVALUATOR} (default: the benchmark's own).")
 ]
 SecondEvaluators = Annotated[
     list[str] | None,
     Option(
         "--second-evaluator",
         metavar="NAME|COMMAND",
-        help="Another evaluator that judges the same pictures, as --evaluator takes it; repeatable. Its figures stand "
-        "beside the first one's.",
+        help="Another evaluator of the same images, named as for --evaluator; repeatable. Its figures are listed beside "
+        "those of the first.",
     ),
 ]
 Detector = Annotated[
     str | None,
     Option(
         metavar="DIR",
-        help="The detector of geneval, made by `forejudge geneval convert-detector`. Another Mask2Former, as a folder "
-        "or hub id, gives figures that are not comparable.",
+        help="Detector of geneval, made by `forejudge geneval convert-detector`. Another Mask2Former, a folder or hub "
+        "id, gives figures that are not comparable.",
     ),
 ]
 ColorModel = Annotated[
     str | None,
-    Option(
-        metavar="DIR|ID",
-        help="The CLIP that tells colors for geneval (default: openai/clip-vit-large-patch14).",
-    ),
+    Option(metavar="DIR|ID", help="CLIP that names colors for geneval (default: openai/clip-vit-large-patch14)."),
 ]

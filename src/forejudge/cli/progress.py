@@ -1,4 +1,4 @@
-"""Progress on stderr, gone when the work is done."""
+"""Progress on stderr: bars on a terminal that go away at the end, lines in a log file."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from forejudge.progress import Progress as ProgressUpdate
 if TYPE_CHECKING:
     from forejudge.search import OnProgress
 
-
-# FOLDED: Progress of long work in several parts: a bar on a terminal, a line now and then in a log file.
+_SECONDS_BETWEEN_LINES = 30.0
+_SPEED_WINDOW = 600.0  # seconds over which the time left is estimated
 
 
 class StageProgress:
-    """Shows where each part stands, on stderr."""
+    """Progress of work in several parts: a bar for each on a terminal, every 30 seconds a line in a log file."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -45,7 +45,7 @@ class StageProgress:
         self._bar.__exit__(kind, error, traceback)
 
     def show(self, progress: ProgressUpdate) -> None:
-        """Show a part's stand and the time it still takes."""
+        """Show the progress of one part and the time it has left."""
         remaining = f"{progress.seconds_left / 60:.1f} min left"
         note = f"{progress.note}, {remaining}" if progress.note else remaining
         if self._bar.disable:
@@ -62,19 +62,15 @@ class StageProgress:
             self._last_line = now
 
 
-_SECONDS_BETWEEN_LINES = 30.0
-_SPEED_WINDOW = 600.0  # seconds over which the time left is estimated
-
-
 def spinner(text: str) -> AbstractContextManager[object]:
-    """A sign that something is being done whose length is not known."""
+    """Show a spinner for work of unknown length."""
     console = Console(stderr=True)
     return console.status(text) if console.is_terminal else nullcontext()
 
 
 @contextmanager
 def scoring_progress() -> Iterator["OnProgress"]:
-    """A bar of candidates judged."""
+    """Show a bar of candidates scored."""
     with _bar(TextColumn("scoring"), BarColumn(), MofNCompleteColumn()) as bar:
         task = bar.add_task("", total=None)
         yield lambda num_scored, max_candidates: bar.update(task, completed=num_scored, total=max_candidates)
@@ -82,7 +78,7 @@ def scoring_progress() -> Iterator["OnProgress"]:
 
 @contextmanager
 def progress_counter(noun: str, total: int) -> Iterator[Callable[[], None]]:
-    """Counts to `total` with the time left; where stderr is no terminal, in a line now and then."""
+    """Count to `total` with the time left, in a bar or every 30 seconds in a line."""
     lines = _LineProgress(noun, total)
     with _bar(BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=total)
@@ -107,14 +103,14 @@ def _bar(*columns: ProgressColumn) -> Progress:
 
 
 class _LineProgress:
-    """Progress for a log file."""
+    """Counter for a log file."""
 
     def __init__(self, noun: str, total: int) -> None:
         self.noun, self.total, self.done = noun, total, 0
         self.started = self.last = time.monotonic()
 
     def advance(self) -> None:
-        """Count one, and say so where the last line is old."""
+        """Count one, and print a line if the last one is old."""
         self.done += 1
         now = time.monotonic()
         if now - self.last < _SECONDS_BETWEEN_LINES:

@@ -1,4 +1,4 @@
-"""The folder of one search: best.png, result.json, and what else was finished."""
+"""The folder of one search: best.png, result.json, other finished images and a contact sheet of them."""
 
 import math
 import re
@@ -15,23 +15,55 @@ if TYPE_CHECKING:
     from forejudge import Result
     from forejudge.result import CandidateRecord
 
-
-# FOLDED: All finished candidates of a search on one sheet: verdicts below the pictures, a frame around the winner.
-
-
-_IMAGE_SIZE = 192  # pixels of a picture's longer side
+_RECORD = "result.json"
+_EXTRA_FILES = re.compile(r"contact_sheet\.png|top_\d+\.png|candidates/\d{4,}\.png")
+_IMAGE_SIZE = 192  # pixels of the longer side
 _GAP = 24
 _CAPTION_HEIGHT = 46
 _CELL = (_IMAGE_SIZE + _GAP, _IMAGE_SIZE + _CAPTION_HEIGHT + _GAP)
 _LINE = 28  # of the title
-_TITLE, _TEXT, _NOTE = 20, 16, 12  # sizes of letters
+_TITLE, _TEXT, _NOTE = 20, 16, 12  # font sizes
 _BACKGROUND, _FOREGROUND, _MUTED = "#ffffff", "#1d1d1f", "#6e6e73"
 _YES, _NO, _WINNER = "#1a7f37", "#b42318", "#0969da"
 _FRAME = 5
 
 
+def write_result(folder: Path, result: "Result", finish_all: bool) -> None:
+    """Write the images and the record of a search, replacing those of an earlier one. Raises OutputError."""
+    extra_images = _extra_images(result, finish_all)
+    stale = _stale_images(folder) - extra_images.keys()
+    write_image(folder / "best.png", result.image)
+    write_text(folder / _RECORD, record_text(result))
+    for name, image in extra_images.items():
+        write_image(folder / name, image)
+    for name in stale:
+        remove(folder / name)
+
+
+def record_text(result: "Result") -> str:
+    """Return the content of result.json."""
+    return result.record.model_dump_json(indent=2) + "\n"
+
+
+def _extra_images(result: "Result", finish_all: bool) -> dict[str, "Image.Image"]:
+    """Return all images except best.png, by file name."""
+    if finish_all:
+        candidates = {f"candidates/{index:04}.png": result.images[index] for index in sorted(result.images)}
+        return candidates | {"contact_sheet.png": contact_sheet(result)}
+    extra_images = [image for index, image in result.images.items() if index != result.record.winner]
+    return {f"top_{rank}.png": image for rank, image in enumerate(extra_images, start=2)}
+
+
+def _stale_images(folder: Path) -> set[str]:
+    """Return the names of other images of the record in the folder; none without a record."""
+    if not (folder / _RECORD).is_file():
+        return set()
+    names = {path.relative_to(folder).as_posix() for path in (*folder.glob("*.png"), *folder.glob("candidates/*.png"))}
+    return {name for name in names if _EXTRA_FILES.fullmatch(name)}
+
+
 def contact_sheet(result: "Result") -> Image.Image:
-    """Title and outcome on top, then the pictures in the order in which they were drawn."""
+    """Draw all finished candidates in order of generation, with verdicts below and a frame around the winner."""
     indices = sorted(result.images)
     columns = min(len(indices), max(4, math.ceil(math.sqrt(len(indices)))))
     width = max(columns, 2) * _CELL[0] + _GAP
@@ -50,7 +82,7 @@ def contact_sheet(result: "Result") -> Image.Image:
 
 
 def _wrap_text(text: str, width: int, size: int) -> list[str]:
-    """Lines that fit: a letter is about half as wide as it is high."""
+    """Break text into lines that fit; a letter is about half as wide as it is high."""
     return textwrap.wrap(text, (width - 2 * _GAP) * 2 // size, max_lines=6)
 
 
@@ -62,7 +94,7 @@ def _draw_heading(draw: ImageDraw.ImageDraw, title: list[str], subtitle: list[st
 
 
 def _paste_image(sheet: Image.Image, corner: tuple[int, int], image: Image.Image, is_winner: bool) -> None:
-    """One picture, enlarged or reduced to fit."""
+    """Paste one image, scaled to fit."""
     thumbnail = ImageOps.pad(image.convert("RGB"), (_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.LANCZOS, _BACKGROUND)
     if is_winner:
         thumbnail = ImageOps.expand(thumbnail, _FRAME, _WINNER)
@@ -73,7 +105,7 @@ def _paste_image(sheet: Image.Image, corner: tuple[int, int], image: Image.Image
 def _draw_caption(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], candidate: "CandidateRecord", is_winner: bool
 ) -> None:
-    """What was said of a picture, below it."""
+    """Draw the verdict below an image."""
     x, y = corner[0], corner[1] + _IMAGE_SIZE
     answer_text = format_answer(candidate)
     color = {"yes": _YES, "no": _NO}.get(answer_text, _FOREGROUND)
@@ -85,41 +117,3 @@ def _draw_caption(
 
 def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
     return ImageFont.load_default(size)
-
-
-_RECORD = "result.json"
-_EXTRA_FILES = re.compile(r"contact_sheet\.png|top_\d+\.png|candidates/\d{4,}\.png")
-
-
-def write_result(folder: Path, result: "Result", finish_all: bool) -> None:
-    """Write a search's pictures and record, in the place of those of an earlier one. Raises OutputError."""
-    extra_images = _extra_images(result, finish_all)
-    stale = _stale_images(folder) - extra_images.keys()
-    write_image(folder / "best.png", result.image)
-    write_text(folder / _RECORD, record_text(result))
-    for name, image in extra_images.items():
-        write_image(folder / name, image)
-    for name in stale:
-        remove(folder / name)
-
-
-def record_text(result: "Result") -> str:
-    """What result.json holds."""
-    return result.record.model_dump_json(indent=2) + "\n"
-
-
-def _extra_images(result: "Result", finish_all: bool) -> dict[str, "Image.Image"]:
-    """All but best.png, by file name."""
-    if finish_all:
-        candidates = {f"candidates/{index:04}.png": result.images[index] for index in sorted(result.images)}
-        return candidates | {"contact_sheet.png": contact_sheet(result)}
-    extra_images = [image for index, image in result.images.items() if index != result.record.winner]
-    return {f"top_{rank}.png": image for rank, image in enumerate(extra_images, start=2)}
-
-
-def _stale_images(folder: Path) -> set[str]:
-    """Names of other pictures that belong to the record that lies there now; none without a record."""
-    if not (folder / _RECORD).is_file():
-        return set()
-    names = {path.relative_to(folder).as_posix() for path in (*folder.glob("*.png"), *folder.glob("candidates/*.png"))}
-    return {name for name in names if _EXTRA_FILES.fullmatch(name)}
