@@ -217,7 +217,9 @@ def savings(profile: Profile) -> str:
     hidden = [saving for saving in profile.savings if "hidden" in saving.strategy]
     table = profile_tables.savings(hidden, with_end_to_end=False)
     headings = [*table.headings[:2], "time saved, %", "FLOPs saved, %", "memory saved, weights included, %"]
-    return markdown(describe_profile(profile), replace(table, headings=headings))
+    (paper, *cells), rows = table.rows[-1], table.rows[:-1]
+    rows = [*rows, [replace(paper, text="VHS (paper, on its own GPU)"), *cells]]
+    return markdown(describe_profile(profile), replace(table, headings=headings, rows=rows))
 
 
 def profile_deadlines(profile: Profile) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SCORE_FORMATS = {"probability": ".3f", "p_yes": ".3f", "p_no": ".3f", "log_odds": "+.2f", "score": ".3f"}
 
-_MIN_NAME_WIDTH = 12  # below that, names of strategies can't be told apart
+_MAX_WORD_WIDTH = 16  # up to here, words of a name are not broken
 _NARROW_HEADINGS = {
     "Best of": "N",
     "Single object": "one",
@@ -29,6 +29,8 @@ _NARROW_HEADINGS = {
     "Position": "place",
     "Attribution": "attr.",
     "Overall": "all",
+    "Calibration error": "calibr. error",
+    "Pair accuracy, %": "pair acc., %",
 }
 
 
@@ -37,7 +39,8 @@ def print_table(table: "NeutralTable", details: bool = True) -> None:
     shown = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for index, heading in enumerate(table.headings):
         is_name = index < table.names
-        width = min(_MIN_NAME_WIDTH, max(len(row[index].text) for row in table.rows)) if is_name else None
+        words = [word for row in table.rows for word in row[index].text.split()] if is_name else []
+        width = min(max(map(len, words)), _MAX_WORD_WIDTH) if words else None
         heading = _NARROW_HEADINGS.get(heading, heading.removeprefix("Budget, "))
         shown.add_column(heading, justify="left" if is_name else "right", min_width=width, overflow="fold")
     for number, row in enumerate(table.rows):

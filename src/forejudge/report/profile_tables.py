@@ -103,7 +103,7 @@ def format_si(value: float, unit: str = "") -> str:
 
 def _saving_cells(saving: Saving, with_end_to_end: bool) -> list[Cell]:
     shares = [saving.milliseconds, saving.flops, saving.scoring_bytes, saving.end_to_end_bytes]
-    name = f"{saving.strategy} (paper, on its own GPU)" if saving is PAPER else saving.strategy
+    name = f"{saving.strategy} (paper)" if saving is PAPER else saving.strategy
     cells = [EMPTY if share is None else f"{share:.1f}" for share in shares[: 4 if with_end_to_end else 3]]
     return [Cell(text) for text in (name, saving.baseline, *cells)]
 
