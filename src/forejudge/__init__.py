@@ -2,7 +2,6 @@
 
 import logging
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +11,8 @@ if TYPE_CHECKING:
     from forejudge.options import SearchOptions as SearchOptions
     from forejudge.result import Result as Result
 
-__version__ = version("forejudge")
+    __version__: str
+
 __all__ = ["BestOfN", "ForejudgeError", "Result", "SamplingParams", "SearchOptions", "__version__"]
 _MODULES = {
     "BestOfN": "best_of_n",
@@ -26,7 +26,11 @@ logging.getLogger("forejudge").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: model libraries take seconds to load."""
+    """Look up a public name on first use: model libraries take seconds to load."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("forejudge")
     if name not in _MODULES:
         raise AttributeError(f"module 'forejudge' has no attribute {name!r}")
     return getattr(import_module(f"forejudge.{_MODULES[name]}"), name)

@@ -7,6 +7,7 @@ import pytest
 
 from forejudge import __version__
 from forejudge.cli import generate
+from forejudge.cli.app import COMMANDS
 from tests.support.command import CommandLine, refusal
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL")
@@ -41,6 +42,13 @@ def test_help_names_the_commands(forejudge: CommandLine) -> None:
         assert outcome.status == 0
         assert "generate" in outcome.out
         assert "models" in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_table_has_help(forejudge: CommandLine, command: str) -> None:
+    outcome = forejudge(command, "--help")
+    assert outcome.status == 0
+    assert f"Usage: forejudge {command}" in outcome.out
 
 
 def test_misspelt_option_is_usage(forejudge: CommandLine) -> None:

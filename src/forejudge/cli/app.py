@@ -1,21 +1,32 @@
-"""The `forejudge` command. Commands import models when they run, so that help and version appear at once."""
+"""The `forejudge` command: a table of commands, and errors as one line with a status."""
 
 import logging
+import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from forejudge import __version__
-from forejudge.cli import evaluate, geneval, prompts, train, verifier
-from forejudge.cli.collect import caption, label
-from forejudge.cli.generate import generate
-from forejudge.cli.models import models
-from forejudge.cli.profile import profile
-from forejudge.cli.report import report
-from forejudge.cli.study import study
 from forejudge.errors import ForejudgeError, InvalidRequest
+
+COMMANDS = {
+    "generate": ("generate:generate", "Generate candidates of a prompt, score them early and finish the best."),
+    "models": ("models:models", "List known models and supported pipelines."),
+    "profile": ("profile:profile", "Measure time, FLOPs and memory of stages and whole searches, beside the roofline."),
+    "prompts": ("prompts:group", "Write prompt files whose lines say how their images are evaluated."),
+    "label": ("collect:label", "Generate candidates and label each correct or wrong, to train a verifier on."),
+    "caption": ("collect:caption", "Generate candidates and describe what each shows, to align a connector on."),
+    "train": ("train:group", "Train a verifier for a generator: align its connector, then teach it yes and no."),
+    "verifier": ("verifier:group", "Show a verifier, import a published one, or export one to the published layout."),
+    "eval": ("evaluate:group", "Compare verifiers on a benchmark, at equal N and at equal time."),
+    "study": ("study:study", "Train verifiers that differ in one choice, and compare them on held-out prompts."),
+    "report": ("report:report", "Write tables, plots and a gallery of an evaluation as one HTML page."),
+    "geneval": ("geneval:group", "Convert GenEval's detector, or score a folder of images."),
+}
+"""Commands by name: module:attribute below `forejudge.cli`, and description. Only the one that runs is imported."""
 
 
 class Commands(TyperGroup):
@@ -58,31 +69,15 @@ class StderrHandler(logging.Handler):
         typer.secho(f"{record.levelname.lower()}: {record.getMessage()}", fg="yellow", err=True)
 
 
-app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
-app.command()(generate)
-app.command()(models)
-app.command()(label)
-app.command()(caption)
-app.command()(report)
-app.command()(study)
-app.command()(profile)
-app.add_typer(evaluate.group, name="eval")
-app.add_typer(geneval.group, name="geneval")
-app.add_typer(prompts.group, name="prompts")
-app.add_typer(train.group, name="train")
-app.add_typer(verifier.group, name="verifier")
-
-
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"forejudge {__version__}")
+        typer.echo(f"forejudge {version('forejudge')}")
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
-def root(
+def _root(
     context: typer.Context,
-    version: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -91,11 +86,30 @@ def root(
         typer.echo(context.get_help())
 
 
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    """Build the command line with the command that `arguments` name, and placeholders for all others."""
+    app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
+    app.callback(invoke_without_command=True)(_root)
+    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (path, description) in COMMANDS.items():
+        command: Any = resolve_name(f"forejudge.cli.{path}") if name == requested else _placeholder
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, short_help=description)(command)
+    return app
+
+
+def _placeholder() -> None:
+    """Stand for a command in the list of commands."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line on `arguments`, by default those of the process. Raises SystemExit when done."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     logger, handler = logging.getLogger("forejudge"), StderrHandler()
     logger.addHandler(handler)
     try:
-        app(args=arguments, prog_name="forejudge")
+        _app(arguments)(args=arguments, prog_name="forejudge")
     finally:
         logger.removeHandler(handler)
