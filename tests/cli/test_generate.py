@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
+from forejudge.candidates.searches import SearchConfig, SearchStore
 from forejudge.cli.app import main
-from forejudge.cli.generate import RunSettings
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
@@ -94,11 +94,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert (run.returncode, said) == (status, ""), errors
     assert 0 < done < len(PROMPTS)
     if stop == signal.SIGINT:
-        assert errors == f"error: interrupted: {len(PROMPTS) - done} images are left, the same command makes them\n"
+        assert errors == f"error: interrupted: {len(PROMPTS) - done} images are left, the same command generates them\n"
 
     outcome = generate(*arguments)
     assert outcome.status == 0
-    assert f"{len(PROMPTS) - done} were made now" in outcome.out
+    assert f"{len(PROMPTS) - done} were generated now" in outcome.out
     kept = {name for name in images(out) if name in made}
     assert len(kept) == done
     assert {name: written_at(out)[name] for name in kept} == {name: made[name] for name in kept}, "made again"
@@ -123,7 +123,7 @@ def test_what_is_complete_is_not_made_again(
     outcome = generate("generate", "--prompts", prompts_file, "--out", whole_run, *N)
     assert outcome.status == 0
     assert "40 images of 40 prompts" in outcome.out
-    assert "0 were made now" in outcome.out
+    assert "0 were generated now" in outcome.out
     assert written_at(whole_run) == before
 
 
@@ -133,13 +133,13 @@ def test_a_picture_without_its_record_is_made_again(generate: CommandLine, whole
     (tmp_path / "out/00000/results/0000.json").unlink()
     (tmp_path / "out/00001/samples/0000.png").unlink()
     outcome = generate("generate", "--prompts", "two.txt", "--out", tmp_path / "out", *N)
-    assert "2 were made now" in outcome.out
+    assert "2 were generated now" in outcome.out
     assert images(tmp_path / "out").items() <= images(whole_run).items()
 
 
 def test_other_settings_are_refused(generate: CommandLine, prompts_file: Path, whole_run: Path) -> None:
     line = refusal(generate("generate", "--prompts", prompts_file, "--out", whole_run, "--n", "2"), 2)
-    assert "was made with n = 4, this run has n = 2" in line
+    assert "was begun with n = 4, this run has n = 2" in line
 
 
 def test_other_prompts_are_refused(generate: CommandLine, whole_run: Path) -> None:
@@ -330,14 +330,14 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
-def run_settings(**options: Any) -> RunSettings:
+def run_settings(**options: Any) -> SearchConfig:
     """Return the settings of a run with some options; each belongs to one of the option models."""
     images_per_prompt = options.pop("images_per_prompt", 1)
     given: dict[type[BaseModel], dict[str, Any]] = {ModelOptions: {}, SamplingParams: {}, SearchOptions: {}}
     for name, value in options.items():
         next(fields for model, fields in given.items() if name in model.model_fields)[name] = value
     search = SearchOptions(**given[SearchOptions], sampling=SamplingParams(**given[SamplingParams]))
-    return RunSettings.from_options(ModelOptions(**given[ModelOptions]), search, images_per_prompt)
+    return SearchConfig.from_options(ModelOptions(**given[ModelOptions]), search, images_per_prompt)
 
 
 def test_defaults_are_filled_in() -> None:
@@ -362,8 +362,8 @@ def test_a_generator_s_own_way_of_drawing_is_filled_in(monkeypatch: pytest.Monke
     ],
 )
 def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, Any]) -> None:
-    run_settings().store(tmp_path)
-    run_settings(**same).check(tmp_path)
+    SearchStore(tmp_path, [], 1).begin(run_settings())
+    SearchStore(tmp_path, [], 1).refuse_other(run_settings(**same))
 
 
 @pytest.mark.parametrize(
@@ -381,9 +381,9 @@ def test_the_same_in_other_words_is_let_through(tmp_path: Path, same: dict[str, 
     ],
 )
 def test_other_settings_are_refused_with_both_values(tmp_path: Path, other: dict[str, Any], said: str) -> None:
-    run_settings().store(tmp_path)
-    with pytest.raises(InvalidRequest, match=f"was made with {said}"):
-        run_settings(**other).check(tmp_path)
+    SearchStore(tmp_path, [], 1).begin(run_settings())
+    with pytest.raises(InvalidRequest, match=f"was begun with {said}"):
+        SearchStore(tmp_path, [], 1).refuse_other(run_settings(**other))
 
 
 def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,87 +1,167 @@
-"""Searches of many prompts on disk, in GenEval's folder layout with a record beside each image.
+"""Best-of-N searches over many prompts: the winners in GenEval's folder layout, each with the record of its search.
 
+    settings.json               the configuration that decides the images
     00000/metadata.jsonl        the prompt's line
-    00000/samples/0000.png      the winner of the first image's candidates
-    00000/results/0000.json     the record of its search
+    00000/samples/0000.png      the winner among the candidates of the first image
+    00000/results/0000.json     the record of that search
 
-An image is complete when both of its files are there. The image is written last.
+An image is complete when both of its files are there; the image is written last.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from forejudge.errors import InvalidRequest, OutputError
+from pydantic import BaseModel, ConfigDict
+
+from forejudge.best_of_n import BestOfN
+from forejudge.candidates.collect import Collector
+from forejudge.candidates.geneval_folder import GenEvalFolder
+from forejudge.candidates.store import BlockStore
+from forejudge.device import dtype_name, resolve_device, resolve_dtype
+from forejudge.errors import OutputError
 from forejudge.files import write_image, write_text
-from forejudge.prompts.prompt_file import PromptLine
+from forejudge.generators import find_spec
+from forejudge.options import ModelOptions, SamplingParams, SearchOptions
+from forejudge.prompts.prompt_file import PromptLine, check_lines
+from forejudge.result import Result
 
-if TYPE_CHECKING:
-    from forejudge import Result
+
+class SearchConfig(BaseModel):
+    """Configuration that decides the images of a run over many prompts; device and batch size may change between runs.
+
+    Defaults are filled in, so that an option that is spelled out equals one that is left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: str
+    verifier: str
+    dtype: str
+    verifier_step: int
+    n: int | None
+    budget_ms: float | None
+    until: float | None
+    max_n: int
+    seed: int
+    seeds: tuple[int, ...] | None
+    images_per_prompt: int
+    sampling: SamplingParams
+
+    @classmethod
+    def from_options(cls, models: ModelOptions, search: SearchOptions, images_per_prompt: int) -> "SearchConfig":
+        """Fill in the defaults of the library and of the generator. Folders are named by their absolute path."""
+        spec = find_spec(models.generator)
+        return cls(
+            generator=_absolute(models.generator),
+            verifier=_absolute(models.verifier or models.generator),
+            dtype=dtype_name(resolve_dtype(models.dtype, resolve_device(models.device))),
+            verifier_step=models.verifier_step,
+            n=search.fixed_n,
+            budget_ms=search.budget_ms,
+            until=search.until,
+            max_n=search.max_n,
+            seed=search.seed,
+            seeds=search.seeds,
+            images_per_prompt=images_per_prompt,
+            sampling=(search.sampling or SamplingParams()).with_defaults(spec.sampling if spec else SamplingParams()),
+        )
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+class SearchStore(BlockStore[SearchConfig]):
+    """Winners of searches in GenEval's layout; each image of each line is a block. More lines may be added later."""
+
+    config_class = SearchConfig
+    block_name = "images"
+
+    def __init__(self, path: Path, lines: Sequence[PromptLine], images_per_prompt: int) -> None:
+        super().__init__(path)
+        self.lines, self.images_per_prompt = lines, images_per_prompt
+
+    @property
+    def blocks(self) -> int:
+        """See `BlockStore.blocks`."""
+        return len(self.lines) * self.images_per_prompt
+
+    def line(self, block: int) -> PromptLine:
+        """Return the prompt line of an image."""
+        return self.lines[block // self.images_per_prompt]
+
+    def image_index(self, block: int) -> int:
+        """Return the index of an image among those of its prompt."""
+        return block % self.images_per_prompt
+
+    def image_path(self, block: int) -> Path:
+        """Return the file of an image."""
+        return self._folder(block).sample_path(self.image_index(block))
+
+    def record_path(self, block: int) -> Path:
+        """Return the file of an image's search record."""
+        return self._folder(block).path / "results" / f"{self.image_index(block):04}.json"
+
+    def has(self, block: int) -> bool:
+        """See `BlockStore.has`."""
+        return self.image_path(block).is_file() and self.record_path(block).is_file()
+
+    def check_prompts(self) -> None:
+        """Raise InvalidRequest where a prompt's folder holds another prompt."""
+        for block in range(0, self.blocks, self.images_per_prompt):
+            self._folder(block).check(self.line(block))
+
+    def record(self, block: int) -> dict[str, Any]:
+        """Read an image's search record as JSON. Raises OutputError for a damaged one."""
+        path = self.record_path(block)
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path} cannot be read ({error}): delete it and run the command again") from None
+        return record
+
+    def write(self, block: int, result: Result) -> None:
+        """Write an image with its record. Raises OutputError."""
+        folder = self._folder(block)
+        if not folder.metadata_path.is_file():
+            write_text(folder.metadata_path, self.line(block).metadata + "\n")
+        write_text(self.record_path(block), result.record.model_dump_json(indent=2) + "\n")
+        write_image(self.image_path(block), result.image)
+
+    def _folder(self, block: int) -> GenEvalFolder:
+        return GenEvalFolder.of_prompt(self.path, block // self.images_per_prompt)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image of one prompt, made or to be made; `folder` is its prompt's."""
+class SearchCollector(Collector[SearchStore]):
+    """One search for each image of each prompt line. `config` follows from the options that `best` was loaded with."""
 
-    folder: Path
-    line: PromptLine
-    image_index: int
-
-    @property
-    def metadata(self) -> Path:
-        """The prompt's file, which all its samples share."""
-        return self.folder / "metadata.jsonl"
+    best: BestOfN
+    search: SearchOptions
+    config: SearchConfig
+    lines: Sequence[PromptLine]
 
     @property
-    def record(self) -> Path:
-        """The file that says how the picture was found."""
-        return self.folder / "results" / f"{self.image_index:04}.json"
+    def settings(self) -> SearchConfig:
+        """See `Collector.settings`."""
+        return self.config
 
     @property
-    def image(self) -> Path:
-        """The winner's file."""
-        return self.folder / "samples" / f"{self.image_index:04}.png"
+    def blocks(self) -> int:
+        """See `Collector.blocks`."""
+        return len(self.lines) * self.config.images_per_prompt
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.image.is_file() and self.record.is_file()
+    def check(self, blocks: Sequence[int], store: SearchStore) -> None:
+        """See `Collector.check`: prompts, and the folders they are written to."""
+        store.check_prompts()
+        generator = self.best.generator
+        sampling = (self.search.sampling or SamplingParams()).with_defaults(generator.defaults)
+        check_lines((store.line(block) for block in blocks), lambda prompt: generator.check(prompt, sampling))
 
-    def check_prompt(self) -> None:
-        """Raises InvalidRequest where the folder is another prompt's."""
-        if (
-            self.metadata.is_file()
-            and (found := self.metadata.read_text(encoding="utf-8").strip()) != self.line.metadata
-        ):
-            raise InvalidRequest(
-                f"{self.metadata} holds {found[:80]}, but {self.line.where} is {self.line.metadata[:80]}: "
-                "choose another --out, or the same prompts to go on with it"
-            )
-
-    def read_record(self) -> dict[str, Any]:
-        """How the picture was found. Raises OutputError for a record that was changed by hand."""
-        try:
-            record: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self.record} cannot be read ({error}): delete it and run again") from None
-        return record
-
-    def write(self, result: "Result") -> None:
-        """Complete it. Raises OutputError."""
-        if not self.metadata.is_file():
-            write_text(self.metadata, self.line.metadata + "\n")
-        write_text(self.record, result.record.model_dump_json(indent=2) + "\n")
-        write_image(self.image, result.image)
-
-
-def lay_out(out: Path, prompts: list[PromptLine], images_per_prompt: int) -> list[Sample]:
-    """All samples, prompt by prompt. Raises InvalidRequest where a prompt's folder is another's."""
-    samples = [
-        Sample(out / f"{number:05}", line, image_index)
-        for number, line in enumerate(prompts)
-        for image_index in range(images_per_prompt)
-    ]
-    for sample in samples:
-        sample.check_prompt()
-    return samples
+    def collect(self, block: int, store: SearchStore) -> None:
+        """See `Collector.collect`."""
+        options = self.search.model_copy(update={"image_index": store.image_index(block)})
+        store.write(block, self.best(store.line(block).prompt, options=options))

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from typer import Argument, Option
 
 from forejudge.cli.common import print_licenses, use_compile_cache
 from forejudge.cli.options import OUTPUT_PANEL, AsJson, expand_options
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.errors import InvalidRequest
-from forejudge.options import ModelOptions, SamplingParams, SearchOptions
+from forejudge.options import ModelOptions, SearchOptions
+from forejudge.progress import Shard
 
 if TYPE_CHECKING:
     from forejudge import BestOfN, Result
-    from forejudge.candidates.searches import Sample
+    from forejudge.candidates.searches import SearchConfig, SearchStore
 
 
 @expand_options
@@ -45,14 +45,24 @@ def generate(
     finish_all: Annotated[
         bool, Option("--all", help="Finish every candidate and add a contact sheet.", rich_help_panel=OUTPUT_PANEL)
     ] = False,
+    shard: Annotated[
+        str,
+        Option(
+            metavar="I/N",
+            help="Part of --prompts for this process; all parts share DIR.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ] = "1/1",
     as_json: AsJson = False,
 ) -> None:
     """Generate candidates of a prompt, score them early, finish the best and write it to a folder."""
     _refuse_contradictions(search, images_per_prompt, finish_all)
     if prompts is not None:
         _refuse_with_prompts(prompt=prompt is not None, top_k="top_k" in search.model_fields_set, all=finish_all)
-        generate_many(prompts, models, search, images_per_prompt, out, as_json)
+        generate_many(prompts, models, search, images_per_prompt, out, Shard.parse(shard), as_json)
     elif prompt is not None:
+        if Shard.parse(shard) != Shard():
+            raise InvalidRequest(f"shard {shard} divides a file of prompts: give one with --prompts")
         search = search.model_copy(update={"top_k": search.cap}) if finish_all else search
         generate_one(prompt, models, search, images_per_prompt, out, finish_all, as_json)
     else:
@@ -130,134 +140,53 @@ def load_models(models: ModelOptions) -> "BestOfN":
     return best
 
 
-# FOLDED: Many prompts with one loading. Every image is on disk before the next is begun, so a run can stop at any time.
-
-
 def generate_many(
-    prompts: Path, models: ModelOptions, search: SearchOptions, images_per_prompt: int, out: Path, as_json: bool
+    prompts: Path,
+    models: ModelOptions,
+    search: SearchOptions,
+    images_per_prompt: int,
+    out: Path,
+    shard: Shard,
+    as_json: bool,
 ) -> None:
-    """Make the images that are not there yet, then say what there is."""
-    from forejudge.candidates.searches import lay_out
+    """Generate the shard's images of a prompt file that are not in `out` yet, then print what is there."""
     from forejudge.files import prepare_folder
     from forejudge.prompts.prompt_file import read_prompts
 
     lines = read_prompts(prompts)
     prepare_folder(out)
-    samples = lay_out(out, lines, images_per_prompt)
     with spinner("reading settings"):
-        settings = RunSettings.from_options(models, search, images_per_prompt)
-    settings.check(out)
-    remaining = [sample for sample in samples if not sample.is_complete]
-    started = time.monotonic()
-    if remaining:
-        best = _load(models, search, remaining)
-        settings.store(out)
-        _generate_samples(remaining, search, best)
-    records = [sample.read_record() for sample in samples]
+        from forejudge.candidates.searches import SearchConfig, SearchStore
+
+        settings = SearchConfig.from_options(models, search, images_per_prompt)
+    store = SearchStore(out, lines, images_per_prompt)
+    store.check_prompts()
+    store.refuse_other(settings)
+    left, started = [block for block in shard.indices(store.blocks) if not store.has(block)], time.monotonic()
+    if left:
+        _collect(store, settings, load_models(models), search, shard, len(left))
+    records = [store.record(block) for block in range(store.blocks) if store.has(block)]
     if as_json:
         typer.echo(json.dumps(records, indent=2))
         return
-    typer.echo(f"{len(samples)} images of {len(lines)} prompts are in {out}.")
-    typer.echo(f"{len(remaining)} were made now, in {time.monotonic() - started:.0f} s.")
-    _show_passed([record["passed"] for record in records])
+    typer.echo(f"{len(records)} images of {len(lines)} prompts are in {out}.")
+    typer.echo(f"{len(left)} were generated now, in {time.monotonic() - started:.0f} s.")
+    if missing := len(store.missing):
+        typer.echo(f"shard {shard} is done; of all {store.blocks} images {missing} are left to the other shards")
+    elif None not in (passed := [record["passed"] for record in records]):
+        typer.echo(f"{sum(passed)} passed; for the others the best candidate is there all the same.")
 
 
-def _load(models: ModelOptions, search: SearchOptions, remaining: "list[Sample]") -> "BestOfN":
-    """The models, once they are known to take every prompt."""
-    from forejudge.prompts.prompt_file import check_lines
+def _collect(
+    store: "SearchStore", settings: "SearchConfig", best: "BestOfN", search: SearchOptions, shard: Shard, total: int
+) -> None:
+    """Generate the shard's `total` images with a progress bar."""
+    from forejudge.candidates.searches import SearchCollector
 
-    best = load_models(models)
-    sampling = (search.sampling or SamplingParams()).with_defaults(best.generator.defaults)
-    with spinner("checking prompts"):
-        check_lines((sample.line for sample in remaining), lambda prompt: best.generator.check(prompt, sampling))
-    return best
-
-
-def _generate_samples(remaining: "list[Sample]", search: SearchOptions, best: "BestOfN") -> None:
-    with progress_counter("images", len(remaining)) as advance:
-        for num_done, sample in enumerate(remaining):
-            try:
-                options = search.model_copy(update={"image_index": sample.image_index})
-                sample.write(best(sample.line.prompt, options=options))
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"{len(remaining) - num_done} images are left, the same command makes them"
-                ) from None
-            advance()
-
-
-def _show_passed(passed: list[bool | None]) -> None:
-    if None not in passed:
-        typer.echo(f"{sum(map(bool, passed))} passed; of the others the best candidate is there all the same.")
-
-
-# FOLDED: What decides the pictures of a run over many prompts, kept beside them so that two runs do not mix.
-
-
-_FILE = "settings.json"
-
-
-class RunSettings(BaseModel):
-    """The library's defaults are filled in. Device and batch size may change from one sitting to the next."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    generator: str
-    verifier: str
-    dtype: str
-    verifier_step: int
-    n: int | None
-    budget_ms: float | None
-    until: float | None
-    max_n: int
-    seed: int
-    seeds: tuple[int, ...] | None
-    images_per_prompt: int
-    sampling: SamplingParams
-
-    @classmethod
-    def from_options(cls, models: ModelOptions, search: SearchOptions, images_per_prompt: int) -> "RunSettings":
-        """Fill in the defaults of the library and of the generator."""
-        from forejudge.device import dtype_name, resolve_device, resolve_dtype
-        from forejudge.generators import find_spec
-
-        spec = find_spec(models.generator)
-        return cls(
-            generator=_absolute(models.generator),
-            verifier=_absolute(models.verifier or models.generator),
-            dtype=dtype_name(resolve_dtype(models.dtype, resolve_device(models.device))),
-            verifier_step=models.verifier_step,
-            n=search.fixed_n,
-            budget_ms=search.budget_ms,
-            until=search.until,
-            max_n=search.max_n,
-            seed=search.seed,
-            seeds=search.seeds,
-            images_per_prompt=images_per_prompt,
-            sampling=(search.sampling or SamplingParams()).with_defaults(spec.sampling if spec else SamplingParams()),
-        )
-
-    def check(self, folder: Path) -> None:
-        """Raises InvalidRequest where a folder was made with other settings, naming both values."""
-        from forejudge.config_files import read_config
-
-        path = folder / _FILE
-        if not path.exists():
-            return
-        for name, stored_value in read_config(path, RunSettings):
-            if stored_value != getattr(self, name):
-                raise InvalidRequest(
-                    f"{folder} was made with {name} = {stored_value}, this run has {name} = {getattr(self, name)}: "
-                    "choose another --out, or the same settings to go on with it"
-                )
-
-    def store(self, folder: Path) -> None:
-        """Leave these settings in a folder. Raises OutputError."""
-        from forejudge.files import write_text
-
-        write_text(folder / _FILE, self.model_dump_json(indent=2) + "\n")
-
-
-def _absolute(model: str) -> str:
-    """The same folder by whatever path; names and hub ids as they are."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    collector = SearchCollector(best, search, settings, store.lines)
+    try:
+        with progress_counter("images", total) as advance:
+            collector.run(store, shard, lambda progress: advance())
+    except KeyboardInterrupt:
+        left = len(collector.blocks_left(store, shard))
+        raise KeyboardInterrupt(f"{left} images are left, the same command generates them") from None
