@@ -103,7 +103,8 @@ def _generator_class(pipeline_class: str, folder: str | None = None) -> "type[St
         subject = f"{folder} holds a {pipeline_class}, which" if folder else pipeline_class
         raise InvalidRequest(f"{subject} {_NOT_SUPPORTED}")
     module, class_name = ARCHITECTURES[pipeline_class]
-    generator_class: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
+    with quiet_libraries():  # pipelines of diffusers warn about image processors on import
+        generator_class: type[StepwiseGenerator] = getattr(importlib.import_module(module), class_name)
     return generator_class
 
 
