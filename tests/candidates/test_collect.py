@@ -1,152 +1,183 @@
-"""A benchmark drawn and judged: what lies on disk, that a kill loses one prompt at most, and shards."""
+"""Labeled candidates: resuming after a kill, shards, and what is refused before a run begins."""
 
-import json
-from dataclasses import replace
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from forejudge.candidates.collect import EvaluationCollector
-from forejudge.candidates.store import EvaluationStore
-from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluation.strategies import load_outcomes
-from forejudge.evaluation.suite import merge_evaluation, with_controls
-from forejudge.evaluators.benchmarks import Benchmark, load_benchmark
+from forejudge.candidates.collect import CandidateCollector
+from forejudge.candidates.features import RecomputedStates, RecordedStates
+from forejudge.candidates.store import CandidateStore
+from forejudge.errors import InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
-from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
+from forejudge.noise import candidate_seed
 from forejudge.progress import Progress, Shard, ignore_progress
-from forejudge.verifiers import load_verifier
+from forejudge.verifiers.inputs import build_verifier_input
+from tests.support.killed_collection import MOMENTS
+from tests.support.stand_in import FIVE_PROMPTS, MANY_PROMPTS, REJECTED_PROMPT, candidate_collector, prompt_lines
 
 CPU = torch.device("cpu")
-ALL = Shard()
+WHOLE = Shard()
+
+
+def collect(folder: Path, collector: CandidateCollector, shard: Shard = WHOLE) -> CandidateStore:
+    rows = CandidateStore(folder)
+    collector.run(rows, shard, ignore_progress)
+    return rows
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_generator: Path, tiny_verifier: Path) -> EvaluationCollector:
-    """Six prompts, two seeds, three candidates."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> CandidateStore:
+    """The store of a run that nothing stopped."""
+    return collect(tmp_path_factory.mktemp("whole") / "rows", candidate_collector())
+
+
+def states(folder: CandidateStore) -> dict[str, torch.Tensor]:
+    blocks = [load_file(folder.states_path(block)) for block in range(folder.settings.blocks)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in folder.settings.recorded}
+
+
+def assert_stores_equal(folder: CandidateStore, whole: CandidateStore) -> None:
+    assert folder.table().equals(whole.table())
+    expected = states(whole)
+    assert all(torch.equal(found, expected[name]) for name, found in states(folder).items())
+
+
+def test_a_row_says_how_to_generate_it_again(whole: CandidateStore) -> None:
+    table: pa.Table = whole.table()
+    assert table.num_rows == 250
+    row = table.to_pylist()[137]
+    seed = candidate_seed(7, "a star", 1, 37)
+    assert row == {
+        "prompt": "a star",
+        "metadata": FIVE_PROMPTS[2].metadata,
+        "image_index": 1,
+        "index": 37,
+        "seed": seed,
+        "correct": seed % 256 % 2 == 0,
+        "reason": f"blue {seed % 256}",
+        "detections": "[]",
+        "generator": "stand-in",
+        "revision": "f00d",
+        "observer_name": "even",
+    }
+
+
+def test_a_repeated_prompt_is_its_next_image(whole: CandidateStore) -> None:
+    table: pa.Table = whole.table()
+    assert table["image_index"].to_pylist()[::50] == [0, 0, 1, 0, 2]
+    assert len(set(table["seed"].to_pylist())) == 250
+
+
+def test_shards_together_are_one_run(tmp_path: Path, whole: CandidateStore) -> None:
+    first = collect(tmp_path / "rows", candidate_collector(), Shard(1, 2))
+    assert first.missing == [1]
+    written = first.rows_path(0).stat().st_mtime_ns
+    second = collect(tmp_path / "rows", candidate_collector(), Shard(2, 2))
+    assert second.rows_path(0).stat().st_mtime_ns == written
+    assert_stores_equal(second, whole)
+
+
+def test_the_batch_size_changes_nothing(tmp_path: Path, whole: CandidateStore) -> None:
+    other = CandidateCollector(**{**vars(candidate_collector()), "batch_size": 3})
+    assert_stores_equal(collect(tmp_path / "rows", other), whole)
+
+
+def test_progress_counts_the_rows_that_were_there_before(tmp_path: Path) -> None:
+    collect(tmp_path / "rows", candidate_collector(), Shard(1, 3))
+    told: list[Progress] = []
+    candidate_collector().run(CandidateStore(tmp_path / "rows"), Shard(), told.append)
+    assert [(progress.step, progress.steps) for progress in told] == [(200, 250), (250, 250)]
+    assert all(progress.note.endswith("images/s") for progress in told)
+
+
+def test_a_prompt_the_generator_refuses_is_named_before_anything_is_generated(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 3: the prompt has too many words"):
+        collect(tmp_path / "rows", candidate_collector(prompt_lines("a star", "a disc", REJECTED_PROMPT)))
+    assert not (tmp_path / "rows").exists(), "the same folder takes the corrected prompts"
+
+
+def test_other_prompts_are_refused(whole: CandidateStore) -> None:
+    with pytest.raises(InvalidRequest, match=r"was begun with prompts = .*, this run has prompts = "):
+        collect(whole.path, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
+
+
+def test_states_take_the_announced_bytes(whole: CandidateStore) -> None:
+    stored = sum(tensor.nbytes for tensor in states(whole).values())
+    assert candidate_collector().recorded_bytes == stored
+    assert candidate_collector(record=()).recorded_bytes == 0
+
+
+def test_a_disk_that_is_too_small_is_found_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", ["free"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=10_000))
+    with pytest.raises(OutputError, match=r"states to be recorded take 0\.0 MB and 0\.0 MB are free"):
+        collect(tmp_path / "rows", candidate_collector())
+    assert collect(tmp_path / "rows", candidate_collector(record=())).complete, "the same folder takes what needs less"
+
+
+def test_a_verifier_input_that_the_generator_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="after 9 blocks"):
+        collect(tmp_path / "rows", candidate_collector(record=["hidden:9"]))
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_continues_and_ends_the_same(
+    repository: Path, tmp_path: Path, whole: CandidateStore, moment: str
+) -> None:
+    killed = start(repository, tmp_path / "rows", moment)
+    assert killed.wait(timeout=120) == -signal.SIGKILL
+    folder = CandidateStore(tmp_path / "rows")
+    assert folder.missing == [1, 2]
+    assert_stores_equal(collect(folder.path, candidate_collector()), whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment_lose_nothing(repository: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    whole = collect(tmp_path / "whole", candidate_collector(MANY_PROMPTS))
+    took, moments, done = time.monotonic() - started, random.Random(0), 0
+    for number in range(20):
+        folder = tmp_path / str(number)
+        run = start(repository, folder, "any")
+        while not (folder / "settings.json").exists() and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, took))
+        run.kill()
+        run.wait(timeout=60)
+        done += len(list(folder.glob("rows/*.parquet")))
+        assert_stores_equal(collect(folder, candidate_collector(MANY_PROMPTS)), whole)
+    assert 0 < done < 20 * whole.settings.blocks, "kills must come while blocks are collected"
+
+
+def start(repository: Path, folder: Path, moment: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.support.killed_collection", str(folder), moment]
+    return subprocess.Popen(command, cwd=repository)
+
+
+def test_recorded_states_equal_recomputed_ones(tiny_generator: Path, tmp_path: Path) -> None:
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
-    verifiers = with_controls({"tiny": load_verifier(str(tiny_verifier), CPU, torch.float32)})
-    return EvaluationCollector(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
-
-
-@pytest.fixture(scope="module")
-def drawn(evaluation: EvaluationCollector, tmp_path_factory: pytest.TempPathFactory) -> EvaluationStore:
-    folder = EvaluationStore(tmp_path_factory.mktemp("drawn"))
-    evaluation.run(folder, ALL, ignore_progress)
-    return folder
-
-
-def test_a_prompt_is_a_folder_as_geneval_lays_it_out(drawn: EvaluationStore, evaluation: EvaluationCollector) -> None:
-    metadata = (drawn.path / "00000" / "metadata.jsonl").read_text()
-    assert metadata == evaluation.benchmark.lines[0].metadata + "\n"
-    assert sorted(path.name for path in (drawn.path / "00000" / "samples").iterdir()) == [
-        "0000.png",
-        "0001.png",
-        "0002.png",
-    ]
-    assert sorted(path.name for path in drawn.path.iterdir() if path.name.isdigit()) == [f"{at:05d}" for at in range(6)]
-
-
-def test_every_candidate_has_a_line(drawn: EvaluationStore) -> None:
-    rows = drawn.rows(2)
-    assert [(row["seed_index"], row["index"], row["sample"]) for row in rows] == [
-        (0, 0, "0000.png"), (0, 1, "0001.png"), (0, 2, "0002.png"), (1, 0, None), (1, 1, None), (1, 2, None),
-    ]  # fmt: skip
-    assert len({row["seed"] for row in rows}) == 6
-    for row in rows:
-        assert set(row["verdicts"]) == {"tiny", "states shuffled", "states zeroed"}
-        assert 0 < row["verdicts"]["tiny"]["probability"] < 1
-        assert row["correct"] or row["reason"]
-
-
-def test_outcomes_are_the_lines_as_arrays(drawn: EvaluationStore) -> None:
-    found = load_outcomes(drawn)
-    assert found.correct_CSN.shape == found.score_CSN["tiny"].shape == (6, 2, 3)
-    row = drawn.rows(4)[5]
-    assert found.score_CSN["tiny"][4, 1, 2] == row["verdicts"]["tiny"]["score"]
-    assert found.correct_CSN[4, 1, 2] == row["correct"]
-    assert len(set(found.tasks)) == 6
-
-
-def test_shuffling_moves_scores_and_zeroing_makes_them_equal(drawn: EvaluationStore) -> None:
-    found = load_outcomes(drawn)
-    names = ("tiny", "states shuffled", "states zeroed")
-    own, shuffled, zeroed = (np.sort(found.score_CSN[name].reshape(6, -1)) for name in names)
-    np.testing.assert_allclose(own, shuffled, atol=1e-5)
-    np.testing.assert_allclose(zeroed, np.broadcast_to(zeroed[..., :1], zeroed.shape), atol=1e-5)
-
-
-def test_a_stopped_run_goes_on_and_loses_no_finished_prompt(evaluation: EvaluationCollector, tmp_path: Path) -> None:
-    folder = EvaluationStore(tmp_path)
-
-    def stop(progress: Progress) -> None:
-        if progress.step == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluation.run(folder, ALL, stop)
-    assert folder.missing == [4, 5]
-    with pytest.raises(CheckpointError, match="2 of its 6 prompts are missing"):
-        load_outcomes(folder)
-    folder.images(4).write("{}", [])  # what a kill leaves
-    steps: list[int] = []
-    evaluation.run(folder, ALL, lambda progress: steps.append(progress.step))
-    assert steps == [5, 6]
-    assert folder.missing == []
-
-
-def test_parts_merge_to_the_same_as_one(
-    evaluation: EvaluationCollector, drawn: EvaluationStore, tmp_path: Path
-) -> None:
-    for number in (1, 2):
-        evaluation.run(EvaluationStore(tmp_path / str(number)), Shard(number, 2), ignore_progress)
-    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 3
-    merged = EvaluationStore(tmp_path / "1")
-    assert [merged.rows(prompt) for prompt in range(6)] == [drawn.rows(prompt) for prompt in range(6)]
-    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 0
-
-
-@pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
-def test_other_settings_are_refused_by_name(
-    evaluation: EvaluationCollector, drawn: EvaluationStore, field: str
-) -> None:
-    change: Any = {field: getattr(evaluation, field) + 1}
-    other = replace(evaluation, **change)
-    with pytest.raises(InvalidRequest, match=f"was begun with {field} = "):
-        other.run(drawn, ALL, ignore_progress)
-
-
-def test_other_verifiers_are_refused(evaluation: EvaluationCollector, drawn: EvaluationStore) -> None:
-    other = replace(evaluation, verifiers={})
-    with pytest.raises(InvalidRequest, match="was begun with verifiers = "):
-        other.run(drawn, ALL, ignore_progress)
-
-
-def test_a_prompt_that_comes_again_is_its_next_image() -> None:
-    (line, *_) = miniature_benchmark(1).lines
-    twice = Benchmark("twice", [line, line], MiniatureEvaluator())
-    first, second = twice.groups(0, images_per_prompt=2, candidates=1)
-    assert [group.image_index for group in (*first, *second)] == [0, 1, 2, 3]
-    assert len({group.seeds for group in (*first, *second)}) == 4
-
-
-def test_benchmarks_by_name(tmp_path: Path) -> None:
-    assert len(load_benchmark("geneval-miniature").lines) == 600
-    lines = [line.metadata for line in miniature_benchmark(1).lines]
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    assert [line.metadata for line in load_benchmark(str(path), MiniatureEvaluator()).lines] == lines
-    with pytest.raises(
-        InvalidRequest, match=r"GenEval's prompts do not come with forejudge.*evaluation_metadata\.jsonl"
-    ):
-        load_benchmark("geneval")
-    with pytest.raises(InvalidRequest, match="name an --evaluator"):
-        load_benchmark(str(path))
-    with pytest.raises(InvalidRequest, match="unknown benchmark 'nowhere'"):
-        load_benchmark("nowhere")
-    path.write_text(json.dumps({"prompt": "a dog"}))
-    with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 1: not a GenEval metadata line"):
-        load_benchmark(str(path), MiniatureEvaluator())
+    lines = prompt_lines("a photo of a red circle", "a photo of two stars", "a photo of a red circle")
+    verifier_inputs = [build_verifier_input("hidden:2"), build_verifier_input("latent")]
+    collector = CandidateCollector(
+        generator, lines, 3, 0, candidate_collector().observer, verifier_inputs, batch_size=2
+    )
+    folder = collect(tmp_path / "rows", collector)
+    table: pa.Table = folder.table()
+    prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
+    rows = [8, 0, 4, 3]
+    for verifier_input in verifier_inputs:
+        recorded = RecordedStates(folder, verifier_input.name).tokens(rows)
+        anew = RecomputedStates(generator, verifier_input, prompts, seeds).tokens(rows)
+        assert recorded.dtype == torch.float16
+        torch.testing.assert_close(recorded, anew, atol=2e-3, rtol=2e-3)

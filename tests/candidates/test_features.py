@@ -1,4 +1,4 @@
-"""States recorded and states drawn anew: the same to whoever trains on them."""
+"""Recorded and recomputed states, equal for training, and channel statistics."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_rows_are_found_in_every_block_and_in_the_order_asked_for(folder: Candid
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [249, 60, 0, 149, 61, 100, 0, 248]])
-def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: CandidateStore, rows: list[int]) -> None:
+def test_recomputed_states_keep_the_order_where_prompts_repeat(folder: CandidateStore, rows: list[int]) -> None:
     table = folder.table()
     prompts, seeds = table["prompt"].to_pylist(), table["seed"].to_pylist()
     anew = RecomputedStates(SeedGenerator(), build_verifier_input("hidden:3"), prompts, seeds)
@@ -42,7 +42,7 @@ def test_drawn_anew_they_keep_the_order_where_prompts_repeat(folder: CandidateSt
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_generator_draws_anew_what_was_recorded(tiny_run: TinyRun, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_generator_recomputes_what_was_recorded(tiny_run: TinyRun, dtype: torch.dtype, tmp_path: Path) -> None:
     """Within what another batch size does to its sums: a thousandth in float32, a hundredth in bfloat16."""
     from tests.support.tiny_run import collect
 
@@ -67,12 +67,12 @@ def test_batches_are_all_rows_in_full_precision(folder: CandidateStore) -> None:
     assert torch.equal(torch.cat(batches), states.tokens(rows).float())
 
 
-def test_a_reading_that_was_not_recorded_is_refused(folder: CandidateStore) -> None:
+def test_a_verifier_input_that_was_not_recorded_is_refused(folder: CandidateStore) -> None:
     with pytest.raises(CheckpointError, match="holds no states of hidden:2, only hidden:1, hidden:3"):
         RecordedStates(folder, "hidden:2")
 
 
-def test_what_was_not_recorded_is_drawn_anew(folder: CandidateStore) -> None:
+def test_states_that_were_not_recorded_are_recomputed(folder: CandidateStore) -> None:
     rows, generator = StoredRows.of(folder.path, SeedGenerator()), SeedGenerator()
     assert isinstance(rows.states(generator, build_verifier_input("hidden:2")), RecomputedStates)
     assert isinstance(rows.states(generator, build_verifier_input("hidden:3")), RecordedStates)

@@ -1,4 +1,4 @@
-"""`forejudge caption`: what pictures show, kept beside what they were drawn from."""
+"""`forejudge label` and `forejudge caption`: rows, summaries, shards and refusals."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def caption(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
     return CommandLine(forejudge.capture, ("--generator", str(tiny_generator), *arguments))
 
 
-def test_pictures_of_any_text_file_are_described(caption: CommandLine) -> None:
+def test_images_of_any_text_file_are_described(caption: CommandLine) -> None:
     outcome = caption("caption", "--candidates", "2", "--record", "hidden:1")
     assert outcome.status == 0, outcome
     table = CandidateStore(Path("out")).table()
@@ -59,7 +59,7 @@ def label(forejudge: CommandLine, tiny_generator: Path) -> CommandLine:
     return CommandLine(forejudge.capture, ("--generator", str(tiny_generator), *ARGUMENTS))
 
 
-def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
+def test_candidates_are_generated_labeled_and_counted(label: CommandLine) -> None:
     outcome = label("label", "--record", "hidden:1,hidden:2")
     assert outcome.status == 0, outcome
     table = CandidateStore(Path("out")).table()
@@ -78,7 +78,7 @@ def test_candidates_are_drawn_judged_and_counted(label: CommandLine) -> None:
     assert f"the states of all 9 rows take {size / 1e6:.1f} MB" in outcome.err
 
 
-def test_what_a_clip_sees_is_kept(label: CommandLine) -> None:
+def test_image_features_are_recorded(label: CommandLine) -> None:
     tower = save_tiny_clip(Path("clip"))
     CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tower)
     outcome = label("label", "--record", "clip", "--vision-tower", "clip")
@@ -88,13 +88,13 @@ def test_what_a_clip_sees_is_kept(label: CommandLine) -> None:
     assert states.shape[2] == 32  # the tower's width
 
 
-def test_a_command_of_ones_own_is_the_judge(label: CommandLine) -> None:
-    Path("judge.py").write_text(
+def test_a_command_can_be_the_evaluator(label: CommandLine) -> None:
+    Path("evaluate.py").write_text(
         "import json, sys\n"
         "for line in map(json.loads, sys.stdin):\n"
         "    print(json.dumps({'correct': 'red' in line['prompt'], 'reason': line['metadata']['tag']}))\n"
     )
-    assert label("label", "--evaluator", f"{sys.executable} judge.py").status == 0
+    assert label("label", "--evaluator", f"{sys.executable} evaluate.py").status == 0
     table = pq.read_table("out/rows/00000.parquet")
     assert table["correct"].to_pylist() == [True] * 3 + [False] * 3 + [True] * 3
     assert set(table["reason"].to_pylist()) == {"colors"}

@@ -1,4 +1,4 @@
-"""What `forejudge generate` refuses, each with one line that says why."""
+"""`forejudge generate`: one prompt, many prompts, resuming, and refusals of one line."""
 
 import json
 import resource
@@ -52,7 +52,7 @@ def images(out: Path) -> dict[str, bytes]:
 
 
 def judged(out: Path) -> dict[str, object]:
-    """All that records say but for times."""
+    """All that records say except times."""
     records = {path.parent.parent.name: json.loads(path.read_text()) for path in out.glob("*/results/*.json")}
     return {name: {**record, "timings": None} for name, record in records.items()}
 
@@ -111,7 +111,7 @@ def wait_for(path: Path, run: subprocess.Popen[str]) -> None:
     end = time.monotonic() + SECONDS_TO_FIRST
     while not path.exists():
         assert run.poll() is None, run.communicate()
-        assert time.monotonic() < end, "no picture was made in time"
+        assert time.monotonic() < end, "no image was made in time"
         time.sleep(0.002)
 
 

@@ -1,4 +1,4 @@
-"""Folders of pictures as GenEval lays them out."""
+"""Folders of images in GenEval's layout."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def metadata_line(name: str, color: str = "red", tag: str = "colors") -> str:
-    """The line of "a photo of a red star"."""
+    """Return the metadata line of a prompt such as "a photo of a red star"."""
     include = [{"class": name, "count": 1, "color": color}]
     return json.dumps({"tag": tag, "include": include, "prompt": f"a photo of a {color} {name}"})
 
@@ -24,5 +24,5 @@ def write_prompt_folder(folder: Path, number: int, metadata: str, images: Sequen
 
 
 def solid_image(color: str, size: int = 8) -> Image.Image:
-    """A picture of nothing."""
+    """Return an image of one color."""
     return Image.new("RGB", (size, size), color)

@@ -1,3 +1,5 @@
+"""Labels as rows, and their summary."""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

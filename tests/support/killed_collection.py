@@ -1,4 +1,4 @@
-"""Run as a process of its own: draws into a folder, and kills itself at a given moment of the second block."""
+"""A process that collects candidates into a folder and kills itself at a given moment of the second block."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def die() -> None:
 
 
 class DiesAtSecondCall(EvenIsRight):
-    """Judges one block, and half of the next."""
+    """Labels one block, and half of the next."""
 
     calls = 0
 
@@ -37,7 +37,7 @@ class DiesAtSecondCall(EvenIsRight):
 
 
 def die_between_states_and_rows() -> None:
-    """The second block's states are there and its rows are not begun."""
+    """Die once the second block's states are written, before its rows are."""
     write = files.write_bytes
 
     def write_or_die(path: Path, content: bytes) -> None:
@@ -49,7 +49,7 @@ def die_between_states_and_rows() -> None:
 
 
 def die_before_the_rename() -> None:
-    """The second block's rows are on disk, under another name."""
+    """Die once the second block's rows are on disk under their temporary name."""
     replace = Path.replace
 
     def replace_or_die(self: Path, target: Any) -> Path:
@@ -64,7 +64,7 @@ MOMENTS = ("evaluating", "between-states-and-rows", "before-the-rename")
 
 
 def main(folder: str, moment: str) -> None:
-    """Draw until killed; at the moment "any", it is somebody else who kills."""
+    """Collect until killed; at the moment "any" the parent process kills."""
     if moment == "between-states-and-rows":
         die_between_states_and_rows()
     if moment == "before-the-rename":

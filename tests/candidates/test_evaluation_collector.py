@@ -1,0 +1,156 @@
+"""Evaluations: the files of their store, resuming after an interruption, shards and their merge."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.store import EvaluationStore
+from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.evaluation.strategies import load_outcomes
+from forejudge.evaluation.suite import merge_evaluation, with_controls
+from forejudge.evaluators.benchmarks import Benchmark, load_benchmark
+from forejudge.generators import load_generator
+from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
+from forejudge.progress import Progress, Shard, ignore_progress
+from forejudge.verifiers import load_verifier
+
+CPU = torch.device("cpu")
+ALL = Shard()
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_generator: Path, tiny_verifier: Path) -> EvaluationCollector:
+    """Six prompts, two seeds, three candidates."""
+    generator = load_generator(str(tiny_generator), CPU, torch.float32)
+    verifiers = with_controls({"tiny": load_verifier(str(tiny_verifier), CPU, torch.float32)})
+    return EvaluationCollector(generator, verifiers, miniature_benchmark(1), candidates=3, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def collected(evaluation: EvaluationCollector, tmp_path_factory: pytest.TempPathFactory) -> EvaluationStore:
+    folder = EvaluationStore(tmp_path_factory.mktemp("collected"))
+    evaluation.run(folder, ALL, ignore_progress)
+    return folder
+
+
+def test_a_prompt_is_a_folder_as_geneval_lays_it_out(
+    collected: EvaluationStore, evaluation: EvaluationCollector
+) -> None:
+    metadata = (collected.path / "00000" / "metadata.jsonl").read_text()
+    assert metadata == evaluation.benchmark.lines[0].metadata + "\n"
+    assert sorted(path.name for path in (collected.path / "00000" / "samples").iterdir()) == [
+        "0000.png",
+        "0001.png",
+        "0002.png",
+    ]
+    assert sorted(path.name for path in collected.path.iterdir() if path.name.isdigit()) == [
+        f"{at:05d}" for at in range(6)
+    ]
+
+
+def test_every_candidate_has_a_row(collected: EvaluationStore) -> None:
+    rows = collected.rows(2)
+    assert [(row["seed_index"], row["index"], row["sample"]) for row in rows] == [
+        (0, 0, "0000.png"), (0, 1, "0001.png"), (0, 2, "0002.png"), (1, 0, None), (1, 1, None), (1, 2, None),
+    ]  # fmt: skip
+    assert len({row["seed"] for row in rows}) == 6
+    for row in rows:
+        assert set(row["verdicts"]) == {"tiny", "states shuffled", "states zeroed"}
+        assert 0 < row["verdicts"]["tiny"]["probability"] < 1
+        assert row["correct"] or row["reason"]
+
+
+def test_outcomes_are_the_rows_as_arrays(collected: EvaluationStore) -> None:
+    found = load_outcomes(collected)
+    assert found.correct_CSN.shape == found.score_CSN["tiny"].shape == (6, 2, 3)
+    row = collected.rows(4)[5]
+    assert found.score_CSN["tiny"][4, 1, 2] == row["verdicts"]["tiny"]["score"]
+    assert found.correct_CSN[4, 1, 2] == row["correct"]
+    assert len(set(found.tasks)) == 6
+
+
+def test_shuffling_moves_scores_and_zeroing_makes_them_equal(collected: EvaluationStore) -> None:
+    found = load_outcomes(collected)
+    names = ("tiny", "states shuffled", "states zeroed")
+    own, shuffled, zeroed = (np.sort(found.score_CSN[name].reshape(6, -1)) for name in names)
+    np.testing.assert_allclose(own, shuffled, atol=1e-5)
+    np.testing.assert_allclose(zeroed, np.broadcast_to(zeroed[..., :1], zeroed.shape), atol=1e-5)
+
+
+def test_a_stopped_run_continues_and_loses_no_finished_prompt(evaluation: EvaluationCollector, tmp_path: Path) -> None:
+    folder = EvaluationStore(tmp_path)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(folder, ALL, stop)
+    assert folder.missing == [4, 5]
+    with pytest.raises(CheckpointError, match="2 of its 6 prompts are missing"):
+        load_outcomes(folder)
+    folder.images(4).write("{}", [])  # what a kill leaves
+    steps: list[int] = []
+    evaluation.run(folder, ALL, lambda progress: steps.append(progress.step))
+    assert steps == [5, 6]
+    assert folder.missing == []
+
+
+def test_shards_merge_to_the_same_rows_as_one_run(
+    evaluation: EvaluationCollector, collected: EvaluationStore, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        evaluation.run(EvaluationStore(tmp_path / str(number)), Shard(number, 2), ignore_progress)
+    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 3
+    merged = EvaluationStore(tmp_path / "1")
+    assert [merged.rows(prompt) for prompt in range(6)] == [collected.rows(prompt) for prompt in range(6)]
+    assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 0
+
+
+@pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
+def test_other_settings_are_refused_by_name(
+    evaluation: EvaluationCollector, collected: EvaluationStore, field: str
+) -> None:
+    change: Any = {field: getattr(evaluation, field) + 1}
+    other = replace(evaluation, **change)
+    with pytest.raises(InvalidRequest, match=f"was begun with {field} = "):
+        other.run(collected, ALL, ignore_progress)
+
+
+def test_other_verifiers_are_refused(evaluation: EvaluationCollector, collected: EvaluationStore) -> None:
+    other = replace(evaluation, verifiers={})
+    with pytest.raises(InvalidRequest, match="was begun with verifiers = "):
+        other.run(collected, ALL, ignore_progress)
+
+
+def test_a_repeated_prompt_is_its_next_image() -> None:
+    (line, *_) = miniature_benchmark(1).lines
+    twice = Benchmark("twice", [line, line], MiniatureEvaluator())
+    first, second = twice.groups(0, images_per_prompt=2, candidates=1)
+    assert [group.image_index for group in (*first, *second)] == [0, 1, 2, 3]
+    assert len({group.seeds for group in (*first, *second)}) == 4
+
+
+def test_benchmarks_by_name(tmp_path: Path) -> None:
+    assert len(load_benchmark("geneval-miniature").lines) == 600
+    lines = [line.metadata for line in miniature_benchmark(1).lines]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    assert [line.metadata for line in load_benchmark(str(path), MiniatureEvaluator()).lines] == lines
+    with pytest.raises(
+        InvalidRequest, match=r"GenEval's prompts do not come with forejudge.*evaluation_metadata\.jsonl"
+    ):
+        load_benchmark("geneval")
+    with pytest.raises(InvalidRequest, match="name an --evaluator"):
+        load_benchmark(str(path))
+    with pytest.raises(InvalidRequest, match="unknown benchmark 'nowhere'"):
+        load_benchmark("nowhere")
+    path.write_text(json.dumps({"prompt": "a dog"}))
+    with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 1: not a GenEval metadata line"):
+        load_benchmark(str(path), MiniatureEvaluator())
