@@ -32,7 +32,7 @@ def environment(tiny_generator: Path, tiny_verifier: Path, tmp_path: Path) -> di
 def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
     shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
     command = [*shell, block.script]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"line {block.line}:\n{done.stderr[-2000:]}"
 
 

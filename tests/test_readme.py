@@ -21,7 +21,7 @@ BLOCK = re.compile(
     r"^```(?P<language>bash|python)\n(?P<code>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
 )
-SECONDS_ALLOWED = 120  # for one block
+SECONDS_ALLOWED = 600  # for one block
 
 
 @dataclass(frozen=True)

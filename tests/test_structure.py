@@ -31,7 +31,7 @@ def test_only_the_command_line_prints() -> None:
 def run_python(code: str) -> str:
     """What a fresh interpreter prints for the code."""
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -22,13 +22,13 @@ def test_what_needs_no_model_loads_no_model_library(arguments: list[str]) -> Non
         f"try: main({arguments})\n"
         f"except SystemExit: assert not [name for name in {HEAVY} if name in sys.modules]"
     )
-    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
 
 
 def test_installed_command_ends_with_one_line_and_a_status() -> None:
     command = Path(sys.executable).with_name("forejudge")
-    result = subprocess.run([command, "generate", "x", "--n", "0"], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([command, "generate", "x", "--n", "0"], capture_output=True, text=True, timeout=600)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: n = 0: Input should be greater than or equal to 1\n"
 
@@ -90,7 +90,7 @@ def test_a_block_that_cannot_be_compiled_ends_with_one_line(
 
 def test_the_package_runs_as_a_module() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "forejudge", "--version"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "forejudge", "--version"], capture_output=True, text=True, timeout=600
     )
     assert result.stdout == f"forejudge {__version__}\n"
 

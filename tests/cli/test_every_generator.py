@@ -88,8 +88,8 @@ def test_a_dry_run_estimates_every_command(forejudge: CommandLine, generator: Pa
     assert_estimated(forejudge("label", *options, *label))
     language_model = save_language_model(tmp_path / "language_model")
     training, validation = (collect(tmp_path / name, name) for name in ("training", "validation"))
-    train = ("--validation", validation, "--reads", "hidden:2", "--set", f"language_model={language_model}")
-    train = (*train, "--set", "batch_size=4", "--set", "steps=2")
+    changes = ("--set", f"language_model={language_model}", "--set", "batch_size=4", "--set", "steps=2")
+    train = ("--validation", validation, "--reads", "hidden:2", *changes)
     assert_estimated(forejudge("train", "align", "--captions", training, *train, *options))
     assert_estimated(forejudge("train", "verify", "--labels", training, *train, *options))
 

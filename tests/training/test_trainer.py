@@ -27,7 +27,7 @@ DONE_AGAIN = {
 def killed(tiny_run: TinyRun, repository: Path) -> TinyRun:
     """A run for each moment at which one was killed."""
     command = [sys.executable, "-m", "tests.support.killed_training", str(tiny_run.folder)]
-    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=600)
     assert ended.stdout.splitlines() == [f"{moment} -9" for moment in MOMENTS], ended.stderr
     return tiny_run
 
@@ -131,7 +131,7 @@ def test_tensorboard_that_is_not_installed_is_named(
 def test_two_processes_train_what_one_does(tiny_run: TinyRun, repository: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     program = ["-m", "tests.support.trained_by_several", str(tiny_run.folder), str(tmp_path / "two")]
-    ended = subprocess.run([*command, *program], cwd=repository, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([*command, *program], cwd=repository, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     one, two = tiny_run.verify(tmp_path / "one", early_stopping_patience=2), tmp_path / "two"
     assert_weights_equal(weights(two), weights(one), tolerance=1e-4)

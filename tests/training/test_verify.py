@@ -154,7 +154,7 @@ def test_a_merged_verifier_loads_without_peft(tiny_run: TinyRun, tmp_path: Path,
         "print(LanguageModelVerifier.from_pretrained(sys.argv[1]).config.reads)"
     )
     command = [sys.executable, "-c", program, str(folder)]
-    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=600)
     assert ended.stdout == "hidden:2\n", ended.stderr
 
 
