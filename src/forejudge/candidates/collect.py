@@ -220,7 +220,7 @@ class CandidateCollector(Collector[CandidateStore]):
 
 @dataclass(frozen=True)
 class EvaluationCollector(Collector[EvaluationStore]):
-    """The same candidates of a benchmark for all `verifiers`, whose names are those of the tables.
+    """Candidates of a benchmark, shared by all `verifiers`, whose names are those of the tables.
 
     The benchmark's evaluator decides which images are correct; `second_evaluators`, by name, are recorded beside it.
     """
