@@ -1,4 +1,4 @@
-"""Seeds and noise: pure functions, and just what diffusers draws."""
+"""Seeds and noise: pure functions, and the noise that diffusers draws."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_the_seed_of_a_candidate_never_changes() -> None:
     assert candidate_seed(7, "a photo of a red circle", 2, 5) == 3881852705
 
 
-def test_everything_that_names_a_candidate_enters_its_seed() -> None:
+def test_a_seed_depends_on_everything_that_names_a_candidate() -> None:
     cases = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1), (0, "a", 11, 1)]
     assert len({candidate_seed(*case) for case in cases}) == len(cases)
     assert candidate_seed(0, "  a \n", 0, 0) == candidate_seed(0, "a", 0, 0)
@@ -29,14 +29,14 @@ def test_seeds_fill_32_bits() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, MAX_SEED])
-def test_noise_is_what_diffusers_draws_in_turn(seed: int) -> None:
+def test_noise_equals_that_of_diffusers_draw_by_draw(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for draw in range(4):
         assert torch.equal(noise(seed, draw, SHAPE), randn_tensor((1, *SHAPE), generator=generator))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_noise_of_a_dtype_is_what_diffusers_draws_in_it(dtype: torch.dtype) -> None:
+def test_noise_of_a_dtype_equals_that_of_diffusers(dtype: torch.dtype) -> None:
     """After some draws, too: a scheduler that draws for itself goes on from there."""
     generator = torch.Generator().manual_seed(7)
     for draw in range(3):

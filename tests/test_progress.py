@@ -12,6 +12,6 @@ def test_shards_share_all_work_without_overlap(count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/4", "5/4", "1/0", "-1/4", "a/b", "1/4/2", "1.0/2"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
+def test_text_that_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=f"shard '{text}': expected NUMBER/COUNT"):
         Shard.parse(text)

@@ -1,4 +1,4 @@
-"""The nouns: stages stand in order, candidates are taken by rows."""
+"""Nouns: stages have an order, candidates are selected by row."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 
 
-def test_stages_stand_in_the_order_of_drawing() -> None:
+def test_stages_have_the_order_of_generation() -> None:
     way = [
         NOISE,
         prefix_stage(1),
@@ -23,7 +23,7 @@ def test_stages_stand_in_the_order_of_drawing() -> None:
     assert sorted(shuffled) == way
 
 
-def test_stages_say_where_they_are() -> None:
+def test_stages_describe_themselves() -> None:
     stages = [NOISE, prefix_stage(8), prefix_stage(3, step=1), latent_stage(1), IMAGE]
     assert [str(stage) for stage in stages] == [
         "noise",
@@ -40,7 +40,7 @@ def four_candidates() -> Candidates:
     return Candidates((10, 11, 12, 13), IMAGE, views, torch.arange(4))
 
 
-def test_rows_are_taken_in_their_order_from_everything() -> None:
+def test_rows_are_selected_in_order_from_everything() -> None:
     chosen = four_candidates()[[3, 1]]
     assert len(chosen) == 2
     assert chosen.seeds == (13, 11)
@@ -49,7 +49,7 @@ def test_rows_are_taken_in_their_order_from_everything() -> None:
     assert [image.getpixel((0, 0)) for image in chosen.images] == [3, 1]
 
 
-def test_of_the_views_only_pictures_are_kept() -> None:
+def test_only_images_are_kept_of_the_views() -> None:
     kept = four_candidates().without_views()
     assert set(kept.views) == {IMAGE}
     assert kept.state.tolist() == [0, 1, 2, 3]

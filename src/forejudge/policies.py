@@ -19,7 +19,7 @@ _SAFETY_FACTOR = 1.15  # a batch starts only if this many times its expected tim
 
 @dataclass(frozen=True)
 class SearchState:
-    """What a search has scored and measured so far.
+    """Everything a search has scored and measured so far.
 
     `verdicts` holds those of the candidates in use, in order; of the `num_generated` candidates, those behind the one
     that stopped the search go unused. `best` maps an index to the candidate to finish, best first. `batch_timings`
@@ -47,7 +47,7 @@ class LatencyEstimate:
 
 
 MeasureLatency = Callable[[float], LatencyEstimate]
-"""Measures batches that take up to so many seconds."""
+"""Measures the batch sizes that take up to the given number of seconds."""
 
 
 class SearchPolicy(ABC):

@@ -1,4 +1,4 @@
-"""What commands compile is kept for the next start, where that can be done."""
+"""License notices, and the cache of compiled code."""
 
 import os
 from pathlib import Path
@@ -16,20 +16,20 @@ VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @pytest.fixture(autouse=True)
-def without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of its own; what is set in a test is gone after it."""
+def unset_cache_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset the variable, and restore it after the test."""
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)
 
 
-def test_it_is_kept_in_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_code_is_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     use_compile_cache()
     assert os.environ[VARIABLE] == str(tmp_path / "forejudge" / "compiled")
     assert Path(os.environ[VARIABLE]).is_dir()
 
 
-def test_it_goes_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_variable_set_by_the_user_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(VARIABLE, "elsewhere")
     use_compile_cache()
@@ -40,7 +40,7 @@ def no_home() -> Path:
     raise RuntimeError("Could not determine home directory.")
 
 
-def test_without_a_place_to_write_pytorch_s_own_has_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_writable_cache_the_variable_stays_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     use_compile_cache()
@@ -78,26 +78,26 @@ def on_the_hub(
     return CommandLine(forejudge.capture, ("--generator", "tiny", "--n", "1", "--device", "cpu"))
 
 
-def told(forejudge: CommandLine) -> list[str]:
+def license_lines(forejudge: CommandLine) -> list[str]:
     outcome = forejudge("generate", "a star", "--json")
     assert outcome.status == 0, outcome
     assert outcome.out.startswith("{")  # nothing but the result
     return [line for line in outcome.err.splitlines() if line.startswith("license")]
 
 
-def test_a_license_is_told_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
-    assert told(on_the_hub) == [TINY, JUDGE]
-    assert told(on_the_hub) == []
+def test_a_license_is_shown_once_for_each_model(on_the_hub: CommandLine, user_cache: Path) -> None:
+    assert license_lines(on_the_hub) == [TINY, JUDGE]
+    assert license_lines(on_the_hub) == []
     memory = user_cache / "forejudge" / "licenses-shown.txt"
     memory.write_text("owner/judge\n")
-    assert told(on_the_hub) == [TINY]
+    assert license_lines(on_the_hub) == [TINY]
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(on_the_hub: CommandLine, user_cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_does_no_harm(on_the_hub: CommandLine, user_cache: Path) -> None:
     user_cache.write_text("a file in the place of the folder")
-    assert told(on_the_hub) == told(on_the_hub) == [TINY, JUDGE]
+    assert license_lines(on_the_hub) == license_lines(on_the_hub) == [TINY, JUDGE]
 
 
-def test_folders_are_their_owner_s_affair(generate: CommandLine, user_cache: Path) -> None:
+def test_folders_have_no_license_notice(generate: CommandLine, user_cache: Path) -> None:
     assert "license" not in generate("generate", "a star", "--n", "1").err
     assert not user_cache.exists()

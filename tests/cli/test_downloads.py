@@ -1,4 +1,4 @@
-"""What the command line says of models that cannot be had: one line, and a status."""
+"""Models that cannot be downloaded or loaded end a command with one line and a status."""
 
 import errno
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def test_a_model_that_is_not_cached_needs_a_network(generate: CommandLine) -> No
     assert "owner/tiny@v1 cannot be loaded: HF_HUB_OFFLINE is set" in said
 
 
-def test_a_torn_file_of_the_cache_is_named_with_what_to_delete(
+def test_a_truncated_file_of_the_cache_is_named_with_what_to_delete(
     generate: CommandLine, cache: Path, tiny_generator: Path
 ) -> None:
     snapshot = add_to_cache(cache, "owner/tiny", tiny_generator)

@@ -7,7 +7,7 @@ from forejudge.cli.progress import StageProgress
 from forejudge.progress import Progress
 
 
-def test_a_log_file_is_told_the_note_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_gets_the_note_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with StageProgress() as progress:
         progress.show(Progress("generator", 20, 100, 90.0, "loss 0.125"))
         progress.show(Progress("generator", 40, 100, 60.0, "loss 0.100"))
@@ -33,7 +33,7 @@ def test_a_log_file_gets_a_line_now_and_then(
     assert said.err == "2 of 8 images, 2.0 min left\n4 of 8 images, 1.3 min left\n"
 
 
-def test_nothing_else_is_written_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_else_is_written_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.spinner("loading"), progress.scoring_progress() as on_progress:
         on_progress(4, 8)
     said = capsys.readouterr()

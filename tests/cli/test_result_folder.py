@@ -17,16 +17,16 @@ def colors(image: Image.Image) -> set[tuple[int, ...]]:
     return {color for _, color in found if isinstance(color, tuple)}
 
 
-def test_every_finished_picture_is_there_and_one_is_framed() -> None:
+def test_every_finished_image_is_shown_and_one_is_framed() -> None:
     sheet = contact_sheet(fake_result([0.2, 0.9, 0.4, 0.6, 0.3], with_images=[1, 3, 2, 4, 0]))
     seen = colors(sheet)
     assert {(10 * index,) * 3 for index in range(5)} <= seen
     assert FRAME in seen
     rows = [y for y in range(sheet.height) if FRAME in [sheet.getpixel((x, y)) for x in (240, 300, 420)]]
-    assert 190 < max(rows) - min(rows) < 240, "the frame goes around the second picture of the first row"
+    assert 190 < max(rows) - min(rows) < 240, "the frame goes around the second image of the first row"
 
 
-def test_verdicts_differ_by_colour() -> None:
+def test_verdicts_differ_by_color() -> None:
     green, red = (26, 127, 55), (180, 35, 24)
     assert colors(contact_sheet(fake_result([0.9, 0.8], with_images=[0, 1]))) & {green, red} == {green}
     assert colors(contact_sheet(fake_result([0.1, 0.2], with_images=[1, 0]))) & {green, red} == {red}
@@ -34,7 +34,7 @@ def test_verdicts_differ_by_colour() -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 128), (1024, 1024)])
-def test_pictures_of_any_size_fit_their_place(size: tuple[int, int]) -> None:
+def test_images_of_any_size_fit_their_place(size: tuple[int, int]) -> None:
     sheet = contact_sheet(fake_result([0.7] * 10, with_images=list(range(10)), size=size))
     assert sheet.width == contact_sheet(fake_result([0.7] * 10, with_images=list(range(10)))).width
 

@@ -1,4 +1,4 @@
-"""docs/result.md has a row for each field of the record, and no other."""
+"""docs/result.md has a row for each field of the record, and no others."""
 
 import re
 from pathlib import Path

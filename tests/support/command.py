@@ -1,4 +1,4 @@
-"""The command line run in this process, and results to show that no model has made."""
+"""The command line run in this process, and results made without a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from forejudge.result import CandidateRecord, Result, SearchRecord, Settings
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended, and what it said."""
+    """Status and output of a command."""
 
     status: int
     out: str
@@ -22,7 +22,7 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """`forejudge`, with options that go to each call of its command, before others of the same name."""
+    """`forejudge`, with options that every call gets, before others of the same name."""
 
     capture: pytest.CaptureFixture[str]
     options: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class CommandLine:
 
 
 def refusal(outcome: CommandResult, status: int) -> str:
-    """The one line with which a command refused, all that it said."""
+    """Return the one line, all of its output, with which a command refused."""
     assert outcome.status == status, outcome
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")
@@ -46,7 +46,7 @@ def refusal(outcome: CommandResult, status: int) -> str:
 
 
 def fake_result(probabilities: list[float | None], with_images: list[int], size: tuple[int, int] = (64, 64)) -> Result:
-    """A result with these verdicts; `with_images` candidates have pictures, best first. Grey tells them apart."""
+    """Return a result with these probabilities; `with_images` candidates have images in shades of gray, best first."""
     candidates = tuple(
         CandidateRecord(
             index=index,

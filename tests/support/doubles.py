@@ -1,4 +1,4 @@
-"""What the engine's tests share: stand-ins that follow a script, and a plain diffusers call to compare with."""
+"""Doubles of the engine's tests: scripted models, a fake clock, and a call of the reference pipeline."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ ARCHITECTURE = Architecture(
 
 
 class FakeClock:
-    """Stands in for `perf_counter` in forejudge.session: time passes only where a test says so."""
+    """Stand-in for `perf_counter` in forejudge.session: time passes only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,12 +36,12 @@ class FakeClock:
 
 
 def probabilities(*script: float) -> dict[int, float]:
-    """A script for `ScriptedVerifier`: what it says of candidates 0, 1, ... of PROMPT under seed 0."""
+    """Return a script for `ScriptedVerifier`: the probabilities of candidates 0, 1, ... of PROMPT under seed 0."""
     return {candidate_seed(0, PROMPT, 0, index): probability for index, probability in enumerate(script)}
 
 
 class ScriptedGenerator(Generator):
-    """Draws nothing, and writes down what it was asked: the number of candidates advanced, stage by stage."""
+    """Generator that computes nothing, and records how many candidates it advanced to which stage."""
 
     def __init__(self, before_advance: Callable[[int], None] = lambda count: None) -> None:
         self.name, self.architecture, self.fingerprint = "scripted", ARCHITECTURE, "0"
@@ -71,7 +71,7 @@ class ScriptedGenerator(Generator):
 
 
 class ScriptedVerifier(Verifier):
-    """Gives each seed the probability of its script, and that as its score; 0 to all others."""
+    """Verifier that gives each seed the probability of its script, also as its score; 0 to all others."""
 
     def __init__(self, script: dict[int, float], *reads: Stage) -> None:
         self.name, self.digest, self.calibrated, self.script = "scripted", "0", True, script
@@ -87,21 +87,21 @@ class ScriptedVerifier(Verifier):
 
 
 def load_as(kind: type[GeneratorT], folder: Path) -> GeneratorT:
-    """A generator's folder, loaded as users do, which must be one of that class."""
+    """Load a generator from a folder; it must be of class `kind`."""
     scripted = load_generator(str(folder), CPU, torch.float32)
     assert isinstance(scripted, kind)
     return scripted
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> SanaSprintPipeline:
-    """A pipeline as anybody loads it."""
+    """Load a pipeline with diffusers alone."""
     pipeline = SanaSprintPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def call_reference_pipeline(pipeline: SanaSprintPipeline, seeds: Sequence[int], steps: int = 1, **changes: Any) -> Any:
-    """What the pipeline's own call makes of seeds, with no line of ours, in one batch."""
+    """Return the images of the pipeline's own call for some seeds, in one batch."""
     arguments = {
         "num_inference_steps": steps,
         "intermediate_timesteps": None,

@@ -133,8 +133,8 @@ SecondEvaluators = Annotated[
     Option(
         "--second-evaluator",
         metavar="NAME|COMMAND",
-        help="Another evaluator of the same images, named as for --evaluator; repeatable. Its figures are listed beside "
-        "those of the first.",
+        help="Another evaluator of the same images, named as for --evaluator; repeatable. Its figures are listed "
+        "beside those of the first.",
     ),
 ]
 Detector = Annotated[
