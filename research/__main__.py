@@ -124,6 +124,22 @@ def images(
 
 
 @group.command()
+def profile_plots(
+    folders: Annotated[
+        list[Path] | None, Argument(help="Folders of `forejudge profile` (default: the committed ones).")
+    ] = None,
+) -> None:
+    """Redraw profile.png from profile.json."""
+    from forejudge.profiling.figures import Profile
+    from forejudge.report.profile_plot import write_profile_plot
+
+    for folder in folders or sorted(Path("benchmarks/profile").iterdir()):
+        profile = Profile.model_validate_json((folder / "profile.json").read_text())
+        write_profile_plot(profile, folder / "profile.png")
+        typer.echo(f"written to {folder / 'profile.png'}")
+
+
+@group.command()
 def by_eye(generator: Annotated[str, Option(help="miniature or a folder.")] = "miniature") -> None:
     """Generate 120 images for people to label, into tests/fixtures/by_eye."""
     from research.figures.by_eye import write_sheets

@@ -1,4 +1,4 @@
-"""How long a search takes here, and how well time budgets are kept, on the miniature's test prompts."""
+"""Time of a search on this machine and its deadline adherence, on the miniature's test prompts."""
 
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ RUNS = 40
 
 
 def timing_figures(best_of_n: BestOfN, report: ProgressCallback) -> dict[str, Any]:
-    """Best-of-8 in seconds, by stage and as a whole, with warm models; for each budget a `DeadlineAdherence`."""
+    """Measure Best-of-8 in seconds, by stage and in total, on warm models, and a `DeadlineAdherence` for each budget."""
     prompts = [case.description.prompt for case in cases("test", RUNS // 4)[:: 6 * (RUNS // 4) // RUNS]][:RUNS]
     best_of_n(prompts[0])
     stages = [best_of_n(prompt, n=8).timings for prompt in prompts]
