@@ -1,4 +1,4 @@
-"""`forejudge profile`: from the options to a file and a plot, and what it refuses."""
+"""`forejudge profile`: options, files, and what is refused."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.command import CommandLine, refusal
 from tests.support.tiny_sizes import TINY
 
 
-def test_models_of_random_weights_are_measured_and_drawn(
+def test_models_of_random_weights_are_profiled_and_plotted(
     forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)

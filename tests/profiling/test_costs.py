@@ -1,4 +1,4 @@
-"""FLOPs, memory and time of work that is known."""
+"""FLOPs, memory and time of known work."""
 
 from pathlib import Path
 
@@ -43,12 +43,12 @@ def test_the_peak_is_what_is_held_at_once() -> None:
 def test_a_search_costs_more_with_more_candidates(tiny_generator: Path, tiny_verifier: Path) -> None:
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
     verifier = load_verifier(str(tiny_verifier), CPU, torch.float32)
-    told: list[Progress] = []
-    found = search_costs(generator, verifier, PROMPT, [1, 4], 1, told.append)
+    reported: list[Progress] = []
+    found = search_costs(generator, verifier, PROMPT, [1, 4], 1, reported.append)
     assert found.milliseconds.keys() == {1, 4}
     assert min(found.milliseconds.values()) > 0
     assert found.scoring_bytes[8] > 2 * found.scoring_bytes[1]
-    assert [progress.step for progress in told] == [1, 2]
+    assert [progress.step for progress in reported] == [1, 2]
     stages = stage_flops(generator, {"tiny": verifier}, PROMPT)
     assert found.candidate_flops == pytest.approx(stages["prefix"] + stages["tiny"], rel=0.02)
     once = stages["encode"] + stages["suffix"] + stages["decode"]

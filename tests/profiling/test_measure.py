@@ -29,7 +29,7 @@ def test_rounds_that_warm_up_are_not_counted(time: FakeClock) -> None:
     assert found.rounds == 3
 
 
-def test_works_take_turns(time: FakeClock) -> None:
+def test_workloads_take_turns(time: FakeClock) -> None:
     order: list[str] = []
     rounds: list[int] = []
 

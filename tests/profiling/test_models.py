@@ -1,4 +1,4 @@
-"""Models of random weights: as large as their sizes say, the same each time, and refused where no sizes are known."""
+"""Models of random weights: as large as their sizes, the same each time, refused without known sizes."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_weights_are_made_in_the_dtype_and_are_the_same_each_time(monkeypatch: p
     assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
 
 
-def test_a_verifier_that_sees_pictures_keeps_a_tower_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verifier_that_sees_images_keeps_a_tower_besides(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch)
     assert models.weight_bytes("clip") > 1.05 * models.weight_bytes("hidden")
     assert models.weight_bytes("latent") == pytest.approx(models.weight_bytes("hidden"), rel=0.02)

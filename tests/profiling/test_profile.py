@@ -1,4 +1,4 @@
-"""A whole profile: of models of random weights, of loaded ones, and what cannot be measured."""
+"""Whole profiles of random and of loaded models, and what is refused."""
 
 import itertools
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.tiny_sizes import tiny_models
 
 
 def figures(strategy: str, verifier: str, cost: float, memory: int = 90) -> StrategyProfile:
-    """With a cost of so much for one more candidate."""
+    """Make a profile in which one more candidate costs `cost`."""
     costs = {n: cost * n for n in (1, 4)}
     return StrategyProfile(
         strategy=strategy,
@@ -33,7 +33,7 @@ def figures(strategy: str, verifier: str, cost: float, memory: int = 90) -> Stra
     )
 
 
-def test_one_more_is_the_slope_from_the_least_n_to_the_most() -> None:
+def test_the_marginal_cost_is_the_slope_from_the_smallest_n_to_the_largest() -> None:
     found = marginal_cost({1: 30.0, 2: 35.0, 5: 70.0}, {1: 7, 2: 9, 5: 15}, {1: 100, 2: 101, 5: 140, 8: 999})
     assert found is not None
     assert (found.milliseconds, found.flops, found.bytes) == (10, 2, 10)
@@ -65,7 +65,7 @@ def test_ours_are_set_against_the_others_and_the_release_against_itself() -> Non
     assert ours.scoring_bytes == ours.end_to_end_bytes == pytest.approx(75), "25 of 100 bytes, weights included"
 
 
-def test_memory_is_said_with_and_without_weights() -> None:
+def test_memory_is_given_with_and_without_weights() -> None:
     memory = Memory.from_peaks({1: 5, 8: 40}, {1: 7}, weights=100)
     assert memory.scoring_with_weights == {1: 105, 8: 140}
     assert memory.end_to_end_with_weights == {1: 107}
@@ -75,8 +75,8 @@ PROMPT_STAGES = ["encode", "prefix", "suffix", "decode"]
 
 
 def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Progress] = []
-    found = profile(tiny_models(monkeypatch), [1, 2], 2, (), told.append)
+    reported: list[Progress] = []
+    found = profile(tiny_models(monkeypatch), [1, 2], 2, (), reported.append)
     assert Profile.model_validate_json(found.model_dump_json()) == found
     assert set(found.stages) == {*PROMPT_STAGES, "clip", *(f"language model, {kind}" for kind in KINDS)}
     assert list(found.stages["encode"].measurements) == [1]
@@ -85,14 +85,14 @@ def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPa
     ours = {("forejudge", "hidden"), ("forejudge", "latent")}
     assert ways == {*(("official", kind) for kind in KINDS), ("decode-all", "clip"), *ours}
     measured = [at for stage in found.stages.values() for at in stage.measurements.values()]
-    measured += [at for way in found.strategies for at in way.measurements.values()]
+    measured += [at for strategy_class in found.strategies for at in strategy_class.measurements.values()]
     assert all(at.roofline_ms > 0 and at.milliseconds.rounds == 2 for at in measured)
     assert found.settings.device_note.startswith("measured on a CPU")
     assert {"commit", "device", "torch"} <= found.provenance.keys()
-    assert {progress.part for progress in told} == {"timing stages", "timing strategies"}
+    assert {progress.part for progress in reported} == {"timing stages", "timing strategies"}
 
 
-def test_memory_is_measured_for_the_judged_eight_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_measured_for_scoring_eight_too(monkeypatch: pytest.MonkeyPatch) -> None:
     found = profile(tiny_models(monkeypatch, "hidden", "clip"), [2], 1, ("decode-all", "forejudge"), ignore)
     by_strategy = {each.strategy: each for each in found.strategies}
     for figures in by_strategy.values():

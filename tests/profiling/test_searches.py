@@ -1,4 +1,4 @@
-"""Searches under a budget: what was promised, what came of it, and how often in time."""
+"""Searches under a time budget: predicted N, actual N, and the share that ends in time."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_a_search_that_was_disturbed_counts_as_late(time: FakeClock) -> None:
     assert found.on_time == found.on_time_with_grace == 0.9
     assert found.on_time_interval == (0.5958, 0.9821)
     assert found.slowest == pytest.approx(260 + 22)
-    assert found.reached_predicted_n == 0.9, "what was promised to the others they kept"
+    assert found.reached_predicted_n == 0.9, "the other searches reached the predicted N"
 
 
 def test_a_budget_in_which_nothing_fits_is_refused(time: FakeClock) -> None:

@@ -100,11 +100,11 @@ def test_every_generator_is_counted_stage_by_stage(name: str) -> None:
     read_once = sum(models.costs[stage].weight_bytes for stage in (ENCODE, PREFIX, SUFFIX, DECODE))
     assert read_once < models.weight_bytes("hidden"), "embeddings and the encoder of images are not read"
     # The connector counts for each beam of the release, which is much at this size.
-    for way, kind, tolerance in (
+    for strategy_class, kind, tolerance in (
         (Forejudge, "hidden", 0.002),
         (Forejudge, "latent", 0.002),
         (Official, "hidden", 0.02),
     ):
-        strategy = way(models, kind, max_batch_size=2)
+        strategy = strategy_class(models, kind, max_batch_size=2)
         counted = count_flops(partial(strategy.run, (3, 1, 4)))
-        assert counted == pytest.approx(strategy.flops(3), rel=tolerance), (way, kind)
+        assert counted == pytest.approx(strategy.flops(3), rel=tolerance), (strategy_class, kind)

@@ -1,4 +1,4 @@
-"""Ways to pick the best of N: they draw the same candidates, and do as much as they say."""
+"""Search strategies: they generate the same candidates, and cost the FLOPs that they state."""
 
 import json
 from collections import Counter
@@ -44,7 +44,7 @@ def counted(generator: Any, language_model: nn.Module) -> Counter[str]:
     return calls
 
 
-def test_calls_are_those_of_the_release(parity: Path) -> None:
+def test_official_calls_what_the_release_calls(parity: Path) -> None:
     recorded = json.loads((parity / "expected_e2e.json").read_text())
     spelling = f"{parity / 'sana-sprint-tiny'},use_resolution_binning=false"
     generator = load_generator(spelling, CPU, torch.float32)
@@ -58,12 +58,12 @@ def test_calls_are_those_of_the_release(parity: Path) -> None:
     assert calls == expected
 
 
-def test_every_candidate_is_encoded_and_the_winner_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_candidate_is_encoded_and_the_winner_generated_again(monkeypatch: pytest.MonkeyPatch) -> None:
     models = tiny_models(monkeypatch, "hidden")
     calls = counted(models.generator, models.verifiers["hidden"].model.language_model)
     Official(models, "hidden", max_batch_size=3).run((1, 2, 3))
-    again, judged = {"text_encoder": 4, "transformer": 4, "block_00": 4}, {"verifier": 3}
-    assert calls == again | judged | {"block_01": 1, "block_02": 1, "vae_decode": 1}
+    again, scored = {"text_encoder": 4, "transformer": 4, "block_00": 4}, {"verifier": 3}
+    assert calls == again | scored | {"block_01": 1, "block_02": 1, "vae_decode": 1}
 
 
 def test_a_candidate_is_scored_by_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_verifier_that_does_not_answer_in_words_is_refused(monkeypatch: pytest
 
 
 SEEDS = (3, 1, 4)
-WAYS: list[tuple[type[SearchStrategy], str]] = [
+STRATEGIES: list[tuple[type[SearchStrategy], str]] = [
     (Official, "hidden"),
     (Official, "clip"),
     (Official, "latent"),
@@ -124,9 +124,11 @@ def models(monkeypatch: pytest.MonkeyPatch) -> ProfiledModels:
     return tiny_models(monkeypatch)
 
 
-@pytest.mark.parametrize(("way", "kind"), WAYS)
-def test_each_picks_one_and_finishes_it(models: ProfiledModels, way: type[SearchStrategy], kind: str) -> None:
-    strategy = way(models, kind, max_batch_size=2)
+@pytest.mark.parametrize(("strategy_class", "kind"), STRATEGIES)
+def test_each_strategy_finishes_the_winner(
+    models: ProfiledModels, strategy_class: type[SearchStrategy], kind: str
+) -> None:
+    strategy = strategy_class(models, kind, max_batch_size=2)
     picked = strategy.run(SEEDS)
     alone = strategy.run((SEEDS[picked.winner],))
     assert picked.image.size == (64, 64)
@@ -141,20 +143,24 @@ def test_memory_is_counted_on_what_is_not_compiled(models: ProfiledModels, compi
     assert Official(compiled, "hidden", max_batch_size=1).models == models, "the release compiles nothing"
 
 
-def test_all_draw_the_same_from_a_seed(models: ProfiledModels) -> None:
-    images = [pixels(way(models, kind, max_batch_size=1).run((5,)).image) for way, kind in WAYS]
+def test_all_generate_the_same_image_from_a_seed(models: ProfiledModels) -> None:
+    images = [
+        pixels(strategy_class(models, kind, max_batch_size=1).run((5,)).image) for strategy_class, kind in STRATEGIES
+    ]
     for image in images[1:]:
         assert np.array_equal(image, images[0])
     assert not np.array_equal(pixels(Forejudge(models, "hidden", max_batch_size=1).run((6,)).image), images[0])
 
 
-@pytest.mark.parametrize(("way", "kind"), WAYS)
-def test_each_does_as_much_as_it_says(models: ProfiledModels, way: type[SearchStrategy], kind: str) -> None:
-    strategy = way(models, kind, max_batch_size=2)
+@pytest.mark.parametrize(("strategy_class", "kind"), STRATEGIES)
+def test_a_run_costs_the_flops_it_states(
+    models: ProfiledModels, strategy_class: type[SearchStrategy], kind: str
+) -> None:
+    strategy = strategy_class(models, kind, max_batch_size=2)
     assert count_flops(lambda: strategy.run(SEEDS)) == pytest.approx(strategy.flops(len(SEEDS)), rel=0.002)
 
 
-def test_as_many_go_together_as_take_the_least_time_each(
+def test_the_batch_size_is_that_of_the_least_time_a_candidate(
     models: ProfiledModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = FakeClock()
@@ -173,13 +179,13 @@ def test_as_many_go_together_as_take_the_least_time_each(
 def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: ProfiledModels) -> None:
     strategy = Forejudge(models, "hidden", max_batch_size=1)
     strategy.batch_size = 4
-    judged = scoring_stage("hidden")
+    scoring = scoring_stage("hidden")
     assert strategy.stage_runs(10) == [
         StageRun(ENCODE, 1),
         StageRun(PREFIX, 4, 2),
         StageRun(PREFIX, 2, 1),
-        StageRun(judged, 4, 2),
-        StageRun(judged, 2, 1),
+        StageRun(scoring, 4, 2),
+        StageRun(scoring, 2, 1),
         StageRun(SUFFIX, 1),
         StageRun(DECODE, 1),
     ]
@@ -190,7 +196,7 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
 
 
 @pytest.mark.parametrize(
-    ("way", "kind", "marginal_cost", "fixed"),
+    ("strategy_class", "kind", "marginal_cost", "fixed"),
     [
         (Official, "hidden", 6.1, 13.5),
         (Official, "clip", 15.4, 13.5),
@@ -200,9 +206,9 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
     ],
 )
 def test_teraflop_at_the_published_sizes(
-    models: ProfiledModels, way: type[SearchStrategy], kind: str, marginal_cost: float, fixed: float
+    models: ProfiledModels, strategy_class: type[SearchStrategy], kind: str, marginal_cost: float, fixed: float
 ) -> None:
-    strategy = way(models, kind, max_batch_size=1)
+    strategy = strategy_class(models, kind, max_batch_size=1)
     first, second = (total_flops(strategy.stage_runs(n), published_costs()) / TERA for n in (1, 2))
     assert second - first == pytest.approx(marginal_cost, rel=0.03)
     assert 2 * first - second == pytest.approx(fixed, rel=0.03)
