@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from forejudge.profiling.figures import DeviceRates
 from forejudge.profiling.sizes import RANDOM_MODELS
 from tests.support.command import CommandLine, refusal
 from tests.support.tiny_sizes import TINY
@@ -14,6 +15,8 @@ def test_models_of_random_weights_are_profiled_and_plotted(
     forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RANDOM_MODELS, "tiny", TINY)
+    rates = DeviceRates(flops_per_second=1e9, bytes_per_second=1e9)  # bfloat16 is slow to measure on many CPUs
+    monkeypatch.setattr("forejudge.profiling.profile.device_rates", lambda device, dtype: rates)
     asked = ("--generator", "tiny", "--random-weights", "--n", "2,1", "--rounds", "1", "--resolution", "96")
     done = forejudge("profile", *asked, "--device", "cpu", "--dtype", "bfloat16", "--out", "out")
     assert done.status == 0, done.err
