@@ -14,7 +14,7 @@ RUNS = 40
 
 
 def timing_figures(best_of_n: BestOfN, report: ProgressCallback) -> dict[str, Any]:
-    """Measure Best-of-8 in seconds, by stage and in total, on warm models, and a `DeadlineAdherence` for each budget."""
+    """Measure the seconds of Best-of-8 by stage, on warm models, and a `DeadlineAdherence` for each budget."""
     prompts = [case.description.prompt for case in cases("test", RUNS // 4)[:: 6 * (RUNS // 4) // RUNS]][:RUNS]
     best_of_n(prompts[0])
     stages = [best_of_n(prompt, n=8).timings for prompt in prompts]

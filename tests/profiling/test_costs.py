@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from forejudge.generators import load_generator
-from forejudge.profiling.measure import count_flops, peak_memory
+from forejudge.profiling.measure import StageCost, count_cost, count_flops, peak_memory
 from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
 from forejudge.progress import Progress
 from forejudge.verifiers import load_verifier
@@ -26,6 +27,14 @@ def test_attention_is_counted_on_a_cpu_too() -> None:
     assert (
         count_flops(lambda: F.scaled_dot_product_attention(query_BHTD, query_BHTD, query_BHTD)) == 2 * 2 * 6 * 4 * 4 * 8
     )
+
+
+def test_weights_count_where_an_operation_reads_them() -> None:
+    """Of an embedding a lookup reads a few rows; as an output layer it is read whole."""
+    embedding, unused, layer = nn.Embedding(10, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+    modules, ids = nn.ModuleList([embedding, unused, layer]), torch.tensor([1, 2])
+    assert count_cost(lambda: layer(embedding(ids)), [modules]) == StageCost(2 * 2 * 4 * 3, 4 * (4 * 3 + 3))
+    assert count_cost(lambda: embedding(ids) @ embedding.weight.T, [modules]).weight_bytes == 4 * 10 * 4
 
 
 def test_the_peak_is_what_is_held_at_once() -> None:
