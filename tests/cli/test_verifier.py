@@ -1,4 +1,4 @@
-"""`forejudge verifier`: what a folder holds, in words, and the way from and to the published layout."""
+"""`forejudge verifier`: show a folder, import from the published layout, export to it."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_a_trained_verifier_is_described(forejudge: CommandLine, trained_verifie
     assert config.calibration is not None
     figures = json.loads((trained_verifier / "metrics.json").read_text())
     said = " ".join(outcome.out.split())
-    for told in (
+    for expected in (
         "reads hidden:2",
         "generator's num blocks 4",
         f"generator's weights {config.generator_fingerprint}",
@@ -25,29 +25,31 @@ def test_a_trained_verifier_is_described(forejudge: CommandLine, trained_verifie
         f"auroc {figures['auroc']:.4g}",
         "count 64",
     ):
-        assert told in said
+        assert expected in said
     assert "README.md" in outcome.out
 
 
-def test_an_undefined_figure_is_no_number(forejudge: CommandLine, trained_verifier: Path, tmp_path: Path) -> None:
+def test_an_undefined_metric_is_no_number(
+    forejudge: CommandLine, trained_verifier: Path, tmp_path: Path
+) -> None:
     (tmp_path / "verifier.json").write_text((trained_verifier / "verifier.json").read_text())
     (tmp_path / "metrics.json").write_text('{"auroc": null}')
     assert "auroc undefined" in " ".join(forejudge("verifier", "show", tmp_path).out.split())
 
 
-def test_an_aligned_connector_has_no_figures(forejudge: CommandLine, aligned: Path) -> None:
+def test_an_aligned_connector_has_no_metrics(forejudge: CommandLine, aligned: Path) -> None:
     outcome = forejudge("verifier", "show", aligned)
     assert outcome.status == 0, outcome
     assert "calibration none" in " ".join(outcome.out.split())
     assert "auroc" not in outcome.out
 
 
-def test_a_folder_that_is_no_verifier_is_named(forejudge: CommandLine) -> None:
+def test_a_folder_without_a_verifier_is_named(forejudge: CommandLine) -> None:
     assert "nowhere/verifier.json is missing" in refusal(forejudge("verifier", "show", "nowhere"), 1)
 
 
 def imported(forejudge: CommandLine, out: Path) -> str:
-    """What the command says."""
+    """Import the recorded verifier and return the output."""
     mean, variance = RECORDED.statistics("channel", "bf16")
     generator = OFFICIAL / "sana-sprint-tiny"
     named = ("--statistics", mean, variance, "--generator", generator)
@@ -58,13 +60,13 @@ def imported(forejudge: CommandLine, out: Path) -> str:
 
 def test_a_published_verifier_is_imported_step_by_step(forejudge: CommandLine, tmp_path: Path) -> None:
     said = imported(forejudge, tmp_path / "verifier")
-    for told in (
+    for expected in (
         "reads hidden:8, from block_7",
-        "on which weights of it the verifier was trained is not known",
+        "on which weights of it the verifier was trained is unknown",
         "statistics of each channel in bfloat16: block_7_mean_bf16.pt and block_7_variance_bf16.pt",
         f"written to {tmp_path / 'verifier'}",
     ):
-        assert told in said
+        assert expected in said
     assert "[UNK]" not in said
     shown = " ".join(forejudge("verifier", "show", tmp_path / "verifier").out.split())
     assert "generator's weights unknown" in shown
@@ -77,7 +79,7 @@ def test_clip_is_imported_with_another_tower_and_a_resized_vocabulary(forejudge:
     assert outcome.status == 0, outcome
     assert f"reads clip, from the vision tower {tower}" in outcome.out
     assert "[UNK] is added and the vocabulary goes from 1152 to 960 rows" in outcome.out
-    assert "own weights of a vision tower are not read" in outcome.out
+    assert "vision tower weights inside the checkpoint are ignored" in outcome.out
 
 
 def test_an_imported_verifier_is_exported_again(forejudge: CommandLine, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ DRAW = torch.Generator().manual_seed(0)
 HIDDEN_NTD = torch.randn(3, 5, 4, generator=DRAW) * torch.tensor([1.0, 10.0, 0.1, 3.0]) + torch.arange(4.0)
 
 
-def test_the_connector_is_standardise_linear_exact_gelu_linear() -> None:
+def test_the_connector_is_standardize_linear_exact_gelu_linear() -> None:
     torch.manual_seed(1)
     connector = Connector(4, 6)
     mean, variance = HIDDEN_NTD.mean((0, 1)), HIDDEN_NTD.var((0, 1))
@@ -65,7 +65,7 @@ def test_tokens_that_do_not_merge_are_refused(tokens: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "axes", "shape"), [("channel", (0, 1), (4,)), ("token", (0, 2), (5, 1)), ("global", (0, 1, 2), (1,))]
 )
-def test_statistics_of_channels_tokens_or_all_values_standardise(
+def test_statistics_of_channels_tokens_or_all_values_standardize(
     kind: StatisticsKind, axes: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
     connector = Connector(4, 6, statistics=kind, tokens=5)
@@ -83,7 +83,7 @@ def test_without_statistics_states_are_read_as_they_are() -> None:
     assert set(connector.state_dict()) == {name for name in Connector(4, 6).state_dict() if name.startswith("layers")}
 
 
-def test_states_are_standardised_in_the_wider_of_their_dtype_and_the_statistics() -> None:
+def test_states_are_standardized_in_the_wider_of_their_dtype_and_the_statistics() -> None:
     connector, mean, variance = Connector(4, 6), HIDDEN_NTD.mean((0, 1)), HIDDEN_NTD.var((0, 1))
     half_NTD = HIDDEN_NTD.bfloat16()
     connector.set_statistics(mean, variance)
@@ -96,5 +96,5 @@ def test_states_are_standardised_in_the_wider_of_their_dtype_and_the_statistics(
 
 
 def test_statistics_of_each_token_are_for_so_many_tokens() -> None:
-    with pytest.raises(InvalidRequest, match="each of 5 tokens reads pictures of as many, not of 4"):
+    with pytest.raises(InvalidRequest, match="each of 5 tokens cannot read an image of 4"):
         Connector(4, 6, statistics="token", tokens=5)(torch.zeros(1, 4, 4))

@@ -92,7 +92,7 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
     return LanguageModelVerifier("trained", config, model, tokenizer)
 
 
-def test_one_that_was_never_published_judges_alike_when_it_is(tmp_path: Path) -> None:
+def test_one_that_was_never_published_scores_alike_when_it_is(tmp_path: Path) -> None:
     verifier = trained()
     folder = exported(verifier, tmp_path)
     again = import_verifier(PublishedSource(Source("again", folder), generator=GENERATOR))
@@ -112,12 +112,12 @@ def test_one_that_was_never_published_judges_alike_when_it_is(tmp_path: Path) ->
         (lambda: trained(reads="latent"), "a verifier that reads latent"),
     ],
 )
-def test_what_the_layout_has_no_place_for_is_refused(tmp_path: Path, verifier: object, said: str) -> None:
+def test_a_verifier_that_the_layout_cannot_hold_is_refused(tmp_path: Path, verifier: object, said: str) -> None:
     assert callable(verifier)
-    with pytest.raises(InvalidRequest, match=f"has no place for {said}"):
+    with pytest.raises(InvalidRequest, match=f"cannot hold {said}"):
         exported(verifier(), tmp_path)
 
 
-def test_a_folder_that_is_no_verifier_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_verifier_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"verifier\.json is missing"):
         export_published(tmp_path, tmp_path / "published")

@@ -1,4 +1,4 @@
-"""Statistics beside a published verifier: what their shape says, and what is none."""
+"""Statistics beside a published verifier: shapes that are read, and values that are refused."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def saved(folder: Path, mean: object, variance: object) -> tuple[Path, Path]:
     [((1, 6), "channel", (6,)), ((16,), "token", (16, 1)), ((1,), "global", (1,))],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_shape_says_what_they_are_of(
+def test_the_shape_tells_the_kind(
     tmp_path: Path, shape: tuple[int, ...], kind: str, held: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     mean, variance = torch.randn(shape).to(dtype), torch.rand(shape).to(dtype)
@@ -44,13 +44,13 @@ def test_another_shape_is_refused_with_those_that_are_known(tmp_path: Path, shap
 
 @pytest.mark.parametrize("tokens", [16, None])
 def test_a_shape_that_may_be_either_is_refused(tmp_path: Path, tokens: int | None) -> None:
-    with pytest.raises(CheckpointError, match=r"has shape \(16,\), which may be of channels or tokens"):
+    with pytest.raises(CheckpointError, match=r"has shape \(16,\), which may mean channels or tokens"):
         read_statistics(saved(tmp_path, torch.ones(16), torch.ones(16)), width=16, tokens=tokens)
     found = read_statistics(saved(tmp_path, torch.ones(1, 16), torch.ones(1, 16)), width=16, tokens=16)
     assert found.kind == "channel"
 
 
-def test_of_an_unknown_generator_any_number_of_tokens_will_do(tmp_path: Path) -> None:
+def test_any_number_of_tokens_fits_an_unknown_generator(tmp_path: Path) -> None:
     found = read_statistics(saved(tmp_path, torch.ones(9), torch.ones(9)), width=6)
     assert (found.kind, found.tokens) == ("token", 9)
 
@@ -59,19 +59,19 @@ def test_of_an_unknown_generator_any_number_of_tokens_will_do(tmp_path: Path) ->
     ("mean", "variance", "said"),
     [
         (torch.ones(1, 6), torch.ones(1), r"variance_fp32\.pt has shape \(1,\), .* has \(1, 6\): expected the same"),
-        (torch.ones(1), -torch.ones(1), "values below 0"),
-        (torch.tensor([torch.nan]), torch.ones(1), "is no statistic"),
-        (torch.ones(1, dtype=torch.int64), torch.ones(1), "is no statistic"),
-        ({"mean": torch.ones(1)}, torch.ones(1), "is no statistic"),
+        (torch.ones(1), -torch.ones(1), "negative values"),
+        (torch.tensor([torch.nan]), torch.ones(1), "is not a statistic"),
+        (torch.ones(1, dtype=torch.int64), torch.ones(1), "is not a statistic"),
+        ({"mean": torch.ones(1)}, torch.ones(1), "is not a statistic"),
         (Path("code"), torch.ones(1), "cannot be loaded"),  # a class of its own is not unpickled
     ],
 )
-def test_what_is_no_statistic_is_refused(tmp_path: Path, mean: object, variance: Tensor, said: str) -> None:
+def test_other_values_are_refused(tmp_path: Path, mean: object, variance: Tensor, said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         read_statistics(saved(tmp_path, mean, variance), width=6, tokens=16)
 
 
-def test_those_of_the_block_alone_are_found_wherever_they_lie(tmp_path: Path) -> None:
+def test_files_of_the_block_alone_are_found_in_any_subfolder(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     files = saved(tmp_path / "norm", torch.ones(1), torch.ones(1))
     torch.save(torch.ones(1), tmp_path / "block_17_mean_fp32.pt")

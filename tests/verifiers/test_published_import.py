@@ -77,7 +77,7 @@ def assert_agrees(verdict: Verdict, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("norm", "mode"), [*SETTINGS, *(("none", mode) for mode in DTYPES)])
-def test_hidden_states_are_judged_as_recorded_alone_and_in_a_batch(
+def test_hidden_states_are_scored_as_recorded_alone_and_in_a_batch(
     recorded: RecordedCases, tmp_path: Path, norm: str, mode: str
 ) -> None:
     if norm == "none":
@@ -116,7 +116,7 @@ def test_every_token_is_as_likely_as_recorded() -> None:
 
 
 @pytest.mark.parametrize("mode", ["fp32", "bf16"])
-def test_pictures_are_judged_as_recorded_alone_and_in_a_batch(recorded: RecordedCases, mode: str) -> None:
+def test_images_are_scored_as_recorded_alone_and_in_a_batch(recorded: RecordedCases, mode: str) -> None:
     verifier = import_verifier(recorded.clip_verifier(), DTYPES[mode])
     cases = [case for case in recorded.cases("expected_clip.json") if case["mode"] == mode]
     images = {case["image"]: recorded.image(case["image"]) for case in cases}
@@ -129,7 +129,7 @@ def test_pictures_are_judged_as_recorded_alone_and_in_a_batch(recorded: Recorded
 
 
 @pytest.mark.parametrize(("norm", "mode"), SETTINGS)
-def test_states_and_prompts_never_recorded_are_judged_as_the_description_says(norm: str, mode: str) -> None:
+def test_states_and_prompts_never_recorded_are_scored_as_the_description_says(norm: str, mode: str) -> None:
     source = RECORDED.hidden_verifier(norm, mode)
     verifier, draw = import_verifier(source, DTYPES[mode]), torch.Generator().manual_seed(7)
     hidden_NTD = (torch.randn(3, 1024, 96, generator=draw) * 2 + 0.5).to(STATES[mode])
@@ -153,7 +153,7 @@ def test_control_marks_in_a_prompt_are_text(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(("norm", "mode"), SETTINGS)
-def test_converted_once_it_judges_as_it_did(tmp_path: Path, norm: str, mode: str) -> None:
+def test_converted_once_it_scores_as_before(tmp_path: Path, norm: str, mode: str) -> None:
     """The folder holds the published dtypes, whatever it is loaded in."""
     source, states = RECORDED.hidden_verifier(norm, mode), candidates(RECORDED.states(STATES[mode])["act_2"])
     import_published(source).verifier.save_pretrained(tmp_path / "ours")
@@ -197,7 +197,7 @@ def test_a_whole_published_folder_works_as_it_is(tmp_path: Path) -> None:
     assert len(verifier.score("a star", candidates(torch.randn(2, 1024, 2240)))) == 2
 
 
-def test_its_generator_is_checked_but_for_the_weights_that_nobody_knows() -> None:
+def test_its_generator_is_checked_except_for_the_unknown_weights() -> None:
     verifier = import_verifier(RECORDED.hidden_verifier())
     generator = load_generator(GENERATOR, CPU, torch.float32)
     assert verifier.check(generator) == []
@@ -207,21 +207,21 @@ def test_its_generator_is_checked_but_for_the_weights_that_nobody_knows() -> Non
 
 
 @pytest.mark.parametrize("norm", ["channel", "token"])
-def test_of_an_unknown_generator_it_reads_any_that_fits(tmp_path: Path, norm: str) -> None:
+def test_without_a_known_generator_it_reads_any_that_fits(tmp_path: Path, norm: str) -> None:
     source = PublishedSource(Source("vhs", HIDDEN), RECORDED.statistics(norm, "fp32"))
     imported = import_published(source)
-    assert any("not known beyond a width of 96" in step for step in imported.notes)
+    assert any("unknown beyond a width of 96" in note for note in imported.notes)
     imported.verifier.save_pretrained(tmp_path)
     verifier = LanguageModelVerifier.from_pretrained(tmp_path)
     known = import_verifier(RECORDED.hidden_verifier(norm))
     assert verifier.score("a star", candidates(STATE)) == known.score("a star", candidates(STATE))
     assert verifier.check(load_generator(GENERATOR, CPU, torch.float32)) == []
-    with pytest.raises(MismatchError, match=r"standardises 96 channels, but hidden:8 of .* has 128"):
+    with pytest.raises(MismatchError, match=r"reads tokens of width 96, but hidden:8 of .* has width 128"):
         verifier.check(load_generator("miniature", CPU, torch.float32))
 
 
 def sharded(folder: Path) -> Path:
-    """The same tensors in two files with an index."""
+    """Split the tensors into two files with an index."""
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     halves = {"model-1-of-2.safetensors": sorted(tensors)[:9], "model-2-of-2.safetensors": sorted(tensors)[9:]}
@@ -266,7 +266,7 @@ def test_a_vocabulary_without_unknown_token_becomes_the_official_one(
     imported = import_published(
         PublishedSource(Source("vhs", folder), files, GENERATOR), dtype=None if converted else dtype
     )
-    assert any("1152 to 960 rows" in step for step in imported.notes)
+    assert any("1152 to 960 rows" in note for note in imported.notes)
     found = imported.verifier
     if converted:
         found.save_pretrained(tmp_path / "ours")
@@ -296,22 +296,22 @@ def test_a_model_called_qwen_or_gemma_keeps_its_vocabulary(tmp_path: Path, name:
     for called in (str(folder), f"owner/{name}"):
         source = PublishedSource(Source(called, folder), RECORDED.statistics("channel", "fp32"), GENERATOR)
         imported = import_published(source)
-        assert not any("rows" in step for step in imported.notes)
+        assert not any("rows" in note for note in imported.notes)
         weight = imported.verifier.model.language_model.get_input_embeddings().weight
         assert torch.equal(weight, load_file(HIDDEN / "model.safetensors")["model.embed_tokens.weight"])
 
 
 REFUSED_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"mm_projector_type": None}, "mm_projector_type: Field required"),
-    ({"mm_projector_type": "linear"}, "mm_projector_type: Input should be 'mlp2x_gelu'"),
-    ({"model_type": "llava_gemma"}, "model_type: Input should be 'llava_qwen'"),
-    ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature: "),
-    ({"mm_vision_select_layer": -1}, "mm_vision_select_layer: "),
-    ({"mm_use_im_start_end": True}, "mm_use_im_start_end: "),
+    ({"mm_projector_type": "linear"}, "mm_projector_type = 'linear': Input should be 'mlp2x_gelu'"),
+    ({"model_type": "llava_gemma"}, "model_type = 'llava_gemma': Input should be 'llava_qwen'"),
+    ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature = 'cls_patch': "),
+    ({"mm_vision_select_layer": -1}, "mm_vision_select_layer = -1: "),
+    ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True: "),
     ({"mm_vision_select_feature": "patch"}, "expected block_K"),
     ({"mm_vision_select_feature": "block_11"}, "reads after 12 blocks, but the generator has only 11"),
-    ({"mm_hidden_size": 64}, "reads states of width 64, .* has width 96"),
-    ({"mm_vision_normalize": False}, "standardises nothing, so statistics would change nothing"),
+    ({"mm_hidden_size": 64}, "reads states of width 64, but .* has width 96"),
+    ({"mm_vision_normalize": False}, "does not standardize its input: leave --statistics out"),
     ({"vocab_size": 1000}, r"tensor lm_head.weight has shape \(1152, 64\), expected \(1000, 64\)"),
 ]
 REFUSED_TENSORS: list[tuple[Callable[[Tensors], object], str]] = [
@@ -332,7 +332,7 @@ REFUSED_TENSORS: list[tuple[Callable[[Tensors], object], str]] = [
         *(({}, each, said) for each, said in REFUSED_TENSORS),
     ],
 )
-def test_what_is_no_published_verifier_is_refused_by_name(
+def test_other_checkpoints_are_refused_by_name(
     tmp_path: Path, config: dict[str, Any], tensors: Callable[[Tensors], object] | None, said: str
 ) -> None:
     folder = modified_checkpoint(HIDDEN, tmp_path / "vhs", config, tensors)
@@ -349,7 +349,7 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path: Path) -> None:
         import_published(PublishedSource(Source("vhs", folder), RECORDED.statistics("channel", "fp32"), GENERATOR))
 
 
-def test_what_has_to_be_named_is_asked_for_with_its_command() -> None:
+def test_missing_statistics_are_asked_for_with_the_command() -> None:
     command = r"holds no statistics.*verifier import \S+vhs-tiny-96 FOLDER --statistics MEAN VARIANCE"
     with pytest.raises(CheckpointError, match=command):
         load_verifier(str(HIDDEN), CPU, torch.float32)
@@ -360,7 +360,7 @@ def test_statistics_beside_the_verifier_are_taken_unless_there_are_several(tmp_p
     for file in RECORDED.statistics("channel", "bf16"):
         shutil.copy(file, folder)
     source = PublishedSource(Source("vhs", folder), generator=GENERATOR)
-    assert any("block_7_mean_bf16.pt and block_7_variance_bf16.pt" in step for step in import_published(source).notes)
+    assert any("block_7_mean_bf16.pt and block_7_variance_bf16.pt" in note for note in import_published(source).notes)
     for file in RECORDED.statistics("token", "bf16"):
         shutil.copy(file, folder)
     with pytest.raises(CheckpointError, match=re.escape("block_7_mean_token_bf16.pt")):
@@ -370,13 +370,13 @@ def test_statistics_beside_the_verifier_are_taken_unless_there_are_several(tmp_p
     assert verifier.config.statistics == "token"
 
 
-def test_pictures_of_another_size_than_the_statistics_of_each_token_are_refused() -> None:
+def test_images_of_another_size_than_the_statistics_of_each_token_are_refused() -> None:
     verifier = import_verifier(RECORDED.hidden_verifier("token"))
-    with pytest.raises(InvalidRequest, match="each of 1024 tokens reads pictures of as many, not of 64"):
+    with pytest.raises(InvalidRequest, match="each of 1024 tokens cannot read an image of 64"):
         verifier.score("a star", candidates(torch.zeros(1, 64, 96)))
 
 
 def test_clip_takes_no_statistics() -> None:
     source = PublishedSource(Source("clip", CLIP), RECORDED.statistics("channel", "fp32"), vision_tower=str(TOWER))
-    with pytest.raises(InvalidRequest, match="leave them out"):
+    with pytest.raises(InvalidRequest, match="leave --statistics out"):
         source.notes()

@@ -1,4 +1,4 @@
-"""A verifier of ours written in the published layout, tensors bit for bit, for the code that its authors released."""
+"""Export of a verifier to the published layout, for the code released with the paper; tensors keep every bit."""
 
 import json
 from pathlib import Path
@@ -26,27 +26,6 @@ from forejudge.verifiers.published_format import (
 from forejudge.verifiers.published_import import CONNECTOR_PREFIX, INPUT_EMBEDDINGS
 from forejudge.verifiers.question import PUBLISHED_QUESTION
 
-# FOLDED: A tokenizer as transformers 4 wrote it, for released code that runs on it: 5 reads its files, but not the reverse.
-
-
-_CONFIG_FILE = "tokenizer_config.json"
-_TRANSFORMERS_5_FIELDS = {"backend", "is_local", "local_files_only", "extra_special_tokens"}
-
-
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """All files of it, the vocabulary also apart, as tokenizers without the fast backend read it."""
-    with checkpoint_errors(folder), quiet_libraries():
-        tokenizer.save_pretrained(folder)
-        tokenizer.backend_tokenizer.model.save(str(folder))
-    tokenizer_config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-    added_tokens = {str(number): token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
-    kept_fields = {name: value for name, value in tokenizer_config.items() if name not in _TRANSFORMERS_5_FIELDS}
-    extra = [str(token) for token in tokenizer_config.get("extra_special_tokens", [])]
-    write_json(
-        folder / _CONFIG_FILE, kept_fields | {"added_tokens_decoder": added_tokens, "additional_special_tokens": extra}
-    )
-
-
 _LAYERS = "layers."
 _FIRST_WEIGHT = "layers.0.weight"
 _FIXED_FIELDS = {
@@ -63,18 +42,20 @@ _FIXED_FIELDS = {
     "tokenizer_padding_side": "right",
     "use_mm_proj": True,
 }
+_TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_TRANSFORMERS_5_FIELDS = {"backend", "is_local", "local_files_only", "extra_special_tokens"}
 
 
 def export_published(source: Path, folder: Path) -> None:
-    """Write the verifier's folder `source` into the existing `folder`.
+    """Write the verifier in the folder `source` into the existing `folder`.
 
-    Of a calibration and of a generator the layout says nothing. Raises InvalidRequest for what it has no place for,
+    The layout records neither calibration nor generator. Raises InvalidRequest for a verifier that it cannot hold,
     CheckpointError for a folder that is incomplete.
     """
     config = read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
     with checkpoint_errors(source / LANGUAGE_MODEL):
         language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
-    _check_supported(config, language_model.model_type)
+    _check_supported(config, language_model.model_type, source)
     with checkpoint_errors(source / CONNECTOR_FILE):
         connector = load_file(source / CONNECTOR_FILE)
     layers = {name: tensor for name, tensor in connector.items() if name.startswith(_LAYERS)}
@@ -90,8 +71,8 @@ def export_published(source: Path, folder: Path) -> None:
     write_tokenizer(load_tokenizer(AutoTokenizer, source / LANGUAGE_MODEL), folder)
 
 
-def _check_supported(config: LanguageModelVerifierConfig, language_model: str) -> None:
-    """Raises InvalidRequest naming what the layout has no place for."""
+def _check_supported(config: LanguageModelVerifierConfig, language_model: str, source: Path) -> None:
+    """Raise InvalidRequest naming what the layout cannot hold."""
     published = config.published_config or {}
     reads_published_clip = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
     unsupported = {
@@ -103,11 +84,11 @@ def _check_supported(config: LanguageModelVerifierConfig, language_model: str) -
     }
     for feature, is_present in unsupported.items():
         if is_present:
-            raise InvalidRequest(f"the published layout has no place for {feature}")
+            raise InvalidRequest(f"the published layout cannot hold {feature}: use {source} as it is")
 
 
 def _input_fields(config: LanguageModelVerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
-    """What config.json says of a verifier that was never published."""
+    """Return the input's fields of config.json for a verifier that was not imported."""
     width = layers[_FIRST_WEIGHT].shape[1]
     return _FIXED_FIELDS | {
         "hidden_dim": width,
@@ -120,3 +101,21 @@ def _input_fields(config: LanguageModelVerifierConfig, layers: dict[str, Tensor]
 
 def _block(config: LanguageModelVerifierConfig) -> int:
     return int(config.reads.partition(":")[2]) - 1
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as transformers 4 reads it, which does not read the files of 5.
+
+    The vocabulary is also written as its own files, for tokenizers without the fast backend.
+    """
+    with checkpoint_errors(folder), quiet_libraries():
+        tokenizer.save_pretrained(folder)
+        tokenizer.backend_tokenizer.model.save(str(folder))
+    tokenizer_config = json.loads((folder / _TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
+    added_tokens = {str(number): token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
+    kept_fields = {name: value for name, value in tokenizer_config.items() if name not in _TRANSFORMERS_5_FIELDS}
+    extra = [str(token) for token in tokenizer_config.get("extra_special_tokens", [])]
+    write_json(
+        folder / _TOKENIZER_CONFIG_FILE,
+        kept_fields | {"added_tokens_decoder": added_tokens, "additional_special_tokens": extra},
+    )

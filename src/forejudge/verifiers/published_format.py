@@ -1,4 +1,4 @@
-"""The config.json of a verifier in its published layout, LLaVA's around Qwen2, and the language model's part of it."""
+"""Published layout of a verifier: its config.json (LLaVA around Qwen2), and the mean and variance files beside it."""
 
 import json
 from dataclasses import dataclass
@@ -17,104 +17,20 @@ from forejudge.hub import MODEL_FILES
 from forejudge.verifiers.config import CONFIG_FILE
 from forejudge.verifiers.connector import StatisticsKind
 
-# FOLDED: Mean and variance beside a published verifier: pickled tensors, of which the shape says what they are of.
-
-
+PUBLISHED_CONFIG_FILE = "config.json"
 PUBLISHED_FILES = (*MODEL_FILES, "*block_*_mean*.pt", "*block_*_variance*.pt")
-"""What is fetched of a verifier's repository, statistics too; these files alone are pickled."""
+"""Files fetched from a verifier's repository; only the statistics are pickled."""
+HIDDEN = "hidden"  # in the place of a vision tower's name
+_REWRITTEN_FIELDS = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
+_TRANSFORMERS_4_FIELDS = {"rope_theta", "rope_scaling"}
 _KIND_SUFFIXES = {"channel": "", "token": "_token", "global": "_global"}
 _DTYPE_SUFFIXES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Of each channel (D,), of each token (T, 1) or of all values (1,), as `Connector` holds them."""
-
-    kind: StatisticsKind
-    mean_D: Tensor
-    variance_D: Tensor
-
-    @property
-    def tokens(self) -> int | None:
-        """How many tokens have statistics each."""
-        return len(self.mean_D) if self.kind == "token" else None
-
-    def __str__(self) -> str:
-        granularity = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
-        return f"statistics of {granularity} in {dtype_name(self.mean_D.dtype)}"
-
-
-def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
-    """The files of mean and variance of a block that lie in a folder. Raises CheckpointError for none or several."""
-    means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
-    if len(means) != 1 or len(variances) != 1:
-        contents = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
-        raise CheckpointError(
-            f"{folder} holds {contents or 'no statistics'}, expected one block_{block}_mean*.pt and one "
-            f"block_{block}_variance*.pt"
-        )
-    return means[0], variances[0]
-
-
-def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = None) -> Statistics:
-    """From files of shape (1, width), (tokens,) or (1,), in their own dtype; `tokens` None stands for any number.
-
-    Raises CheckpointError for another shape, for one that may be either, and for values that are no statistics.
-    """
-    mean, variance = (_tensor(path) for path in paths)
-    kind = _kind(paths[0], tuple(mean.shape), width, tokens)
-    if variance.shape != mean.shape:
-        raise CheckpointError(
-            f"{paths[1]} has shape {tuple(variance.shape)}, {paths[0]} has {tuple(mean.shape)}: expected the same"
-        )
-    if (variance < 0).any():
-        raise CheckpointError(f"{paths[1]} holds values below 0: expected variances")
-    shape = {"channel": (width,), "token": (-1, 1), "global": (1,)}[kind]
-    return Statistics(kind, mean.reshape(shape), variance.reshape(shape))
-
-
-def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
-    """The files that `read_statistics` reads, under their usual names."""
-    shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
-    file_suffix = _KIND_SUFFIXES[statistics.kind] + "_" + _DTYPE_SUFFIXES[statistics.mean_D.dtype]
-    for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):
-        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{file_suffix}.pt")
-
-
-def _tensor(path: Path) -> Tensor:
-    contents = read_pickle(path)
-    if not isinstance(contents, Tensor) or contents.dtype not in _DTYPE_SUFFIXES or not contents.isfinite().all():
-        raise CheckpointError(f"{path} is no statistic: expected a tensor of finite floating-point numbers")
-    return contents
-
-
-def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) -> StatisticsKind:
-    if shape == (1,):
-        return "global"
-    if shape == (1, width):
-        return "channel"
-    if shape == (width,) and tokens in (None, width):
-        raise CheckpointError(
-            f"{path} has shape ({width},), which may be of channels or tokens: save it as (1, {width})"
-        )
-    if len(shape) == 1 and tokens in (None, *shape):
-        return "token"
-    raise CheckpointError(
-        f"{path} has shape {shape}, expected (1, {width}) for each channel, ({tokens or 'T'},) for each token or (1,) "
-        "for all values"
-    )
-
-
-PUBLISHED_CONFIG_FILE = "config.json"
-HIDDEN = "hidden"  # in the place of a vision tower's name
-_REWRITTEN_FIELDS = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
-_TRANSFORMERS_4_FIELDS = {"rope_theta", "rope_scaling"}
-
-
 class PublishedConfig(BaseModel):
-    """What the published layout says of what a verifier reads; the language model's own fields stand beside it.
+    """config.json of a published verifier: its input's fields; those of its language model are kept as extras.
 
-    Ways to put a picture before the language model that no published verifier takes are refused.
+    LLaVA's other ways to show an image to the language model are refused: no published verifier uses them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -134,13 +50,13 @@ class PublishedConfig(BaseModel):
 
     @property
     def block(self) -> int | None:
-        """The block whose output is read, counted from 0; None for a verifier that reads CLIP."""
+        """Block whose output is read, counted from 0; None for a verifier that reads CLIP features."""
         feature, _, block = self.mm_vision_select_feature.partition("_")
         return int(block) if feature == "block" else None
 
     @property
     def reads(self) -> str:
-        """See `build_verifier_input`. Raises CheckpointError for hidden states of no block."""
+        """Name of its verifier input: hidden:K or clip. Raises CheckpointError for hidden states without a block."""
         if self.block is not None:
             return f"hidden:{self.block + 1}"
         if self.mm_vision_tower.startswith(HIDDEN):
@@ -151,11 +67,11 @@ class PublishedConfig(BaseModel):
         return "clip"
 
     def to_dict(self) -> dict[str, JsonValue]:
-        """The file as it was read."""
+        """Return the fields as they were read."""
         return self.model_dump(exclude_unset=True)
 
-    def language_model(self, vocab_size: int) -> Qwen2Config:
-        """The language model's config, its vocabulary of so many rows."""
+    def language_model_config(self, vocab_size: int) -> Qwen2Config:
+        """Return the language model's config with a vocabulary of `vocab_size` rows."""
         fields = (Qwen2Config().to_dict().keys() | _TRANSFORMERS_4_FIELDS) - _REWRITTEN_FIELDS
         values = {name: value for name, value in self.to_dict().items() if name in fields}
         with ignore_transformers_deprecations():
@@ -163,7 +79,7 @@ class PublishedConfig(BaseModel):
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a folder holds a config.json of LLaVA's kind, and no verifier of ours."""
+    """Tell whether a folder holds a verifier in the published layout, and none in ours."""
     path = folder / PUBLISHED_CONFIG_FILE
     if (folder / CONFIG_FILE).is_file() or not path.is_file():
         return False
@@ -172,8 +88,87 @@ def is_published(folder: Path) -> bool:
 
 
 def published_language_model_config(config: Qwen2Config) -> dict[str, Any]:
-    """What the published layout says of a language model, in the words of transformers 4."""
+    """Return a language model's fields of config.json under the names of transformers 4."""
     values = {name: value for name, value in config.to_diff_dict().items() if name not in _REWRITTEN_FIELDS}
     rope = dict(values.pop("rope_parameters", config.rope_parameters))
     theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
     return values | {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **rope}}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and variance per channel (D,), per token (T, 1) or of all values (1,), in the shapes of `Standardizer`."""
+
+    kind: StatisticsKind
+    mean_D: Tensor
+    variance_D: Tensor
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of tokens T of per-token statistics, else None."""
+        return len(self.mean_D) if self.kind == "token" else None
+
+    def __str__(self) -> str:
+        granularity = {"channel": "each channel", "token": f"each of {self.tokens} tokens"}.get(self.kind, "all values")
+        return f"statistics of {granularity} in {dtype_name(self.mean_D.dtype)}"
+
+
+def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
+    """Find a block's files of mean and variance in a folder. Raises CheckpointError unless there is one pair."""
+    means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
+    if len(means) != 1 or len(variances) != 1:
+        contents = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
+        raise CheckpointError(
+            f"{folder} holds {contents or 'no statistics'}, expected one block_{block}_mean*.pt and one "
+            f"block_{block}_variance*.pt"
+        )
+    return means[0], variances[0]
+
+
+def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = None) -> Statistics:
+    """Read files of shape (1, width), (tokens,) or (1,) in their own dtype; `tokens` None accepts any number.
+
+    Raises CheckpointError for any other shape, for an ambiguous one, and for values that cannot be statistics.
+    """
+    mean, variance = (_tensor(path) for path in paths)
+    kind = _kind(paths[0], tuple(mean.shape), width, tokens)
+    if variance.shape != mean.shape:
+        raise CheckpointError(
+            f"{paths[1]} has shape {tuple(variance.shape)}, {paths[0]} has {tuple(mean.shape)}: expected the same"
+        )
+    if (variance < 0).any():
+        raise CheckpointError(f"{paths[1]} holds negative values: expected variances")
+    shape = {"channel": (width,), "token": (-1, 1), "global": (1,)}[kind]
+    return Statistics(kind, mean.reshape(shape), variance.reshape(shape))
+
+
+def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
+    """Write the files that `read_statistics` reads, under their usual names."""
+    shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
+    file_suffix = _KIND_SUFFIXES[statistics.kind] + "_" + _DTYPE_SUFFIXES[statistics.mean_D.dtype]
+    for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):
+        torch.save(tensor.reshape(shape).clone(), folder / f"block_{block}_{name}{file_suffix}.pt")
+
+
+def _tensor(path: Path) -> Tensor:
+    contents = read_pickle(path)
+    if not isinstance(contents, Tensor) or contents.dtype not in _DTYPE_SUFFIXES or not contents.isfinite().all():
+        raise CheckpointError(f"{path} is not a statistic: expected a tensor of finite floating-point numbers")
+    return contents
+
+
+def _kind(path: Path, shape: tuple[int, ...], width: int, tokens: int | None) -> StatisticsKind:
+    if shape == (1,):
+        return "global"
+    if shape == (1, width):
+        return "channel"
+    if shape == (width,) and tokens in (None, width):
+        raise CheckpointError(
+            f"{path} has shape ({width},), which may mean channels or tokens: save channels as (1, {width})"
+        )
+    if len(shape) == 1 and tokens in (None, *shape):
+        return "token"
+    raise CheckpointError(
+        f"{path} has shape {shape}, expected (1, {width}) for each channel, ({tokens or 'T'},) for each token or (1,) "
+        "for all values"
+    )
