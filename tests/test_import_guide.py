@@ -1,4 +1,4 @@
-"""The commands of the guide to published verifiers, word for word; the models behind their names are tiny."""
+"""Commands of docs/import-a-verifier.md, word for word, on tiny models."""
 
 import shlex
 import shutil
@@ -23,7 +23,7 @@ STANDS_FOR = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the page's hub ids are folders."""
+    """Change to a folder in which the page's hub ids are folders."""
     for name, tiny in STANDS_FOR.items():
         copy_folder(OFFICIAL / tiny, tmp_path / name)
     for name in ("mean", "variance"):

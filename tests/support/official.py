@@ -1,4 +1,4 @@
-"""Recorded cases of the official code, verifiers in its layout to change, and what it computes, written out plainly."""
+"""Recorded cases of the official code, copies of its checkpoints to modify, and a plain version of its computation."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class RecordedCases:
-    """A folder of the official code's inputs and outputs."""
+    """Folder of the official code's inputs and outputs."""
 
     folder: Path
 
@@ -45,7 +45,7 @@ class RecordedCases:
             return image.copy()
 
     def statistics(self, norm: str, mode: str) -> tuple[Path, Path]:
-        """Files of mean and variance; `norm` is channel, token or global."""
+        """Return the files of mean and variance; `norm` is channel, token or global."""
         of, dtype = "" if norm == "channel" else f"_{norm}", "fp32" if mode == "fp32" else "bf16"
         mean, variance = (self.folder / f"norm/96/block_7_{name}{of}_{dtype}.pt" for name in ("mean", "variance"))
         return mean, variance
@@ -70,12 +70,12 @@ def import_verifier(source: PublishedSource, dtype: torch.dtype | None = torch.f
 
 
 def candidates(hidden_NTD: Tensor) -> Candidates:
-    """That stand after 8 blocks."""
+    """Wrap hidden states after 8 blocks."""
     return Candidates(tuple(range(len(hidden_NTD))), CUT, {CUT: hidden_NTD}, None)
 
 
 def candidates_with_images(images: list[Image.Image]) -> Candidates:
-    """That have become pictures."""
+    """Wrap finished images."""
     return Candidates(tuple(range(len(images))), IMAGE, {IMAGE: tuple(images)}, None)
 
 
@@ -85,7 +85,7 @@ def modified_checkpoint(
     config: dict[str, Any] | None = None,
     tensors: Callable[[Tensors], object] | None = None,
 ) -> Path:
-    """A copy of a published verifier with other values in its config, None leaves one out, and with other tensors."""
+    """Copy a published verifier with changed config fields (None removes one) and changed tensors."""
     copy_folder(folder, destination)
     merged_config = json.loads((destination / "config.json").read_text()) | (config or {})
     present = {name: value for name, value in merged_config.items() if value is not None}
@@ -98,7 +98,7 @@ def modified_checkpoint(
 
 
 def with_tokenizer_config(folder: Path, **values: Any) -> Path:
-    """The same folder, its tokenizer_config.json changed."""
+    """Change tokenizer_config.json in a folder and return the folder."""
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
     return folder
@@ -107,7 +107,7 @@ def with_tokenizer_config(folder: Path, **values: Any) -> Path:
 def reference_probabilities(
     folder: Path, hidden_NTD: Tensor, mean: Tensor, variance: Tensor, prompt: str, dtype: torch.dtype
 ) -> Tensor:
-    """Probabilities of the next token (V,) as the official code's description has them, with no line of ours."""
+    """Compute probabilities of the next token (V,) as the official code's description has it, without our code."""
     config = json.loads((folder / "config.json").read_text())
     weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")

@@ -1,4 +1,4 @@
-"""From log-odds to probabilities that hold what they say."""
+"""Calibration: from log-odds to probabilities."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_a_known_temperature_and_bias_are_found_again(temperature: float, bias: 
 
 
 def test_calibrated_probabilities_come_true() -> None:
-    """Of candidates said to be right with about 0.7, about 0.7 are."""
+    """About 0.7 of the candidates with probability 0.7 are right."""
     draw = torch.Generator().manual_seed(1)
     truth = torch.rand(40_000, generator=draw, dtype=torch.float64)
     correct = torch.rand(len(truth), generator=draw, dtype=torch.float64) < truth

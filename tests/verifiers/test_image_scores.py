@@ -1,4 +1,4 @@
-"""Verifiers of finished pictures: CLIPScore, and functions of the user's."""
+"""Verifiers of finished images: CLIPScore, and functions of the user's."""
 
 import sys
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from forejudge.verifiers.image_scores import ImageScoreVerifier
 from research.miniature.clip import caption_tokenizer, clip_image_processor, new_clip
 
 CPU = torch.device("cpu")
-PICTURES = tuple(Image.new("RGB", (64, 64), (80 * shade, 90, 10)) for shade in range(3))
-CANDIDATES = Candidates((0, 1, 2), IMAGE, {IMAGE: PICTURES}, None)
+IMAGES = tuple(Image.new("RGB", (64, 64), (80 * shade, 90, 10)) for shade in range(3))
+CANDIDATES = Candidates((0, 1, 2), IMAGE, {IMAGE: IMAGES}, None)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_clipscore_is_the_cosine_of_its_embeddings(clip: Path) -> None:
     verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
     model = CLIPModel.from_pretrained(clip).eval()
     text = caption_tokenizer()("a red star", return_tensors="pt")
-    for image, verdict in zip(PICTURES, verifier.score("a red star", CANDIDATES), strict=True):
+    for image, verdict in zip(IMAGES, verifier.score("a red star", CANDIDATES), strict=True):
         pixels = clip_image_processor()(image, return_tensors="pt").pixel_values
         with torch.no_grad():
             shown = model(**text, pixel_values=pixels)
@@ -45,12 +45,12 @@ def test_clipscore_is_the_cosine_of_its_embeddings(clip: Path) -> None:
         assert verdict.probability is None
 
 
-def test_a_prompt_longer_than_clip_takes_is_cut(clip: Path) -> None:
+def test_a_prompt_longer_than_clip_takes_is_truncated(clip: Path) -> None:
     verifier = load_verifier(f"clipscore:{clip}", CPU, torch.float32)
     assert len(verifier.score("star " * 200, CANDIDATES)) == 3
 
 
-def test_weights_tell_clips_apart(clip: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_clip_s_weights(clip: Path, tmp_path: Path) -> None:
     other = CLIPModel.from_pretrained(clip)
     torch.nn.init.ones_(other.visual_projection.weight)
     for part in (other, caption_tokenizer(), clip_image_processor()):
@@ -60,12 +60,12 @@ def test_weights_tell_clips_apart(clip: Path, tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
-def test_a_function_picks_from_finished_pictures(
+def test_a_function_picks_from_finished_images(
     tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_scores.py").write_text(
-        "def redness(prompt, pictures):\n"
-        "    return [picture.convert('RGB').resize((1, 1)).getpixel((0, 0))[0] for picture in pictures]\n"
+        "def redness(prompt, images):\n"
+        "    return [image.convert('RGB').resize((1, 1)).getpixel((0, 0))[0] for image in images]\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
@@ -76,7 +76,7 @@ def test_a_function_picks_from_finished_pictures(
 
 
 @pytest.mark.parametrize("name", ["no_such_module:score", "forejudge.errors:no_such_function"])
-def test_what_cannot_be_imported_is_refused(name: str) -> None:
+def test_a_function_that_cannot_be_imported_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"verifier '{name}' cannot be imported"):
         load_verifier(name, CPU, torch.float32)
 
@@ -87,9 +87,9 @@ def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0, float("nan")]])
-def test_scores_that_are_none_are_refused(scores: list[float]) -> None:
+def test_invalid_scores_are_refused(scores: list[float]) -> None:
     def says(prompt: str, images: Sequence[Image.Image]) -> list[float]:
         return scores
 
-    with pytest.raises(InvalidRequest, match="for 3 pictures: a number each"):
+    with pytest.raises(InvalidRequest, match="for 3 images: expected one finite number each"):
         ImageScoreVerifier(says, "says").score("a star", CANDIDATES)

@@ -1,4 +1,4 @@
-"""What verifiers read: the right stage, its tokens in order, and spellings."""
+"""Verifier inputs: the right stage, its tokens in order, and names."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_a_latent_is_a_token_for_each_place_row_by_row() -> None:
     assert tokens_NTD.tolist() == [[[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]]
 
 
-def test_a_picture_is_read_from_the_towers_last_layer_but_one_without_the_class_token(tower: Path) -> None:
+def test_an_image_is_read_from_the_towers_last_layer_but_one_without_the_class_token(tower: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     images = tuple(Image.fromarray(each) for each in pixels)
     tokens_NTD = build_verifier_input("clip", tower).tokens(Candidates((0, 1), IMAGE, {IMAGE: images}, None))
@@ -68,7 +68,7 @@ def test_a_tower_is_saved_and_loaded_and_never_trained(tower: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["hidden", "hidden:", "hidden:0", "hidden:-1", "hidden:x", "latents", ""])
-def test_another_spelling_is_refused(name: str) -> None:
+def test_another_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="hidden:K"):
         build_verifier_input(name)
 

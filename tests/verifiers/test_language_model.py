@@ -1,4 +1,4 @@
-"""The verifier that reads hidden states: its verdicts, its checkpoint, and what it refuses to read."""
+"""`LanguageModelVerifier`: its verdicts, its checkpoint, and generators that it refuses."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_without_padding_the_mask_changes_nothing(model: YesNoModel, question: Q
 
 @torch.no_grad()
 def test_it_is_the_language_model_s_own_answer(model: YesNoModel, question: Question) -> None:
-    """Over the sequence left, picture, right, at the first new token, over the whole vocabulary."""
+    """Compare with the sequence left, image, right, at the first new token, over the whole vocabulary."""
     left_NL, right_NL = sides(question, PROMPTS[1])
     embed = model.language_model.get_input_embeddings()
     embeddings = torch.cat([embed(left_NL), model.connector(HIDDEN_NTD[:1]), embed(right_NL)], dim=1)
@@ -88,12 +88,12 @@ def test_it_is_the_language_model_s_own_answer(model: YesNoModel, question: Ques
 
 
 @torch.no_grad()
-def test_prompt_and_picture_both_matter(model: YesNoModel, question: Question) -> None:
+def test_prompt_and_image_both_matter(model: YesNoModel, question: Question) -> None:
     answers = singly(model, question)
     other_prompt = model(HIDDEN_NTD[:1], *sides(question, PROMPTS[1]))
-    other_picture = model(HIDDEN_NTD[1:2], *sides(question, PROMPTS[0]))
+    other_image = model(HIDDEN_NTD[1:2], *sides(question, PROMPTS[0]))
     assert not torch.allclose(other_prompt, answers[:1], atol=1e-4)
-    assert not torch.allclose(other_picture, answers[:1], atol=1e-4)
+    assert not torch.allclose(other_image, answers[:1], atol=1e-4)
 
 
 def test_answers_are_float32_whatever_the_model_is(question: Question) -> None:
@@ -138,7 +138,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModelVerif
 
 
 def changed(verifier: LanguageModelVerifier, **values: Any) -> LanguageModelVerifier:
-    """The same verifier with another config."""
+    """Build the verifier with another config."""
     config = verifier.config.model_copy(update=values)
     return LanguageModelVerifier(verifier.name, config, verifier.model, verifier.tokenizer)
 
@@ -148,12 +148,12 @@ def candidates(count: int = 3, scale: float = 1.0) -> Candidates:
     return Candidates(tuple(range(count)), CUT, {CUT: hidden_NTD}, None)
 
 
-def judged(verifier: LanguageModelVerifier, prompt: str = PROMPT) -> list[Verdict]:
+def scored(verifier: LanguageModelVerifier, prompt: str = PROMPT) -> list[Verdict]:
     return verifier.score(prompt, candidates())
 
 
 def test_a_verdict_holds_together(verifier: LanguageModelVerifier) -> None:
-    verdicts = judged(verifier)
+    verdicts = scored(verifier)
     assert len({verdict.score for verdict in verdicts}) == 3
     for verdict in verdicts:
         assert verdict.p_yes is not None
@@ -172,7 +172,7 @@ def test_probabilities_are_over_the_whole_vocabulary(verifier: LanguageModelVeri
     with torch.no_grad():
         log_p_NV = verifier.model(hidden_NTD, *(torch.tensor(side).expand(3, -1) for side in (left, right)))
     yes, no = verifier.question.answer_token_ids()
-    for row, verdict in enumerate(judged(verifier)):
+    for row, verdict in enumerate(scored(verifier)):
         assert verdict.p_yes == pytest.approx(log_p_NV[row, yes].exp().item(), rel=1e-5)
         assert verdict.p_no == pytest.approx(log_p_NV[row, no].exp().item(), rel=1e-5)
 
@@ -180,20 +180,20 @@ def test_probabilities_are_over_the_whole_vocabulary(verifier: LanguageModelVeri
 def test_candidates_do_not_see_each_other(verifier: LanguageModelVerifier) -> None:
     alone = [verifier.score(PROMPT, Candidates((row,), CUT, {CUT: candidates().tensor(CUT)[[row]]}, None))[0]
              for row in range(3)]  # fmt: skip
-    scores = [verdict.score for verdict in judged(verifier)]
+    scores = [verdict.score for verdict in scored(verifier)]
     assert scores == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
 
 
 def test_the_prompt_decides_too(verifier: LanguageModelVerifier) -> None:
-    assert judged(verifier)[0].score != judged(verifier, "a photo of three stars")[0].score
+    assert scored(verifier)[0].score != scored(verifier, "a photo of three stars")[0].score
 
 
 def test_without_calibration_there_is_no_probability(verifier: LanguageModelVerifier) -> None:
     uncalibrated = changed(verifier, calibration=None)
     assert not uncalibrated.calibrated
     assert verifier.calibrated
-    assert judged(uncalibrated)[0].probability is None
-    assert judged(uncalibrated)[0].score == judged(verifier)[0].score
+    assert scored(uncalibrated)[0].probability is None
+    assert scored(uncalibrated)[0].score == scored(verifier)[0].score
 
 
 def test_states_beyond_its_dtype_are_refused(verifier: LanguageModelVerifier) -> None:
@@ -210,7 +210,7 @@ def test_saving_and_loading_changes_no_bit(
     kept.save_pretrained(tmp_path / "saved")
     again = load(tmp_path / "saved", dtype)
     assert again.config == verifier.config
-    assert judged(again) == judged(kept)
+    assert scored(again) == scored(kept)
     for name, tensor in kept.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor), name
     for weights in ("connector.safetensors", "language_model/model.safetensors"):
@@ -374,7 +374,7 @@ def test_a_missing_tensor_of_the_language_model_is_named(folder: Path) -> None:
     [
         ('"reads": "hidden:2"', '"reads": "hidden:0"', "reads"),
         ('"reads": "hidden:2"', '"cut": 2', "reads"),
-        ("<image>", "picture", "question"),
+        ("<image>", "image", "question"),
         ('"temperature": 0.05', '"temperature": -1', "calibration.temperature"),
     ],
 )
@@ -426,7 +426,7 @@ def test_its_card_goes_with_it_to_the_hub(folder: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert load(folder).push_to_hub("me/verifier", private=True, token="secret") == "https://hub/me/verifier/commit/1"
     assert (uploaded / "README.md").read_text() == "the card"
-    assert judged(load(uploaded)) == judged(load(folder))
+    assert scored(load(uploaded)) == scored(load(folder))
 
 
 def test_a_cached_verifier_is_loaded_without_a_network(
@@ -438,7 +438,7 @@ def test_a_cached_verifier_is_loaded_without_a_network(
         found = load_verifier(name, CPU, torch.float32)
         assert found.name == name
         assert found.source == Source("owner/verifier", snapshot, revision, COMMIT)
-        assert found.score(PROMPT, candidates()) == judged(verifier)
+        assert found.score(PROMPT, candidates()) == scored(verifier)
     with pytest.raises(CheckpointError, match="owner/verifier@v2 cannot be loaded: HF_HUB_OFFLINE is set"):
         load_verifier("owner/verifier@v2", CPU, torch.float32)
 

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers will do: its class is what its config says."""
+"""Verifiers with any causal language model of transformers, of the class that its config names."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def candidates(rows: list[int]) -> Candidates:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_saved_and_loaded_and_judges_each_candidate_by_itself(tmp_path: Path, kind: Any) -> None:
+def test_it_is_saved_and_loaded_and_scores_each_candidate_by_itself(tmp_path: Path, kind: Any) -> None:
     new_verifier(kind).save_pretrained(tmp_path)
     verifier = load_verifier(str(tmp_path), CPU, torch.float32)
     assert isinstance(verifier, LanguageModelVerifier)

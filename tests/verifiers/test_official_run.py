@@ -1,4 +1,4 @@
-"""The official best-of-N, from noise to picture, candidate for candidate."""
+"""The official best-of-N, from noise to image, candidate for candidate."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ RUNS = json.loads((OFFICIAL / "expected_e2e.json").read_text())["runs"]
 
 
 @pytest.mark.parametrize("mode", ["fp32", "bf16"])
-def test_the_official_run_is_followed_to_the_picture(mode: str) -> None:
+def test_the_official_run_is_followed_to_the_image(mode: str) -> None:
     generator = load_generator(f"{GENERATOR},gemma_softcap=false", CPU, DTYPES[mode])
     assert isinstance(generator, SanaSprint)
     mean, variance = (OFFICIAL / f"norm/e2e/block_7_{name}_{mode}.pt" for name in ("mean", "variance"))
@@ -52,18 +52,18 @@ def test_the_official_run_is_followed_to_the_picture(mode: str) -> None:
             recorded = EXPECTED[f"fp32.prompt{index}.winner.vae_input"]
             torch.testing.assert_close(scaled_NCHW, recorded, rtol=0, atol=1e-5)
             if index == 0:
-                assert_same_picture(finished.images[0], OFFICIAL / "expected_e2e_winner.png")
+                assert_same_image(finished.images[0], OFFICIAL / "expected_e2e_winner.png")
 
 
-def assert_same_picture(image: Image.Image, path: Path) -> None:
-    """But for a few values that fall between two steps."""
+def assert_same_image(image: Image.Image, path: Path) -> None:
+    """Compare images up to rounding of a few values."""
     with Image.open(path) as recorded:
         apart = np.abs(np.asarray(image, dtype=int) - np.asarray(recorded, dtype=int))
     assert apart.max() <= 1
     assert (apart > 0).mean() < 1e-3
 
 
-def test_noise_that_is_given_is_what_the_seeds_would_draw() -> None:
+def test_noise_passed_in_equals_the_noise_of_the_seeds() -> None:
     generator: Generator = load_generator(f"{GENERATOR},gemma_softcap=false", CPU, torch.float32)
     assert isinstance(generator, SanaSprint)
     conditioning = generator.encode("a photo of a cow", SamplingParams(height=256, width=256))

@@ -37,8 +37,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return qwen2_tokenizer([QUESTION, PUBLISHED_QUESTION])
 
 
-def rendered_around_picture(text: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
-    """Both sides of the picture in the chat that the template renders for the whole message."""
+def rendered_around_image(text: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, str]:
+    """Render the whole message and split it at the image."""
     message = [{"role": "user", "content": text.replace(PROMPT_PLACEHOLDER, prompt)}]
     rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     left, _, right = rendered.partition(IMAGE_PLACEHOLDER)
@@ -49,7 +49,7 @@ def rendered_around_picture(text: str, tokenizer: PreTrainedTokenizerBase, promp
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_the_tokens_are_those_of_the_rendered_chat(tokenizer: PreTrainedTokenizerBase, text: str, prompt: str) -> None:
     sides = Question(text, tokenizer).tokens_around_image(prompt)
-    for tokens, rendered in zip(sides, rendered_around_picture(text, tokenizer, prompt), strict=True):
+    for tokens, rendered in zip(sides, rendered_around_image(text, tokenizer, prompt), strict=True):
         assert tokens == tokenizer(rendered, add_special_tokens=False).input_ids
 
 
@@ -61,7 +61,7 @@ def test_control_marks_in_a_prompt_stay_text(tokenizer: PreTrainedTokenizerBase,
     marks = set(tokenizer.all_special_ids)
     assert left == plain_left
     assert [token for token in right if token in marks] == [token for token in plain_right if token in marks]
-    assert tokenizer.decode(right) == rendered_around_picture(QUESTION, tokenizer, prompt)[1]
+    assert tokenizer.decode(right) == rendered_around_image(QUESTION, tokenizer, prompt)[1]
 
 
 def test_asking_one_prompt_leaves_no_trace_on_the_next(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -84,16 +84,16 @@ def test_a_tokenizer_without_yes_is_refused(tokenizer: PreTrainedTokenizerBase) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no picture {prompt}", "{prompt} <image>", "<image> no prompt", "<image> <image> {prompt}"]
+    "text", ["", "no image {prompt}", "{prompt} <image>", "<image> no prompt", "<image> <image> {prompt}"]
 )
-def test_a_question_must_show_a_picture_and_then_the_prompt(text: str) -> None:
+def test_a_question_must_show_a_image_and_then_the_prompt(text: str) -> None:
     with pytest.raises(ValueError, match=r"must hold <image> once and \{prompt\} once after it"):
         check_question(text)
     assert check_question(QUESTION) == QUESTION
 
 
 def test_the_published_question_gives_the_recorded_tokens(parity: Path) -> None:
-    """As the official code put them to its language model; -200 marks the picture there."""
+    """As the official code put them to its language model; -200 marks the image there."""
     recorded = json.loads((parity / "expected_scores.json").read_text())["cases"]
     cases = [case for case in recorded if case["checkpoint"] == "vhs-tiny-96" and not case["use_generation_prompt"]]
     assert cases
