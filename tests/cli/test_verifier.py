@@ -29,9 +29,7 @@ def test_a_trained_verifier_is_described(forejudge: CommandLine, trained_verifie
     assert "README.md" in outcome.out
 
 
-def test_an_undefined_metric_is_no_number(
-    forejudge: CommandLine, trained_verifier: Path, tmp_path: Path
-) -> None:
+def test_an_undefined_metric_is_no_number(forejudge: CommandLine, trained_verifier: Path, tmp_path: Path) -> None:
     (tmp_path / "verifier.json").write_text((trained_verifier / "verifier.json").read_text())
     (tmp_path / "metrics.json").write_text('{"auroc": null}')
     assert "auroc undefined" in " ".join(forejudge("verifier", "show", tmp_path).out.split())
