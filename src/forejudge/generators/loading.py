@@ -87,9 +87,8 @@ def load_architecture(name: str) -> Architecture:
     `name` is one that `load_generator` takes. Only config files are fetched. Raises the same errors.
     """
     spec = _resolve_spec(name)
-    if (
-        spec.architecture is not None and not Path(spec.weights).is_dir()
-    ):  # a folder of that name is what would be loaded
+    # A folder with the name of the weights takes precedence: `load_generator` would load it.
+    if spec.architecture is not None and not Path(spec.weights).is_dir():
         return spec.architecture
     index = PipelineIndex.from_pretrained(spec.pipeline)
     generator_class = _generator_class(index.pipeline_class, spec.pipeline)
