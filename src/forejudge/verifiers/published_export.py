@@ -1,4 +1,4 @@
-"""Export of a verifier to the published layout, for the code released with the paper; tensors keep every bit."""
+"""Export of a verifier to the published layout, for the code released with the paper; tensors are copied exactly."""
 
 import json
 from pathlib import Path
@@ -47,10 +47,9 @@ _TRANSFORMERS_5_FIELDS = {"backend", "is_local", "local_files_only", "extra_spec
 
 
 def export_published(source: Path, folder: Path) -> None:
-    """Write the verifier in the folder `source` into the existing `folder`.
+    """Export the verifier in the folder `source` to the existing `folder`, without its calibration and generator.
 
-    The layout records neither calibration nor generator. Raises InvalidRequest for a verifier that it cannot hold,
-    CheckpointError for a folder that is incomplete.
+    Raises InvalidRequest for a verifier that the layout cannot hold, CheckpointError for an incomplete folder.
     """
     config = read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
     with checkpoint_errors(source / LANGUAGE_MODEL):
@@ -72,7 +71,7 @@ def export_published(source: Path, folder: Path) -> None:
 
 
 def _check_supported(config: LanguageModelVerifierConfig, language_model: str, source: Path) -> None:
-    """Raise InvalidRequest naming what the layout cannot hold."""
+    """Raise InvalidRequest that names a feature which the layout cannot hold."""
     published = config.published_config or {}
     reads_published_clip = config.reads == "clip" and config.statistics == "none" and "mm_vision_tower" in published
     unsupported = {
@@ -88,7 +87,7 @@ def _check_supported(config: LanguageModelVerifierConfig, language_model: str, s
 
 
 def _input_fields(config: LanguageModelVerifierConfig, layers: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the input's fields of config.json for a verifier that was not imported."""
+    """Return the input's config.json fields for a verifier that was not imported."""
     width = layers[_FIRST_WEIGHT].shape[1]
     return _FIXED_FIELDS | {
         "hidden_dim": width,
@@ -104,9 +103,9 @@ def _block(config: LanguageModelVerifierConfig) -> int:
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer as transformers 4 reads it, which does not read the files of 5.
+    """Write a tokenizer in the format of transformers 4, which cannot read files of transformers 5.
 
-    The vocabulary is also written as its own files, for tokenizers without the fast backend.
+    Write the vocabulary to separate files too, for tokenizers without the fast backend.
     """
     with checkpoint_errors(folder), quiet_libraries():
         tokenizer.save_pretrained(folder)

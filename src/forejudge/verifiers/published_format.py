@@ -1,4 +1,4 @@
-"""Published layout of a verifier: its config.json (LLaVA around Qwen2), and the mean and variance files beside it."""
+"""Published layout of a verifier: config.json (LLaVA around Qwen2) and the files with mean and variance beside it."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from forejudge.verifiers.connector import StatisticsKind
 PUBLISHED_CONFIG_FILE = "config.json"
 PUBLISHED_FILES = (*MODEL_FILES, "*block_*_mean*.pt", "*block_*_variance*.pt")
 """Files fetched from a verifier's repository; only the statistics are pickled."""
-HIDDEN = "hidden"  # in the place of a vision tower's name
+HIDDEN = "hidden"  # replaces the name of a vision tower
 _REWRITTEN_FIELDS = {"architectures", "model_type", "transformers_version", "dtype", "_name_or_path"}
 _TRANSFORMERS_4_FIELDS = {"rope_theta", "rope_scaling"}
 _KIND_SUFFIXES = {"channel": "", "token": "_token", "global": "_global"}
@@ -28,9 +28,9 @@ _DTYPE_SUFFIXES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16:
 
 
 class PublishedConfig(BaseModel):
-    """config.json of a published verifier: its input's fields; those of its language model are kept as extras.
+    """Content of a published verifier's config.json: the input's fields, and the language model's fields as extras.
 
-    LLaVA's other ways to show an image to the language model are refused: no published verifier uses them.
+    LLaVA's other ways to pass an image to the language model are refused: no published verifier uses them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -50,13 +50,13 @@ class PublishedConfig(BaseModel):
 
     @property
     def block(self) -> int | None:
-        """Block whose output is read, counted from 0; None for a verifier that reads CLIP features."""
+        """Index of the block whose output is read, from 0; None for a verifier that reads CLIP features."""
         feature, _, block = self.mm_vision_select_feature.partition("_")
         return int(block) if feature == "block" else None
 
     @property
     def reads(self) -> str:
-        """Name of its verifier input: hidden:K or clip. Raises CheckpointError for hidden states without a block."""
+        """Name of the verifier input: hidden:K or clip. Raises CheckpointError for hidden states without a block."""
         if self.block is not None:
             return f"hidden:{self.block + 1}"
         if self.mm_vision_tower.startswith(HIDDEN):
@@ -67,7 +67,7 @@ class PublishedConfig(BaseModel):
         return "clip"
 
     def to_dict(self) -> dict[str, JsonValue]:
-        """Return the fields as they were read."""
+        """Return the fields that the file holds."""
         return self.model_dump(exclude_unset=True)
 
     def language_model_config(self, vocab_size: int) -> Qwen2Config:
@@ -79,7 +79,7 @@ class PublishedConfig(BaseModel):
 
 
 def is_published(folder: Path) -> bool:
-    """Tell whether a folder holds a verifier in the published layout, and none in ours."""
+    """Tell whether a folder holds a verifier in the published layout but not one in our layout."""
     path = folder / PUBLISHED_CONFIG_FILE
     if (folder / CONFIG_FILE).is_file() or not path.is_file():
         return False
@@ -88,7 +88,7 @@ def is_published(folder: Path) -> bool:
 
 
 def published_language_model_config(config: Qwen2Config) -> dict[str, Any]:
-    """Return a language model's fields of config.json under the names of transformers 4."""
+    """Return a language model's config.json fields under their transformers 4 names."""
     values = {name: value for name, value in config.to_diff_dict().items() if name not in _REWRITTEN_FIELDS}
     rope = dict(values.pop("rope_parameters", config.rope_parameters))
     theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
@@ -97,7 +97,7 @@ def published_language_model_config(config: Qwen2Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and variance per channel (D,), per token (T, 1) or of all values (1,), in the shapes of `Standardizer`."""
+    """Mean and variance per channel (D,), per token (T, 1) or over all values (1,), in the shapes of `Standardizer`."""
 
     kind: StatisticsKind
     mean_D: Tensor
@@ -105,7 +105,7 @@ class Statistics:
 
     @property
     def tokens(self) -> int | None:
-        """Number of tokens T of per-token statistics, else None."""
+        """Number of tokens T for per-token statistics, else None."""
         return len(self.mean_D) if self.kind == "token" else None
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Statistics:
 
 
 def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
-    """Find a block's files of mean and variance in a folder. Raises CheckpointError unless there is one pair."""
+    """Find a block's mean and variance files in a folder. Raises CheckpointError unless there is exactly one pair."""
     means, variances = (sorted(folder.rglob(f"block_{block}_{name}*.pt")) for name in ("mean", "variance"))
     if len(means) != 1 or len(variances) != 1:
         contents = ", ".join(str(path.relative_to(folder)) for path in [*means, *variances])
@@ -126,9 +126,9 @@ def find_statistics(folder: Path, block: int) -> tuple[Path, Path]:
 
 
 def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = None) -> Statistics:
-    """Read files of shape (1, width), (tokens,) or (1,) in their own dtype; `tokens` None accepts any number.
+    """Read tensors of shape (1, width), (tokens,) or (1,) in their own dtype; `tokens` = None accepts any number.
 
-    Raises CheckpointError for any other shape, for an ambiguous one, and for values that cannot be statistics.
+    Raises CheckpointError for another or an ambiguous shape, and for values that are not finite or not a variance.
     """
     mean, variance = (_tensor(path) for path in paths)
     kind = _kind(paths[0], tuple(mean.shape), width, tokens)
@@ -143,7 +143,7 @@ def read_statistics(paths: tuple[Path, Path], width: int, tokens: int | None = N
 
 
 def write_statistics(statistics: Statistics, folder: Path, block: int) -> None:
-    """Write the files that `read_statistics` reads, under their usual names."""
+    """Write the two files that `read_statistics` reads, under their published names."""
     shape = {"channel": (1, -1), "token": (-1,), "global": (1,)}[statistics.kind]
     file_suffix = _KIND_SUFFIXES[statistics.kind] + "_" + _DTYPE_SUFFIXES[statistics.mean_D.dtype]
     for name, tensor in (("mean", statistics.mean_D), ("variance", statistics.variance_D)):

@@ -1,7 +1,7 @@
-"""Import of verifiers from their published layout (LLaVA around Qwen2), and the score that the released code ranks by.
+"""Import of verifiers from the published layout (LLaVA around Qwen2), and the ranking score of the released code.
 
-Habits of the released loader that change probabilities are reproduced, such as its change of the vocabulary. Generation
-settings are not read: they filter what is sampled, and a verifier samples nothing.
+The import reproduces each step of the released loader that changes probabilities, such as resizing the vocabulary. It
+ignores generation settings: they only affect sampling, and a verifier does not sample.
 """
 
 import math
@@ -43,7 +43,7 @@ _UNRESIZED_MODELS = ("qwen", "gemma")
 
 @dataclass(frozen=True)
 class ImportedVerifier:
-    """A published verifier as one of ours, and what was read and assumed on the way, in words."""
+    """Imported verifier, with notes for the user on the files read and the assumptions made."""
 
     verifier: LanguageModelVerifier
     notes: tuple[str, ...]
@@ -55,7 +55,7 @@ def import_published(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> ImportedVerifier:
-    """Read a published verifier; without `dtype` each tensor keeps its own. Raises the errors of `PublishedSource`."""
+    """Load a published verifier; without `dtype` each tensor keeps its own. Raises the errors of `PublishedSource`."""
     notes, tokenizer, tensors = source.notes(), source.tokenizer(), load_tensors(source.folder)
     vocab_size = source.config.vocab_size
     if tokenizer.unk_token is None and not keeps_vocabulary(source.origin.model):
@@ -78,13 +78,14 @@ def import_published(
 
 @dataclass(frozen=True)
 class PublishedSource:
-    """Folder of a published verifier, and what the user names because the folder does not say it.
+    """Folder of a published verifier, and the settings that the folder does not record.
 
-    `statistics_files` are mean and variance, on disk or in the folder (default: the pair found there). `generator` is
-    any name that `load_generator` takes (default: the known generator of its width if there is one only,
-    else unknown). `vision_tower` is a folder or hub id (default: the one that the config names).
+    `statistics_files` are the paths of mean and variance, on disk or in the folder (default: the pair in the folder).
+    `generator` is any name that `load_generator` takes (default: the only known generator that has the width and
+    block, else unknown). `vision_tower` is a folder or hub id (default: the one in the config).
 
-    Properties raise CheckpointError for files that are missing, truncated or foreign, with the command that names them.
+    Properties raise CheckpointError for files that are missing, truncated or foreign; for missing statistics the
+    message gives the command that names them.
     """
 
     origin: Source
@@ -94,17 +95,17 @@ class PublishedSource:
 
     @property
     def folder(self) -> Path:
-        """Folder with the files."""
+        """Folder with the verifier's files."""
         return self.origin.folder
 
     @cached_property
     def config(self) -> PublishedConfig:
-        """Content of its config.json."""
+        """Content of config.json."""
         return read_config(self.folder / PUBLISHED_CONFIG_FILE, PublishedConfig)
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """Architecture of the generator it reads, None if unknown. Raises MismatchError for one of another width."""
+        """Architecture of the generator, None if unknown. Raises MismatchError for a generator of another width."""
         name, width = self.generator or self._default_generator, self.config.mm_hidden_size
         if name is None:
             return None
@@ -123,7 +124,7 @@ class PublishedSource:
 
     @property
     def _generators_that_fit(self) -> list[str]:
-        """Names of known generators that have its width and its block; none for a verifier of images."""
+        """Names of known generators that have the width and the block; empty for a verifier of images."""
         block, width = self.config.block, self.config.mm_hidden_size
         known = {name: spec.architecture for name, spec in known_models().items() if spec.architecture is not None}
         if block is None:
@@ -132,7 +133,7 @@ class PublishedSource:
 
     @cached_property
     def verifier_input(self) -> VerifierInput:
-        """Its input, with its vision tower if it has one. Raises MismatchError if the generator has too few blocks."""
+        """Verifier input, with the vision tower if any. Raises MismatchError if the generator has too few blocks."""
         verifier_input = build_verifier_input(self.config.reads, self.tower)
         if self.architecture is not None:
             verifier_input.width(self.architecture)
@@ -140,12 +141,12 @@ class PublishedSource:
 
     @property
     def tower(self) -> str:
-        """Folder or hub id of its vision tower."""
+        """Folder or hub id of the vision tower."""
         return self.vision_tower or self.config.mm_vision_tower
 
     @cached_property
     def statistics(self) -> Statistics | None:
-        """Mean and variance; None if states are read as they are. Raises InvalidRequest for files without use."""
+        """Mean and variance; None if the input is not standardized. Raises InvalidRequest for unused files."""
         if self._statistics_paths is None:
             return None
         num_tokens = None if self.architecture is None else self.architecture.num_tokens
@@ -168,7 +169,7 @@ class PublishedSource:
             raise CheckpointError(f"{error}: name them once with {command}") from None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load its tokenizer, with the chat template for the question. Raises CheckpointError without a template."""
+        """Load the tokenizer. Raises CheckpointError without a chat template, which the question needs."""
         with ignore_transformers_deprecations():  # from the config beside it
             tokenizer: PreTrainedTokenizerBase = load_tokenizer(AutoTokenizer, self.folder)
         if not tokenizer.chat_template:
@@ -176,7 +177,7 @@ class PublishedSource:
         return tokenizer
 
     def notes(self) -> list[str]:
-        """Say in words what is read and assumed."""
+        """Describe the files read and the assumptions made, one sentence each."""
         reads = self.verifier_input.name
         from_ = f"the vision tower {self.tower}" if self.config.block is None else self.config.mm_vision_select_feature
         files = " and ".join(path.name for path in self._statistics_paths or ())
@@ -197,16 +198,16 @@ class PublishedSource:
 
 
 def official_score(p_yes: float, p_no: float, top_token: str) -> float:
-    """Score by which the released code ranks, in [-1, 1]; ours is the log-odds of yes.
+    """Return the score in [-1, 1] by which the released code ranks; our own score is the log-odds of yes.
 
-    +P(yes) if the most likely next token's text contains "yes" in any case, else -P(no). It jumps by about 1 where the
-    decision turns, and counts any other token as no.
+    The score is P(yes) if the text of the most likely next token contains "yes" in any case, else -P(no). It jumps by
+    about 1 at the decision boundary and counts any other token as no.
     """
     return p_yes if "yes" in top_token.lower() else -p_no
 
 
 def official_scores(verifier: LanguageModelVerifier, prompt: str, candidates: Candidates) -> list[float]:
-    """Return `official_score` per candidate. Raises InvalidRequest for a verifier with a head, which has no tokens."""
+    """Return `official_score` per candidate. Raises InvalidRequest for a head, which gives no token probabilities."""
     if verifier.model.head is not None:
         raise InvalidRequest(f"verifier {verifier.name} answers by a head: it has no official score, use its own")
     probs_NV = verifier.logprobs(prompt, candidates).exp()
@@ -222,7 +223,7 @@ def _top_token_text(probs_V: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def keeps_vocabulary(model: str) -> bool:
-    """Tell whether the released loader keeps a model's vocabulary; it decides by the hub id or the folder's name."""
+    """Tell whether the released loader keeps a model's vocabulary, which depends on its hub id or folder name."""
     name = Path(model).resolve().name if Path(model).is_dir() else model
     return any(word in name.lower() for word in _UNRESIZED_MODELS)
 
@@ -232,8 +233,8 @@ def add_unknown_token(
 ) -> tuple[int, dict[str, Tensor]]:
     """Add an unknown token to the tokenizer, as the released loader does; return the vocabulary size and all tensors.
 
-    The size is the next multiple of 64 from the tokenizer's length on; the last embedding is the mean of the others.
-    Embeddings become float32: the released loader takes the mean in the dtype in use, so it is rounded only then.
+    The size is the tokenizer's length rounded up to a multiple of 64; the last embedding is the mean of the others.
+    Embeddings become float32: the released loader takes the mean in the dtype in use, so rounding waits until then.
     """
     num_added = tokenizer.add_special_tokens({"unk_token": _UNKNOWN_TOKEN})
     vocab_size = math.ceil(len(tokenizer) / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE
@@ -247,7 +248,7 @@ def _resized(weight_VE: Tensor, vocab_size: int, num_added: int) -> Tensor:
 
 
 def connector_module(connector: Connector) -> nn.Module:
-    """Return the connector's layers under their names in the published layout."""
+    """Return the connector's layers under their published names."""
     return nn.ModuleDict({"model": nn.ModuleDict({"mm_projector": connector.layers})})
 
 
