@@ -1,4 +1,4 @@
-"""What all tests share: no network, the repository's root, and fixtures recorded elsewhere."""
+"""Setup shared by all tests: no network, the repository's root, and fixtures recorded elsewhere."""
 
 import os
 from collections.abc import Iterator

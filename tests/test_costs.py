@@ -32,13 +32,13 @@ def batches(generator: ScriptedGenerator) -> list[int]:
 def test_batch_sizes_double_up_to_the_largest(generator: ScriptedGenerator) -> None:
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=13, seconds=9.0)
     assert costs.batch == pytest.approx({1: 0.011, 2: 0.012, 4: 0.014, 8: 0.018})
-    assert costs.finish == pytest.approx(0.022)  # to the latent, and to the picture
+    assert costs.finish == pytest.approx(0.022)  # to the latent, and to the image
     assert costs.min_seconds == pytest.approx(0.011 + 0.022)
     assert all(count == 1 for stage, count in generator.advanced if stage == IMAGE)
 
 
 def test_the_first_round_warms_up_and_the_slower_of_the_others_counts(fake_time: FakeClock) -> None:
-    seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and picture, three times
+    seconds = iter([5.0, 5.0, 5.0, 0.2, 0.1, 0.1, 0.1, 0.3, 0.2])  # prefix, latent and image, three times
     generator = ScriptedGenerator(before_advance=lambda count: fake_time.advance(next(seconds)))
     costs = CostModel(generator, ScriptedVerifier({})).measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0)
     assert costs.min_seconds == pytest.approx(0.1 + 0.2)

@@ -43,7 +43,7 @@ class Block:
 
 
 def is_make(line: str) -> bool:
-    """Whether a line of shell calls make."""
+    """Tell whether a line of shell calls make."""
     return line.split()[:1] == ["make"]
 
 
@@ -72,7 +72,7 @@ RUNNABLE = [block for block in BLOCKS if block.script.strip()]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the examples run: a later one may read what an earlier one wrote."""
+    """Folder in which the examples run: a later one may read files that an earlier one wrote."""
     return tmp_path_factory.mktemp("readme")
 
 

@@ -29,7 +29,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 def run_python(code: str) -> str:
-    """What a fresh interpreter prints for the code."""
+    """Run the code in a fresh interpreter and return its output."""
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

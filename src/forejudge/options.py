@@ -37,7 +37,7 @@ class SamplingParams(BaseModel):
 
 
 class SearchOptions(BaseModel):
-    """What a caller asks of one search: the candidates, when to stop, and what to finish.
+    """Options of one search: the candidates, when to stop, and which candidates to finish.
 
     The search stops after `n` candidates, before `budget_ms` have passed, or at the first candidate whose calibrated
     probability reaches `until`, whichever comes first. Without `n`, `max_n` caps the other two; without any of the

@@ -40,7 +40,7 @@ def test_every_block_is_recorded_where_all_are_asked_for(caption: CommandLine) -
 
 
 def test_an_unknown_captioner_is_refused(caption: CommandLine) -> None:
-    assert "miniature" in refusal(caption("caption", "--captioner", "nobody"), 2)
+    assert "miniature" in refusal(caption("caption", "--captioner", "unknown"), 2)
 
 
 PROMPTS = ["a photo of a red circle", "a photo of a blue square", "a photo of a red circle"]

@@ -30,7 +30,7 @@ def test_attention_is_counted_on_a_cpu_too() -> None:
 
 
 def test_weights_count_where_an_operation_reads_them() -> None:
-    """Of an embedding a lookup reads a few rows; as an output layer it is read whole."""
+    """A lookup reads a few rows of an embedding; an output layer reads all of them."""
     embedding, unused, layer = nn.Embedding(10, 4), nn.Linear(4, 4), nn.Linear(4, 3)
     modules, ids = nn.ModuleList([embedding, unused, layer]), torch.tensor([1, 2])
     assert count_cost(lambda: layer(embedding(ids)), [modules]) == StageCost(2 * 2 * 4 * 3, 4 * (4 * 3 + 3))
