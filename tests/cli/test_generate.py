@@ -391,6 +391,10 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path, other: dict
         SearchStore(tmp_path, [], 1).refuse_other(run_settings(**other))
 
 
+def test_every_search_option_belongs_to_the_settings_of_a_run() -> None:
+    assert SearchConfig.model_fields.keys() > SearchOptions.model_fields.keys()
+
+
 def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import model_validator
 
 from forejudge.best_of_n import BestOfN
 from forejudge.candidates.collect import Collector
@@ -29,24 +29,17 @@ from forejudge.prompts.prompt_file import PromptLine, check_lines
 from forejudge.result import Result
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(SearchOptions):
     """Configuration that decides the images of a run over many prompts; device and batch size may change between runs.
 
-    Defaults are filled in, so that an option that is spelled out equals one that is left out.
+    It has every search option, so that none can change unnoticed. Defaults are filled in, so that an option that is
+    spelled out equals one that is left out.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     generator: str
     verifier: str
     dtype: str
     verifier_step: int
-    n: int | None
-    budget_ms: float | None
-    until: float | None
-    max_n: int
-    seed: int
-    seeds: tuple[int, ...] | None
     images_per_prompt: int
     sampling: SamplingParams
 
@@ -54,20 +47,24 @@ class SearchConfig(BaseModel):
     def from_options(cls, models: ModelOptions, search: SearchOptions, images_per_prompt: int) -> "SearchConfig":
         """Fill in the defaults of the library and of the generator. Folders are named by their absolute path."""
         spec = find_spec(models.generator)
+        filled = {
+            "n": search.fixed_n,
+            "sampling": (search.sampling or SamplingParams()).with_defaults(
+                spec.sampling if spec else SamplingParams()
+            ),
+        }
         return cls(
+            **{**dict(search), **filled},
             generator=_absolute(models.generator),
             verifier=_absolute(models.verifier or models.generator),
             dtype=dtype_name(resolve_dtype(models.dtype, resolve_device(models.device))),
             verifier_step=models.verifier_step,
-            n=search.fixed_n,
-            budget_ms=search.budget_ms,
-            until=search.until,
-            max_n=search.max_n,
-            seed=search.seed,
-            seeds=search.seeds,
             images_per_prompt=images_per_prompt,
-            sampling=(search.sampling or SamplingParams()).with_defaults(spec.sampling if spec else SamplingParams()),
         )
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        return self  # the search options were checked before; all of them are spelled out here
 
 
 def _absolute(model: str) -> str:
