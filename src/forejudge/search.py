@@ -1,6 +1,6 @@
 """The search: generate, score, keep the best, and finish the winner from where it stands.
 
-The loop names no generator, no verifier and no policy.
+The loop depends on no concrete generator, verifier or policy. "Generate" means up to the stage that the verifier reads.
 """
 
 from collections.abc import Callable, Sequence

@@ -307,7 +307,7 @@ def test_none_passed_is_said_and_the_best_returned(
     )
     assert outcome.status == 0
     assert "No candidate passed" in outcome.out
-    assert "Ended by max-n after 2 candidates" in outcome.out
+    assert "Stopped at --max-n after 2 candidates" in outcome.out
     assert Path("forejudge-out/best.png").is_file()
 
 
@@ -321,8 +321,8 @@ def test_warnings_are_shown_beside_the_json(forejudge: CommandLine, tiny_verifie
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (("--until", "0.000001"), "Ended by until at candidate 0"),
-        (("--budget-ms", "60000", "--max-n", "3"), "Ended by max-n after 3 candidates"),
+        (("--until", "0.000001"), "Stopped at candidate 0, the first to reach --until"),
+        (("--budget-ms", "60000", "--max-n", "3"), "Stopped at --max-n after 3 candidates"),
     ],
 )
 def test_the_limit_that_ended_the_search_is_named(generate: CommandLine, limit: tuple[str, ...], said: str) -> None:

@@ -26,7 +26,7 @@ Columns = dict[str, Any]
 
 
 class Observer(ABC):
-    """Adds columns to the rows of candidates. `name` is recorded as `observer_name`.
+    """Adds labels, captions or scores to the rows of candidates. `name` is recorded as `observer_name`.
 
     `stages` are those whose views `score` needs; images are always generated.
     """

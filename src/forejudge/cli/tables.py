@@ -123,9 +123,9 @@ def describe_stop(record: "SearchRecord") -> str:
     """Say why the search ended, and how to reproduce its candidates."""
     reason = {
         "n": f"All {record.n} candidates were scored.",
-        "max_n": f"Ended by max-n after {record.n} candidates.",
-        "budget_ms": f"Ended by budget-ms after {record.n} candidates; --n {record.n} repeats them.",
-        "until": f"Ended by until at candidate {record.n - 1}; --n {record.n} repeats them.",
+        "max_n": f"Stopped at --max-n after {record.n} candidates.",
+        "budget_ms": f"Stopped by --budget-ms after {record.n} candidates; --n {record.n} repeats them.",
+        "until": f"Stopped at candidate {record.n - 1}, the first to reach --until; --n {record.n} repeats them.",
     }[record.stopped_by]
     return reason + (f" {record.unused} candidates of the last batch went unused." if record.unused else "")
 

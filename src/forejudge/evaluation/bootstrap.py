@@ -34,7 +34,10 @@ class Interval:
 
 @dataclass(frozen=True, config=_STRICT)
 class Difference(Interval):
-    """A paired difference with its two-sided p: the share of resamples on the other side of zero, or on it, doubled."""
+    """A paired difference with its two-sided p, 2 (k + 1) / (resamples + 1) and at most 1.
+
+    k counts the resamples in the smaller of the two tails, at or below zero and at or above it.
+    """
 
     p: float
 

@@ -54,7 +54,7 @@ class VerifierInput(ABC):
         """Return the tokens (N, T, D) of candidates at `stage`."""
 
     def at_step(self, step: int) -> Self:
-        """Return the input in another denoising step, counted from 0; finished images have none."""
+        """Return the input in another denoising step, counted from 0; its name stays. Finished images have none."""
         clone = copy(self)
         clone.stage = self.stage if self.stage == IMAGE else replace(self.stage, step=step)
         return clone
