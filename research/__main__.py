@@ -134,7 +134,7 @@ def profile_plots(
     from forejudge.report.profile_plot import write_profile_plot
 
     for folder in folders or sorted(Path("benchmarks/profile").iterdir()):
-        profile = Profile.model_validate_json((folder / "profile.json").read_text())
+        profile = Profile.model_validate_json((folder / "profile.json").read_text(encoding="utf-8"))
         write_profile_plot(profile, folder / "profile.png")
         typer.echo(f"written to {folder / 'profile.png'}")
 

@@ -294,4 +294,4 @@ def with_tables(document: str) -> str:
 
 if __name__ == "__main__":
     for path in DOCUMENTS:
-        path.write_text(with_tables(path.read_text()))
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

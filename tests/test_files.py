@@ -9,6 +9,9 @@ from forejudge.files import (
     atomic_folder,
     check_writable,
     exclusive_lock,
+    exists,
+    is_dir,
+    is_file,
     prepare_folder,
     scratch_folder,
     write_bytes,
@@ -21,14 +24,13 @@ def test_entries_are_there_again(tmp_path: Path) -> None:
     Journal(tmp_path / "deep" / "a.jsonl").add({"x": [1, 2]})
     journal = Journal(tmp_path / "deep" / "a.jsonl")
     journal.add(False)
-    assert Journal(journal.path).entries == [{"x": [1, 2]}, False]
+    assert journal.path.read_text() == '{"x": [1, 2]}\nfalse\n'
 
 
 def test_a_torn_last_line_is_cut_off_and_can_be_written_again(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n{"a": 2')
     journal = Journal(path)
-    assert journal.entries == [{"a": 1}]
     journal.add({"a": 2})
     assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
 
@@ -120,3 +122,21 @@ def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
         (part / "weights").touch()
     with pytest.raises(InvalidRequest, match="empty exists already"), atomic_folder(tmp_path / "empty"):
         raise AssertionError("nothing is made")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 300 + "/" * 4000, "a\0b", "file/inside", "loop", "nothing", ""])
+def test_a_text_that_names_nothing_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    assert (exists(name), is_file(name), is_dir(name)) == (False, False, False)
+    assert (exists("file"), is_file("file"), is_dir("file"), is_dir(tmp_path)) == (True, True, False, True)
+
+
+def test_a_path_in_a_locked_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.stat", locked)
+    with pytest.raises(InvalidRequest, match=r"model cannot be opened \(Permission denied\): change its permissions"):
+        is_dir("model")

@@ -28,6 +28,24 @@ def test_only_the_command_line_prints() -> None:
     assert not printing, f"print outside cli/: {printing}"
 
 
+def careless_calls(source: str) -> list[str]:
+    """Calls that fail on some paths, or read and write text differently on another machine or locale."""
+    return [
+        f"{node.lineno}: {node.func.attr}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if (node.func.attr in ("is_file", "is_dir", "exists") and not node.args)
+        or (node.func.attr in ("read_text", "write_text") and "encoding" not in [word.arg for word in node.keywords])
+    ]
+
+
+def test_paths_are_checked_in_one_place_and_text_is_utf8() -> None:
+    assert careless_calls("path.is_file()\npath.read_text()\n") == ["1: is_file", "2: read_text"]
+    assert {
+        path.name: calls for path in PACKAGE.rglob("*.py") if (calls := careless_calls(path.read_text("utf-8")))
+    } == {}
+
+
 def run_python(code: str) -> str:
     """Run the code in a fresh interpreter and return its output."""
     command = [sys.executable, "-c", code]

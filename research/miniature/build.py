@@ -89,7 +89,7 @@ class VerifierBuild:
         self.collect_candidates()
         self.train(self.folder / "verifier", self.recipe.verify)
         card = self.folder / "verifier" / CARD_FILE
-        write_text(card, with_test_figures(card.read_text()))
+        write_text(card, with_test_figures(card.read_text(encoding="utf-8")))
 
     def run_baselines(self) -> None:
         """Train the verifiers that the shipped one is compared with, in the same way and on the same rows."""
@@ -152,7 +152,7 @@ def write_world(folder: Path) -> None:
     world_sheet().save(folder / "scenes.png")
     prompts = {case.description.prompt: case.description for case in cases("test")}
     lines = [description.metadata.to_line() for description in prompts.values()]
-    (folder / "test_prompts.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "test_prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def world_sheet() -> Image.Image:
@@ -253,7 +253,7 @@ class Build:
         training_provenance = self._training_provenance(seconds) | {
             f"own caption found among {_RETRIEVAL_CAPTIONS} held-out ones": round(accuracy, 3)
         }
-        (folder / "README.md").write_text(clip_card(recipe, training_provenance))
+        (folder / "README.md").write_text(clip_card(recipe, training_provenance), encoding="utf-8")
 
     def _classifier(self) -> None:
         recipe, checkpoint = self.recipe.classifier, self._work_folder / "classifier.checkpoint"
@@ -268,7 +268,7 @@ class Build:
         training_provenance = self._training_provenance(seconds) | {
             "quadrant accuracy on degraded and ghosted scenes": round(accuracy, 3)
         }
-        (folder / "README.md").write_text(classifier_card(recipe, training_provenance))
+        (folder / "README.md").write_text(classifier_card(recipe, training_provenance), encoding="utf-8")
 
     def _verifier(self) -> None:
         self._verifiers().run()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from forejudge.errors import CheckpointError, ForejudgeError
+from forejudge.files import is_dir, is_file
 
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
@@ -100,9 +101,11 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
     Raises CheckpointError for a missing or truncated file.
     """
     index, names = folder / f"{_WEIGHTS}.index.json", [_WEIGHTS]
-    if index.is_file():
+    if is_file(index):
         with checkpoint_errors(index):
-            names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+            names = sorted(
+                {Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            )
     tensors: dict[str, Tensor] = {}
     for path in (folder / name for name in names):
         check_safetensors(path)
@@ -129,7 +132,7 @@ def weights_digest(folder: Path) -> str:
 
 def weights_name(name: str, folder: Path) -> str:
     """Return the name of weights in a result: the folder's name or the hub id, and their digest."""
-    return f"{Path(name).resolve().name if Path(name).is_dir() else name} {weights_digest(folder)}"
+    return f"{Path(name).resolve().name if is_dir(name) else name} {weights_digest(folder)}"
 
 
 def read_pickle(path: Path) -> Any:

@@ -5,22 +5,46 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from forejudge.errors import CheckpointError, InvalidRequest, one_line, validation_message
-from forejudge.files import write_shared_text
+from forejudge.errors import CheckpointError, InvalidRequest, validation_message
+from forejudge.files import exists, is_file, write_shared_text
 
 Config = TypeVar("Config", bound=BaseModel)
 
 
 def read_config(path: Path, config_class: type[Config]) -> Config:
     """Read a pydantic model from a JSON file. Raises CheckpointError naming the file and the field."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path} is missing: expected a folder that holds {path.name}")
     try:
-        return config_class.model_validate_json(path.read_text(encoding="utf-8"))
+        return config_class.model_validate_json(_read_bytes(path))
     except ValidationError as error:
         raise CheckpointError(f"{path}: {validation_message(error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({one_line(str(error))})") from None
+
+
+def read_json_lines(path: Path, entry_class: type[Config]) -> list[Config]:
+    """Read a pydantic model from each line of a file, if there is one; blank lines and a torn last one are left out.
+
+    Raises CheckpointError naming the file, the line and the field.
+    """
+    lines = _read_bytes(path).split(b"\n") if exists(path) else []
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entries += [entry_class.model_validate_json(line)] if line.strip() else []
+        except ValidationError as error:
+            if number < len(lines) or error.errors()[0]["type"] != "json_invalid":
+                problem = validation_message(error)
+                raise CheckpointError(
+                    f"{path}, line {number}: {problem}; remove this line, or rename the file"
+                ) from None
+    return entries
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): expected a file that can be read") from None
 
 
 def refuse_other_config(path: Path, config: BaseModel) -> None:
@@ -28,7 +52,7 @@ def refuse_other_config(path: Path, config: BaseModel) -> None:
 
     Raises InvalidRequest naming the first field that differs and both values.
     """
-    if not path.exists():
+    if not exists(path):
         return
     recorded = read_config(path, type(config))
     for name, old in recorded:
@@ -45,6 +69,6 @@ def record_config(path: Path, config: BaseModel) -> None:
 
     Raises InvalidRequest as `refuse_other_config` does, and OutputError.
     """
-    if not path.exists():
+    if not exists(path):
         write_shared_text(path, config.model_dump_json(indent=2) + "\n")
     refuse_other_config(path, config)

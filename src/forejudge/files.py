@@ -5,8 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -19,23 +21,50 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+def is_file(path: Path | str) -> bool:
+    """Return whether a path names a file, also through links. Raises InvalidRequest where it cannot be told."""
+    return S_ISREG(_mode(path))
+
+
+def is_dir(path: Path | str) -> bool:
+    """Return whether a path names a folder, also through links. Raises InvalidRequest where it cannot be told."""
+    return S_ISDIR(_mode(path))
+
+
+def exists(path: Path | str) -> bool:
+    """Return whether there is anything at a path. Raises InvalidRequest where it cannot be told."""
+    return _mode(path) != 0
+
+
+def _mode(path: Path | str) -> int:
+    """Return the type bits of what a path names; 0 for nothing, and for a text that can name nothing."""
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116, an option that is no path may be too long for one
+    except ValueError:  # holds a NUL
+        return 0
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP):
+            return 0
+        raise InvalidRequest(
+            f"{path} cannot be opened ({error.strerror}): change its permissions, or choose another path"
+        ) from None
+
+
 class Journal:
     """JSON lines that survive a kill: entries are appended one by one, and opening cuts off a torn last line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        complete_lines = text[: text.rfind("\n") + 1]
-        if complete_lines != text:
-            path.write_text(complete_lines)
-        self.entries: list[Any] = [json.loads(line) for line in complete_lines.splitlines()]
+        with _output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
 
     def add(self, entry: Any) -> None:
-        """Append an entry of JSON types."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-        self.entries.append(entry)
+        """Append an entry of JSON types. Raises OutputError."""
+        with _output_errors(self.path), self.path.open("ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
 
 
 def prepare_folder(folder: Path) -> None:
@@ -49,7 +78,7 @@ def prepare_folder(folder: Path) -> None:
 
 def nearest_existing_path(path: Path) -> Path:
     """Return the path itself, or its nearest parent that exists."""
-    return next(location for location in (path.absolute(), *path.absolute().parents) if location.exists())
+    return next(location for location in (path.absolute(), *path.absolute().parents) if exists(location))
 
 
 @contextmanager
@@ -114,7 +143,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     Raises InvalidRequest where `folder` holds something already, OutputError where it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_dir(folder) or any(folder.iterdir())):
         raise InvalidRequest(f"{folder} exists already: choose another name, or remove it")
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
     try:

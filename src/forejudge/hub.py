@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 
 from forejudge.checkpoint import first_line, quiet_libraries
 from forejudge.errors import CheckpointError, ForejudgeError
+from forejudge.files import is_dir
 
 # No .bin or .pt, which can run code when opened (PICKLED_WEIGHTS is the one exception), and no .py.
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")
@@ -50,14 +51,14 @@ def is_hub_id(name: str) -> bool:
 
 def public_model_name(model: str) -> str:
     """Return a hub id as it is, and of a folder its last part only: paths of this machine are private."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if is_dir(model) else model
 
 
 def check_name(name: str) -> None:
     """Raise CheckpointError for a name that is neither a folder nor spelled as a hub id; the hub is not asked."""
-    if Path(name).is_dir():
+    if is_dir(name):
         return
-    if Path(split_revision(name)[0]).is_dir():
+    if is_dir(split_revision(name)[0]):
         raise CheckpointError(f"{name}: a folder has no revisions, leave out the part after @")
     if not is_hub_id(name):
         raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model or owner/model@revision")
@@ -69,7 +70,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignore_patterns: Sequen
     Without a network, or with HF_HUB_OFFLINE set, only the cache is used. Raises CheckpointError with a remedy.
     """
     check_name(name)
-    if Path(name).is_dir():
+    if is_dir(name):
         return Source(name, Path(name))
     model, revision = split_revision(name)
     with _download_errors(name), quiet_libraries():
@@ -88,7 +89,7 @@ def card_license(name: str) -> str | None:
     """Read the license from a model card's front matter; return None if there is no license or no card."""
     model, revision = split_revision(name)
     try:
-        local = Path(name) / _CARD if Path(name).is_dir() else None
+        local = Path(name) / _CARD if is_dir(name) else None
         card = local or huggingface_hub.hf_hub_download(model, _CARD, revision=revision)
         license = (huggingface_hub.metadata_load(card) or {}).get("license")
     except Exception:  # no network, no card, no YAML: the license is a courtesy and never an error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from forejudge.checkpoint import check_loading_info, check_safetensors, checkpoint_errors, quiet_libraries, read_pickle
 from forejudge.errors import CheckpointError, MissingExtra
+from forejudge.files import is_dir, is_file
 
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # of diffusers; opened with weights_only=True
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
@@ -30,7 +31,7 @@ def load_library_model(
     misshapen tensor, a truncated file, weights other than safetensors (except PICKLED_WEIGHTS of diffusers, if they
     hold tensors only), and a model that needs code of its own.
     """
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise CheckpointError(f"{folder} is missing: expected the folder of a model")
     _reject_remote_code(folder)
     is_safe = not _is_pickled(pretrained_class, folder)
@@ -78,14 +79,14 @@ def load_tokenizer(pretrained_class: Any, folder: Path) -> Any:
     `pretrained_class` is its class or `AutoTokenizer`. Raises CheckpointError for a folder without a vocabulary,
     MissingExtra for a SentencePiece vocabulary without the packages that read it.
     """
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise CheckpointError(f"{folder} is missing: expected the folder of a tokenizer")
-    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+    if not is_file(folder / "tokenizer.json") and any(folder.glob("*.model")):
         _require_sentencepiece()
     with checkpoint_errors(folder), quiet_libraries():
         tokenizer = pretrained_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     files = sorted(tokenizer.vocab_files_names.values())
-    if not any((folder / name).is_file() for name in files):
+    if not any(is_file(folder / name) for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
     return tokenizer
 
@@ -103,7 +104,7 @@ def _reject_remote_code(folder: Path) -> None:
     from transformers import CONFIG_MAPPING
 
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         return
     with checkpoint_errors(folder):
         config = json.loads(path.read_text(encoding="utf-8"))

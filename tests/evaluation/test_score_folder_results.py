@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.errors import InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.score_folder import ImageResult, read_results
 from forejudge.evaluators.base import Evaluation
 from forejudge.evaluators.geneval_rules import Box, Detection
@@ -46,5 +46,5 @@ def test_results_of_another_evaluator_are_refused(tmp_path: Path) -> None:
     "text", ['{"filename": "a", "correct": true}', '{"filename": "a"}\n', "[]\n{", "notes\nmore\n"]
 )
 def test_lines_of_another_program_are_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"results\.jsonl, line 1 was not written by this command"):
+    with pytest.raises(CheckpointError, match=r"results\.jsonl, line 1: .*; remove this line, or rename the file"):
         list(read_results(written(tmp_path, text), "eyes"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from forejudge.errors import CommandFailed, InvalidRequest
+from forejudge.errors import CheckpointError, CommandFailed, InvalidRequest
 from forejudge.evaluation.score_folder import score_folder
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import Detection
@@ -142,7 +142,7 @@ def test_results_of_another_evaluator_are_refused(folder: Path) -> None:
 
 def test_a_file_of_another_program_is_kept(folder: Path) -> None:
     (folder / "results.jsonl").write_text('{"filename": "a", "correct": true}')
-    with pytest.raises(InvalidRequest, match="was not written by this command"):
+    with pytest.raises(CheckpointError, match="remove this line, or rename the file"):
         score_folder(folder, LooksAtACorner(), ignore_progress)
     assert (folder / "results.jsonl").read_text() == '{"filename": "a", "correct": true}'
 

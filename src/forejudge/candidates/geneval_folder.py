@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.errors import InvalidRequest
-from forejudge.files import write_image, write_text
+from forejudge.files import is_file, write_image, write_text
 from forejudge.prompts.prompt_file import PromptLine
 
 
@@ -46,7 +46,7 @@ class GenEvalFolder:
 
     def check(self, line: PromptLine) -> None:
         """Raise InvalidRequest where the folder holds another prompt than `line`."""
-        if self.metadata_path.is_file() and self.metadata != line.metadata:
+        if is_file(self.metadata_path) and self.metadata != line.metadata:
             raise InvalidRequest(
                 f"{self.metadata_path} holds {self.metadata[:80]}, but {line.where} is {line.metadata[:80]}: choose "
                 "another --out, or the same prompts to continue"

@@ -22,7 +22,7 @@ from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.candidates.store import BlockStore
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import OutputError
-from forejudge.files import write_image, write_text
+from forejudge.files import is_dir, is_file, write_image, write_text
 from forejudge.generators import find_spec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
 from forejudge.prompts.prompt_file import PromptLine, check_lines
@@ -68,7 +68,7 @@ class SearchConfig(SearchOptions):
 
 
 def _absolute(model: str) -> str:
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    return str(Path(model).resolve()) if is_dir(model) else model
 
 
 class SearchStore(BlockStore[SearchConfig]):
@@ -104,7 +104,7 @@ class SearchStore(BlockStore[SearchConfig]):
 
     def has(self, block: int) -> bool:
         """See `BlockStore.has`."""
-        return self.image_path(block).is_file() and self.record_path(block).is_file()
+        return is_file(self.image_path(block)) and is_file(self.record_path(block))
 
     def check_prompts(self) -> None:
         """Raise InvalidRequest where a prompt's folder holds another prompt."""
@@ -123,7 +123,7 @@ class SearchStore(BlockStore[SearchConfig]):
     def write(self, block: int, result: Result) -> None:
         """Write an image with its record. Raises OutputError."""
         folder = self._folder(block)
-        if not folder.metadata_path.is_file():
+        if not is_file(folder.metadata_path):
             write_text(folder.metadata_path, self.line(block).metadata + "\n")
         write_text(self.record_path(block), result.record.model_dump_json(indent=2) + "\n")
         write_image(self.image_path(block), result.image)

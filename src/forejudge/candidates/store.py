@@ -30,7 +30,7 @@ from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.config_files import read_config, record_config, refuse_other_config
 from forejudge.errors import CheckpointError
-from forejudge.files import exclusive_lock, write_bytes
+from forejudge.files import exclusive_lock, is_file, write_bytes
 from forejudge.progress import Shard
 
 SETTINGS_FILE = "settings.json"
@@ -110,7 +110,7 @@ class RowStore(BlockStore[ConfigT]):
 
     def has(self, block: int) -> bool:
         """See `BlockStore.has`."""
-        return self.rows_path(block).is_file()
+        return is_file(self.rows_path(block))
 
     def write(self, block: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, Tensor]) -> None:
         """Write a block's states and then its rows, both in the same order. Raises OutputError."""

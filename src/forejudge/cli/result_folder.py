@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from forejudge.cli.tables import describe_winner, format_answer, format_probability
-from forejudge.files import remove, write_image, write_text
+from forejudge.files import is_file, remove, write_image, write_text
 
 if TYPE_CHECKING:
     from forejudge import Result
@@ -56,7 +56,7 @@ def _extra_images(result: "Result", finish_all: bool) -> dict[str, "Image.Image"
 
 def _stale_images(folder: Path) -> set[str]:
     """Return the names of other images of the record in the folder; none without a record."""
-    if not (folder / _RECORD).is_file():
+    if not is_file(folder / _RECORD):
         return set()
     names = {path.relative_to(folder).as_posix() for path in (*folder.glob("*.png"), *folder.glob("candidates/*.png"))}
     return {name for name in names if _EXTRA_FILES.fullmatch(name)}

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
+from forejudge.files import is_file
+
 _SHOWN_FIRST = {"kind", "reads", "generator", "generator_fingerprint", "generator_source", "width"}
 _NOT_SHOWN = {"published_config"}  # pages long, and in the file
 
@@ -35,10 +37,10 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     for name, value in config.model_dump(exclude=_SHOWN_FIRST | _NOT_SHOWN).items():
         table.add_row(_words(name), _format(value))
     metrics_path = folder / METRICS_FILE
-    for name, value in json.loads(metrics_path.read_text()).items() if metrics_path.is_file() else ():
+    for name, value in json.loads(metrics_path.read_text(encoding="utf-8")).items() if is_file(metrics_path) else ():
         table.add_row(_words(name), "undefined" if value is None else _format(value))
     Console(highlight=False).print(table)
-    if (folder / CARD_FILE).is_file():
+    if is_file(folder / CARD_FILE):
         typer.echo(f"Model card, with provenance and licenses: {folder / CARD_FILE}")
 
 

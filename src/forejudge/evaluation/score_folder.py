@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from forejudge.config_files import read_json_lines
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.bootstrap import bootstrap_averages
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import keep_detections
-from forejudge.files import Journal, prepare_folder, write_text
+from forejudge.files import Journal, is_dir, is_file, prepare_folder, write_text
 from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine, read_lines
@@ -64,8 +65,8 @@ class _PromptFolder:
     @classmethod
     def at(cls, path: Path) -> "_PromptFolder":
         samples = path / "samples"
-        files = sorted(samples.iterdir()) if samples.is_dir() else []
-        return cls(path, tuple(each for each in files if _IMAGE_NAME.fullmatch(each.name) and each.is_file()))
+        files = sorted(samples.iterdir()) if is_dir(samples) else []
+        return cls(path, tuple(each for each in files if _IMAGE_NAME.fullmatch(each.name) and is_file(each)))
 
     def read(self, check: Check) -> tuple[PromptLine, PromptMetadata]:
         """Read the prompt's line. Raises InvalidRequest naming the file."""
@@ -101,9 +102,9 @@ def find_images(folder: Path, check: Check) -> tuple[list[ImageFile], list[LeftO
 
 
 def _prompt_folders(folder: Path) -> list[_PromptFolder]:
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise InvalidRequest(f"{folder} is no folder: expected one in GenEval's layout")
-    paths = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    paths = sorted(path for path in folder.iterdir() if is_dir(path) and path.name.isdigit())
     folders = [_PromptFolder.at(path) for path in paths]
     if not any(found.images for found in folders):
         raise InvalidRequest(
@@ -168,35 +169,19 @@ class ImageResult(BaseModel):
         return self.filename, self.sha256, self.metadata
 
 
-def read_results(path: Path, evaluator: str) -> Iterator[ImageResult]:
-    """Yield the recorded results; a torn last line is skipped.
+def read_results(path: Path, evaluator: str) -> list[ImageResult]:
+    """Read the recorded results; a torn last line is left out.
 
-    Raises InvalidRequest for a file of another evaluator or of another program.
+    Raises InvalidRequest for a file of another evaluator, CheckpointError for one of another program.
     """
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        if not line or (number == len(lines) and _is_torn(line)):
-            continue
-        try:
-            result = ImageResult.model_validate_json(line)
-        except ValidationError:
-            raise InvalidRequest(
-                f"{path}, line {number} was not written by this command: rename the file to keep it, or remove it"
-            ) from None
+    results = read_json_lines(path, ImageResult)
+    for result in results:
         if result.evaluator != evaluator:
             raise InvalidRequest(
                 f"{path} holds results of {result.evaluator}, this is {evaluator}: rename the file to keep it, or "
                 "use the same evaluator"
             )
-        yield result
-
-
-def _is_torn(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return True
-    return False
+    return results
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
 from forejudge.evaluators.loading import GENEVAL, GenEvalModels, load_evaluator
-from forejudge.files import write_shared_text
+from forejudge.files import exists, is_dir, write_shared_text
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.diffusers_pipeline import BlackBox
@@ -113,7 +113,7 @@ class EvaluationOptions:
 
 def _table_name(name_or_path: str) -> str:
     """Name a verifier by its folder's last part; keep hub ids and known models as they are."""
-    if Path(name_or_path).is_dir():
+    if is_dir(name_or_path):
         return Path(name_or_path).absolute().name
     return "clipscore" if name_or_path.startswith("clipscore:") else name_or_path
 
@@ -176,7 +176,7 @@ class Suite:
 
     def run(self, shard: Shard) -> None:
         """Measure costs, before any quality is known; then generate the shard of everything."""
-        if not (self.folder / COSTS_FILE).exists():
+        if not exists(self.folder / COSTS_FILE):
             write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
         self.main.run(EvaluationStore(self.folder), shard, self.progress)
         for name, evaluation in self.baselines.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from forejudge.errors import InvalidRequest
 from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.loading import GENEVAL
+from forejudge.files import is_file
 from forejudge.plugins import load_object, registered
 from forejudge.prompts.prompt_file import Group, PromptLine, groups_of, prompts_digest, read_prompts
 
@@ -46,7 +47,7 @@ def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
             "GenEval's prompts do not come with forejudge: give its own file, --benchmark evaluation_metadata.jsonl"
         )
     path = Path(name)
-    if not path.is_file():
+    if not is_file(path):
         raise InvalidRequest(f"unknown benchmark {name!r}: expected a prompt file, or one of {', '.join(known)}")
     if evaluator is None:
         raise InvalidRequest(f"benchmark {name} has no evaluator of its own: name an --evaluator")

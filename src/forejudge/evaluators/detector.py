@@ -23,6 +23,7 @@ from forejudge.config_files import read_config
 from forejudge.device import exact_float32
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.geneval_rules import Box, Detection
+from forejudge.files import exists
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
 
@@ -127,7 +128,7 @@ class Origin(BaseModel):
 def read_origin(folder: Path) -> Origin | None:
     """Read a folder's origin; None for one that was not converted. Raises CheckpointError for a damaged file."""
     path = folder / ORIGIN_FILE
-    return read_config(path, Origin) if path.exists() else None
+    return read_config(path, Origin) if exists(path) else None
 
 
 def check_classes(count: int, source: Path) -> None:

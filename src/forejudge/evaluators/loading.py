@@ -3,7 +3,6 @@
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from forejudge.device import resolve_device
 from forejudge.errors import InvalidRequest
 from forejudge.evaluators.base import Captioner, Evaluator, FunctionCaptioner, FunctionEvaluator
 from forejudge.evaluators.command import CommandEvaluator
+from forejudge.files import is_dir
 from forejudge.plugins import is_import_path, load_object, registered
 
 GENEVAL = "geneval"
@@ -65,7 +65,7 @@ def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Capti
     """
     check_captioner(name)
     import_path = registered(lambda plugin: plugin.captioners).get(name)
-    if import_path or (is_import_path(name) and not Path(name).is_dir()):
+    if import_path or (is_import_path(name) and not is_dir(name)):
         loaded = load_object(import_path or name, "captioner")
         captioner = loaded() if isinstance(loaded, type) else FunctionCaptioner(loaded, name)
         if not isinstance(captioner, Captioner):
@@ -81,7 +81,7 @@ def load_captioner(name: str, device: torch.device, dtype: torch.dtype) -> Capti
 def check_captioner(name: str) -> None:
     """Raise InvalidRequest for a name that no captioner can have; no model is looked for."""
     known = registered(lambda plugin: plugin.captioners)
-    if name not in known and not is_import_path(name) and not Path(name).is_dir() and name.count("/") != 1:
+    if name not in known and not is_import_path(name) and not is_dir(name) and name.count("/") != 1:
         raise InvalidRequest(
             f"unknown captioner {name!r}: expected a folder, a hub id such as google/gemma-3-4b-it, module:function, "
             f"or one of {', '.join(known)}"

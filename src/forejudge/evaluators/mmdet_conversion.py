@@ -18,7 +18,7 @@ from transformers import Mask2FormerConfig, SwinConfig
 from forejudge.checkpoint import checkpoint_errors, read_pickle, weights_digest
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.detector import CLASS_NAMES, ORIGIN_FILE, Mask2Former, Origin, check_classes
-from forejudge.files import atomic_folder, write_bytes, write_text
+from forejudge.files import atomic_folder, is_file, write_bytes, write_text
 from forejudge.library_models import load_library_model
 
 WEIGHTS_FILE = "model.safetensors"
@@ -117,7 +117,7 @@ def read_state(source: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError.
     """
-    if not source.is_file():
+    if not is_file(source):
         raise CheckpointError(f"{source} is missing: expected mmdetection's weights, a .pth file")
     content = read_pickle(source)
     state = content.get("state_dict", content) if isinstance(content, dict) else {}

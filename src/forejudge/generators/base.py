@@ -14,6 +14,7 @@ from torch import nn
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest, validation_message
+from forejudge.files import is_file
 from forejudge.hub import Source
 from forejudge.options import SamplingParams as SamplingParams
 from forejudge.types import Candidates, Stage
@@ -35,7 +36,7 @@ class GeneratorOptions(BaseModel):
         """
         folder = pipeline.name_or_path  # None for a pipeline assembled from components
         path = Path(folder) / OPTIONS_FILE if folder else None
-        configured = read_config(path, cls) if path is not None and path.is_file() else cls()
+        configured = read_config(path, cls) if path is not None and is_file(path) else cls()
         try:
             return cls.model_validate({**configured.model_dump(), **overrides})
         except ValidationError as error:

@@ -5,12 +5,12 @@ A generator is named on the command line with options after it:
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.errors import InvalidRequest
+from forejudge.files import exists
 from forejudge.generators.base import Architecture, SamplingParams
 from forejudge.hub import split_revision
 from forejudge.plugins import Plugin, registered_configs
@@ -184,7 +184,7 @@ def split_options(name: str) -> tuple[str, dict[str, Any]]:
 
     Raises InvalidRequest for an option without a value.
     """
-    if Path(name).exists():
+    if exists(name):
         return name, {}
     model, *options = name.split(",")
     for option in options:

@@ -16,6 +16,7 @@ from torch import nn
 
 from forejudge.checkpoint import checkpoint_errors, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.files import exists, is_dir, is_file
 from forejudge.generators.base import Architecture, Generator
 from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
@@ -88,7 +89,7 @@ def load_architecture(name: str) -> Architecture:
     """
     spec = _resolve_spec(name)
     # A folder with the name of the weights takes precedence: `load_generator` would load it.
-    if spec.architecture is not None and not Path(spec.weights).is_dir():
+    if spec.architecture is not None and not is_dir(spec.weights):
         return spec.architecture
     index = PipelineIndex.from_pretrained(spec.pipeline)
     generator_class = _generator_class(index.pipeline_class, spec.pipeline)
@@ -113,7 +114,7 @@ def _resolve_spec(name: str) -> GeneratorSpec:
     """Look a name up in the registry; for a folder or hub id that is not there, make a spec that names nothing else."""
     model, options = split_options(name)
     spec = find_spec(model)
-    if spec is None and not Path(model).exists() and not is_hub_id(model):
+    if spec is None and not exists(model) and not is_hub_id(model):
         raise InvalidRequest(
             f"unknown generator {model!r}: expected a folder, a hub id such as owner/model or owner/model@revision, or "
             f"one of {', '.join(known_models())}"
@@ -135,7 +136,7 @@ class PipelineIndex:
         """Read the index of a folder or hub id and fetch nothing else. Raises CheckpointError."""
         source = fetch(name, [_INDEX])
         path = source.folder / _INDEX
-        if not path.is_file():
+        if not is_file(path):
             raise CheckpointError(f"{name} holds no {_INDEX}: expected a folder saved by a diffusers pipeline")
         with checkpoint_errors(path):
             index = json.loads(path.read_text(encoding="utf-8"))
@@ -218,7 +219,7 @@ def _fetch_transformer(name: str) -> Source:
 
 def _transformer_folder(folder: Path) -> Path:
     """Return the folder of a transformer in its own repository: the root, or where a pipeline has it."""
-    return folder / _TRANSFORMER if (folder / _TRANSFORMER).is_dir() else folder
+    return folder / _TRANSFORMER if is_dir(folder / _TRANSFORMER) else folder
 
 
 def _scheduler(spec: SchedulerSpec, folder: Path) -> Any:

@@ -17,7 +17,7 @@ def write_study_plot(report: StudyReport, path: Path) -> None:
 
     labels = _labels(report)
     figure = Figure(
-        figsize=(7, 0.8 + sum(0.3 + 0.15 * len(label.splitlines()) for label in labels)), layout="constrained"
+        figsize=(7, 0.8 + sum(0.3 + 0.15 * len(label.split("\n")) for label in labels)), layout="constrained"
     )
     axes = figure.subplots()
     for row, variant in enumerate(report.variants.values()):

@@ -9,7 +9,7 @@ import torch
 
 from forejudge.config_files import record_config, refuse_other_config
 from forejudge.device import resolve_dtype
-from forejudge.files import write_json, write_text
+from forejudge.files import exists, write_json, write_text
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.generators.known import split_options
@@ -43,7 +43,7 @@ class RunFolder:
         self.check(recipe, inputs)
         record_config(self.folder / RECIPE_FILE, with_public_names(recipe))
         record_config(self.folder / INPUTS_FILE, inputs)
-        is_finished = (self.folder / CARD_FILE).exists()
+        is_finished = exists(self.folder / CARD_FILE)
         if is_finished:
             self._drop_checkpoints()  # left by a run that was killed between writing the card and dropping them
         return is_finished

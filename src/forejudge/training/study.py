@@ -28,7 +28,7 @@ from forejudge.evaluation.build_report import (
 from forejudge.evaluation.metrics import FloatArray
 from forejudge.evaluation.strategies import Outcomes, oracle_strategy, random_strategy
 from forejudge.evaluation.study_report import StudyReport, VariantReport
-from forejudge.files import write_bytes
+from forejudge.files import exists, write_bytes
 from forejudge.generators.base import Generator
 from forejudge.hub import public_model_name
 from forejudge.progress import Progress, ProgressCallback
@@ -98,7 +98,7 @@ class StudyInputs:
     def scores(self, out: Path) -> FloatArray:
         """Return a trained verifier's score of each held-out row (M,), from the folder if it has them already."""
         path = out / _SCORES_FILE
-        if not path.exists():
+        if not exists(path):
             verifier = LanguageModelVerifier.from_pretrained(out, device=self.generator.device)
             rows = LabeledRows.of(self.labels.held_out, self.generator, verifier.verifier_input, verifier.question)
             stage = Verification(verifier.model, verifier.question.answer_token_ids())

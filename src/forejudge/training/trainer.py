@@ -28,7 +28,7 @@ from transformers import (
 from forejudge.checkpoint import quiet_libraries
 from forejudge.device import is_main_process
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import exclusive_lock, write_text
+from forejudge.files import exclusive_lock, exists, write_text
 from forejudge.progress import Progress, ProgressCallback, Stopwatch
 from forejudge.training.config import TrainingRecipe
 from forejudge.training.dataset import IGNORE_INDEX, RowDataset, collate_rows
@@ -181,10 +181,10 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the lines of steps that will be repeated."""
         self.stopwatch, self.note = Stopwatch(self.stage_name, state.global_step, state.max_steps), ""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if exists(self.path) else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
         if state.is_world_process_zero:
-            write_text(self.path, "".join(kept))
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append a line."""
@@ -192,7 +192,7 @@ class MetricsLog(TrainerCallback):
         if "loss" in metrics:
             self.note = f"loss {metrics['loss']:.3f}"
         if state.is_world_process_zero:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **metrics}) + "\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -229,7 +229,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text())
+        json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
     return True
@@ -237,13 +237,13 @@ def _is_json(path: Path) -> bool:
 
 def training_finished(checkpoint: Path) -> bool:
     """Return whether training ended with this checkpoint: all steps done, or stopped early."""
-    control = json.loads((checkpoint / _STATE_FILE).read_text())["stateful_callbacks"]["TrainerControl"]
+    control = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))["stateful_callbacks"]["TrainerControl"]
     return bool(control["args"]["should_training_stop"])
 
 
 def best_weights(checkpoint: Path) -> Path:
     """Return the file of the best weights up to this checkpoint."""
-    best = json.loads((checkpoint / _STATE_FILE).read_text())["best_global_step"]
+    best = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
     return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.files import exists, is_dir
 from forejudge.generators import find_spec, known_models
 from forejudge.hub import fetch, is_hub_id
 from forejudge.plugins import is_import_path, load_object
@@ -26,11 +27,11 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
 
     Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
     """
-    if not Path(name).exists() and (name.startswith(_CLIPSCORE) or is_import_path(name)):
+    if not exists(name) and (name.startswith(_CLIPSCORE) or is_import_path(name)):
         return _load_image_scorer(name, device, dtype)
     spec = find_spec(name)
     source = spec.verifier if spec and spec.verifier else name
-    if not Path(source).is_dir() and not is_hub_id(source):
+    if not is_dir(source) and not is_hub_id(source):
         known = ", ".join(name for name, spec in known_models().items() if spec.verifier)
         raise InvalidRequest(
             f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model or "

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.files import is_file, write_text
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
 from forejudge.types import Candidates, Stage, Verdict
@@ -123,12 +124,12 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         """Write a verifier's folder; its card and metrics are copied along."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2) + "\n")
+        write_text(folder / CONFIG_FILE, self.config.model_dump_json(indent=2) + "\n")
         self.save_model(folder)
         self.verifier_input.save_pretrained(folder)
         if self.folder is not None and self.folder.resolve() != folder.resolve():
             for companion in (self.folder / name for name in COMPANIONS):
-                if companion.is_file():
+                if is_file(companion):
                     shutil.copyfile(companion, folder / companion.name)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:

@@ -13,6 +13,7 @@ from transformers import Qwen2Config
 from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations, read_pickle
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError
+from forejudge.files import is_file
 from forejudge.hub import MODEL_FILES
 from forejudge.verifiers.config import CONFIG_FILE
 from forejudge.verifiers.connector import StatisticsKind
@@ -81,7 +82,7 @@ class PublishedConfig(BaseModel):
 def is_published(folder: Path) -> bool:
     """Tell whether a folder holds a verifier in the published layout but not one in our layout."""
     path = folder / PUBLISHED_CONFIG_FILE
-    if (folder / CONFIG_FILE).is_file() or not path.is_file():
+    if is_file(folder / CONFIG_FILE) or not is_file(path):
         return False
     with checkpoint_errors(path):
         return any(name.startswith("mm_") for name in json.loads(path.read_text(encoding="utf-8")))

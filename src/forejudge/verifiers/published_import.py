@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 from forejudge.checkpoint import assign_weights, ignore_transformers_deprecations, load_tensors
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
+from forejudge.files import exists, is_dir
 from forejudge.generators import known_models, load_architecture
 from forejudge.generators.base import Architecture
 from forejudge.hub import Source
@@ -160,7 +161,7 @@ class PublishedSource:
                 raise InvalidRequest(f"{self.origin.model} does not standardize its input: leave --statistics out")
             return None
         if named is not None:
-            mean, variance = (path if path.exists() else self.folder / path for path in named)
+            mean, variance = (path if exists(path) else self.folder / path for path in named)
             return mean, variance
         try:
             return find_statistics(self.folder, block)
@@ -224,7 +225,7 @@ def _top_token_text(probs_V: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def keeps_vocabulary(model: str) -> bool:
     """Tell whether the released loader keeps a model's vocabulary, which depends on its hub id or folder name."""
-    name = Path(model).resolve().name if Path(model).is_dir() else model
+    name = Path(model).resolve().name if is_dir(model) else model
     return any(word in name.lower() for word in _UNRESIZED_MODELS)
 
 
