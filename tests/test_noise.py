@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from forejudge.errors import InvalidRequest
 from forejudge.noise import candidate_seed, noise, noise_batch, noise_generator
 from forejudge.options import MAX_SEED
 
@@ -19,6 +20,11 @@ def test_a_seed_depends_on_everything_that_names_a_candidate() -> None:
     cases = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1), (0, "a", 11, 1)]
     assert len({candidate_seed(*case) for case in cases}) == len(cases)
     assert candidate_seed(0, "  a \n", 0, 0) == candidate_seed(0, "a", 0, 0)
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"the prompt has the character '\\ud83d', half of a pair"):
+        candidate_seed(0, "a star \ud83d", 0, 0)
 
 
 def test_seeds_fill_32_bits() -> None:

@@ -5,11 +5,23 @@ import hashlib
 import torch
 from torch import Tensor
 
+from forejudge.errors import InvalidRequest
+
 
 def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index: int) -> int:
     """Derive the seed of one candidate, in [0, 2**32); the prompt enters without outer white space."""
-    text = f"{run_seed}|{prompt.strip()}|{image_index}|{candidate_index}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    text = encode_text(f"{run_seed}|{prompt.strip()}|{image_index}|{candidate_index}")
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+
+
+def encode_text(text: str) -> bytes:
+    """Encode text as UTF-8. Raises InvalidRequest for half of a surrogate pair, which no model can read."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the prompt has the character {text[error.start]!r}, half of a pair: expected Unicode text in UTF-8"
+        ) from None
 
 
 def noise_generator(

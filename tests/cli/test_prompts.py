@@ -32,12 +32,12 @@ def test_every_line_can_be_judged_and_the_counts_are_told(geneval: CommandLine) 
 
 def test_prompts_of_every_excluded_file_stay_out(geneval: CommandLine) -> None:
     Path("some.txt").write_text("A photo of an Orange.\na photo of a cat\n")
-    Path("more.jsonl").write_text('{"prompt": "a photo of  a hot dog"}\n')
+    Path("more.json").write_text('[{"prompt": "a photo of  a hot dog"}]\n')
     arguments = ["prompts", "geneval", "--objects", "objects.txt", "--count", "100", "--out", "train.jsonl"]
     geneval(*arguments)
     held = {line.prompt for line in read_prompts(Path("train.jsonl"))}
     assert held >= {"a photo of an orange", "a photo of a cat", "a photo of a hot dog"}
-    geneval(*arguments, "--exclude", "some.txt", "--exclude", "more.jsonl")
+    geneval(*arguments, "--exclude", "some.txt", "--exclude", "more.json")
     left = [metadata for metadata in metadata_line("train.jsonl") if metadata.tag == "single_object"]
     assert left == []
     assert len({normalized_text(metadata.prompt) for metadata in metadata_line("train.jsonl")}) == 100

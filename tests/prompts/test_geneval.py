@@ -13,6 +13,7 @@ from forejudge.prompts.geneval import (
     PromptMetadata,
     normalized_text,
     plural,
+    prompt_content,
     sample_prompts,
     with_article,
 )
@@ -121,8 +122,41 @@ def test_tasks_have_equal_shares_until_they_run_out() -> None:
 
 def test_excluded_prompts_do_not_come_in_whatever_spelling() -> None:
     excluded = [f"  {metadata.prompt.upper()} !\n" for metadata in sample_prompts(OBJECTS, 100, seed=1)]
-    left = sample_prompts(OBJECTS, 142, seed=0, excluded=excluded)
+    left = sample_prompts(OBJECTS, 60, seed=0, excluded=excluded)
     assert not set(texts(left)) & {normalized_text(prompt) for prompt in excluded}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a red dog and a blue cat", "a blue cat and a red dog"),
+        ("a photo of a red dog and a blue cat", "A photo of  a blue cat and a red dog."),
+        ("a photo of a cat left of a dog", "a photo of a dog right of a cat"),
+        ("a photo of an owl below a dog", "a dog above an owl"),
+    ],
+)
+def test_prompts_that_ask_for_the_same_are_equal(one: str, other: str) -> None:
+    assert prompt_content(one) == prompt_content(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a cat left of a dog", "a cat right of a dog"),
+        ("a cat above a dog", "a dog above a cat"),
+        ("a cat above a dog", "a cat left of a dog"),
+        ("a red dog and a blue cat", "a blue dog and a red cat"),
+    ],
+)
+def test_prompts_that_ask_for_something_else_differ(one: str, other: str) -> None:
+    assert prompt_content(one) != prompt_content(other)
+
+
+def test_reordered_and_mirrored_prompts_are_excluded_too() -> None:
+    everything = sample_prompts(OBJECTS, sum(EVERY_PROMPT.values()), seed=0)
+    excluded = ["a bus and a cat", "a cat left of a bus", "a photo of a red cat and a blue bus"]
+    left = sample_prompts(OBJECTS, len(everything) - 2 * len(excluded), seed=0, excluded=excluded)
+    assert not set(map(prompt_content, excluded)) & {prompt_content(metadata.prompt) for metadata in left}
 
 
 def test_the_seed_decides_and_more_prompts_begin_with_fewer() -> None:
@@ -168,6 +202,7 @@ def test_a_training_set_shares_no_prompt_with_the_benchmark(geneval_data: Path) 
     objects = (geneval_data / "object_names.txt").read_text().splitlines()
     prompts = sample_prompts(objects, 6000, seed=0, excluded=benchmark)
     assert len(set(texts(prompts)) | set(map(normalized_text, benchmark))) == 6000 + 553
+    assert not set(map(prompt_content, benchmark)) & {prompt_content(metadata.prompt) for metadata in prompts}
     counts = Counter(metadata.tag for metadata in prompts)
     assert counts["single_object"] == 0, "the benchmark holds all of them"
     assert all(counts[tag] > 100 for tag in TASKS if tag != "single_object")
@@ -195,6 +230,11 @@ def test_every_line_of_genevals_own_file_comes_back_as_it_was():
     lines = OFFICIAL_LINES.read_text().splitlines()
     assert len(lines) == 553
     assert [PromptMetadata.from_line(line).to_line() for line in lines] == lines
+
+
+@pytest.mark.parametrize("further", ['"seed": 3, "id": "x7"', '"exclude": null'])
+def test_further_keys_of_a_line_are_ignored(further: str):
+    assert PromptMetadata.from_line(LINES[0].replace("{", f"{{{further}, ", 1)) == PromptMetadata.from_line(LINES[0])
 
 
 def test_metadata_made_in_python_equals_the_line_read():

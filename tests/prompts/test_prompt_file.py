@@ -29,6 +29,21 @@ def test_plain_lines_are_prompts_and_blank_ones_are_skipped(tmp_path: Path) -> N
     assert json.loads(second.metadata) == {"prompt": "a “blue” square"}
 
 
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.ndjson", "p.JSONL", "p.txt", "p"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"prompt": "a red circle"}\n{"prompt": "a star"}',
+        '\n [\n {"prompt": "a red circle"},\n {"prompt": "a star"}\n]\n',
+        '["a red circle", "a star"]',
+    ],
+)
+def test_the_content_tells_the_format_and_not_the_name(tmp_path: Path, name: str, content: str) -> None:
+    read = read_prompts(file_of(tmp_path, name, content))
+    assert [line.prompt for line in read] == ["a red circle", "a star"]
+    assert [json.loads(line.metadata)["prompt"] for line in read] == ["a red circle", "a star"]
+
+
 def test_json_lines_are_kept_as_they_are(tmp_path: Path) -> None:
     line = '{"tag": "colors",  "include": [{"class": "circle", "count": 1}], "prompt": "a photo of a red circle"}'
     (read,) = read_prompts(file_of(tmp_path, "prompts.jsonl", line + "\n"))
@@ -44,7 +59,15 @@ def test_json_lines_are_kept_as_they_are(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": ', "line 2: not JSON"),
         ("b.jsonl", '{"prompt": "x"}\n\n{"tag": "colors"}', "line 3: expected an object"),
         ("c.jsonl", '{"prompt": "  "}', "line 1: expected an object"),
-        ("d.jsonl", '["a red circle"]', "line 1: expected an object"),
+        ("d.jsonl", "a red circle", "line 1: not JSON"),
+        ("d.txt", '["a red circle", 3]', "entry 2: expected an object"),
+        ("e.txt", '[\n\n{"prompt": "x"},,]', "from line 1 on: not JSON"),
+        ("f.txt", 'a star\n{"prompt": "x"}', "line 2: JSON among plain prompts"),
+        ("g.json", "[" * 100_000, "from line 1 on: not JSON"),
+        ("h.jsonl", '{"prompt": "x"}\n{"a": ' + "[" * 100_000, "line 2: not JSON"),
+        ("i.csv", "prompt\na star", r"i\.csv is a table"),
+        ("j.TSV", "prompt\ta star", r"j\.TSV is a table"),
+        ("k.jsonl", '{"prompt": "x"}\n{"prompt": "half \\ud83d"}', r"k\.jsonl, line 2: the prompt has the character"),
     ],
 )
 def test_wrong_file_is_refused_with_the_line(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:

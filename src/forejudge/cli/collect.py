@@ -29,7 +29,9 @@ RecipeName = Annotated[
     Option("--recipe", metavar="NAME", help="Preset such as sana-sprint-1.6b; options override what it says."),
 ]
 Generator = Annotated[str | None, Option(help="Generator: a name from `forejudge models`, a folder or a hub id.")]
-Prompts = Annotated[Path, Option(metavar="FILE", help="Prompts: a text file, one per line, or .jsonl with metadata.")]
+Prompts = Annotated[
+    Path, Option(metavar="FILE", help="Prompts: a text file, one per line, or JSON lines with metadata.")
+]
 Out = Annotated[Path, Option(metavar="DIR", help="Folder to write to; an interrupted run continues in it.")]
 CandidatesPerPrompt = Annotated[
     int | None, Option(help="Candidates per prompt (default: the recipe's, else 20 to label and 1 to caption).")

@@ -30,8 +30,8 @@ def generate(
         Path | None,
         Option(
             metavar="FILE",
-            help='Prompts instead of one PROMPT: a text file with one prompt per line, or .jsonl with a "prompt" in '
-            "every line. Images are written in GenEval's layout; an interrupted run continues.",
+            help='Prompts instead of one PROMPT: a text file with one per line, or JSON lines with a "prompt" each. '
+            "Images are written in GenEval's layout; an interrupted run continues.",
         ),
     ] = None,
     search: SearchOptions,

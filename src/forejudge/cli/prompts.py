@@ -48,7 +48,7 @@ def geneval(
     count: Annotated[int | None, Option(help="Number of prompts (default: the recipe's).")] = None,
     recipe: RecipeName = None,
     exclude: Annotated[
-        list[Path] | None, Option(metavar="FILE", help="Prompts to leave out, as text or .jsonl. Repeatable.")
+        list[Path] | None, Option(metavar="FILE", help="Prompts to leave out, as text or JSON. Repeatable.")
     ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,

@@ -11,7 +11,7 @@ import torch
 from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, quiet_libraries
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, SamplingParams
-from forejudge.generators.text_encoding import check_not_empty
+from forejudge.generators.text_encoding import check_text
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 
@@ -47,7 +47,7 @@ class BlackBox(Generator):
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Only an empty prompt is refused; the pipeline itself refuses the rest when called."""
-        check_not_empty(prompt)
+        check_text(prompt)
 
     def encode(self, prompt: str, sampling: SamplingParams) -> _PipelineCall:
         """See `Generator.encode`."""

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from forejudge.errors import InvalidRequest
+from forejudge.noise import encode_text
 
 
-def check_not_empty(prompt: str) -> None:
-    """Raise InvalidRequest for a prompt without text."""
+def check_text(prompt: str) -> None:
+    """Raise InvalidRequest for a prompt that is empty or no Unicode text."""
     if not prompt.strip():
         raise InvalidRequest("the prompt is empty: describe the image")
+    encode_text(prompt)
 
 
 def check_prompt(
@@ -32,7 +34,7 @@ def check_prompt(
     `text` is what the text encoder gets: the prompt after `tokens_before` tokens of an instruction. It takes
     `max_tokens` of the rest, special tokens included; `tokens_after` of them (an end token) are never cut.
     """
-    check_not_empty(prompt)
+    check_text(prompt)
     tokens = tokenizer(text).input_ids
     truncated = tokens[tokens_before + max_tokens - tokens_after : len(tokens) - tokens_after]
     if truncated:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, permutations, zip_longest
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forejudge.errors import InvalidRequest, validation_messages
 
@@ -55,11 +55,16 @@ class IncludedObject(CountedObject):
 
 
 class PromptMetadata(_Schema):
-    """A prompt and the clauses that its images are evaluated by."""
+    """A prompt and the clauses that its images are evaluated by. Further keys, such as a seed, are ignored.
+
+    Inside a clause they are refused: a misspelled color would be evaluated as no color.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     tag: Task
     include: tuple[IncludedObject, ...]
-    exclude: tuple[CountedObject, ...] = ()
+    exclude: Annotated[tuple[CountedObject, ...], BeforeValidator(lambda given: () if given is None else given)] = ()
     prompt: str = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -174,19 +179,21 @@ _DETAILS: dict[Task, list[_Detail]] = {
 _NAMING_TWO: frozenset[Task] = frozenset({"two_object", "position", "color_attr"})
 _NAMING_COLORS: frozenset[Task] = frozenset({"colors", "color_attr"})
 _NEVER_COLORED = "person"
+_MIRRORED = ((" left of ", " right of "), (" above ", " below "))
 
 
 def sample_prompts(objects: Sequence[str], count: int, seed: int, excluded: Iterable[str] = ()) -> list[PromptMetadata]:
     """Sample `count` prompts over `objects` (class names), taking the tasks in turn until each is exhausted.
 
-    A larger `count` extends the prompts of a smaller one. No two prompts, and no prompt and an `excluded` one, have
-    the same `normalized_text`. Raises InvalidRequest without objects, and where they give fewer than `count` prompts.
+    A larger `count` extends the prompts of a smaller one. No two prompts have the same `normalized_text`, and no prompt
+    asks for the same as an `excluded` one, see `prompt_content`. Raises InvalidRequest without objects, and where they
+    give fewer than `count` prompts.
     """
     names = list(dict.fromkeys(objects))
     if not names:
         raise InvalidRequest("the list of objects is empty: expected at least one class name")
-    taken = {normalized_text(prompt) for prompt in excluded}
-    tasks = [_untaken(_shuffled_prompts(tag, names, random.Random(f"{seed} {tag}")), taken) for tag in TASKS]
+    left_out, taken = set(map(prompt_content, excluded)), set[str]()
+    tasks = [_untaken(_shuffled_prompts(tag, names, random.Random(f"{seed} {tag}")), taken, left_out) for tag in TASKS]
     found = list(islice(filter(None, chain.from_iterable(zip_longest(*tasks))), count))
     if len(found) < count:
         raise InvalidRequest(
@@ -201,11 +208,23 @@ def normalized_text(prompt: str) -> str:
     return " ".join(prompt.casefold().split()).rstrip(string.punctuation + " ")
 
 
-def _untaken(descriptions: Iterable[Description], taken: set[str]) -> Iterator[Description]:
-    """Yield the descriptions whose text is not in `taken`, and add their texts to it."""
+def prompt_content(prompt: str) -> str:
+    """Return a text that is equal for prompts that ask for the same, in GenEval's grammar.
+
+    "a cat and a dog" is "a dog and a cat", and "a cat left of a dog" is "a dog right of a cat".
+    """
+    text = normalized_text(prompt).removeprefix("a photo of ")
+    for relation, mirrored in _MIRRORED:
+        one, found, other = text.partition(mirrored)
+        text = f"{other}{relation}{one}" if found else text
+    return " and ".join(sorted(text.split(" and ")))
+
+
+def _untaken(descriptions: Iterable[Description], taken: set[str], left_out: set[str]) -> Iterator[Description]:
+    """Yield the descriptions whose text is not in `taken` nor their content in `left_out`, and add their texts."""
     for description in descriptions:
         text = normalized_text(description.prompt)
-        if text not in taken:
+        if text not in taken and prompt_content(text) not in left_out:
             taken.add(text)
             yield description
 

@@ -1,4 +1,4 @@
-"""Prompt files, plain text or JSON lines, and the groups of candidates that are generated for their lines."""
+"""Prompt files, plain text or JSON, and the groups of candidates that are generated for their lines."""
 
 import hashlib
 import json
@@ -10,9 +10,12 @@ from typing import Any
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, SamplingParams
-from forejudge.noise import candidate_seed
+from forejudge.noise import candidate_seed, encode_text
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.types import Candidates, Stage
+
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")  # their first line is JSON even where it begins otherwise
+_TABLE_SUFFIXES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,20 @@ def prompts_digest(lines: Iterable[PromptLine]) -> str:
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """Read all prompts of a file: one a line, or JSON objects with a "prompt" in a .jsonl file. Skips blank lines.
+    """Read all prompts of a file: plain text, one a line, or JSON objects with a "prompt", one a line or in an array.
 
-    Raises InvalidRequest naming the first malformed line.
+    The first character decides, whatever the file is called: { or [ begins JSON. Skips blank lines. Raises
+    InvalidRequest naming the first malformed line.
     """
-    read = _from_json if path.suffix == ".jsonl" else _from_text
-    return [read(line, f"{path}, line {number}") for number, line in read_lines(path, "prompt").items()]
+    suffix = path.suffix.lower()
+    if suffix in _TABLE_SUFFIXES:
+        raise InvalidRequest(f"{path} is a table: expected text with one prompt a line, so save its column of prompts")
+    lines = read_lines(path, "prompt")
+    first = next(iter(lines.values()))
+    if first.startswith("["):
+        return _from_array(lines, path)
+    read = _from_json if first.startswith("{") or suffix in _JSON_SUFFIXES else _from_text
+    return [read(line, f"{path}, line {number}") for number, line in lines.items()]
 
 
 def read_lines(path: Path, entry: str) -> dict[int, str]:
@@ -75,18 +86,42 @@ def read_lines(path: Path, entry: str) -> dict[int, str]:
 
 
 def _from_text(line: str, where: str) -> PromptLine:
+    if line.startswith(('{"', '["')):
+        raise InvalidRequest(f"{where}: JSON among plain prompts, {line[:80]}: write all lines as JSON, or none")
     return PromptLine(line, json.dumps({"prompt": line}, ensure_ascii=False), where)
 
 
 def _from_json(line: str, where: str) -> PromptLine:
+    return _from_entry(_parse_json(line, where), line, where)
+
+
+def _from_array(lines: dict[int, str], path: Path) -> list[PromptLine]:
+    """Read a JSON array of objects, or of prompts alone."""
+    entries = _parse_json(" ".join(lines.values()), f"{path}, from line {min(lines)} on")
+    given = [entry if isinstance(entry, dict) else {"prompt": entry} for entry in entries]
+    return [
+        _from_entry(entry, json.dumps(entry), f"{path}, entry {number}") for number, entry in enumerate(given, start=1)
+    ]
+
+
+def _parse_json(text: str, where: str) -> Any:
     try:
-        metadata = json.loads(line)
-    except ValueError as error:
-        raise InvalidRequest(f"{where}: not JSON ({error})") from None
-    prompt = metadata.get("prompt") if isinstance(metadata, dict) else None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f'{where}: not JSON ({error}): expected one object a line, such as {{"prompt": "a red circle"}}'
+        ) from None
+
+
+def _from_entry(entry: object, metadata: str, where: str) -> PromptLine:
+    prompt = entry.get("prompt") if isinstance(entry, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():
-        raise InvalidRequest(f'{where}: expected an object with a "prompt" that is not empty, got {line[:80]}')
-    return PromptLine(prompt, line, where)
+        raise InvalidRequest(f'{where}: expected an object with a "prompt" that is not empty, got {metadata[:80]}')
+    try:
+        encode_text(prompt)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error}") from None
+    return PromptLine(prompt, metadata, where)
 
 
 @dataclass(frozen=True)
