@@ -26,8 +26,9 @@ from forejudge.library_models import load_library_model
 from forejudge.miniature.captioner import MiniatureCaptioner
 from forejudge.miniature.classifier import new_classifier
 from forejudge.miniature.evaluator import MiniatureEvaluator
-from forejudge.miniature.prompts import Split, cases, descriptions, sample_prompt_lines
+from forejudge.miniature.prompts import cases, descriptions, sample_prompt_lines
 from forejudge.miniature.scenes import NOISE_SHAPE, SceneConstraints, couple, render
+from forejudge.noise import Split
 from forejudge.progress import ProgressCallback, Shard
 from forejudge.prompts.geneval import TASKS
 from forejudge.training.align import align
@@ -134,7 +135,7 @@ class VerifierBuild:
     def _collect(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
         verifier_inputs = [build_verifier_input(name, self.folder / "clip") for name in self.recipe.recorded]
-        collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs)
+        collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs, split)
         collector.run(CandidateStore(self._candidate_folder(kind, split)), Shard(), self.report)
 
     def data(self, kind: Literal["labels", "captions"]) -> TrainingData:

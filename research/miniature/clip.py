@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
-from forejudge.miniature.prompts import Split, sample_descriptions
+from forejudge.miniature.prompts import sample_descriptions
 from forejudge.miniature.scenes import IMAGE_SIZE, NOISE_SHAPE, SceneConstraints, couple, render
+from forejudge.noise import Split
 from research.miniature.language_model import clip_tokenizer, scene_detections
 from research.miniature.train import LossAtStep, generator_for_step
 

@@ -36,8 +36,9 @@ from forejudge.files import write_text
 from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
 from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
 from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
-from forejudge.miniature.prompts import Split, sample_descriptions
+from forejudge.miniature.prompts import sample_descriptions
 from forejudge.miniature.scenes import COLOR_NAMES, KINDS, NOISE_SHAPE, SceneBatch, SceneConstraints, couple
+from forejudge.noise import Split
 from forejudge.progress import ProgressCallback
 from forejudge.prompts.geneval import NUMBER_WORDS, plural
 from forejudge.training.dataset import IGNORE_INDEX, pad_right
@@ -52,6 +53,7 @@ WORDS: tuple[str, ...] = (
 )  # fmt: skip
 _UNCLEAR_SHARE = 0.2  # of the objects in captions
 _HELD_OUT_TEXTS = 2000
+_PRIVATE_USE = 0xE000  # first code point of Unicode's private use area
 _CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -89,25 +91,31 @@ def qwen2_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
 
 
 def clip_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """Return CLIP's tokenizer; `texts` holds the words of captions. A word's last piece ends with "</w>"."""
+    """Return CLIP's tokenizer; `texts` holds the words of captions. A word's last piece ends with "</w>".
+
+    The trainer numbers pieces with an end-of-word suffix in an order that changes from process to process, and with it
+    the merges. So a private character stands for each last letter while it trains.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    last = {letter: chr(_PRIVATE_USE + number) for number, letter in enumerate(letters)}
     pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
-    words = [f"{word} {word}" for word in (*WORDS, *texts)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    pieces, merges = _train_bpe(pre_tokenizer, words, alphabet, end_of_word_suffix="</w>")
-    ends = [f"{letter}</w>" for letter in sorted(alphabet)]
-    vocabulary = _to_vocab([*sorted(alphabet), *ends, *pieces, "<|startoftext|>", "<|endoftext|>"])
-    return CLIPTokenizer(vocab=vocabulary, merges=merges)
+    words = [word for word, _ in pre_tokenizer.pre_tokenize_str(" ".join((*WORDS, *texts)))]
+    marked = [f"{word[:-1]}{last[word[-1]]}" for word in words]
+    pieces, merges = _train_bpe(pre_tokenizers.WhitespaceSplit(), marked, [*letters, *last.values()])
+    unmark = str.maketrans({mark: f"{letter}</w>" for letter, mark in last.items()})
+    vocabulary = _to_vocab([*(piece.translate(unmark) for piece in pieces), "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=[(left.translate(unmark), right.translate(unmark)) for left, right in merges]
+    )
 
 
 def _train_bpe(
-    pre_tokenizer: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str], end_of_word_suffix: str = ""
+    pre_tokenizer: pre_tokenizers.PreTokenizer, texts: list[str], alphabet: list[str]
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Return byte-pair pieces in the order of their ids, and merges, until every word of `texts` is one piece."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, initial_alphabet=alphabet, show_progress=False, end_of_word_suffix=end_of_word_suffix
-    )
+    trainer = trainers.BpeTrainer(vocab_size=100_000, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)

@@ -1,11 +1,19 @@
 """Seeds and noise as pure functions: batch size, order and interruption change nothing."""
 
 import hashlib
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from forejudge.errors import InvalidRequest
+
+Split = Literal["training", "validation", "test"]
+
+
+def split_seed(split: Split, seed: int) -> int:
+    """Derive the run seed of a split, in [0, 2**32): equal seeds never give equal candidates in two splits."""
+    return int.from_bytes(hashlib.sha256(f"run seed|{split}|{seed}".encode()).digest()[:8], "big") % 2**32
 
 
 def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index: int) -> int:

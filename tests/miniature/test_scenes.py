@@ -11,11 +11,9 @@ from forejudge.evaluators.geneval_rules import evaluate_image, relative_position
 from forejudge.miniature.prompts import (
     CASES_PER_TASK,
     TASKS_SHARING_PROMPTS,
-    Split,
     assign_split,
     cases,
     descriptions,
-    split_seed,
 )
 from forejudge.miniature.scenes import (
     BACKGROUND_RANGE,
@@ -30,6 +28,7 @@ from forejudge.miniature.scenes import (
     coverage,
     render,
 )
+from forejudge.noise import Split, split_seed
 from forejudge.prompts.geneval import COLORS, RELATIONS, TASKS, DescribedObject, Description, PromptMetadata, Task
 from tests.support.scenes import held_out, noise, render_scenes, single
 

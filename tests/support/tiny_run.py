@@ -14,7 +14,8 @@ from forejudge.candidates.observers import Observer
 from forejudge.candidates.store import CandidateStore
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
-from forejudge.miniature.prompts import Split, sample_prompt_lines
+from forejudge.miniature.prompts import sample_prompt_lines
+from forejudge.noise import Split
 from forejudge.progress import ProgressCallback, Shard, ignore_progress
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.training.align import align
@@ -61,9 +62,8 @@ def collect(folder: Path, generator: Generator, split: Split, prompts: int) -> P
     """Collect one block of candidates with labels, captions and `hidden:2`."""
     lines, verifier_inputs = sample_prompt_lines(prompts, split, 0), [build_verifier_input("hidden:2")]
     rows = CandidateStore(folder)
-    CandidateCollector(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs).run(
-        rows, Shard(), ignore_progress
-    )
+    collector = CandidateCollector(generator, lines, CANDIDATES, 0, ReadableLabels(), verifier_inputs, split)
+    collector.run(rows, Shard(), ignore_progress)
     ReadableLabels.write_into(rows)
     return folder
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from forejudge.candidates.features import States
+from forejudge.candidates.store import CandidateStore, CollectionConfig
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators import load_generator
 from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
@@ -25,7 +26,7 @@ from forejudge.training.dataset import (
 from forejudge.training.trainer import newest_checkpoint
 from forejudge.verifiers.question import Question
 from research.miniature.language_model import language_model_tokenizer
-from tests.support.tiny_run import CPU, TinyRun
+from tests.support.tiny_run import CANDIDATES, CPU, TinyRun
 
 PROMPTS = ["a photo of a star", "a photo of a red circle above a blue square", "x"]
 CAPTIONS = ["a star", "two red circles above a blue square", "an empty <|im_end|> scene"]
@@ -102,9 +103,21 @@ def test_items_carry_their_collator(questions: QuestionBatches, captions: Captio
         assert all(torch.equal(made[name], part) for name, part in expected.items())
 
 
-def test_a_run_is_not_validated_on_its_training_rows(tiny_run: TinyRun) -> None:
-    with pytest.raises(InvalidRequest, match="holds the training candidates"):
-        TrainingData.of(tiny_run.training, tiny_run.training, tiny_run.generator)
+def test_a_run_is_not_validated_on_any_of_its_training_candidates(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = json.loads((tiny_run.training / "settings.json").read_text())
+    first = CandidateStore(tiny_run.training).table().to_pylist()[: 3 * (CANDIDATES - 1)]
+    shared = CandidateStore(tmp_path / "shared")
+    shared.begin(CollectionConfig(**settings | {"candidates": CANDIDATES - 1, "rows": len(first), "prompts": "others"}))
+    shared.write(0, first, {})
+    for validation, count in ((tiny_run.training, settings["rows"]), (shared.path, len(first))):
+        with pytest.raises(InvalidRequest, match=f"holds {count} candidates of .* with --split validation"):
+            TrainingData.of(tiny_run.training, validation, tiny_run.generator)
+
+
+def test_equal_prompts_of_two_splits_share_no_candidate(tiny_run: TinyRun) -> None:
+    data = TrainingData.of(tiny_run.training, tiny_run.validation, tiny_run.generator)
+    assert set(data.training.prompts) & set(data.held_out.prompts)  # single objects and counts
+    assert not set(data.training.column("seed")) & set(data.held_out.column("seed"))
 
 
 def test_rows_of_another_dtype_are_refused(tiny_run: TinyRun) -> None:

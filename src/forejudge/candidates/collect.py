@@ -23,6 +23,7 @@ from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.files import check_room
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import public_model_name
+from forejudge.noise import Split, split_seed
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
 from forejudge.types import IMAGE
@@ -125,7 +126,7 @@ def observe(
 class CandidateCollector(Collector[CandidateStore]):
     """Candidates of each line, labeled or captioned by an observer, with recorded `verifier_inputs`.
 
-    `batch_size` candidates of a prompt are generated at once.
+    Their seeds derive from `seed` and `split`. `batch_size` candidates of a prompt are generated at once.
     """
 
     generator: Generator
@@ -134,6 +135,7 @@ class CandidateCollector(Collector[CandidateStore]):
     seed: int
     observer: Observer
     verifier_inputs: Sequence[VerifierInput] = ()
+    split: Split = "training"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -151,6 +153,7 @@ class CandidateCollector(Collector[CandidateStore]):
             prompts=prompts_digest(self.lines),
             candidates=self.candidates,
             seed=self.seed,
+            split=self.split,
             recorded=tuple(verifier_input.name for verifier_input in self.verifier_inputs),
             rows=len(self.lines) * self.candidates,
         )
@@ -171,7 +174,7 @@ class CandidateCollector(Collector[CandidateStore]):
         for verifier_input in self.verifier_inputs:
             verifier_input.width(self.generator.architecture)
         self._check_prompts(self.lines[:1])
-        first = groups_of(self.lines[:1], 1, self.seed)[0]
+        first = groups_of(self.lines[:1], 1, split_seed(self.split, self.seed))[0]
         stages = [verifier_input.stage for verifier_input in self.verifier_inputs]
         (one,) = first.generate(self.generator, stages, batch_size=1)
         return self.settings.rows * sum(half(each.tokens(one)).nbytes for each in self.verifier_inputs)
@@ -215,7 +218,7 @@ class CandidateCollector(Collector[CandidateStore]):
 
     @cached_property
     def _groups(self) -> list[Group]:
-        return groups_of(self.lines, self.candidates, self.seed)
+        return groups_of(self.lines, self.candidates, split_seed(self.split, self.seed))
 
 
 @dataclass(frozen=True)

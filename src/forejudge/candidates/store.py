@@ -31,6 +31,7 @@ from forejudge.checkpoint import checkpoint_errors
 from forejudge.config_files import read_config, record_config, refuse_other_config
 from forejudge.errors import CheckpointError
 from forejudge.files import exclusive_lock, is_file, write_bytes
+from forejudge.noise import Split
 from forejudge.progress import Shard
 
 SETTINGS_FILE = "settings.json"
@@ -151,6 +152,7 @@ class CollectionConfig(BaseModel):
     prompts: str
     candidates: PositiveInt
     seed: int
+    split: Split = "training"
     recorded: tuple[str, ...] = ()
     rows: PositiveInt
 

@@ -37,6 +37,10 @@ CandidatesPerPrompt = Annotated[
     int | None, Option(help="Candidates per prompt (default: the recipe's, else 20 to label and 1 to caption).")
 ]
 Seed = Annotated[int, Option(help="Random seed that all candidate seeds derive from.")]
+Split = Annotated[
+    options.OpenSplit,
+    Option(help="What the candidates are for: those of two splits never have the same seed."),
+]
 ShardOption = Annotated[str, Option(metavar="I/N", help="Part of the work for this process; all parts share DIR.")]
 Record = Annotated[
     str | None,
@@ -64,6 +68,7 @@ def label(
     evaluator: options.RecipeEvaluator = None,
     candidates: CandidatesPerPrompt = None,
     seed: Seed = 0,
+    split: Split = "training",
     shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
@@ -84,7 +89,7 @@ def label(
     preset = load_preset(recipe).label if recipe else None
     overrides = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
     resolved_recipe = with_options(LabelRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, Shard.parse(shard), vision_tower, batch_size)
+    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
     lines = read_prompts(prompts)
     loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
     loaded_evaluator.check(lines)
@@ -109,6 +114,7 @@ def caption(
     captioner: CaptionerName = None,
     candidates: CandidatesPerPrompt = None,
     seed: Seed = 0,
+    split: Split = "training",
     shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
@@ -127,7 +133,7 @@ def caption(
     preset = load_preset(recipe).caption if recipe else None
     overrides = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
     resolved_recipe = with_options(CaptionRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, Shard.parse(shard), vision_tower, batch_size)
+    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
     lines = read_prompts(prompts)
     check_captioner(resolved_recipe.captioner)
     loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, dry_run)
@@ -146,6 +152,7 @@ class CollectOptions:
 
     recipe: "CollectionRecipe"
     seed: int
+    split: options.OpenSplit
     shard: Shard
     vision_tower: str | None
     batch_size: int
@@ -192,7 +199,8 @@ def _build_collector(
 
     inputs = run_options.verifier_inputs(generator)
     candidates, seed, batch_size = run_options.recipe.candidates, run_options.seed, run_options.batch_size
-    return CandidateCollector(generator, lines, candidates, seed, observer, inputs, batch_size)
+    split = run_options.split
+    return CandidateCollector(generator, lines, candidates, seed, observer, inputs, split, batch_size)
 
 
 def _print_estimate(collector: "CandidateCollector", run_options: CollectOptions, prompts: Path, out: Path) -> None:
@@ -201,7 +209,12 @@ def _print_estimate(collector: "CandidateCollector", run_options: CollectOptions
 
     with spinner("measuring"):
         estimate = estimate_collection(collector, CandidateStore(out), run_options.shard)
-    settings = {"seed": run_options.seed, "shard": run_options.shard, "batch size": run_options.batch_size}
+    settings = {
+        "seed": run_options.seed,
+        "split": run_options.split,
+        "shard": run_options.shard,
+        "batch size": run_options.batch_size,
+    }
     print_plan(run_options.recipe, {**settings, "dtype": collector.settings.dtype, "prompts": prompts, "out": out})
     print_cost_estimate(estimate, out, str(collector.generator.device))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from operator import getitem
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -13,6 +13,8 @@ from typer import Option
 
 from forejudge.errors import InvalidRequest
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions, parse_options
+
+OpenSplit = Literal["training", "validation"]  # the test split is the benchmark's
 
 OUTPUT_PANEL = "Output"
 _PANELS: dict[type[BaseModel], str] = {

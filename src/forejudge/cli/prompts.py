@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 from typer.core import TyperGroup
 
 from forejudge.cli.collect import RecipeName
+from forejudge.cli.options import OpenSplit
 from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 Count = Annotated[int, Option(help="Number of prompts.")]
 Out = Annotated[Path, Option(metavar="FILE", help="The .jsonl file to write.")]
 Seed = Annotated[int, Option(help="Random seed.")]
-
-_OPEN_SPLITS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
 
 class PromptCommands(TyperGroup):
@@ -77,10 +76,10 @@ def _prompt_set_command(name: str, import_path: str) -> Any:
 
 def _sample_command(import_path: str) -> Callable[..., None]:
     def sample(
-        split: Annotated[str, Option(help="training or validation.")], count: Count, out: Out, seed: Seed = 0
+        split: Annotated[OpenSplit, Option(help="What the prompts are for.")], count: Count, out: Out, seed: Seed = 0
     ) -> None:
         _check(count, out)
-        lines = load_object(import_path, "prompt set")(count, _parse_split(split), seed)
+        lines = load_object(import_path, "prompt set")(count, split, seed)
         _write([line.geneval_metadata() for line in lines], out)
 
     return sample
@@ -91,13 +90,6 @@ def _check(count: int, out: Path) -> None:
         raise InvalidRequest(f"count = {count} makes no prompt: it must be at least 1")
     if out.suffix != ".jsonl":
         raise InvalidRequest(f"--out {out} would be read as plain prompts: its name must end in .jsonl")
-
-
-def _parse_split(split: str) -> Literal["training", "validation"]:
-    for known in _OPEN_SPLITS:
-        if split == known:
-            return known
-    raise InvalidRequest(f"--split {split!r} is unknown: expected {' or '.join(_OPEN_SPLITS)}")
 
 
 def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) -> None:

@@ -10,7 +10,8 @@ from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.evaluators.geneval_rules import Detection, evaluate_image
 from forejudge.miniature.detector import detect
-from forejudge.miniature.prompts import CASES_PER_TASK, Split, cases, split_seed
+from forejudge.miniature.prompts import CASES_PER_TASK, cases
+from forejudge.noise import Split, split_seed
 from forejudge.prompts.prompt_file import PromptLine
 
 BENCHMARK_NAME = "geneval-miniature"

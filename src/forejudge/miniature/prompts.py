@@ -9,16 +9,14 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, permutations, product
-from typing import Literal
 
 import torch
 
 from forejudge.miniature.scenes import COLOR_NAMES, KINDS
-from forejudge.noise import candidate_seed
+from forejudge.noise import Split, candidate_seed, split_seed
 from forejudge.prompts.geneval import NUMBER_WORDS, RELATIONS, TASKS, DescribedObject, Description, Task
 from forejudge.prompts.prompt_file import Group, PromptLine
 
-Split = Literal["training", "validation", "test"]
 TASKS_SHARING_PROMPTS: frozenset[Task] = frozenset({"single_object", "counting"})
 CASES_PER_TASK = 100
 _TASK_WEIGHTS: dict[Task, int] = {"two_object": 2, "counting": 3, "position": 3, "color_attr": 3}
@@ -54,11 +52,6 @@ def assign_split(*combination: object) -> Split:
     """Return the split of an unordered combination: 70 % training, 15 % validation, 15 % test."""
     fraction = _digest("split", *sorted(map(str, combination))) / 2**64
     return "training" if fraction < 0.7 else "validation" if fraction < 0.85 else "test"
-
-
-def split_seed(split: Split, seed: int) -> int:
-    """Return the run seed of a split: equal user seeds never give equal candidates in two splits."""
-    return _digest("run seed", split, seed) % 2**32
 
 
 @lru_cache(maxsize=32)

@@ -85,6 +85,11 @@ class StoredRows:
         return np.array(self.column("correct"), dtype=np.bool_)
 
     @property
+    def candidates(self) -> set[tuple[str, int]]:
+        """Prompt and seed of every row, which decide its image."""
+        return set(zip(map(normalized_text, self.prompts), self.column("seed"), strict=True))
+
+    @property
     def groups(self) -> list[tuple[str, int]]:
         """Prompt and image index of each row: rows of one group are the candidates of one image."""
         return list(zip(self.prompts, self.column("image_index"), strict=True))
@@ -145,7 +150,7 @@ class TrainingData:
     def of(cls, training: Path, validation: Path | None, generator: Generator) -> "TrainingData":
         """Open two folders; without `validation`, a fifth of the prompts of `training` is held out.
 
-        Raises the same errors as `StoredRows.of`, and InvalidRequest if both folders hold the same rows.
+        Raises the same errors as `StoredRows.of` and `check_held_out`.
         """
         rows = StoredRows.of(training, generator)
         if validation is None:
@@ -166,10 +171,11 @@ class TrainingData:
 
 
 def check_held_out(training: StoredRows, validation: StoredRows) -> None:
-    """Raise InvalidRequest if the validation rows are the training rows."""
-    if training.digest == validation.digest:
+    """Raise InvalidRequest if a validation candidate is a training candidate: the same prompt and seed."""
+    if shared := training.candidates & validation.candidates:
         raise InvalidRequest(
-            f"{validation.store.path} holds the training candidates: generate candidates of other prompts"
+            f"{validation.store.path} holds {len(shared)} candidates of {training.store.path}: generate them again "
+            "with --split validation, or from other prompts"
         )
 
 
