@@ -19,7 +19,7 @@ from forejudge.candidates.features import RecomputedStates, RecordedStates
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
-from forejudge.noise import candidate_seed
+from forejudge.noise import candidate_seed, split_seed
 from forejudge.progress import Progress, Shard, ignore_progress
 from forejudge.verifiers.inputs import build_verifier_input
 from tests.support.killed_collection import MOMENTS
@@ -56,7 +56,7 @@ def test_a_row_says_how_to_generate_it_again(whole: CandidateStore) -> None:
     table: pa.Table = whole.table()
     assert table.num_rows == 250
     row = table.to_pylist()[137]
-    seed = candidate_seed(7, "a star", 1, 37)
+    seed = candidate_seed(split_seed("training", 7), "a star", 1, 37)
     assert row == {
         "prompt": "a star",
         "metadata": FIVE_PROMPTS[2].metadata,

@@ -86,4 +86,5 @@ def test_miniature_prompts_are_none_of_the_test(forejudge: CommandLine, split: s
 
 def test_the_miniatures_test_is_no_split_to_draw_from(forejudge: CommandLine) -> None:
     outcome = forejudge("prompts", "miniature", "--split", "test", "--count", "4", "--out", "prompts.jsonl")
-    assert "'test' is not one of 'training', 'validation'" in refusal(outcome, 2)
+    assert outcome.status == 2
+    assert "'test' is not one of" in outcome.err

@@ -39,7 +39,7 @@ class BrightnessCaptioner(Captioner):
 
 def collect(folder: Path, observer: Observer) -> Path:
     verifier_inputs = [build_verifier_input(name) for name in ("hidden:1", "hidden:3")]
-    collector = CandidateCollector(GENERATOR, LINES, CANDIDATES, 4, observer, verifier_inputs)
+    collector = CandidateCollector(GENERATOR, LINES, CANDIDATES, 7, observer, verifier_inputs)
     collector.run(CandidateStore(folder), Shard(), ignore_progress)
     return folder
 
