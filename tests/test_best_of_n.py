@@ -22,7 +22,7 @@ from forejudge import BestOfN, Result, SamplingParams
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
 from forejudge.result import SearchRecord
-from forejudge.types import Candidates, Stage
+from forejudge.types import IMAGE, Candidates, Stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.doubles import (
@@ -468,6 +468,51 @@ class TestRecord:
         told: list[tuple[int, int]] = []
         best_of_n(PROMPT, n=10, on_progress=lambda *numbers: told.append(numbers))
         assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+class TestBrokenImages:
+    def test_the_next_best_wins_and_the_record_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
+        (broken, *_) = probabilities(0.9, 0.6)
+        engine = BestOfN(ScriptedGenerator(broken=[broken]), ScriptedVerifier(probabilities(0.9, 0.6, 0.7)))
+        result = engine(PROMPT, n=3)
+        assert (result.winner.index, result.record.passed, list(result.images)) == (2, True, [2])
+        assert [candidate.broken for candidate in result.candidates] == [True, False, False]
+        (warning,) = result.record.settings.warnings
+        assert warning == caplog.messages[-1]
+        assert f"the image of candidate 0, seed {broken}, has values that are not finite" in warning
+        assert engine("a star", n=1).record.settings.warnings == ()
+
+    def test_a_verifier_of_images_gives_it_no_score(self) -> None:
+        (broken, *_) = probabilities(0.9)
+        engine = BestOfN(ScriptedGenerator(broken=[broken]), ScriptedVerifier(probabilities(0.9, 0.6), IMAGE))
+        record = engine(PROMPT, n=2).record
+        assert (record.candidates[0].score, record.candidates[0].broken, record.winner) == (-math.inf, True, 1)
+        assert record.model_dump(mode="json")["candidates"][0]["score"] is None
+        assert SearchRecord.model_validate_json(record.model_dump_json()) == record
+
+    @pytest.mark.parametrize("part", ["block after the cut", "decoder"])
+    def test_real_models_are_checked_after_the_suffix_and_after_decoding(
+        self, load: Callable[..., BestOfN], part: str
+    ) -> None:
+        engine = load()
+        generator: Any = engine.generator
+        modules = {"block after the cut": generator.transformer.transformer_blocks[-1]}
+        modules["decoder"] = generator.autoencoder.decoder
+        first = itertools.count()
+
+        def spoil(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+            return output * math.inf if next(first) == 0 else output
+
+        expected = engine(PROMPT, n=4, top_k=2)
+        handle = modules[part].register_forward_hook(spoil)
+        result = engine(PROMPT, n=4)
+        handle.remove()
+        assert result.winner.index == list(expected.images)[1]
+        assert distance(result.image, expected.images[result.winner.index]) <= 1
+
+    def test_a_budget_is_measured_all_the_same(self) -> None:
+        generator = ScriptedGenerator(broken=[candidate_seed(index, "warm-up", 1, 0) for index in range(3)])
+        assert BestOfN(generator, ScriptedVerifier(SURE_AT_4))(PROMPT, budget_ms=60_000, max_n=3).record.n == 3
 
 
 class TestOutOfMemory:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from forejudge.errors import BrokenImage
 from forejudge.generators.base import SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.options import SearchOptions
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
 from forejudge.search import SearchOutput, order_by_score, search
 from forejudge.session import PromptSession
-from forejudge.types import IMAGE, NOISE, Stage, Verdict, latent_stage, passed, prefix_stage
+from forejudge.types import BROKEN, IMAGE, NOISE, Stage, Verdict, latent_stage, passed, prefix_stage
 from tests.support.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, probabilities
 
 
@@ -193,6 +194,30 @@ class TestOutOfMemory:
         generator = ScriptedGenerator(self.no_more_than(2, RuntimeError("shapes cannot be multiplied")))
         with pytest.raises(RuntimeError, match="shapes"):
             run(8, generator=generator, n=9)
+
+
+class TestBrokenImages:
+    """An image that is not finite never wins, whatever its score was before it was finished."""
+
+    @pytest.mark.parametrize("top_k", [1, 2, 5, 20])
+    def test_the_next_best_is_finished_instead(self, top_k: int) -> None:
+        broken = {SEEDS[7], SEEDS[6]}
+        found = run(4, n=9, top_k=top_k, generator=ScriptedGenerator(broken=broken))
+        assert list(found.images) == [4, 3, 1, 8, 5, 0, 2][:top_k]
+        assert found.broken == ((7,) if top_k == 1 else (7, 6))
+        assert all(image.getpixel((0, 0)) == SEEDS[index] % 2**31 for index, image in found.images.items())
+
+    @pytest.mark.parametrize("batch_size", [1, 4, 9])
+    def test_a_verifier_of_images_is_not_shown_one(self, batch_size: int) -> None:
+        generator = ScriptedGenerator(broken={SEEDS[0], SEEDS[7]})
+        found = run(batch_size, n=9, reads=(IMAGE,), generator=generator)
+        assert [index for index, verdict in enumerate(found.verdicts) if verdict == BROKEN] == [0, 7]
+        assert (list(found.images), found.order[-2:], found.verdicts[4].score) == ([4], (0, 7), 0.95)
+
+    @pytest.mark.parametrize("reads", [(), (IMAGE,)])
+    def test_if_all_are_broken_the_search_fails(self, reads: tuple[Stage, ...]) -> None:
+        with pytest.raises(BrokenImage, match=r"none of 9 candidates gives an image: .* seed \d+ has"):
+            run(4, n=9, reads=reads, generator=ScriptedGenerator(broken=SEEDS))
 
 
 def test_every_stage_is_timed() -> None:

@@ -128,11 +128,20 @@ class BestOfN:
             session, policy, seeds, top_k=options.top_k, max_batch_size=self.max_batch_size, on_progress=on_progress
         )
         finish_seconds = output.timings["suffix"] + output.timings["decode"]
-        self.costs.learn(sampling, output.batch_timings, finish_seconds / len(output.images))
-        settings = self._settings(options, sampling)
+        num_finished = len(output.images) + len(output.broken)
+        self.costs.learn(sampling, output.batch_timings, finish_seconds / num_finished)
+        warnings = [
+            f"the image of candidate {index}, seed {seeds[index]}, has values that are not finite (NaN or infinity): "
+            "it is passed over"
+            for index in output.broken
+        ]
+        settings = self._settings(options, sampling, warnings)
         return Result(search_record(prompt, seeds, output, settings, self.generator, self.verifier), output.images)
 
-    def _settings(self, options: SearchOptions, sampling: SamplingParams) -> Settings:
+    def _settings(self, options: SearchOptions, sampling: SamplingParams, warnings: list[str]) -> Settings:
+        """Record the settings of one search, with its own warnings after those of the models."""
+        for warning in warnings:
+            _LOGGER.warning(warning)
         return Settings(
             generator=self.generator.name,
             verifier=self.verifier.name,
@@ -144,7 +153,7 @@ class BestOfN:
             dtype=dtype_name(self.generator.dtype),
             batch_size=self.batch_size,
             compiled=self.compiled,
-            warnings=self.warnings,
+            warnings=(*self.warnings, *warnings),
         )
 
     def _set_models(self, generator: Generator, verifier: Verifier) -> None:

@@ -3,9 +3,11 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from forejudge.device import is_out_of_memory
+from forejudge.errors import BrokenImage
 from forejudge.generators.base import Generator
 from forejudge.noise import candidate_seed
 from forejudge.options import SamplingParams
@@ -64,7 +66,8 @@ class CostModel:
         session = PromptSession(self._generator, self._verifier, prompt, sampling)
         seeds = tuple(candidate_seed(round_index, "warm-up", size, index) for index in range(size))
         candidates, _ = session.score(seeds)
-        session.finish(candidates[[0]])
+        with suppress(BrokenImage):  # it takes as long
+            session.finish(candidates[[0]])
         timings = session.clock.seconds
         return timings["prefix"] + timings["verify"], timings["suffix"] + timings["decode"]
 

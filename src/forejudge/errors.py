@@ -5,6 +5,7 @@ ForejudgeError
 ├── CheckpointError     a model folder or file that is missing, truncated or of the wrong kind
 │   └── MismatchError   a verifier made for another generator, cut or shape
 ├── MissingExtra        an optional dependency that is not installed (also an ImportError)
+├── BrokenImage         an image whose values are not finite (NaN or infinity)
 ├── OutputError         results that cannot be written
 └── CommandFailed       an evaluator command that failed or gave an unreadable answer
 
@@ -39,6 +40,17 @@ class MissingExtra(ForejudgeError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'forejudge[{extra}]'")
+
+
+class BrokenImage(ForejudgeError):
+    """An image, or the latents it is decoded from, with values that are not finite; the message names its seed."""
+
+    def __init__(self, seed: int, subject: str = "") -> None:
+        self.seed = seed
+        super().__init__(
+            f"{subject}the image of seed {seed} has values that are not finite (NaN or infinity): use dtype bfloat16 "
+            "or float32, or check the generator's weights"
+        )
 
 
 class OutputError(ForejudgeError):

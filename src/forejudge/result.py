@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from forejudge.generators.base import Generator
 from forejudge.hub import Source
 from forejudge.options import SamplingParams
 from forejudge.policies import StopReason
 from forejudge.search import SearchOutput
-from forejudge.types import IMAGE, passed
+from forejudge.types import BROKEN, IMAGE, passed
 from forejudge.verifiers.base import Verifier
 
 
@@ -55,17 +55,29 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Score = Annotated[
+    float,
+    BeforeValidator(lambda score: BROKEN.score if score is None else score),
+    PlainSerializer(lambda score: None if score == BROKEN.score else score, when_used="json"),
+]
+"""Score of a candidate; JSON has no infinity, and null for the score of a broken image."""
+
+
 class CandidateRecord(_Record):
-    """One candidate and its verdict. `stage` is the stage it was generated to."""
+    """One candidate and its verdict. `stage` is the stage it was generated to.
+
+    The image of a `broken` one is not finite; if that was known before scoring, it has no score.
+    """
 
     index: int
     seed: int
-    score: float
+    score: Score
     log_odds: float | None
     p_yes: float | None
     p_no: float | None
     probability: float | None
     stage: str
+    broken: bool = False
 
 
 class Settings(_Record):
@@ -140,11 +152,12 @@ def search_record(
             index=index,
             seed=seeds[index],
             stage=str(IMAGE if index in output.images else scored_stage),
+            broken=index in output.broken,
             **vars(verdict),
         )
         for index, verdict in enumerate(output.verdicts)
     )
-    winner = output.order[0]
+    winner = next(iter(output.images))
     return SearchRecord(
         prompt=prompt,
         candidates=records,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from PIL.Image import Image
 
 from forejudge.device import free_memory, is_out_of_memory
+from forejudge.errors import BrokenImage
 from forejudge.policies import SearchPolicy, SearchState, StopReason
 from forejudge.session import PromptSession
-from forejudge.types import Candidates, Verdict
+from forejudge.types import BROKEN, Candidates, Verdict
 
 DEFAULT_MAX_BATCH_SIZE = 32
 OnProgress = Callable[[int, int], None]
@@ -23,13 +24,14 @@ OnProgress = Callable[[int, int], None]
 class SearchOutput:
     """Outcome of a search: the verdicts of the candidates used, their indices from best to worst, and the best images.
 
-    `images` maps candidate indices to images, best first. `batch_timings` lists size and seconds of each batch,
-    `timings` seconds by stage.
+    `images` maps candidate indices to images, best first, without the `broken` ones, which are not finite.
+    `batch_timings` lists size and seconds of each batch, `timings` seconds by stage.
     """
 
     verdicts: tuple[Verdict, ...]
     order: tuple[int, ...]
     images: dict[int, Image]
+    broken: tuple[int, ...]
     stopped_by: StopReason
     num_generated: int
     batch_timings: tuple[tuple[int, float], ...]
@@ -56,7 +58,8 @@ def search(
 ) -> SearchOutput:
     """Score batches of candidates until the policy stops, then finish the `top_k` best.
 
-    `seeds` are those of all candidates there can be. Where memory runs out, batches are halved from then on.
+    `seeds` are those of all candidates there can be. Where memory runs out, batches are halved from then on. In place
+    of a broken image the next best candidate is finished; raises BrokenImage if all of them are broken.
     """
     state = SearchState(max_batch_size, session.clock.elapsed)
     while size := policy.next_batch(state):
@@ -64,16 +67,38 @@ def search(
         state = _extend(state, _score_batch(session, batch_seeds), policy, top_k, session.clock.elapsed)
         if on_progress:
             on_progress(len(state.verdicts), len(seeds))
-    images = {index: session.finish(candidate) for index, candidate in state.best.items()}
+    images, broken = _finish_best(session, state, seeds, top_k)
     return SearchOutput(
         verdicts=state.verdicts,
         order=order_by_score(state.verdicts),
         images=images,
+        broken=broken,
         stopped_by=policy.stopped_by(state),
         num_generated=state.num_generated,
         batch_timings=state.batch_timings,
         timings=session.clock.seconds | {"total": session.clock.elapsed},
     )
+
+
+def _finish_best(
+    session: PromptSession, state: SearchState, seeds: Sequence[int], top_k: int
+) -> tuple[dict[int, Image], tuple[int, ...]]:
+    """Finish the `top_k` best candidates whose images are not broken; return the images and the broken candidates.
+
+    A candidate that was not kept is generated again from its seed.
+    """
+    images: dict[int, Image] = {}
+    broken = [index for index, verdict in enumerate(state.verdicts) if verdict == BROKEN]
+    for index in order_by_score(state.verdicts)[: len(state.verdicts) - len(broken)]:
+        if len(images) == top_k:
+            break
+        try:
+            images[index] = session.finish(state.best.get(index) or session.score((seeds[index],))[0])
+        except BrokenImage:
+            broken.append(index)
+    if not images:
+        raise BrokenImage(seeds[broken[0]], f"none of {len(broken)} candidates gives an image: ")
+    return images, tuple(broken)
 
 
 def order_by_score(verdicts: Sequence[Verdict]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from forejudge.generators.base import Generator
 from forejudge.options import SamplingParams
-from forejudge.types import IMAGE, Candidates, Verdict, latent_stage
+from forejudge.types import BROKEN, IMAGE, Candidates, Verdict, latent_stage
 from forejudge.verifiers.base import Verifier
 
 
@@ -38,17 +38,20 @@ class PromptSession:
     def score(self, seeds: tuple[int, ...]) -> tuple[Candidates, list[Verdict]]:
         """Generate candidates up to the furthest stage that the verifier reads, and score them.
 
-        The candidates come without the views that the verifier has read.
+        The candidates come without the views that the verifier has read. Broken images get the verdict BROKEN.
         """
         with self.clock.stage("prefix"):
             candidates = self._generator.start(self._conditioning, seeds)
             candidates = self._generator.advance(candidates, self._verifier.reads)
         with self.clock.stage("verify"):
-            verdicts = self._verifier.score(self._prompt, candidates)
-        return candidates.without_views(), verdicts
+            finite_rows = candidates.finite_rows
+            finite = candidates if len(finite_rows) == len(seeds) else candidates[finite_rows]
+            scored = self._verifier.score(self._prompt, finite) if finite_rows else []
+            verdicts = dict(zip(finite_rows, scored, strict=True))
+        return candidates.without_views(), [verdicts.get(row, BROKEN) for row in range(len(seeds))]
 
     def finish(self, candidate: Candidates) -> Image:
-        """Generate the image of a single candidate, continuing from its stage."""
+        """Generate the image of a single candidate, continuing from its stage. Raises BrokenImage."""
         with self.clock.stage("suffix"):
             if candidate.stage < self._final_latent_stage:
                 candidate = self._generator.advance(candidate, [self._final_latent_stage])

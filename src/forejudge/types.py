@@ -7,16 +7,19 @@ and width, V vocabulary. `hidden_NTD` is a tensor of shape (N, T, D).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from forejudge.errors import BrokenImage
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    View = Tensor | tuple[Image, ...]
+    View = Tensor | tuple[Image | None, ...]
 
 PASS_THRESHOLD = 0.5  # calibrated probability from which on a candidate passes
 
@@ -66,7 +69,8 @@ def latent_stage(step: int = 0) -> Stage:
 class Candidates:
     """Candidates of one prompt, all advanced to the same stage.
 
-    `views` holds what verifiers may read: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE.
+    `views` holds what verifiers may read: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE, where
+    None stands for an image with values that are not finite.
     `state` is opaque: only the generator continues from it. Both are indexed by row.
     """
 
@@ -92,10 +96,19 @@ class Candidates:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """View at IMAGE."""
+        """View at IMAGE. Raises BrokenImage, naming the seed, for an image that is not finite."""
         view = self.views[IMAGE]
         assert isinstance(view, tuple)
-        return view
+        images = tuple(image for image in view if image is not None)
+        if len(images) < len(view):
+            raise BrokenImage(self.seeds[view.index(None)])
+        return images
+
+    @property
+    def finite_rows(self) -> list[int]:
+        """Rows whose image is finite, or not decoded yet."""
+        view = self.views.get(IMAGE)
+        return [row for row in range(len(self)) if not isinstance(view, tuple) or view[row] is not None]
 
     def without_views(self) -> Candidates:
         """Drop all views except finished images; the state stays."""
@@ -121,6 +134,10 @@ class Verdict:
     p_yes: float | None = None
     p_no: float | None = None
     probability: float | None = None
+
+
+BROKEN = Verdict(score=-math.inf)
+"""Verdict on a broken image, which no verifier is shown."""
 
 
 def passed(probability: float | None) -> bool | None:

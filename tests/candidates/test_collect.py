@@ -17,13 +17,20 @@ from safetensors.torch import load_file
 from forejudge.candidates.collect import CandidateCollector
 from forejudge.candidates.features import RecomputedStates, RecordedStates
 from forejudge.candidates.store import CandidateStore
-from forejudge.errors import InvalidRequest, MismatchError, OutputError
+from forejudge.errors import BrokenImage, InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
 from forejudge.noise import candidate_seed, split_seed
 from forejudge.progress import Progress, Shard, ignore_progress
 from forejudge.verifiers.inputs import build_verifier_input
 from tests.support.killed_collection import MOMENTS
-from tests.support.stand_in import FIVE_PROMPTS, MANY_PROMPTS, REJECTED_PROMPT, candidate_collector, prompt_lines
+from tests.support.stand_in import (
+    FIVE_PROMPTS,
+    MANY_PROMPTS,
+    REJECTED_PROMPT,
+    SeedGenerator,
+    candidate_collector,
+    prompt_lines,
+)
 
 CPU = torch.device("cpu")
 WHOLE = Shard()
@@ -70,6 +77,23 @@ def test_a_row_says_how_to_generate_it_again(whole: CandidateStore) -> None:
         "revision": "f00d",
         "observer_name": "even",
     }
+
+
+def test_an_image_that_is_not_finite_stops_the_run_by_prompt_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = candidate_seed(7, "a disc", 0, 3)
+    collector = candidate_collector()
+    draw = SeedGenerator._images
+    monkeypatch.setattr(
+        SeedGenerator,
+        "_images",
+        lambda self, seeds: tuple(None if seed == broken else draw((seed,))[0] for seed in seeds),
+    )
+    with pytest.raises(
+        BrokenImage, match=f"prompt 'a disc': the image of seed {broken} has values that are not finite"
+    ):
+        collect(tmp_path, collector)
 
 
 def test_a_repeated_prompt_is_its_next_image(whole: CandidateStore) -> None:

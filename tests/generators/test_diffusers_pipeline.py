@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
 from transformers import Gemma2Config, Gemma2Model
 
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.errors import BrokenImage, CheckpointError, InvalidRequest
 from forejudge.generators.base import SamplingParams
 from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.types import IMAGE, latent_stage
@@ -52,6 +52,20 @@ def test_it_generates_what_the_pipeline_generates(black_box: BlackBox) -> None:
     ).images
     assert np.array_equal(np.asarray(images[0]), np.asarray(first))
     assert np.array_equal(np.asarray(images[1]), np.asarray(second))
+
+
+def test_an_image_that_is_not_finite_is_named(black_box: BlackBox) -> None:
+    def spoil_the_second(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        output[1, 0, 0, 0] = torch.nan
+        return output
+
+    candidates = black_box.start(black_box.encode("a star", TWO_STEPS), (3, 4))
+    handle = black_box.pipeline.vae.decoder.register_forward_hook(spoil_the_second)
+    candidates = black_box.advance(candidates, [IMAGE])
+    handle.remove()
+    assert candidates.finite_rows == [0]
+    with pytest.raises(BrokenImage, match="the image of seed 4 has values that are not finite"):
+        _ = candidates.images
 
 
 def test_no_verifier_reads_it_before_the_image(black_box: BlackBox) -> None:

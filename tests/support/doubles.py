@@ -41,12 +41,15 @@ def probabilities(*script: float) -> dict[int, float]:
 
 
 class ScriptedGenerator(Generator):
-    """Generator that computes nothing, and records how many candidates it advanced to which stage."""
+    """Generator that computes nothing, and records how many candidates it advanced to which stage.
 
-    def __init__(self, before_advance: Callable[[int], None] = lambda count: None) -> None:
+    The images of the seeds in `broken` are not finite.
+    """
+
+    def __init__(self, before_advance: Callable[[int], None] = lambda count: None, broken: Iterable[int] = ()) -> None:
         self.name, self.architecture, self.fingerprint = "scripted", ARCHITECTURE, "0"
         self.device, self.dtype = CPU, torch.float32
-        self.encoded = 0
+        self.encoded, self.broken = 0, frozenset(broken)
         self.advanced: list[tuple[Stage, int]] = []
         self.before_advance = before_advance
 
@@ -65,7 +68,9 @@ class ScriptedGenerator(Generator):
         views = dict(candidates.views)
         for stage in set(stages) - set(views):
             self.advanced.append((stage, len(candidates)))
-            images = tuple(Image.new("I", (1, 1), seed % 2**31) for seed in candidates.seeds)
+            images = tuple(
+                None if seed in self.broken else Image.new("I", (1, 1), seed % 2**31) for seed in candidates.seeds
+            )
             views[stage] = images if stage == IMAGE else candidates.state
         return Candidates(candidates.seeds, max(stages), views, candidates.state)
 

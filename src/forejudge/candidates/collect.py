@@ -18,6 +18,7 @@ from forejudge.candidates.features import half
 from forejudge.candidates.observers import Columns, EvaluationObserver, Observer
 from forejudge.candidates.store import BlockStore, CandidateStore, CollectionConfig, EvaluationSettings, EvaluationStore
 from forejudge.device import dtype_name
+from forejudge.errors import BrokenImage
 from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.files import check_room
@@ -106,14 +107,20 @@ def observe(
     batch_size: int,
     sampling: SamplingParams | None = None,
 ) -> ObservedGroups:
-    """Generate the candidates of `groups`, show them to the observer, and record the tokens of `verifier_inputs`."""
+    """Generate the candidates of `groups`, show them to the observer, and record the tokens of `verifier_inputs`.
+
+    Raises BrokenImage, naming prompt and seed, for an image that is not finite: it would count as wrong.
+    """
     stages = {IMAGE, *observer.stages, *(verifier_input.stage for verifier_input in verifier_inputs)}
     images: list[Image] = []
     columns: list[Columns] = []
     states: dict[str, list[Tensor]] = {verifier_input.name: [] for verifier_input in verifier_inputs}
     for group in groups:
         for candidates in group.generate(generator, stages, batch_size, sampling):
-            images += candidates.images
+            try:
+                images += candidates.images
+            except BrokenImage as error:
+                raise BrokenImage(error.seed, f"prompt {group.line.prompt!r}: ") from None
             columns += observer.score(group.line.prompt, candidates)
             for verifier_input in verifier_inputs:
                 states[verifier_input.name].append(half(verifier_input.tokens(candidates)))

@@ -105,9 +105,11 @@ def print_scores(summary: Mapping[str, Any]) -> None:
 
 
 def format_answer(candidate: "CandidateRecord") -> str:
-    """Return yes or no; nothing where the verifier has no calibrated probability."""
+    """Return yes or no, broken for an image that is not finite, or nothing without a calibrated probability."""
     from forejudge.types import passed
 
+    if candidate.broken:
+        return "broken"
     says_yes = passed(candidate.probability)
     return "" if says_yes is None else "yes" if says_yes else "no"
 
@@ -159,7 +161,9 @@ def show_warnings(warnings: Iterable[str]) -> None:
 
 def candidates_table(record: "SearchRecord") -> Table:
     """Lay out the candidates, 80 characters wide; figures the verifier doesn't give have no column."""
-    score_names = _available_scores(record.candidates[0])
+    from forejudge.types import BROKEN
+
+    score_names = _available_scores(record.candidates[record.winner])
     table = _table()
     table.add_column("")
     for name in ("#", "seed", *map(_heading, score_names)):
@@ -168,7 +172,10 @@ def candidates_table(record: "SearchRecord") -> Table:
     table.add_column("stage")
     for candidate in record.candidates:
         is_winner = candidate.index == record.winner
-        values = [format(getattr(candidate, name), _SCORE_FORMATS[name]) for name in score_names]
+        scores = [(name, getattr(candidate, name)) for name in score_names]
+        values = [
+            "" if score in (None, BROKEN.score) else format(score, _SCORE_FORMATS[name]) for name, score in scores
+        ]
         cells = (">" if is_winner else "", str(candidate.index), str(candidate.seed), *values)
         table.add_row(*cells, format_answer(candidate), candidate.stage, style="bold green" if is_winner else None)
     return table

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, quiet_libraries
@@ -68,8 +69,13 @@ class BlackBox(Generator):
             num_inference_steps=call.sampling.steps,
             num_images_per_prompt=len(candidates),
             generator=[torch.Generator().manual_seed(seed) for seed in candidates.seeds],
+            output_type="np",
         )
-        return Candidates(candidates.seeds, IMAGE, {IMAGE: tuple(output.images)}, call)
+        pixels_NHWC = np.nan_to_num(output.images)
+        images = self.pipeline.numpy_to_pil(pixels_NHWC)
+        is_finite_N = np.isfinite(output.images).all(axis=(1, 2, 3))
+        view = tuple(image if is_finite else None for image, is_finite in zip(images, is_finite_N, strict=True))
+        return Candidates(candidates.seeds, IMAGE, {IMAGE: view}, call)
 
 
 def _fingerprint(pipeline: Any) -> str:

@@ -200,7 +200,7 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
     def _next_latents(self, state: _State) -> Tensor:
         return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
-    def _images(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: FluxConditioning) -> tuple[Image | None, ...]:
         config = self.autoencoder.config
         scaled_NCHW = (latents_NCHW / config.scaling_factor) + config.shift_factor
         return self._decode_latents(scaled_NCHW, image_size(self.pipeline, conditioning.grid))

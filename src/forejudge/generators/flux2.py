@@ -215,5 +215,5 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
     def _next_latents(self, state: _State) -> Tensor:
         return state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
 
-    def _images(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: Flux2Conditioning) -> tuple[Image | None, ...]:
         return self._decode_latents(latents_NCHW, image_size(self.pipeline, conditioning.grid))

@@ -88,16 +88,18 @@ def image_size(pipeline: Any, grid: Grid) -> Size:
     return grid[0] * token_pixels, grid[1] * token_pixels
 
 
-def decode_latents(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+def decode_latents(autoencoder: Any, pipeline: Any, scaled_NCHW: Tensor, size: Size) -> tuple[Image | None, ...]:
     """Decode latents in the autoencoder's own scale; images of another size are resized and cropped to `size`.
 
-    The steps after the autoencoder are the pipeline's.
+    None stands for an image that is not finite, in its latents or decoded. The steps after the autoencoder are the
+    pipeline's.
     """
     processor, (height, width) = pipeline.image_processor, size
     scaled_NCHW = scaled_NCHW.to(execution_device(autoencoder), autoencoder.dtype)
     images_NCHW = autoencoder.decode(scaled_NCHW, return_dict=False)[0]
+    is_finite_N = scaled_NCHW.isfinite().flatten(1).all(1) & images_NCHW.isfinite().flatten(1).all(1)
     if images_NCHW.shape[-2:] != size:
         images_NCHW = processor.resize_and_crop_tensor(images_NCHW, width, height)
-    images = tuple(processor.postprocess(images_NCHW, output_type="pil"))
+    images = processor.postprocess(images_NCHW.nan_to_num(), output_type="pil")
     pipeline.maybe_free_model_hooks()  # for enable_model_cpu_offload
-    return images
+    return tuple(image if is_finite else None for image, is_finite in zip(images, is_finite_N.tolist(), strict=True))

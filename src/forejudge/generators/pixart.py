@@ -211,7 +211,7 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         latents_NCHW, _ = self._step(state)
         return latents_NCHW
 
-    def _images(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: PixArtConditioning) -> tuple[Image | None, ...]:
         return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _step(self, state: _State) -> tuple[Tensor, Tensor]:

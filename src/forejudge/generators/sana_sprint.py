@@ -198,7 +198,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         noise_NCHW = self._noise(state.conditioning, state.seeds, draw=state.step + 1)
         return scm_add_noise(self._denoised(state), noise_NCHW, state.conditioning.timesteps[state.step + 1])
 
-    def _images(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: SanaConditioning) -> tuple[Image | None, ...]:
         return self._decode_latents(latents_NCHW / self.autoencoder.config.scaling_factor, conditioning.size)
 
     def _denoised(self, state: _State) -> Tensor:

@@ -179,7 +179,7 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         latents_NCHW: Tensor = state.conditioning.schedule.next_latents(state.step, state.latents, state.model_output)
         return latents_NCHW
 
-    def _images(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image, ...]:
+    def _images(self, latents_NCHW: Tensor, conditioning: StableDiffusion3Conditioning) -> tuple[Image | None, ...]:
         config = self.autoencoder.config
         return self._decode_latents((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 

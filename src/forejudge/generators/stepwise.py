@@ -148,10 +148,10 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
         """Return the latents at the start of the next step, after a finished step."""
 
     @abstractmethod
-    def _images(self, latents_NCHW: Tensor, conditioning: ConditioningT) -> tuple[Image, ...]:
-        """Decode clean latents."""
+    def _images(self, latents_NCHW: Tensor, conditioning: ConditioningT) -> tuple[Image | None, ...]:
+        """Decode clean latents; None stands for an image that is not finite."""
 
-    def _decode_latents(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image, ...]:
+    def _decode_latents(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image | None, ...]:
         """Decode with the pipeline that was passed in, since offloading hooks are its own."""
         return decode_latents(self.autoencoder, self._original_pipeline, scaled_NCHW, size)
 
