@@ -9,9 +9,10 @@ from torch import nn
 
 from forejudge.generators import load_generator
 from forejudge.profiling.measure import StageCost, count_cost, count_flops, peak_memory
-from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
-from forejudge.progress import Progress
+from forejudge.profiling.searches import generation_workload, search_costs, search_workloads, stage_flops
+from forejudge.types import IMAGE, prefix_stage
 from forejudge.verifiers import load_verifier
+from tests.support.doubles import ScriptedGenerator, ScriptedVerifier
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of a star"
@@ -52,14 +53,25 @@ def test_the_peak_is_what_is_held_at_once() -> None:
 def test_a_search_costs_more_with_more_candidates(tiny_generator: Path, tiny_verifier: Path) -> None:
     generator = load_generator(str(tiny_generator), CPU, torch.float32)
     verifier = load_verifier(str(tiny_verifier), CPU, torch.float32)
-    reported: list[Progress] = []
-    found = search_costs(generator, verifier, PROMPT, [1, 4], 1, reported.append)
-    assert found.milliseconds.keys() == {1, 4}
-    assert min(found.milliseconds.values()) > 0
+    found = search_costs(generator, verifier, PROMPT, {1: [3.0, 1.0, 2.0], 4: [5.0, 9.0, 6.0]})
+    assert found.milliseconds == {1: 2, 4: 6}
+    assert found.rounds_ms == {1: (3, 1, 2), 4: (5, 9, 6)}
     assert found.scoring_bytes[8] > 2 * found.scoring_bytes[1]
-    assert [progress.step for progress in reported] == [1, 2]
     stages = stage_flops(generator, {"tiny": verifier}, PROMPT)
     assert found.candidate_flops == pytest.approx(stages["prefix"] + stages["tiny"], rel=0.02)
     once = stages["encode"] + stages["suffix"] + stages["decode"]
     assert found.fixed_flops == pytest.approx(once, rel=0.02)
-    assert generation_milliseconds(generator, PROMPT, 2, 1) > 0
+
+
+def test_what_is_timed_searches_and_generates() -> None:
+    """A search encodes the prompt every time and finishes one candidate; a baseline generates one image."""
+    generator = ScriptedGenerator()
+    searches = search_workloads(generator, ScriptedVerifier({}), PROMPT, [1, 3])
+    searches[3]()
+    searches[3]()
+    assert generator.encoded == 2
+    assert generator.advanced[-1] == (IMAGE, 1)
+    assert (prefix_stage(2), 3) in generator.advanced
+    generator.advanced.clear()
+    generation_workload(generator, PROMPT, 2)()
+    assert generator.advanced == [(IMAGE, 1)]

@@ -4,9 +4,10 @@ Cases of one prompt resemble each other, so a resample draws prompts first and t
 with replacement (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). With few cases per
 prompt this errs on the wide side. The outcome of a case that ran with several seeds is their average.
 
-Shapes: C cases, K columns, R resamples.
+Shapes: C cases, V variants of an outcome, R resamples.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -21,6 +22,32 @@ from forejudge.prompts.geneval import TASKS, Task
 FloatArray = NDArray[np.float64]
 _STRICT = ConfigDict(extra="forbid")
 _DIGITS = 4  # of reported figures
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class UncertainOutcome:
+    """Outcomes (V, C) of cases in variants, such as one for each N, where the variant is an estimate itself.
+
+    `estimate` is the index of the variant that is reported, `resampled_R` that of each resample.
+    """
+
+    variants_VC: FloatArray
+    estimate: int
+    resampled_R: NDArray[np.intp]
+
+    @classmethod
+    def certain(cls, outcome_C: ArrayLike, resamples: int) -> "UncertainOutcome":
+        """Return an outcome with one variant."""
+        return cls(np.asarray(outcome_C, np.float64)[None], 0, np.zeros(resamples, np.intp))
+
+    def of_cases(self, is_kept_C: NDArray[np.bool_]) -> "UncertainOutcome":
+        """Keep some of the cases."""
+        return dataclasses.replace(self, variants_VC=self.variants_VC[:, is_kept_C])
+
+
+Outcome = ArrayLike | UncertainOutcome
+"""Outcomes per case (C,) in [0, 1], or variants of them."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -55,31 +82,31 @@ class Averages(BaseModel):
     tasks: dict[Task, Interval]
 
 
-def bootstrap_averages(prompts: Sequence[str], tasks: Sequence[str], outcome_C: ArrayLike) -> Averages:
+def bootstrap_averages(prompts: Sequence[str], tasks: Sequence[str], outcome: Outcome) -> Averages:
     """Average the outcomes in [0, 1] of cases, whose prompts and tasks are given, each average with its interval."""
-    prompt_C, task_C, values_C = np.array(prompts), np.array(tasks), np.asarray(outcome_C, float)
+    prompt_C, task_C, outcome = np.array(prompts), np.array(tasks), _uncertain(outcome, RESAMPLES)
     masks = {task: task_C == task for task in TASKS if task in task_C}
     return Averages(
-        micro=bootstrap_mean(prompt_C, values_C),
-        macro=bootstrap_figure(_identity, prompt_C, values_C, tasks=task_C),
-        tasks={task: bootstrap_mean(prompt_C[mask_C], values_C[mask_C]) for task, mask_C in masks.items()},
+        micro=bootstrap_mean(prompt_C, outcome),
+        macro=bootstrap_figure(_identity, prompt_C, outcome, tasks=task_C),
+        tasks={task: bootstrap_mean(prompt_C[mask_C], outcome.of_cases(mask_C)) for task, mask_C in masks.items()},
     )
 
 
-def bootstrap_mean(prompts: ArrayLike, outcome_C: ArrayLike) -> Interval:
+def bootstrap_mean(prompts: ArrayLike, outcome: Outcome) -> Interval:
     """Return the mean over cases with its interval, rounded to 4 digits."""
-    return bootstrap_figure(_identity, prompts, outcome_C)
+    return bootstrap_figure(_identity, prompts, outcome)
 
 
 def bootstrap_figure(
-    statistic: Callable[..., FloatArray], prompts: ArrayLike, *columns: ArrayLike, tasks: ArrayLike | None = None
+    statistic: Callable[..., FloatArray], prompts: ArrayLike, *columns: Outcome, tasks: ArrayLike | None = None
 ) -> Interval:
     """Return `bootstrap_interval` from a fixed random state, rounded to 4 digits."""
     interval = bootstrap_interval(statistic, prompts, *columns, rng=np.random.default_rng(0), tasks=tasks)
     return _rounded(interval)
 
 
-def paired_difference(prompts: ArrayLike, one: ArrayLike, other: ArrayLike) -> Difference:
+def paired_difference(prompts: ArrayLike, one: Outcome, other: Outcome) -> Difference:
     """Return `bootstrap_difference` from a fixed random state, rounded to 4 digits."""
     return _rounded(bootstrap_difference(prompts, one, other, rng=np.random.default_rng(0)))
 
@@ -87,15 +114,15 @@ def paired_difference(prompts: ArrayLike, one: ArrayLike, other: ArrayLike) -> D
 def bootstrap_interval(
     statistic: Callable[..., FloatArray],
     prompt_ids: ArrayLike,
-    *columns: ArrayLike,
+    *columns: Outcome,
     rng: np.random.Generator,
     tasks: ArrayLike | None = None,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
 ) -> Interval:
     """Compute the interval of a statistic of column means, such as a mean, a difference or a ratio.
 
-    `columns` are arrays (C,) of figures of the same cases. They are resampled together, so differences are paired.
+    `columns` are figures of the same cases. They are resampled together, so differences are paired.
     `statistic` takes the mean of each column as arrays (R,) and returns an array (R,): `np.subtract`,
     `oracle_gap_closed`. Resamples where it is not finite (a ratio without a denominator) are left out; where none is
     left, the ends are nan.
@@ -108,7 +135,7 @@ def bootstrap_interval(
 
 
 def bootstrap_difference(
-    prompt_ids: ArrayLike, one: ArrayLike, other: ArrayLike, *, rng: np.random.Generator, resamples: int = 2000
+    prompt_ids: ArrayLike, one: Outcome, other: Outcome, *, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Difference:
     """Compute the mean of `one` minus that of `other` over the same cases, paired, with its 95 % interval and p."""
     estimate, statistics_R = _bootstrap(np.subtract, prompt_ids, (one, other), rng, None, resamples)
@@ -133,36 +160,47 @@ def _percentile_ends(statistics_R: FloatArray, level: float) -> tuple[float, flo
 def _bootstrap(
     statistic: Callable[..., FloatArray],
     prompt_ids: ArrayLike,
-    columns: Sequence[ArrayLike],
+    columns: Sequence[Outcome],
     rng: np.random.Generator,
     tasks: ArrayLike | None,
     resamples: int,
 ) -> tuple[float, FloatArray]:
     """Return the statistic of the cases, and its finite values over the resamples."""
     prompts = np.asarray(prompt_ids)
-    values_KC = np.stack([np.asarray(column, np.float64) for column in columns])
-    assert values_KC.shape[1:] == prompts.shape, "prompt_ids and each column: one value per case"
+    outcomes = [_uncertain(column, resamples) for column in columns]
+    assert all(outcome.variants_VC.shape[1:] == prompts.shape for outcome in outcomes), "columns: one value per case"
     assert prompts.size > 0
     assert resamples > 0
 
     groups = _rows_by_value(np.zeros(len(prompts)) if tasks is None else np.asarray(tasks))
-    estimate = statistic(*_mean_over_groups([values_KC[:, rows].mean(axis=1, keepdims=True) for rows in groups]))
+    estimates = [outcome.variants_VC[[outcome.estimate]] for outcome in outcomes]
+    estimate = statistic(*_mean_over_groups([[each[:, rows].mean(axis=1) for each in estimates] for rows in groups]))
     statistics_R = statistic(
-        *_mean_over_groups([_resampled_means(prompts[rows], values_KC[:, rows], resamples, rng) for rows in groups])
+        *_mean_over_groups([_resampled_means(prompts, outcomes, rows, resamples, rng) for rows in groups])
     )
     return float(estimate[0]), statistics_R[np.isfinite(statistics_R)]
 
 
-def _mean_over_groups(means_by_group: Sequence[FloatArray]) -> FloatArray:
+def _uncertain(outcome: Outcome, resamples: int) -> UncertainOutcome:
+    return outcome if isinstance(outcome, UncertainOutcome) else UncertainOutcome.certain(outcome, resamples)
+
+
+def _mean_over_groups(means_by_group: Sequence[Sequence[FloatArray]]) -> FloatArray:
     return np.mean(means_by_group, axis=0)
 
 
 def _resampled_means(
-    prompts: NDArray[np.generic], values_KC: FloatArray, resamples: int, rng: np.random.Generator
-) -> FloatArray:
-    """Return the mean of each column in each resample, (K, R)."""
-    weights_RC = _resample_weights(prompts, resamples, rng)
-    return values_KC @ weights_RC.T / weights_RC.sum(axis=1)
+    prompts: NDArray[np.generic],
+    outcomes: Sequence[UncertainOutcome],
+    rows: NDArray[np.intp],
+    resamples: int,
+    rng: np.random.Generator,
+) -> list[FloatArray]:
+    """Return the mean over `rows` of each outcome in each resample, (R,), where the resample has its own variant."""
+    weights_RC = _resample_weights(prompts[rows], resamples, rng)
+    means = [outcome.variants_VC[:, rows] @ weights_RC.T / weights_RC.sum(axis=1) for outcome in outcomes]
+    columns = np.arange(resamples)
+    return [mean_VR[outcome.resampled_R, columns] for mean_VR, outcome in zip(means, outcomes, strict=True)]
 
 
 def _resample_weights(prompts: NDArray[np.generic], resamples: int, rng: np.random.Generator) -> FloatArray:

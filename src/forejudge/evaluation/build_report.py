@@ -10,7 +10,14 @@ import numpy as np
 
 from forejudge.candidates.store import EvaluationSettings
 from forejudge.evaluation.bootstrap import Interval, bootstrap_figure, bootstrap_mean
-from forejudge.evaluation.equal_cost import CostCurve, CostedStrategy, equal_cost_table, reference_budgets
+from forejudge.evaluation.equal_cost import (
+    CostCurve,
+    CostedStrategy,
+    competitor_table,
+    equal_cost_table,
+    reference_budgets,
+    resampled_rounds,
+)
 from forejudge.evaluation.metrics import (
     BoolArray,
     FloatArray,
@@ -24,7 +31,6 @@ from forejudge.evaluation.report import (
     ORACLE,
     RANDOM,
     BestOfNRow,
-    EqualCostRow,
     EvaluationCosts,
     EvaluationReport,
     LeadRow,
@@ -82,6 +88,8 @@ def build_report(
     """
     combinations = combination_scores(combined)
     strategies = selection_strategies({name: verifier_scores(name) for name in outcomes.score_CSN} | combinations)
+    timed = timed_strategies(costs, baselines)
+    budgets_V = [np.array([budget], np.float64) for budget in budgets] if budgets else None
     return EvaluationReport(
         provenance=dict(provenance),
         settings=settings,
@@ -98,7 +106,10 @@ def build_report(
         second_evaluators=second_evaluator_reports(outcomes, strategies, ns),
         baselines={name: each.outcomes.averages(each.strategy(outcomes, 1)) for name, each in baselines.items()},
         costs=costs,
-        equal_time=_equal_time(outcomes, costs, baselines, budgets),
+        equal_time=equal_cost_table(
+            outcomes, timed, budgets_V or reference_budgets(timed[0].curve, outcomes.candidates)
+        ),
+        competitor_time=competitor_table(outcomes, timed),
     )
 
 
@@ -234,17 +245,25 @@ def _first_evaluator_strategy(outcomes: Outcomes) -> SelectionStrategy:
     return best_score_strategy(lambda _, n: outcomes.correct_CSN[..., :n].astype(np.float64))
 
 
-def _equal_time(
-    outcomes: Outcomes, costs: EvaluationCosts, baselines: Mapping[str, Baseline], budgets: Sequence[float] | None
-) -> list[EqualCostRow]:
-    strategies = verifier_strategies({name: CostCurve(search.milliseconds) for name, search in costs.searches.items()})
-    strategies += [
-        CostedStrategy(name, each.strategy, CostCurve({1: costs.baseline_ms[name]}), each.steps, max_candidates=1)
+def timed_strategies(costs: EvaluationCosts, baselines: Mapping[str, Baseline]) -> list[CostedStrategy]:
+    """Return a costed strategy for each timed verifier, then one for each baseline.
+
+    Versions of all curves draw the same rounds of the timing; without rounds the medians are taken as they are.
+    """
+    drawn_VK = resampled_rounds(costs.rounds) if costs.rounds else None
+
+    def curve(medians: Mapping[int, float], rounds: Mapping[int, Sequence[float]]) -> CostCurve:
+        return CostCurve.of(medians) if drawn_VK is None else CostCurve.from_rounds(rounds, drawn_VK)
+
+    curves = {name: curve(search.milliseconds, search.rounds_ms) for name, search in costs.searches.items()}
+    single = [
+        (name, each, curve({1: costs.baseline_ms[name]}, {1: costs.baseline_rounds_ms.get(name, ())}))
         for name, each in baselines.items()
     ]
-    return equal_cost_table(
-        outcomes, strategies, budgets or reference_budgets(strategies[0].curve, outcomes.candidates)
-    )
+    return verifier_strategies(curves) + [
+        CostedStrategy(name, each.strategy, each_curve, each.steps, max_candidates=1)
+        for name, each, each_curve in single
+    ]
 
 
 def verifier_strategies(curves: Mapping[str, CostCurve]) -> list[CostedStrategy]:

@@ -5,15 +5,17 @@ is named by its verifier, its combination of verifiers, `random`, `oracle`, or a
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from forejudge.candidates.store import EvaluationSettings
 from forejudge.config_files import read_config
 from forejudge.evaluation.bootstrap import Averages, Difference, Interval
 from forejudge.files import write_text
-from forejudge.profiling.figures import SearchCosts
+from forejudge.profiling.figures import Milliseconds, RoundsMs, SearchCosts
 
 REPORT_FILE = "figures.json"
 RANDOM, ORACLE = "random", "oracle"
@@ -28,12 +30,35 @@ class FrozenModel(BaseModel):
 
 
 class EvaluationCosts(FrozenModel):
-    """Costs by name: of searches with each verifier, of one image of each baseline, and of each stage."""
+    """Costs by name: of searches with each verifier, of one image of each baseline, and of each stage.
+
+    `timed` identifies the device, the generator and what was timed by name. `rounds_ms` of all searches and
+    `baseline_rounds_ms` are milliseconds of the same rounds; both are empty where only medians were kept.
+    """
 
     provenance: dict[str, str]
-    searches: dict[str, SearchCosts]
-    baseline_ms: dict[str, float]
-    stage_flops: dict[str, int]
+    searches: Annotated[dict[str, SearchCosts], Field(min_length=1)]
+    baseline_ms: dict[str, Milliseconds]
+    stage_flops: dict[str, NonNegativeInt]
+    timed: dict[str, str] = {}
+    baseline_rounds_ms: dict[str, RoundsMs] = {}
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> Self:
+        timings = sum(len(search.milliseconds) for search in self.searches.values()) + len(self.baseline_ms)
+        if self._all_rounds and (len(self._all_rounds) != timings or len(set(map(len, self._all_rounds))) > 1):
+            raise ValueError("expected as many rounds of each search and baseline, or none at all")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds; 0 where only medians were kept."""
+        return min(map(len, self._all_rounds), default=0)
+
+    @property
+    def _all_rounds(self) -> list[RoundsMs]:
+        searches = chain.from_iterable(search.rounds_ms.values() for search in self.searches.values())
+        return [*searches, *self.baseline_rounds_ms.values()]
 
 
 class BestOfNRow(Averages):
@@ -46,13 +71,32 @@ class BestOfNRow(Averages):
 class EqualCostRow(BestOfNRow):
     """Accuracy of one strategy within a budget, in the table's unit.
 
-    `reference_lead` is the lead of the budget's first strategy over this one.
+    `reference_lead` is the lead of the budget's first strategy over this one. Intervals cover test prompts and, where
+    the rounds of a timing were kept, its uncertainty; `n_interval` (95 %) covers the timing alone.
     """
 
     budget: float
     steps: int
     cost: float
     reference_lead: Difference
+    n_interval: tuple[int, int] | None = None
+
+
+class CompetitorRow(FrozenModel):
+    """Lead of the first strategy, the reference, over a competitor within the cost of the competitor's own N.
+
+    Accuracies are micro averages; the reference has as many candidates as fit. Intervals are those of `EqualCostRow`.
+    """
+
+    competitor: str
+    n: int
+    cost: float
+    accuracy: Interval
+    reference: str
+    reference_n: int
+    reference_n_interval: tuple[int, int]
+    reference_accuracy: Interval
+    lead: Difference
 
 
 class LeadRow(FrozenModel):
@@ -124,6 +168,7 @@ class EvaluationReport(FrozenModel):
     baselines: dict[str, Averages]
     costs: EvaluationCosts
     equal_time: list[EqualCostRow]
+    competitor_time: list[CompetitorRow] = []
     projected: ProjectedCosts | None = None
 
     @classmethod

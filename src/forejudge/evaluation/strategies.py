@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from forejudge.candidates.store import EvaluationStore
-from forejudge.evaluation.bootstrap import Averages, Difference, bootstrap_averages, paired_difference
+from forejudge.evaluation.bootstrap import Averages, Difference, Outcome, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 from forejudge.prompts.geneval import PromptMetadata
 
@@ -38,13 +38,13 @@ class Outcomes:
         """Candidates per case and seed."""
         return int(self.correct_CSN.shape[2])
 
-    def averages(self, outcome_C: FloatArray) -> Averages:
+    def averages(self, outcome: Outcome) -> Averages:
         """Average outcomes per case over cases, over tasks and within each task."""
-        return bootstrap_averages(self.prompts, self.tasks, outcome_C)
+        return bootstrap_averages(self.prompts, self.tasks, outcome)
 
-    def lead(self, one_C: FloatArray, other_C: FloatArray) -> Difference:
-        """Return how far the micro average of one array of outcomes is ahead of another's, paired."""
-        return paired_difference(self.prompts, one_C, other_C)
+    def lead(self, one: Outcome, other: Outcome) -> Difference:
+        """Return how far the micro average of one outcome is ahead of another's, paired."""
+        return paired_difference(self.prompts, one, other)
 
 
 def load_outcomes(folder: EvaluationStore) -> Outcomes:

@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.store import EvaluationStore
 from forejudge.config_files import read_config
-from forejudge.errors import InvalidRequest
+from forejudge.device import dtype_name
+from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.build_report import Baseline, VerifierWeights, build_report
 from forejudge.evaluation.equal_cost import BUDGET_NS
 from forejudge.evaluation.report import EvaluationCosts, EvaluationReport
@@ -26,12 +28,13 @@ from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
 from forejudge.evaluators.loading import GENEVAL, GenEvalModels, load_evaluator
 from forejudge.files import exists, is_dir, write_shared_text
-from forejudge.generators import load_generator
+from forejudge.generators import load_baseline, load_generator
 from forejudge.generators.base import Generator, SamplingParams
-from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.hub import Source
-from forejudge.profiling.searches import generation_milliseconds, search_costs, stage_flops
-from forejudge.progress import ProgressCallback, Shard
+from forejudge.profiling.figures import WARM_UP
+from forejudge.profiling.measure import time_rounds
+from forejudge.profiling.searches import generation_workload, search_costs, search_workloads, stage_flops
+from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.result import provenance
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
@@ -40,7 +43,7 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 
 TIMED_NS = (1, 2, 4, 8, 16)
 COSTS_FILE, BASELINES_FOLDER = "costs.json", "baselines"
-_ROUNDS = 7
+_ROUNDS = 21
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Suite:
 
         sources = {f"{count} step{'s' * (count > 1)}": (generator, count) for count in (1, *options.steps)}
         for name in options.baselines:
-            other = BlackBox.from_pretrained(name, device, dtype)
+            other = load_baseline(name, device, dtype)
             sources |= {f"{Path(name).name}, {count} steps": (other, count) for count in options.steps or (1,)}
         baselines = {
             name: run(source, {}, 1, source.defaults.model_copy(update={"steps": count}))
@@ -175,18 +178,28 @@ class Suite:
         return [*self.main.generator.sources, *(verifier.source for verifier in self.timed_verifiers.values())]
 
     def run(self, shard: Shard) -> None:
-        """Measure costs, before any quality is known; then generate the shard of everything."""
-        if not exists(self.folder / COSTS_FILE):
+        """Measure costs, before any quality is known; then generate the shard of everything.
+
+        Raises InvalidRequest, before anything is measured, for a folder begun with other settings and for a prompt that
+        a generator refuses; CheckpointError for costs that can't be read.
+        """
+        for store, collector in self._parts:
+            collector.check(collector.blocks_left(store, shard), store)
+        if not self._costs_are_known():
             write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
-        self.main.run(EvaluationStore(self.folder), shard, self.progress)
-        for name, evaluation in self.baselines.items():
-            evaluation.run(EvaluationStore(baseline_folder(self.folder, name)), shard, self.progress)
+        for store, collector in self._parts:
+            collector.run(store, shard, self.progress)
 
     @property
     def missing(self) -> int:
         """Number of prompts still to be generated, those of baselines included."""
-        folders = [self.folder, *(baseline_folder(self.folder, name) for name in self.baselines)]
-        return sum(len(EvaluationStore(folder).missing) for folder in folders)
+        return sum(len(store.missing) for store, _ in self._parts)
+
+    @property
+    def _parts(self) -> list[tuple[EvaluationStore, EvaluationCollector]]:
+        """All collectors with their stores."""
+        baselines = [(baseline_folder(self.folder, name), collector) for name, collector in self.baselines.items()]
+        return [(EvaluationStore(folder), collector) for folder, collector in [(self.folder, self.main), *baselines]]
 
     def report(self, options: EvaluationOptions) -> EvaluationReport:
         """Build the report of the finished folder, see `folder_report`."""
@@ -195,21 +208,62 @@ class Suite:
             self.folder, list(self.baselines), made_by, options.ns, options.budgets_ms, options.combinations
         )
 
-    def _measure_costs(self) -> EvaluationCosts:
-        generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
-        ns = [n for n in TIMED_NS if n <= self.main.candidates]
-        return EvaluationCosts(
-            provenance=provenance(generator.device),
-            searches={
-                name: search_costs(generator, verifier, prompt, ns, _ROUNDS, self.progress)
-                for name, verifier in self.timed_verifiers.items()
-            },
-            baseline_ms={
-                name: generation_milliseconds(each.generator, prompt, each.sampling.steps, _ROUNDS)
+    def _costs_are_known(self) -> bool:
+        """Tell whether the folder's costs are those of this generator, its verifiers and baselines on this device."""
+        if not exists(self.folder / COSTS_FILE):
+            return False
+        known = read_costs(self.folder).timed
+        return all(known.get(name) == digest for name, digest in self._timed.items())
+
+    @cached_property
+    def _timed(self) -> dict[str, str]:
+        """Identity of all that costs depend on, by name."""
+        generator = self.main.generator
+        return {
+            "device": provenance(generator.device)["device"],
+            "generator": f"{generator.fingerprint} {dtype_name(generator.dtype)}",
+            **{f"verifier {name}": verifier.digest for name, verifier in self.timed_verifiers.items()},
+            **{
+                f"baseline {name}": f"{each.generator.fingerprint} {each.sampling.steps} steps"
                 for name, each in self.baselines.items()
             },
+        }
+
+    def _measure_costs(self) -> EvaluationCosts:
+        """Time all searches and baselines in turns, so that a disturbance of the machine affects all alike."""
+        generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
+        ns = [n for n in TIMED_NS if n <= self.main.candidates]
+        workloads = {
+            (name, n): search
+            for name, verifier in self.timed_verifiers.items()
+            for n, search in search_workloads(generator, verifier, prompt, ns).items()
+        } | {
+            (name, 1): generation_workload(each.generator, prompt, each.sampling.steps)
+            for name, each in self.baselines.items()
+        }
+        stopwatch = Stopwatch("timing", 0, WARM_UP + _ROUNDS)
+        rounds_ms = time_rounds(
+            workloads, generator.device, _ROUNDS, WARM_UP, lambda done: self.progress(stopwatch.at(done))
+        )
+        return EvaluationCosts(
+            provenance=provenance(generator.device),
+            timed=self._timed,
+            searches={
+                name: search_costs(generator, verifier, prompt, {n: rounds_ms[name, n] for n in ns})
+                for name, verifier in self.timed_verifiers.items()
+            },
+            baseline_ms={name: median(rounds_ms[name, 1]) for name in self.baselines},
+            baseline_rounds_ms={name: tuple(rounds_ms[name, 1]) for name in self.baselines},
             stage_flops=stage_flops(generator, self.timed_verifiers, prompt),
         )
+
+
+def read_costs(folder: Path) -> EvaluationCosts:
+    """Read the costs of an evaluation. Raises CheckpointError."""
+    try:
+        return read_config(folder / COSTS_FILE, EvaluationCosts)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: delete the file, and the same eval measures costs anew") from None
 
 
 def folder_report(
@@ -232,7 +286,7 @@ def folder_report(
         ns,
         combined,
         {name: Baseline(load_outcomes(each), each.settings.steps) for name, each in folders.items()},
-        read_config(folder / COSTS_FILE, EvaluationCosts),
+        read_costs(folder),
         budgets_ms,
     )
 

@@ -1,7 +1,7 @@
 """Generators: the registry of known ones, and how to load them."""
 
 from forejudge.generators.known import KNOWN_MODELS, GeneratorSpec, find_spec, known_models
-from forejudge.generators.loading import ARCHITECTURES, as_generator, load_architecture, load_generator
+from forejudge.generators.loading import ARCHITECTURES, as_generator, load_architecture, load_baseline, load_generator
 
 __all__ = [
     "ARCHITECTURES",
@@ -11,5 +11,6 @@ __all__ = [
     "find_spec",
     "known_models",
     "load_architecture",
+    "load_baseline",
     "load_generator",
 ]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, quiet_libraries
+from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, first_line, quiet_libraries
 from forejudge.errors import InvalidRequest
+from forejudge.files import is_dir
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.text_encoding import check_text
+from forejudge.hub import split_revision
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 
@@ -38,11 +40,12 @@ class BlackBox(Generator):
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "BlackBox":
-        """Load a folder or hub id. Raises CheckpointError."""
+        """Load a folder or hub id, which may name a revision. Raises CheckpointError."""
         from diffusers import DiffusionPipeline
 
+        model, revision = (name, None) if is_dir(name) else split_revision(name)
         with checkpoint_errors(Path(name)), quiet_libraries():
-            pipeline = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(model, revision=revision, dtype=dtype, use_safetensors=True)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
 
@@ -64,13 +67,19 @@ class BlackBox(Generator):
         if set(stages) != {IMAGE}:
             raise InvalidRequest(f"{self.name} is a black box: no verifier can read it before the image is finished")
         call: _PipelineCall = candidates.state
-        output = self.pipeline(
-            call.prompt,
-            num_inference_steps=call.sampling.steps,
-            num_images_per_prompt=len(candidates),
-            generator=[torch.Generator().manual_seed(seed) for seed in candidates.seeds],
-            output_type="np",
-        )
+        try:
+            output = self.pipeline(
+                call.prompt,
+                num_inference_steps=call.sampling.steps,
+                num_images_per_prompt=len(candidates),
+                generator=[torch.Generator().manual_seed(seed) for seed in candidates.seeds],
+                output_type="np",
+            )
+        except (TypeError, ValueError) as error:  # a pipeline checks its arguments only when it is called
+            raise InvalidRequest(
+                f"{self.name} refuses to generate in {call.sampling.steps} steps ({first_line(error)}): choose other "
+                "steps, or another baseline"
+            ) from error
         pixels_NHWC = np.nan_to_num(output.images)
         images = self.pipeline.numpy_to_pil(pixels_NHWC)
         is_finite_N = np.isfinite(output.images).all(axis=(1, 2, 3))

@@ -18,6 +18,7 @@ from forejudge.checkpoint import checkpoint_errors, quiet_libraries
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir, is_file
 from forejudge.generators.base import Architecture, Generator
+from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
@@ -69,6 +70,19 @@ def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, off
         offload_text_encoders(generator.pipeline, device)
     generator.sources, generator.defaults = sources, spec.sampling
     return generator
+
+
+def load_baseline(name: str, device: torch.device, dtype: torch.dtype) -> Generator:
+    """Load what `load_generator` takes; a pipeline that is not supported becomes a black box without stages.
+
+    Raises CheckpointError, and InvalidRequest for an unknown name and for options of a black box.
+    """
+    spec = _resolve_spec(name)
+    if PipelineIndex.from_pretrained(spec.pipeline).pipeline_class in ARCHITECTURES:
+        return load_spec(spec, device, dtype)
+    if spec.options:
+        raise InvalidRequest(f"{spec.pipeline} takes no options, got {', '.join(spec.options)}: leave them out")
+    return BlackBox.from_pretrained(spec.pipeline, device, dtype)
 
 
 def as_generator(

@@ -1,14 +1,18 @@
 """Results of a profile as JSON holds them. Times are milliseconds, memory is bytes, N counts candidates."""
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 # Stages of a search, in the order they run. "later steps" exist only where a generator takes more than one step, "clip"
 # only for a verifier of image features; scoring has a stage for each kind of verifier (see `scoring_stage`).
 ENCODE, PREFIX, SUFFIX, LATER_STEPS, DECODE, CLIP = "encode", "prefix", "suffix", "later steps", "decode", "clip"
 WARM_UP = 2  # uncounted rounds before those that are measured
+
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+RoundsMs = Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
+"""Milliseconds of one workload in each round."""
 
 
 def scoring_stage(kind: str) -> str:
@@ -73,14 +77,16 @@ class DeadlineAdherence(_FrozenModel):
 class SearchCosts(_FrozenModel):
     """Costs of a search with one verifier.
 
-    `milliseconds` is the median by N, `scoring_bytes` the peak by N while candidates are scored. FLOPs are split into
-    those of a search and those of each candidate.
+    `milliseconds` is the median by N, `rounds_ms` its rounds, in which all strategies of an evaluation took turns
+    (empty where only medians were kept). `scoring_bytes` is the peak by N while candidates are scored. FLOPs are split
+    into those of a search and those of each candidate.
     """
 
-    milliseconds: dict[int, float]
-    fixed_flops: int
-    candidate_flops: int
-    scoring_bytes: dict[int, int]
+    milliseconds: Annotated[dict[PositiveInt, Milliseconds], Field(min_length=1)]
+    fixed_flops: NonNegativeInt
+    candidate_flops: NonNegativeInt
+    scoring_bytes: dict[PositiveInt, NonNegativeInt]
+    rounds_ms: dict[PositiveInt, RoundsMs] = {}
 
 
 class ProfileSettings(_FrozenModel):

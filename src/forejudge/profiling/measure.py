@@ -34,13 +34,28 @@ def measure_time_interleaved(
     warm_up: int,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[KeyT, Timing]:
-    """Run every workload once a round; `on_round` gets the number of rounds done, `warm_up` uncounted ones included."""
+    """Summarize `time_rounds` of each workload."""
+    durations = time_rounds(workloads, device, rounds, warm_up, on_round)
+    return {key: Timing.from_rounds(milliseconds) for key, milliseconds in durations.items()}
+
+
+def time_rounds(
+    workloads: Mapping[KeyT, Workload],
+    device: torch.device,
+    rounds: int,
+    warm_up: int,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> dict[KeyT, list[float]]:
+    """Run every workload once a round and return its milliseconds in each round.
+
+    `on_round` gets the number of rounds done, `warm_up` uncounted ones included.
+    """
     durations: dict[KeyT, list[float]] = {key: [] for key in workloads}
     for done in range(1, warm_up + rounds + 1):
         for key, workload in workloads.items():
             durations[key].append(_milliseconds(workload, device))
         on_round(done)
-    return {key: Timing.from_rounds(milliseconds[warm_up:]) for key, milliseconds in durations.items()}
+    return {key: milliseconds[warm_up:] for key, milliseconds in durations.items()}
 
 
 def _milliseconds(workload: Workload, device: torch.device) -> float:

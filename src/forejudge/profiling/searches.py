@@ -6,15 +6,12 @@ from functools import partial
 from statistics import NormalDist, median
 from time import perf_counter
 
-import torch
-
 from forejudge.best_of_n import BestOfN
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.options import SearchOptions
 from forejudge.policies import AllPolicies, expected_n
 from forejudge.profiling.figures import DECODE, ENCODE, PREFIX, SUFFIX, DeadlineAdherence, SearchCosts, Timing
-from forejudge.profiling.measure import count_flops, measure_time, peak_memory
-from forejudge.progress import ProgressCallback, Stopwatch
+from forejudge.profiling.measure import count_flops, peak_memory
 from forejudge.session import PromptSession
 from forejudge.types import IMAGE, latent_stage
 from forejudge.verifiers.base import Verifier
@@ -77,23 +74,37 @@ def _interval(of: Sequence[bool]) -> tuple[float, float]:
     return round(max(center - half_width, 0.0), 4), round(min(center + half_width, 1.0), 4)
 
 
+def search_workloads(
+    generator: Generator, verifier: Verifier, prompt: str, ns: Sequence[int]
+) -> dict[int, Callable[[], object]]:
+    """Return a search with one verifier for each N, which encodes the prompt every time."""
+    best = BestOfN(generator, verifier, prompt_cache_size=0)
+    return {n: partial(best, prompt, n) for n in ns}
+
+
+def generation_workload(generator: Generator, prompt: str, steps: int) -> Callable[[], object]:
+    """Return the generation of one image with a number of steps and no verifier."""
+    sampling = generator.defaults.model_copy(update={"steps": steps})
+
+    def generate() -> None:
+        conditioning = generator.encode_without_padding(prompt, sampling)
+        generator.advance(generator.start(conditioning, (0,)), [IMAGE])
+
+    return generate
+
+
 def search_costs(
-    generator: Generator, verifier: Verifier, prompt: str, ns: Sequence[int], rounds: int, report: ProgressCallback
+    generator: Generator, verifier: Verifier, prompt: str, rounds_ms: Mapping[int, Sequence[float]]
 ) -> SearchCosts:
-    """Measure searches with one verifier on warm models. FLOPs and memory are counted in runs of their own."""
-    best = BestOfN(generator, verifier, prompt_cache_size=0)  # the same prompt, encoded every time
-    stopwatch = Stopwatch(f"timing {verifier.name}", 0, len(ns))
-    milliseconds = {}
-    for done, n in enumerate(ns, start=1):
-        milliseconds[n] = median_milliseconds(partial(best, prompt, n), rounds, generator.device)
-        report(stopwatch.at(done))
+    """Count FLOPs and memory of searches with one verifier, beside their milliseconds in each round, by N."""
+    one, two = (count_flops(search) for search in search_workloads(generator, verifier, prompt, (1, 2)).values())
     session = PromptSession(generator, verifier, prompt, generator.defaults)
     scoring_calls = {n: partial(session.score, tuple(range(n))) for n in (1, _MEMORY_BATCH_SIZE)}
-    one, two = (count_flops(partial(best, prompt, n)) for n in (1, 2))
     return SearchCosts(
-        milliseconds=milliseconds,
-        fixed_flops=2 * one - two,
-        candidate_flops=two - one,
+        milliseconds={n: median(milliseconds) for n, milliseconds in rounds_ms.items()},
+        rounds_ms={n: tuple(milliseconds) for n, milliseconds in rounds_ms.items()},
+        fixed_flops=max(2 * one - two, 0),
+        candidate_flops=max(two - one, 0),
         scoring_bytes={n: peak_memory(score, generator.device) for n, score in scoring_calls.items()},
     )
 
@@ -117,18 +128,3 @@ def stage_flops(generator: Generator, verifiers: Mapping[str, Verifier], prompt:
         input_candidates = generator.advance(noise, verifier.reads)
         stages[name] = count_flops(partial(verifier.score, prompt, input_candidates))
     return stages
-
-
-def generation_milliseconds(generator: Generator, prompt: str, steps: int, rounds: int) -> float:
-    """Time one image with a number of steps and no verifier."""
-
-    def generate() -> None:
-        conditioning = generator.encode_without_padding(prompt, generator.defaults.model_copy(update={"steps": steps}))
-        generator.advance(generator.start(conditioning, (0,)), [IMAGE])
-
-    return median_milliseconds(generate, rounds, generator.device)
-
-
-def median_milliseconds(workload: Callable[[], object], rounds: int, device: torch.device) -> float:
-    """Return the median of `rounds` runs, after one that warms up."""
-    return measure_time(workload, device, rounds, warm_up=1).median

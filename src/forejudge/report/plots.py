@@ -175,7 +175,7 @@ def quality_against_time(report: EvaluationReport, theme: Theme) -> Figure:
     strategies = report.by_strategy()
     styles = assign_styles(strategies, theme)
     for index, (name, searches) in enumerate(report.costs.searches.items()):
-        curve, rows = CostCurve(searches.milliseconds), strategies[name]
+        curve, rows = CostCurve.of(searches.milliseconds), strategies[name]
         milliseconds = [curve.cost_at(row.n) for row in rows]
         _plot_curve(axes, milliseconds, [row.micro for row in rows], name, styles[name])
         for x, row in zip(milliseconds, rows, strict=True):
