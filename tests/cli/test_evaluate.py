@@ -74,6 +74,53 @@ def test_what_cannot_be_done_is_refused_in_one_line(evaluate: CommandLine, asked
     assert said in done.err.splitlines()[-1]
 
 
+@pytest.fixture
+def evaluate_one(evaluate: CommandLine) -> CommandLine:
+    """On a single prompt."""
+    Path("prompts.jsonl").write_text(miniature_benchmark(1).lines[0].metadata + "\n")
+    return evaluate
+
+
+def test_a_finished_evaluation_takes_further_baselines(
+    evaluate_one: CommandLine, tiny_generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All strategies are timed anew, in turns; what is known of this device and these weights is not."""
+    assert evaluate_one("eval", "--out", "out").status == 0
+    asked = ("--steps", "2", "--baseline", tiny_generator, "--out", "out")
+    assert evaluate_one("eval", *asked).status == 0
+    figures = json.loads(Path("out/figures.json").read_text())
+    baselines = {"1 step", "2 steps", "generator, 2 steps"}
+    assert figures["baselines"].keys() == figures["costs"]["baseline_ms"].keys() == baselines
+    assert {row["competitor"] for row in figures["competitor_time"]} <= baselines
+    costs = Path("out/costs.json").read_bytes()
+    monkeypatch.setattr(suite, "time_rounds", None)  # must not be called
+    assert evaluate_one("eval", *asked).status == 0
+    assert evaluate_one("eval", "--out", "out").status == 0
+    assert Path("out/costs.json").read_bytes() == costs
+    assert "out was begun with seeds = 1" in refusal(evaluate_one("eval", "--seeds", "2", *asked), 2)
+
+
+def test_costs_of_another_device_are_measured_anew(evaluate_one: CommandLine) -> None:
+    assert evaluate_one("eval", "--out", "out").status == 0
+    costs = json.loads(Path("out/costs.json").read_text())
+    timed = costs["timed"]
+    costs["timed"] = timed | {"device": "an abacus"}
+    costs["searches"]["verifier"]["fixed_flops"] += 1
+    Path("out/costs.json").write_text(json.dumps(costs))
+    assert evaluate_one("eval", "--out", "out").status == 0
+    again = json.loads(Path("out/costs.json").read_text())
+    assert again["timed"] == timed
+    assert again["searches"]["verifier"]["fixed_flops"] + 1 == costs["searches"]["verifier"]["fixed_flops"]
+
+
+def test_broken_costs_are_named_with_what_to_do(evaluate_one: CommandLine) -> None:
+    Path("out").mkdir()
+    Path("out/costs.json").write_text("[1]")
+    said = refusal(evaluate_one("eval", "--out", "out"), 1)
+    assert "out/costs.json: " in said
+    assert "delete the file, and the same eval measures costs anew" in said
+
+
 def test_two_verifiers_of_one_name_are_refused(evaluate: CommandLine, tiny_verifier: Path) -> None:
     assert "have one name: rename the folder of one" in refusal(evaluate("eval", "--verifier", tiny_verifier), 2)
 

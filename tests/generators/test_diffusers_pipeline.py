@@ -1,6 +1,7 @@
 """Any diffusers pipeline as a baseline: the images of its own call, and nothing before them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeli
 from transformers import Gemma2Config, Gemma2Model
 
 from forejudge.errors import BrokenImage, CheckpointError, InvalidRequest
+from forejudge.generators import load_baseline
 from forejudge.generators.base import SamplingParams
 from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.types import IMAGE, latent_stage
@@ -71,6 +73,38 @@ def test_an_image_that_is_not_finite_is_named(black_box: BlackBox) -> None:
 def test_no_verifier_reads_it_before_the_image(black_box: BlackBox) -> None:
     with pytest.raises(InvalidRequest, match="is a black box"):
         black_box.advance(black_box.start(black_box.encode("a star", TWO_STEPS), (3,)), [latent_stage(), IMAGE])
+
+
+def test_a_supported_pipeline_as_baseline_is_no_black_box(sana: Path, tiny_generator: Path) -> None:
+    """Its own call would refuse other numbers of steps, and sizes that a name or options set."""
+    known = load_baseline(f"{tiny_generator},max_timesteps=1.5", CPU, torch.float32)
+    known.check("a star", SamplingParams(steps=4))
+    assert not isinstance(known, BlackBox)
+    assert isinstance(load_baseline(str(sana), CPU, torch.float32), BlackBox)
+    with pytest.raises(InvalidRequest, match=r"takes no options, got max_timesteps: leave them out"):
+        load_baseline(f"{sana},max_timesteps=1.5", CPU, torch.float32)
+    with pytest.raises(InvalidRequest, match="unknown generator 'nowhere'"):
+        load_baseline("nowhere", CPU, torch.float32)
+
+
+def test_a_baseline_of_the_hub_may_name_a_revision(monkeypatch: pytest.MonkeyPatch, black_box: BlackBox) -> None:
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(model: str, **options: Any) -> Any:
+        asked.update(options, model=model)
+        return black_box.pipeline
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", from_pretrained)
+    assert BlackBox.from_pretrained("owner/model@v1", CPU, torch.float32).name == "owner/model@v1"
+    assert (asked["model"], asked["revision"]) == ("owner/model", "v1")
+
+
+def test_a_call_that_the_pipeline_refuses_is_one_line(sana: Path) -> None:
+    black_box = BlackBox.from_pretrained(str(sana), CPU, torch.float32)
+    black_box.pipeline.scheduler.set_timesteps = None
+    candidates = black_box.start(black_box.encode("a star", TWO_STEPS), (3,))
+    with pytest.raises(InvalidRequest, match=r"refuses to generate in 2 steps \(.*\): choose other steps"):
+        black_box.advance(candidates, [IMAGE])
 
 
 def test_bad_input_is_refused(black_box: BlackBox, tmp_path: Path) -> None:

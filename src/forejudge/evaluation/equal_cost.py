@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.bootstrap import RESAMPLES, UncertainOutcome
+from forejudge.evaluation.bootstrap import RESAMPLES, UncertainOutcome, bootstrap_mean
 from forejudge.evaluation.metrics import FloatArray
 from forejudge.evaluation.report import CompetitorRow, EqualCostRow
 from forejudge.evaluation.strategies import Outcomes, SelectionStrategy
@@ -196,10 +196,10 @@ def _competitor_row(
         competitor=competitor.name,
         n=n,
         cost=competitor.curve.cost_at(n),
-        accuracy=outcomes.averages(outcome).micro,
+        accuracy=bootstrap_mean(outcomes.prompts, outcome),
         reference=reference.name,
         reference_n=int(reference_n_V[0]),
         reference_n_interval=_n_interval(reference_n_V),
-        reference_accuracy=outcomes.averages(reference_outcome).micro,
+        reference_accuracy=bootstrap_mean(outcomes.prompts, reference_outcome),
         lead=outcomes.lead(reference_outcome, outcome),
     )
