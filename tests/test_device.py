@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from forejudge.device import exact_float32, is_out_of_memory, resolve_device, resolve_dtype
+from forejudge.device import (
+    exact_float32,
+    is_main_process,
+    is_out_of_memory,
+    launched_processes,
+    resolve_device,
+    resolve_dtype,
+)
 from forejudge.errors import InvalidRequest
 
 
@@ -66,3 +73,37 @@ def test_shortened_float32_is_off_for_a_while_only() -> None:
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1)),
+        (LAUNCHED, (1, 2)),
+        (LAUNCHED | {"RANK": "0"}, (0, 2)),
+        ({"RANK": "1"}, "RANK = 1: expected all of RANK, .*unset them to train in one process"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE = 2: expected"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK = 0: expected"),
+        (LAUNCHED | {"RANK": "2"}, "RANK = 2, WORLD_SIZE = 2, .*: expected"),
+        (LAUNCHED | {"WORLD_SIZE": "many"}, "WORLD_SIZE = many"),
+        (LAUNCHED | {"RANK": "-1"}, "RANK = -1"),
+    ],
+)
+def test_processes_that_train_together_are_those_of_a_launcher(
+    variables: dict[str, str], expected: tuple[int, int] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(expected, str):
+        with pytest.raises(InvalidRequest, match=expected):
+            launched_processes()
+        assert is_main_process(), "it works alone"
+    else:
+        assert launched_processes() == expected
+        assert is_main_process() == (expected[0] == 0)

@@ -11,6 +11,7 @@ from forejudge.errors import InvalidRequest
 
 AUTO = "auto"
 _AMPERE = (8, 0)  # compute capability
+_LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # of torchrun and accelerate
 
 
 def resolve_device(name: str | None) -> torch.device:
@@ -35,9 +36,33 @@ def _default_device() -> str:
     return "cuda" if local_rank is None else f"cuda:{local_rank}"
 
 
+def launched_processes() -> tuple[int, int]:
+    """Return this process's rank and the number of those that a launcher started to train together, (0, 1) if alone.
+
+    Raises InvalidRequest where the environment says that there are others, but not how to reach them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    given = {name: os.environ[name] for name in _LAUNCHER_VARIABLES if name in os.environ}
+    ranks = [given.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))]
+    if all(map(str.isdecimal, ranks)):
+        rank, count, _ = map(int, ranks)
+        is_launched = len(given) == len(_LAUNCHER_VARIABLES)
+        is_alone = (rank, count) == (0, 1) and "LOCAL_RANK" not in given
+        if is_alone or (is_launched and rank < count):
+            return rank, count
+    raise InvalidRequest(
+        f"{', '.join(f'{name} = {value}' for name, value in given.items())}: expected all of "
+        f"{', '.join(_LAUNCHER_VARIABLES)}, as torchrun sets them, or none: unset them to train in one process"
+    )
+
+
 def is_main_process() -> bool:
     """Tell whether this is the process that writes, of those that a launcher started to train together."""
-    return os.environ.get("RANK", "0") == "0"
+    try:
+        return launched_processes()[0] == 0
+    except InvalidRequest:  # variables of another launcher, whose processes work alone
+        return True
 
 
 def resolve_dtype(name: str, device: torch.device | None = None) -> torch.dtype:
