@@ -1,8 +1,10 @@
 """Recipes: fields changed from outside."""
 
+import re
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from forejudge.errors import InvalidRequest
 from forejudge.training.config import LabelRecipe, LoraOptions, apply_changes, with_changes, with_options
@@ -69,6 +71,13 @@ def test_an_unknown_field_is_refused_with_the_known_ones(change: str) -> None:
         ("tensorboard=1", "--set tensorboard = 1: Input should be a valid boolean"),
         ("learning_rate=Infinity", "--set learning_rate = inf: Input should be a finite number"),
         ("adam_beta2=1", "--set adam_beta2 = 1: Input should be less than 1"),
+        ("seed=-1", "--set seed = -1: Input should be greater than or equal to 0"),
+        ("seed=99999999999999999999", "--set seed = 99999999999999999999: Input should be less than or equal to 4294"),
+        ("learning_rate=1e308", "--set learning_rate = 1e+308: Input should be less than or equal to 10"),
+        ("weight_decay=NaN", "--set weight_decay = nan: Input should be a finite number"),
+        ("loss.gamma=1e308", "--set loss.gamma = 1e+308: Input should be less than or equal to 100"),
+        ("lora.rank=100000", "--set lora.rank = 100000: Input should be less than or equal to 65536"),
+        ("steps=" + "[" * 100_000, "--set steps = '[[["),
         ("precision=int8", "--set precision = 'int8': Input should be 'float32', 'bfloat16' or 'float16'"),
         ("language_model=null", "--set language_model = None: Input should be a valid string"),
         ("loss.kind=hinge", "--set loss.kind = 'hinge': Input should be 'cross-entropy'"),
@@ -111,6 +120,28 @@ def test_options_are_validated(options: dict[str, Any], message: str) -> None:
 def test_changes_from_code_are_validated(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         with_changes(MINIATURE, **changes)
+
+
+def numeric_fields(recipe: BaseModel) -> list[str]:
+    """Names of the number fields of a recipe, nested ones included."""
+    names = []
+    for name, field in type(recipe).model_fields.items():
+        nested = LoraOptions() if name == "lora" else getattr(recipe, name)
+        if isinstance(nested, BaseModel):
+            names += [f"{name}.{inner}" for inner in numeric_fields(nested)]
+        elif re.search(r"\b(int|float)\b", str(field.annotation)):
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("text", ["1e308", str(10**23), "-1", "NaN", "Infinity"])
+def test_every_number_of_a_recipe_has_finite_bounds(text: str) -> None:
+    for recipe in (MINIATURE, load_preset("miniature").align):
+        names = numeric_fields(recipe)
+        assert {"steps", "seed", "weight_decay", "early_stopping_patience"} <= {*names}
+        for name in names:
+            with pytest.raises(InvalidRequest, match=rf"--set {name} = "):
+                apply_changes(recipe, [f"{name}={text}"])
 
 
 def test_a_change_from_code_takes_models_and_their_fields() -> None:

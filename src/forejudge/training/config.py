@@ -9,15 +9,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
 )
 from pydantic_core import to_json
 
 from forejudge.errors import InvalidRequest, validation_message
 from forejudge.hub import public_model_name
+from forejudge.options import Seed
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
@@ -39,6 +37,11 @@ def _check_instruction(text: str) -> str:
     return text
 
 
+_Count = Annotated[int, Field(gt=0, le=10**9)]
+_BatchSize = Annotated[int, Field(gt=0, le=2**20)]
+_Rank = Annotated[int, Field(gt=0, le=2**16)]
+
+
 class TrainingRecipe(_FrozenModel):
     """Fields of both training stages.
 
@@ -52,21 +55,21 @@ class TrainingRecipe(_FrozenModel):
     reads: VerifierInputName
     language_model: str
     vision_tower: str | None = None
-    spatial_merge_size: PositiveInt = 1
-    steps: PositiveInt
-    batch_size: PositiveInt
-    gradient_accumulation_steps: PositiveInt = 1
-    learning_rate: PositiveFloat
-    warmup_steps: NonNegativeInt
-    weight_decay: float = Field(default=0.0, ge=0)
+    spatial_merge_size: int = Field(default=1, gt=0, le=1024)
+    steps: _Count
+    batch_size: _BatchSize
+    gradient_accumulation_steps: _BatchSize = 1
+    learning_rate: float = Field(gt=0, le=10)
+    warmup_steps: int = Field(ge=0, le=10**9)
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: float = Field(default=1.0, gt=0, le=10**6)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
-    eval_steps: PositiveInt
-    early_stopping_patience: PositiveInt | None = None
-    statistics_rows: PositiveInt = 4096
-    seed: int = 0
+    eval_steps: _Count
+    early_stopping_patience: _Count | None = None
+    statistics_rows: _Count = 4096
+    seed: Seed = 0
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     tensorboard: bool = False
 
@@ -91,8 +94,8 @@ class RecipeModels(BaseModel):
 class LoraOptions(_FrozenModel):
     """Low-rank adapters on every linear layer of the language model (Hu et al. 2021), merged after training."""
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
+    rank: _Rank = 16
+    alpha: _Rank = 32
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
@@ -105,7 +108,7 @@ class VerifyRecipe(TrainingRecipe):
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     loss: VerifierLoss = VerifierLoss(kind="class-weighted")
     lora: LoraOptions | None = None
-    training_rows: PositiveInt | None = None
+    training_rows: _Count | None = None
 
 
 class RunInputs(_FrozenModel):
@@ -122,21 +125,21 @@ class CollectionRecipe(_FrozenModel):
     """Candidates to generate per prompt, and the verifier inputs to record of each (as the option --record)."""
 
     generator: str
-    candidates: PositiveInt
+    candidates: _BatchSize
     record: str | None = None
 
 
 class LabelRecipe(CollectionRecipe):
     """Candidates that an evaluator labels right or wrong."""
 
-    candidates: PositiveInt = 20
+    candidates: _BatchSize = 20
     evaluator: str
 
 
 class CaptionRecipe(CollectionRecipe):
     """Candidates that a captioner describes."""
 
-    candidates: PositiveInt = 1
+    candidates: _BatchSize = 1
     captioner: str
 
 
@@ -206,5 +209,5 @@ def _field_names(recipe: TrainingRecipe) -> list[str]:
 def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # plain text, or JSON nested too deeply
         return text

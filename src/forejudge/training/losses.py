@@ -101,7 +101,7 @@ class VerifierLoss(BaseModel):
 
     kind: Literal["cross-entropy", "class-weighted", "focal", "regression"]
     alpha: float | None = Field(default=None, gt=0, lt=1)
-    gamma: float = Field(default=2.0, ge=0)
+    gamma: float = Field(default=2.0, ge=0, le=100)
 
     def for_labels(self, correct: ArrayLike) -> PerItemLoss:
         """Return the loss for training labels (M,), a function of two tensors (N,): a prediction and `correct_N`.

@@ -7,7 +7,7 @@ paper follows without stating its own (Liu et al. 2023).
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from forejudge.errors import InvalidRequest
 from forejudge.plugins import registered_configs
@@ -22,7 +22,7 @@ class RecipePreset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompts: PositiveInt
+    prompts: int = Field(gt=0, le=10**9)
     label: LabelRecipe
     caption: CaptionRecipe
     align: AlignRecipe
