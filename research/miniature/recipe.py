@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_text
-from forejudge.training.config import AlignRecipe, VerifyRecipe
+from forejudge.training.config import AlignRecipe, VerifyRecipe, with_changes
 from forejudge.training.presets import load_preset
 from research.miniature.train import TrainingSettings
 
@@ -135,7 +135,7 @@ def tiny_recipe() -> Recipe:
             captioned_candidates_per_prompt=2,
             recorded=("hidden:2", "clip"),
             baselines={"clip": "clip"},
-            align=load_preset("miniature").align.model_copy(update=few),
-            verify=load_preset("miniature").verify.model_copy(update=few),
+            align=with_changes(load_preset("miniature").align, **few),
+            verify=with_changes(load_preset("miniature").verify, **few),
         ),
     )

@@ -11,15 +11,16 @@ from warnings import catch_warnings, simplefilter
 from zipfile import is_zipfile
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from forejudge.errors import CheckpointError, ForejudgeError
+from forejudge.errors import CheckpointError, ForejudgeError, OutputError
 from forejudge.files import is_dir, is_file
 
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
+_TORCH_WRITERS = ("PytorchStreamWriter", "inline_container")  # in messages of torch.save
 
 
 @contextmanager
@@ -38,6 +39,20 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} cannot be loaded: it is missing, truncated or of another type ({first_line(error)})"
         ) from error
+
+
+@contextmanager
+def library_output_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of libraries that cannot write to a folder, on a full disk for instance, into an OutputError."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in _TORCH_WRITERS):
+            raise
+        raise OutputError(
+            f"{folder} cannot be written ({first_line(error)}): free some space, or choose another --out; what was "
+            "written before is kept"
+        ) from None
 
 
 def first_line(error: Exception) -> str:

@@ -1,9 +1,11 @@
 """`forejudge train`: both stages from the command line, and what they refuse."""
 
 import json
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from forejudge.cli import train
 from forejudge.training.estimate import CostEstimate
@@ -126,6 +128,9 @@ def test_a_disk_that_is_too_small_ends_it(forejudge: CommandLine) -> None:
     assert ENDING not in said
 
 
+SECOND_OF_TWO = {
+    "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
+}  # fmt: skip
 QUICK = ("--set", "steps=2", "--set", "batch_size=8", "--set", "eval_steps=2", "--reads", "hidden:2")
 
 
@@ -221,5 +226,53 @@ def test_only_the_first_of_several_processes_shows_the_result(
 ) -> None:
     """The others are done before it is written."""
     assert command(forejudge, tiny_run, "verify").out != ""
-    monkeypatch.setenv("RANK", "1")
+    for name, value in SECOND_OF_TWO.items():
+        monkeypatch.setenv(name, value)
     assert command(forejudge, tiny_run, "verify").out == ""
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, SECOND_OF_TWO | {"RANK": "2"}])
+def test_an_environment_of_processes_that_does_not_add_up_is_refused(
+    forejudge: CommandLine, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    line = refusal(command(forejudge, tiny_run, "verify", "--generator", "not looked for"), 2)
+    assert "expected all of RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them" in line
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused(
+    forejudge: CommandLine, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forejudge.files.free_bytes", lambda folder: 10**5)
+    line = refusal(command(forejudge, tiny_run, "align"), 1)
+    assert "out: checkpoints, for the time of the run, and the verifier take" in line
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("saving", "error"),
+    [
+        ("safetensors.torch.save_file", SafetensorError("Error while serializing: I/O error: No space left on device")),
+        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")),
+        ("transformers.TrainerState.save_to_json", OSError(ENOSPC, "No space left on device")),
+    ],
+)
+def test_a_disk_that_fills_up_ends_a_training_in_one_line(
+    forejudge: CommandLine, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, saving: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(saving, fail)
+    outcome = command(forejudge, tiny_run, "align")
+    assert (outcome.status, outcome.out) == (1, "")
+    *_, line = outcome.err.splitlines()
+    assert line.startswith("error: out/checkpoints cannot be written (")
+    assert line.endswith("free some space, or choose another --out; what was written before is kept")
+
+
+def test_a_verifier_is_no_aligned_connector(forejudge: CommandLine, tiny_run: TinyRun, trained_verifier: Path) -> None:
+    line = refusal(command(forejudge, tiny_run, "verify", "--aligned", trained_verifier), 1)
+    assert "is the result of stage verify: expected a folder of `forejudge train align`" in line
+    assert not Path("out").exists()

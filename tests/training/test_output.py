@@ -129,7 +129,7 @@ def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path
 
 def test_another_model_is_another_recipe(tiny_run: TinyRun, tmp_path: Path) -> None:
     output, inputs = RunFolder(tmp_path, tiny_run.generator), tiny_run.data.inputs("verify")
-    assert not output.begin(tiny_run.verify_recipe(language_model="owner/model"), inputs)
+    output.begin(tiny_run.verify_recipe(language_model="owner/model"), inputs)
     with pytest.raises(InvalidRequest, match="begun with language_model = owner/model, this run has language_model"):
         output.begin(tiny_run.verify_recipe(), inputs)
 
@@ -138,9 +138,9 @@ def test_other_data_are_another_run(tiny_run: TinyRun, trained_verifier: Path) -
     """A finished run is refused, too: it was trained on other rows."""
     output, recipe = RunFolder(trained_verifier, tiny_run.generator), tiny_run.verify_recipe()
     inputs = tiny_run.data.inputs("verify")
-    assert output.begin(recipe, inputs)
+    assert output.finished(recipe, inputs)
     with pytest.raises(InvalidRequest, match=r"begun with training = \w{16}, this run has training = other"):
-        output.begin(recipe, with_changes(inputs, training="other"))
+        output.finished(recipe, with_changes(inputs, training="other"))
 
 
 def test_weights_are_stored_as_the_recipe_says(tiny_run: TinyRun, tmp_path: Path) -> None:

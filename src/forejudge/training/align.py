@@ -27,10 +27,12 @@ def align(recipe: AlignRecipe, generator: Generator, data: TrainingData, out: Pa
     `data` comes from `forejudge caption`. A stopped run continues; a finished one stays as it is. Raises
     InvalidRequest if `out` holds a run of another recipe.
     """
-    output = RunFolder(out, generator)
-    if output.begin(recipe, data.inputs("align")):
+    output, inputs = RunFolder(out, generator), data.inputs("align")
+    if output.finished(recipe, inputs):
         return
     stage = prepare_alignment(recipe, generator, data)
+    stage.run.check(out, generator.device)
+    output.begin(recipe, inputs)
     if stage.run.train(out, generator.device, report):
         config = LanguageModelVerifierConfig.from_generator(
             generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size

@@ -18,14 +18,22 @@ from torch import Tensor
 from forejudge.candidates.collect import RECORDED, CandidateCollector
 from forejudge.candidates.store import CandidateStore
 from forejudge.config_files import read_config
-from forejudge.device import resolve_dtype
+from forejudge.device import launched_processes, resolve_dtype
 from forejudge.files import scratch_folder
 from forejudge.generators.base import Generator
 from forejudge.hub import check_name
 from forejudge.profiling.measure import count_flops, measure_time
 from forejudge.progress import Shard, ignore_progress
 from forejudge.training.align import prepare_alignment
-from forejudge.training.config import RECIPE_FILE, AlignRecipe, RecipeModels, RecipeT, TrainingRecipe, VerifyRecipe
+from forejudge.training.config import (
+    RECIPE_FILE,
+    AlignRecipe,
+    RecipeModels,
+    RecipeT,
+    TrainingRecipe,
+    VerifyRecipe,
+    with_changes,
+)
 from forejudge.training.dataset import TrainingData, collate_rows
 from forejudge.training.model import aligned_digest, language_model_source
 from forejudge.training.output import RunFolder
@@ -34,8 +42,6 @@ from forejudge.training.verify import prepare_verification
 
 _ROUNDS = 3  # of which the median counts
 _TIMED_BATCHES = 2  # batches of training, after one that warms up
-_MAX_CHECKPOINTS = 3  # two that are kept, and the next one until it is whole
-_OPTIMIZER_BYTES = 2 * 4  # of AdamW, for each trained weight
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,9 @@ def _trial(collector: CandidateCollector, candidates: int, scratch: Path, name: 
 def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path | None = None) -> None:
     """Check a run's inputs before a model is loaded. Raises CheckpointError for missing or incomplete ones.
 
-    Of models on the hub only the spelling is checked.
+    Of models on the hub only the spelling is checked. Raises InvalidRequest for a broken environment of processes.
     """
+    launched_processes()
     for folder in folders:
         CandidateStore(folder).check_complete()
     if aligned is not None:
@@ -133,7 +140,7 @@ def estimate_verification(
 
 
 def _with_few_statistics(recipe: RecipeT) -> RecipeT:
-    return recipe.model_copy(update={"statistics_rows": 2, "tensorboard": False})
+    return with_changes(recipe, statistics_rows=2, tensorboard=False)
 
 
 def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows: int) -> CostEstimate:
@@ -151,20 +158,12 @@ def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows
         description=f"{recipe.steps} steps of {recipe.batch_size} candidates, each of {num_rows} seen "
         f"{num_trained / num_rows:.2g} times",
         flops=flops,
-        disk_bytes=_bytes_on_disk(run),
+        disk_bytes=run.disk_bytes,
         seconds=recipe.steps * recipe.gradient_accumulation_steps * seconds
         + (num_standardized * load_seconds + num_validated * predict_seconds) / run.batch_size,
         measurement=f"{_TIMED_BATCHES} batches of {run.batch_size} candidates trained on in "
         f"{_TIMED_BATCHES * seconds:.2g} s",
     )
-
-
-def _bytes_on_disk(run: TrainingRun) -> dict[str, int]:
-    weights = run.module.state_dict().values()
-    trained = sum(weight.numel() for weight in run.module.parameters() if weight.requires_grad)
-    checkpoint = sum(weight.nbytes for weight in weights) + trained * _OPTIMIZER_BYTES
-    verifier = sum(weight.numel() for weight in weights) * resolve_dtype(run.recipe.save_dtype).itemsize
-    return {"checkpoints, for the time of the run,": _MAX_CHECKPOINTS * checkpoint, "the verifier": verifier}
 
 
 @dataclass(frozen=True)

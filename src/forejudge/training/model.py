@@ -14,12 +14,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations
 from forejudge.config_files import read_config
-from forejudge.errors import MismatchError, MissingExtra
+from forejudge.device import dtype_name
+from forejudge.errors import CheckpointError, InvalidRequest, MismatchError, MissingExtra
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model, load_tokenizer
-from forejudge.training.config import RECIPE_FILE, LoraOptions, RecipeModels, TrainingRecipe, with_public_names
+from forejudge.training.config import (
+    INPUTS_FILE,
+    RECIPE_FILE,
+    LoraOptions,
+    RecipeModels,
+    RunInputs,
+    TrainingRecipe,
+    with_public_names,
+)
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier, YesNoModel
@@ -144,6 +153,8 @@ def new_trainable_verifier(
     """
     folder = local_folder(language_model_source(recipe))
     language_model: Any = load_library_model(AutoModelForCausalLM, folder, torch.float32)
+    if not all(weight.isfinite().all() for weight in language_model.parameters()):
+        raise CheckpointError(f"{folder} holds weights that are not finite: get the language model again")
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(recipe.seed)
     width = verifier_input.width(generator.architecture)
@@ -160,10 +171,6 @@ def load_aligned_verifier(folder: Path, recipe: TrainingRecipe, generator: Gener
         stored, expected = getattr(aligned.config, field), getattr(recipe, field)
         if stored != expected:
             raise MismatchError(f"{folder} has {field} = {stored}, the recipe has {expected}: make them the same")
-    if aligned.model.head is not None:
-        raise MismatchError(
-            f"{folder} answers with a head, so it is no aligned connector: expected a folder of `forejudge train align`"
-        )
     aligned_models = read_config(folder / RECIPE_FILE, RecipeModels)
     for field in ("language_model", "vision_tower"):
         stored, expected = getattr(aligned_models, field), getattr(with_public_names(recipe), field)
@@ -173,11 +180,26 @@ def load_aligned_verifier(folder: Path, recipe: TrainingRecipe, generator: Gener
 
 
 def aligned_digest(aligned: Path | None) -> str | None:
-    """Return 16 hexadecimal digits of the SHA-256 of an aligned connector's weights. Raises CheckpointError."""
+    """Return 16 hexadecimal digits of the SHA-256 of an aligned connector's weights.
+
+    Raises CheckpointError for a folder that stage 1 did not write.
+    """
     if aligned is None:
         return None
+    if (stage := read_config(aligned / INPUTS_FILE, RunInputs).stage) != "align":
+        raise MismatchError(f"{aligned} is the result of stage {stage}: expected a folder of `forejudge train align`")
     with checkpoint_errors(aligned / CONNECTOR_FILE):
         return hashlib.sha256((aligned / CONNECTOR_FILE).read_bytes()).hexdigest()[:16]
+
+
+def check_finite(module: nn.Module, dtype: torch.dtype) -> None:
+    """Raise InvalidRequest naming a weight that is not finite once it is stored in `dtype`."""
+    for name, weight in module.named_parameters():
+        if not weight.detach().to(dtype).isfinite().all():
+            raise InvalidRequest(
+                f"training diverged, {name} is not finite in {dtype_name(dtype)}: lower learning_rate or change "
+                "precision or save_dtype, with another --out; earlier checkpoints are kept"
+            )
 
 
 def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
@@ -192,5 +214,7 @@ def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
 
 
 def set_statistics(trainable: TrainableVerifier, statistics: tuple[Tensor, Tensor]) -> None:
-    """Set mean and variance that the connector standardizes by."""
+    """Set mean and variance that the connector standardizes by. Raises CheckpointError if they are not finite."""
+    if not all(statistic.isfinite().all() for statistic in statistics):
+        raise CheckpointError("the states of the training candidates are not finite: generate them again in bfloat16")
     trainable.model.connector.set_statistics(*statistics)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from forejudge.checkpoint import library_output_errors
 from forejudge.config_files import record_config, refuse_other_config
 from forejudge.device import resolve_dtype
 from forejudge.files import exists, write_json, write_text
@@ -23,6 +24,7 @@ from forejudge.training.config import (
     TrainingRecipe,
     with_public_names,
 )
+from forejudge.training.model import check_finite
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 METRICS_FILE, CARD_FILE = "metrics.json", "README.md"
@@ -35,21 +37,21 @@ class RunFolder:
     def __init__(self, folder: Path, generator: Generator) -> None:
         self.folder, self.generator = folder, generator
 
-    def begin(self, recipe: TrainingRecipe, inputs: RunInputs) -> bool:
-        """Record recipe and inputs in the folder; return whether the run is finished already.
-
-        Raises InvalidRequest where the folder was begun with another recipe or other rows, naming both values.
-        """
-        self.check(recipe, inputs)
+    def begin(self, recipe: TrainingRecipe, inputs: RunInputs) -> None:
+        """Record recipe and inputs in the folder. Raises the same errors as `check`, and OutputError."""
         record_config(self.folder / RECIPE_FILE, with_public_names(recipe))
         record_config(self.folder / INPUTS_FILE, inputs)
+
+    def finished(self, recipe: TrainingRecipe, inputs: RunInputs) -> bool:
+        """Return whether the run is finished already. Raises the same errors as `check`."""
+        self.check(recipe, inputs)
         is_finished = exists(self.folder / CARD_FILE)
         if is_finished:
             self._drop_checkpoints()  # left by a run that was killed between writing the card and dropping them
         return is_finished
 
     def check(self, recipe: TrainingRecipe, inputs: RunInputs) -> None:
-        """Raise the same errors as `begin`, and write nothing."""
+        """Raise InvalidRequest where the folder was begun with another recipe or other rows, naming both values."""
         refuse_other_config(self.folder / INPUTS_FILE, inputs)
         refuse_other_config(self.folder / RECIPE_FILE, with_public_names(recipe))
 
@@ -62,8 +64,10 @@ class RunFolder:
         self, verifier: LanguageModelVerifier, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None = None
     ) -> None:
         """Store the verifier, its metrics on validation prompts and its card, then drop the checkpoints."""
+        check_finite(verifier.model, self.dtype(recipe))
         verifier.model.to(self.dtype(recipe))
-        verifier.save_pretrained(self.folder)
+        with library_output_errors(self.folder):
+            verifier.save_pretrained(self.folder)
         if metrics is not None:
             write_json(self.folder / METRICS_FILE, metrics)
         write_text(self.folder / CARD_FILE, verifier_card(verifier, self.generator, recipe, metrics))

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
@@ -25,18 +27,21 @@ from transformers import (
     TrainingArguments,
 )
 
-from forejudge.checkpoint import quiet_libraries
-from forejudge.device import is_main_process
+from forejudge.checkpoint import library_output_errors, quiet_libraries
+from forejudge.config_files import read_json_lines
+from forejudge.device import is_main_process, launched_processes, resolve_dtype
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import exclusive_lock, exists, write_text
+from forejudge.files import check_room, exclusive_lock, write_text
 from forejudge.progress import Progress, ProgressCallback, Stopwatch
+from forejudge.training.checkpoints import MAX_CHECKPOINTS, Checkpoint, CheckpointKeeper, newest_checkpoint
 from forejudge.training.config import TrainingRecipe
 from forejudge.training.dataset import IGNORE_INDEX, RowDataset, collate_rows
+from forejudge.training.model import check_finite
 from forejudge.training.output import CHECKPOINTS
 
 METRICS_FILE = "metrics.jsonl"
-_STATE_FILE = "trainer_state.json"
 _LOGGING_STEPS = 20  # steps
+_OPTIMIZER_BYTES = 2 * 4  # of AdamW, for each trained weight
 
 SummedLoss = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """(outputs, labels) -> loss summed over the items of a batch."""
@@ -64,16 +69,37 @@ class TrainingRun:
 
         Returns whether this process is the one that writes. Raises InvalidRequest while another run uses the folder.
         """
-        with exclusive_lock(folder / CHECKPOINTS / "lock") if is_main_process() else nullcontext(), quiet_libraries():
-            newest = newest_checkpoint(folder / CHECKPOINTS)
-            trainer = self._trainer(folder, device, self._callbacks(folder, report))
-            if newest is not None and training_finished(newest):  # the trainer would take another step
-                self.module.load_state_dict(load_file(best_weights(newest)))
+        checkpoints = folder / CHECKPOINTS
+        with exclusive_lock(checkpoints / "lock") if is_main_process() else nullcontext(), quiet_libraries():
+            newest = newest_checkpoint(checkpoints)
+            trainer = self._trainer(folder, device, self._callbacks(folder, newest, report))
+            if newest is not None and newest.finished:  # the trainer would take another step
+                self.module.load_state_dict(load_file(newest.best.weights))
             else:
-                trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-            _check_finite(self.module)
+                with library_output_errors(checkpoints):
+                    trainer.train(resume_from_checkpoint=None if newest is None else str(newest.path))
             trainer.accelerator.wait_for_everyone()  # whoever writes removes the checkpoints
         return is_main_process()
+
+    def check(self, folder: Path, device: torch.device) -> None:
+        """Raise what `train` would raise before its first step, and OutputError where the disk is too small.
+
+        Checkpoints that are there already take none of the free space.
+        """
+        self._arguments(folder, device)
+        needed = sum(self.disk_bytes.values()) - sum(
+            path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file()
+        )
+        check_room(folder, needed, " and ".join(self.disk_bytes))
+
+    @property
+    def disk_bytes(self) -> dict[str, int]:
+        """Bytes of all that a run stores, by what it is."""
+        weights = self.module.state_dict().values()
+        trained = sum(weight.numel() for weight in self.module.parameters() if weight.requires_grad)
+        checkpoint = sum(weight.nbytes for weight in weights) + trained * _OPTIMIZER_BYTES
+        verifier = sum(weight.numel() for weight in weights) * resolve_dtype(self.recipe.save_dtype).itemsize
+        return {"checkpoints, for the time of the run,": MAX_CHECKPOINTS * checkpoint, "the verifier": verifier}
 
     def time_batches(self, folder: Path, device: torch.device, count: int) -> float:
         """Return the mean seconds per batch in one process, over `count` batches after a warm-up one.
@@ -87,8 +113,12 @@ class TrainingRun:
             self._trainer(folder, device, [times], **overrides, report_to=[]).train()
         return times.mean
 
-    def _callbacks(self, folder: Path, report: ProgressCallback) -> list[TrainerCallback]:
-        callbacks: list[TrainerCallback] = [MetricsLog(folder / METRICS_FILE, self.stage_name, report)]
+    def _callbacks(self, folder: Path, start: Checkpoint | None, report: ProgressCallback) -> list[TrainerCallback]:
+        callbacks: list[TrainerCallback] = [
+            MetricsLog(folder / METRICS_FILE, self.stage_name, report),
+            DivergenceCheck(resolve_dtype(self.recipe.save_dtype)),
+            CheckpointKeeper(folder / CHECKPOINTS, start),
+        ]
         if self.recipe.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.recipe.early_stopping_patience))
         return callbacks
@@ -96,9 +126,13 @@ class TrainingRun:
     def _trainer(
         self, folder: Path, device: torch.device, callbacks: list[TrainerCallback], **overrides: Any
     ) -> Trainer:
+        arguments = TrainingArguments(**{**self._arguments(folder, device), **overrides})
+        arguments._n_gpu = min(
+            arguments.n_gpu, 1
+        )  # one GPU per process: the trainer would take all, with larger batches
         trainer = Trainer(
             model=self.module,
-            args=TrainingArguments(**{**self._arguments(folder, device), **overrides}),
+            args=arguments,
             train_dataset=self.training,
             eval_dataset=self.validation,
             data_collator=collate_rows,
@@ -113,6 +147,7 @@ class TrainingRun:
         recipe = self.recipe
         if recipe.precision == "float16" and device.type == "cpu":
             raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
+        _, num_processes = launched_processes()
         if recipe.tensorboard:
             check_tensorboard()
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
@@ -134,10 +169,9 @@ class TrainingRun:
             bf16=recipe.precision == "bfloat16",
             fp16=recipe.precision == "float16",
             use_cpu=device.type == "cpu",
-            ddp_backend="gloo" if device.type == "cpu" and _world_size() > 1 else None,
+            ddp_backend="gloo" if device.type == "cpu" and num_processes > 1 else None,
             seed=recipe.seed,
             data_seed=recipe.seed,
-            save_total_limit=2,
             restore_callback_states_from_checkpoint=True,  # evaluations without progress
             load_best_model_at_end=True,
             metric_for_best_model=self.best_metric,
@@ -155,10 +189,11 @@ class TrainingRun:
     def batch_size(self) -> int:
         """Candidates per batch and process. Raises InvalidRequest if a step does not divide evenly."""
         recipe = self.recipe
-        parts = _world_size() * recipe.gradient_accumulation_steps
+        _, num_processes = launched_processes()
+        parts = num_processes * recipe.gradient_accumulation_steps
         if recipe.batch_size % parts:
             raise InvalidRequest(
-                f"batch_size = {recipe.batch_size} does not divide by {_world_size()} processes x "
+                f"batch_size = {recipe.batch_size} does not divide by {num_processes} processes x "
                 f"{recipe.gradient_accumulation_steps} accumulated batches: change one of them"
             )
         return recipe.batch_size // parts
@@ -172,6 +207,14 @@ class TrainingRun:
         return self.metrics(np.asarray(prediction.predictions))
 
 
+class LoggedMetrics(BaseModel):
+    """One line of metrics.jsonl: a step, and any metrics."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    step: NonNegativeInt
+
+
 class MetricsLog(TrainerCallback):
     """Logs metrics as JSON lines, none twice after a resumption, and reports progress."""
 
@@ -181,10 +224,9 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the lines of steps that will be repeated."""
         self.stopwatch, self.note = Stopwatch(self.stage_name, state.global_step, state.max_steps), ""
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if exists(self.path) else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        logged = [entry for entry in read_json_lines(self.path, LoggedMetrics) if entry.step <= state.global_step]
         if state.is_world_process_zero:
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+            write_text(self.path, "".join(f"{json.dumps(entry.model_dump())}\n" for entry in logged))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append a line."""
@@ -201,6 +243,26 @@ class MetricsLog(TrainerCallback):
         progress: Progress = self.stopwatch.at(state.global_step, self.note)
         if state.is_world_process_zero:
             self.report(progress)
+
+
+class DivergenceCheck(TrainerCallback):
+    """Ends a training whose loss or weights, in the dtype they are stored in, are not finite.
+
+    It checks before a checkpoint is written, so every checkpoint on disk is finite.
+    """
+
+    def __init__(self, save_dtype: torch.dtype) -> None:
+        self.save_dtype = save_dtype
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **inputs: Any) -> None:
+        """Raise InvalidRequest if the training diverged."""
+        loss = inputs["metrics"]["eval_loss"]
+        if not isfinite(loss):
+            raise InvalidRequest(
+                f"training diverged by step {state.global_step}, the validation loss is {loss}: lower learning_rate "
+                "or change precision, with another --out; earlier checkpoints are kept"
+            )
+        check_finite(inputs["model"], self.save_dtype)
 
 
 class BatchTimes(TrainerCallback):
@@ -221,44 +283,9 @@ class BatchTimes(TrainerCallback):
         self._ends.append(perf_counter())
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the last complete checkpoint: its trainer_state.json is written last."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_FILE}") if _is_json(path)]
-    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def training_finished(checkpoint: Path) -> bool:
-    """Return whether training ended with this checkpoint: all steps done, or stopped early."""
-    control = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))["stateful_callbacks"]["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
-
-
-def best_weights(checkpoint: Path) -> Path:
-    """Return the file of the best weights up to this checkpoint."""
-    best = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
-    return (checkpoint if best is None else checkpoint.with_name(f"checkpoint-{best}")) / "model.safetensors"
-
-
 def check_tensorboard() -> None:
     """Raise MissingExtra if tensorboard is not installed."""
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:
         raise MissingExtra("tensorboard", "tensorboard")
-
-
-def _check_finite(module: nn.Module) -> None:
-    if not all(weight.isfinite().all() for weight in module.parameters()):
-        raise InvalidRequest("training diverged, weights are not finite: lower learning_rate or change precision")
-
-
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))

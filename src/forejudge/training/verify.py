@@ -42,10 +42,12 @@ def verify(
     `data` comes from `forejudge label`; without `aligned` the connector starts from random weights. A stopped run
     continues; a finished one stays as it is. Raises InvalidRequest if `out` holds a run of another recipe.
     """
-    output = RunFolder(out, generator)
-    if output.begin(recipe, data.inputs("verify", aligned_digest(aligned))):
+    output, inputs = RunFolder(out, generator), data.inputs("verify", aligned_digest(aligned))
+    if output.finished(recipe, inputs):
         return
     stage = prepare_verification(recipe, generator, data, aligned)
+    stage.run.check(out, generator.device)
+    output.begin(recipe, inputs)
     if stage.run.train(out, generator.device, report):
         overlap = training_prompt_overlap(data.training, data.held_out)
         _write(recipe, stage, output, {"share_with_training_prompt": overlap})
