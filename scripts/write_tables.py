@@ -1,7 +1,7 @@
-"""Write the tables of the documents from the files under benchmarks/: `python scripts/write_tables.py`."""
+"""Write tables and figures of the documents from the files under benchmarks/: `python scripts/write_tables.py`."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.config_files import read_config
+from forejudge.evaluation.bootstrap import Difference
 from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
 from forejudge.evaluation.study_report import StudyReport
 from forejudge.profiling.figures import DeadlineAdherence, Profile
@@ -128,10 +129,18 @@ def verifiers(report: EvaluationReport) -> str:
 def equal_time(report: EvaluationReport) -> str:
     """Write the accuracy within time budgets."""
     introduction = (
-        f"{describe_test_set(report)}. Time from prompt to decoded winner, models warm, on "
-        f"{report.costs.provenance['device']}"
+        f"{describe_test_set(report)}{' and rounds of the timing' * bool(report.costs.rounds)}. Time from prompt to "
+        f"decoded winner, models warm, on {report.costs.provenance['device']}"
     )
     return markdown(introduction, tables.equal_cost("", "ms", report.equal_time, NAMES))
+
+
+def competitors(report: EvaluationReport) -> str:
+    """Write the lead of the first verifier at the cost of each other strategy's own N."""
+    if not report.competitor_time:
+        return "The committed evaluation was made before this table was reported."
+    introduction = f"{describe_test_set(report)}. The lead of {NAMES[next(iter(report.verifiers))]} is in points"
+    return markdown(introduction, tables.competitors("", "ms", report.competitor_time, NAMES))
 
 
 def equal_projected_cost(report: EvaluationReport) -> str:
@@ -249,6 +258,45 @@ def describe_profile(profile: Profile) -> str:
     return f"{where}; medians of {settings.rounds} rounds"
 
 
+def lead_at_equal_n(report: EvaluationReport) -> str:
+    """Write the lead over CLIP at N = 8."""
+    return describe_leads([row.lead for row in report.leads if row.other == "clip" and row.n == 8])
+
+
+def lead_at_equal_time(report: EvaluationReport) -> str:
+    """Write the lead over CLIP at each budget."""
+    return describe_leads([row.reference_lead for row in report.equal_time if row.strategy == "clip"])
+
+
+def lead_at_competitors_n(report: EvaluationReport) -> str:
+    """Write the lead over CLIP at the cost of its own N."""
+    return describe_leads([row.lead for row in report.competitor_time if row.competitor == "clip"])
+
+
+def describe_leads(leads: Sequence[Difference]) -> str:
+    """Write the least and the greatest lead in points, and the greatest p."""
+    if not leads:
+        return "an amount that the committed evaluation doesn't report"
+    points = [f"{100 * lead.estimate:.1f}" for lead in sorted(leads, key=lambda lead: lead.estimate)]
+    p = max(lead.p for lead in leads)
+    return f"{' to '.join(dict.fromkeys([points[0], points[-1]]))} points (p {'=' if len(leads) == 1 else '≤'} {p:.3f})"
+
+
+def baseline_accuracy(name: str) -> Callable[[EvaluationReport], str]:
+    """Return the function that writes the accuracy of a baseline."""
+    return lambda report: f"{percent(report.baselines[name].micro).text} %"
+
+
+def accuracy(n: int) -> Callable[[EvaluationReport], str]:
+    """Return the function that writes the first verifier's accuracy at N."""
+
+    def write(report: EvaluationReport) -> str:
+        first = next(iter(report.verifiers))
+        return next(f"{percent(row.micro).text} %" for row in report.best_of_n if (row.strategy, row.n) == (first, n))
+
+    return write
+
+
 _SMALL, _MINIATURE = "profile/sana-sprint-small", "profile/miniature"
 _STUDIES = ("layers", "loss", "captions", "pooling", "data", "llm", "generator")
 
@@ -261,6 +309,7 @@ TABLES: dict[str, tuple[Callable[..., str], type[BaseModel], str]] = {
     "equal-n": (equal_n, EvaluationReport, "miniature.json"),
     "second-evaluator": (second_evaluator, EvaluationReport, "miniature.json"),
     "equal-time": (equal_time, EvaluationReport, "miniature.json"),
+    "competitors": (competitors, EvaluationReport, "miniature.json"),
     "equal-projected-cost": (equal_projected_cost, EvaluationReport, "miniature.json"),
     "costs": (costs, EvaluationReport, "miniature.json"),
     "stages": (stages, EvaluationReport, "miniature.json"),
@@ -276,6 +325,18 @@ TABLES: dict[str, tuple[Callable[..., str], type[BaseModel], str]] = {
 }
 
 
+# Name of a figure in the text -> the function that writes it from miniature.json.
+FIGURES: dict[str, Callable[[EvaluationReport], str]] = {
+    "lead-at-equal-n": lead_at_equal_n,
+    "lead-at-equal-time": lead_at_equal_time,
+    "lead-at-competitors-n": lead_at_competitors_n,
+    "one-step": baseline_accuracy("1 step"),
+    "two-steps": baseline_accuracy("2 steps"),
+    "four-steps": baseline_accuracy("4 steps"),
+    "best-of-2": accuracy(2),
+}
+
+
 @cache
 def read_figures(file: str, model: type[BaseModel]) -> BaseModel:
     """Read a file under benchmarks/. Raises CheckpointError."""
@@ -283,13 +344,19 @@ def read_figures(file: str, model: type[BaseModel]) -> BaseModel:
 
 
 def with_tables(document: str) -> str:
-    """Return the document with the text between its table marks written anew."""
+    """Return the document with the text between its marks of tables and figures written anew."""
 
-    def fill(match: re.Match[str]) -> str:
+    def fill_table(match: re.Match[str]) -> str:
         write, model, file = TABLES[match[2]]
         return f"{match[1]}\n{write(read_figures(file, model))}\n<!-- end of table -->"
 
-    return re.sub(r"(<!-- table: ([\w-]+) -->).*?<!-- end of table -->", fill, document, flags=re.DOTALL)
+    def fill_figure(match: re.Match[str]) -> str:
+        report = read_figures("miniature.json", EvaluationReport)
+        assert isinstance(report, EvaluationReport)
+        return f"{match[1]}{FIGURES[match[2]](report)}<!-- end of figure -->"
+
+    document = re.sub(r"(<!-- table: ([\w-]+) -->).*?<!-- end of table -->", fill_table, document, flags=re.DOTALL)
+    return re.sub(r"(<!-- figure: ([\w-]+) -->).*?<!-- end of figure -->", fill_figure, document, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def test_names_are_not_taken_for_tags(page: str):
 def test_sections_come_in_order(page: str):
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
         "At equal time",
+        "At the time of the others",
         "Quality against time",
         "Quality against N",
         "Calibration",

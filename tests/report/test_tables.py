@@ -5,7 +5,7 @@ import pytest
 
 from forejudge.evaluation.bootstrap import Interval
 from forejudge.report.page import Contents
-from forejudge.report.tables import Cell, best_of_n, costs, equal_cost, image_verifier, percent, ranking
+from forejudge.report.tables import Cell, best_of_n, competitors, costs, equal_cost, image_verifier, percent, ranking
 from tests.support.made_up_evaluation import COSTS, SETTINGS
 
 NAMES = {name: f"no verifier, {name}" for name in ("1 step", "2 steps")}
@@ -28,6 +28,32 @@ def test_the_first_of_each_budget_is_what_the_others_are_compared_with(contents:
     firsts = [at for at, cells in enumerate(table.rows) if cells[1].text == "hidden"]
     assert table.groups == set(firsts)
     assert all((cells[-1].text == "–") == (at in table.groups) for at, cells in enumerate(table.rows))
+
+
+def test_an_n_that_the_timing_leaves_open_has_its_interval(contents: Contents):
+    row = contents.report.equal_time[0].model_copy(update={"n": 2})
+    rows = [row.model_copy(update={"n_interval": interval}) for interval in (None, (2, 2), (1, 2))]
+    assert [cells[2] for cells in equal_cost("", "ms", rows).rows] == [Cell("2"), Cell("2"), Cell("2", "[1, 2]")]
+
+
+def test_competitors_are_listed_with_the_lead_over_them(contents: Contents):
+    table = competitors("At the time of the others", "ms", contents.report.competitor_time, NAMES)
+    assert "hidden: Best of" in table.headings
+    assert [cells[0].text for cells in table.rows] == ["clip", "clip", "no verifier, 2 steps"]
+    for cells, row in zip(table.rows, contents.report.competitor_time, strict=True):
+        assert cells[1].text == str(row.n)
+        assert cells[2].text == f"{row.cost:.0f}"
+        assert cells[4] == Cell(str(row.reference_n))
+        assert [cells[index] for index in (3, 5, 6)] == [
+            percent(row.accuracy), percent(row.reference_accuracy), percent(row.lead)
+        ]  # fmt: skip
+        assert cells[7].text == f"{row.lead.p:.3f}"
+
+
+def test_no_candidate_costs_less_than_nothing() -> None:
+    search = COSTS.searches["hidden"].model_copy(update={"milliseconds": {1: 120.0, 2: 110.0, 4: 100.0}})
+    (cells,) = costs(COSTS.model_copy(update={"searches": {"hidden": search}}), SETTINGS.reads).rows
+    assert cells[1].text == "0.0"
 
 
 def test_baselines_say_that_there_is_no_verifier_and_how_many_steps(contents: Contents):

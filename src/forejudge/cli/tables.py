@@ -61,6 +61,9 @@ def print_report(report: "EvaluationReport") -> None:
     print_table(tables.ranking(report))
     title = "At equal time: accuracy in %, and p of no difference from the first strategy of each budget"
     print_table(tables.equal_cost(title, "ms", report.equal_time, names), details=False)
+    if report.competitor_time:
+        title = f"{next(iter(report.verifiers))} at the time of each other strategy with its own N"
+        print_table(tables.competitors(title, "ms", report.competitor_time, names), details=False)
     for name, evaluator in report.second_evaluators.items():
         print_table(tables.second_evaluator(name, evaluator))
 

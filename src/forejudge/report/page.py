@@ -104,6 +104,8 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
         random=RANDOM,
         oracle=ORACLE,
         equal_time=tables.equal_cost("At equal time", "ms", report.equal_time, names, task_intervals=True),
+        competitor_time=report.competitor_time
+        and tables.competitors("At the time of the others", "ms", report.competitor_time, names),
         equal_projected_cost=projected
         and tables.equal_cost("At equal projected cost", "TFLOP", projected.equal_cost, names, task_intervals=True),
         best_of_n=tables.best_of_n("Quality against N", report.best_of_n),

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from forejudge.evaluation.bootstrap import Averages, Interval
+from forejudge.evaluation.equal_cost import CostCurve
 from forejudge.evaluation.report import (
     BestOfNRow,
+    CompetitorRow,
     EqualCostRow,
     EvaluationCosts,
     EvaluationReport,
@@ -93,19 +95,46 @@ def equal_cost(
 ) -> Table:
     """Lay out the equal-cost table: for each budget the N and the accuracy of every strategy that fits.
 
-    p is that of no difference from the budget's first strategy, whose own p is left open.
+    N has its 95 % interval where the timing leaves it open. p is that of no difference from the budget's first
+    strategy, whose own p is left open.
     """
     opens = [index for index, row in enumerate(rows) if index == 0 or row.budget != rows[index - 1].budget]
 
     def cells(index: int, row: EqualCostRow) -> list[Cell]:
         p = EMPTY if index in opens else f"{row.reference_lead.p:.3f}"
-        keys = Cell(f"{row.budget:.0f}"), Cell(names.get(row.strategy, row.strategy)), Cell(str(row.n))
+        keys = Cell(f"{row.budget:.0f}"), Cell(names.get(row.strategy, row.strategy)), _n_cell(row.n, row.n_interval)
         return [*keys, *task_cells(row, task_intervals), percent(row.micro), Cell(p)]
 
     headings = [f"Budget, {unit}", "Strategy", "Best of", *TASK_NAMES.values(), "Overall", "p"]
     return Table(
         title, headings, [cells(index, row) for index, row in enumerate(rows)], names=2, groups=frozenset(opens)
     )
+
+
+def competitors(title: str, unit: str, rows: Sequence[CompetitorRow], names: Names = NO_NAMES) -> Table:
+    """Lay out the lead of the reference at the cost of each competitor's own N."""
+    opens = [index for index, row in enumerate(rows) if index == 0 or row.competitor != rows[index - 1].competitor]
+    cells = [
+        [
+            Cell(names.get(row.competitor, row.competitor)),
+            Cell(str(row.n)),
+            Cell(f"{row.cost:.0f}"),
+            percent(row.accuracy),
+            _n_cell(row.reference_n, row.reference_n_interval),
+            percent(row.reference_accuracy),
+            percent(row.lead),
+            Cell(f"{row.lead.p:.3f}"),
+        ]
+        for row in rows
+    ]
+    reference = names.get(rows[0].reference, rows[0].reference) if rows else EMPTY
+    headings = ["Strategy", "Best of", f"Cost, {unit}", "Overall", f"{reference}: Best of", "Overall", "Lead", "p"]
+    return Table(title, headings, cells, groups=frozenset(opens))
+
+
+def _n_cell(n: int, interval: tuple[int, int] | None) -> Cell:
+    is_open = interval is not None and interval != (n, n)
+    return Cell(str(n), f"[{interval[0]}, {interval[1]}]" if interval and is_open else "")
 
 
 def task_cells(averages: Averages, intervals: bool = False) -> list[Cell]:
@@ -158,8 +187,8 @@ def image_verifier(evaluation_costs: EvaluationCosts, reads: Mapping[str, str]) 
 
 def _candidate_costs(search: SearchCosts) -> tuple[float, float, float]:
     """Return milliseconds (nan where only one N was measured) and GFLOP of one more candidate, and MB while scoring."""
-    first, last = min(search.milliseconds), max(search.milliseconds)
-    milliseconds = search.milliseconds[last] - search.milliseconds[first]
+    curve, first, last = CostCurve.of(search.milliseconds), min(search.milliseconds), max(search.milliseconds)
+    milliseconds = curve.cost_at(last) - curve.cost_at(first)
     slope = milliseconds / (last - first) if last > first else math.nan
     return slope, search.candidate_flops / _GIGA, search.scoring_bytes[_SCORED_AT_ONCE] / _MEGA
 
