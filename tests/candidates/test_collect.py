@@ -131,7 +131,7 @@ def test_a_prompt_the_generator_refuses_is_named_before_anything_is_generated(tm
 
 
 def test_other_prompts_are_refused(whole: CandidateStore) -> None:
-    with pytest.raises(InvalidRequest, match=r"was begun with prompts = .*, this run has prompts = "):
+    with pytest.raises(InvalidRequest, match=r"begun with other prompts: 1 are gone, .*; 1 are new, such as "):
         collect(whole.path, candidate_collector([*FIVE_PROMPTS[:4], *prompt_lines("a hexagon")]))
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,28 @@ def test_every_candidate_has_a_row(collected: EvaluationStore) -> None:
         assert set(row["verdicts"]) == {"tiny", "states shuffled", "states zeroed"}
         assert 0 < row["verdicts"]["tiny"]["probability"] < 1
         assert row["correct"] or row["reason"]
+
+
+def test_damaged_metadata_changes_no_outcome_and_a_damaged_row_is_named(
+    collected: EvaluationStore, tmp_path: Path
+) -> None:
+    """The rows hold the metadata too, with a checksum; GenEval's file is for other readers."""
+    folder = EvaluationStore(copytree(collected.path, tmp_path / "copy"))
+    folder.images(3).metadata_path.write_text('{"tag": "col')
+    assert load_outcomes(folder).tasks == load_outcomes(collected).tasks
+    content = bytearray(folder.rows_path(3).read_bytes())
+    content[len(content) // 2] ^= 1
+    folder.rows_path(3).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"rows/00003\.parquet is damaged .* run the command that wrote it again"):
+        load_outcomes(folder)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 10**23])
+def test_impossible_numbers_in_the_settings_are_named(collected: EvaluationStore, tmp_path: Path, number: int) -> None:
+    settings = json.loads((collected.path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"prompts": number}))
+    with pytest.raises(CheckpointError, match=r"settings\.json: prompts = "):
+        load_outcomes(EvaluationStore(tmp_path))
 
 
 def test_outcomes_are_the_rows_as_arrays(collected: EvaluationStore) -> None:

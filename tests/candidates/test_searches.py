@@ -61,9 +61,27 @@ def test_an_image_is_complete_once_both_files_are_there(tmp_path: Path) -> None:
 
 def test_the_folder_of_another_prompt_is_refused(tmp_path: Path) -> None:
     SearchStore(tmp_path, LINES, 1).write(0, fake_result([0.7], with_images=[0]))
-    SearchStore(tmp_path, LINES, 1).check_prompts()
+    SearchStore(tmp_path, LINES, 1).check_prompts(LINES)
     with pytest.raises(InvalidRequest, match=r"a red circle.*prompts\.txt, line 2 is .*a star"):
-        SearchStore(tmp_path, LINES[1:], 1).check_prompts()
+        SearchStore(tmp_path, LINES[1:], 1).check_prompts(LINES[1:])
+
+
+def test_a_repeated_prompt_stands_for_its_next_images(tmp_path: Path) -> None:
+    lines = [*LINES, LINES[0]]
+    found: list[tuple[str, int]] = []
+    search_collector(lines, found).run(SearchStore(tmp_path, lines, 2), Shard(), lambda progress: None)
+    assert found[:2] + found[4:] == [("a red circle", index) for index in range(4)]
+    assert (tmp_path / "00002/samples/0001.png").is_file()
+
+
+def test_prompts_may_be_added_at_the_end_and_nothing_else_may_change(tmp_path: Path) -> None:
+    found: list[tuple[str, int]] = []
+    search_collector(LINES[:1], found).run(SearchStore(tmp_path, LINES[:1], 2), Shard(), lambda progress: None)
+    search_collector(LINES, found).run(SearchStore(tmp_path, LINES, 2), Shard(), lambda progress: None)
+    assert found[2:] == [("a star", 0), ("a star", 1)]
+    for changed in (LINES[:1], LINES[1:], [LINES[0], LINES[0]]):
+        with pytest.raises(InvalidRequest, match="begun with other prompts: 1 are gone, such as"):
+            search_collector(changed, found).run(SearchStore(tmp_path, changed, 2), Shard(), lambda progress: None)
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

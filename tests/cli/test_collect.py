@@ -115,7 +115,9 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
     ("arguments", "said"),
     [
         (["--candidates", "0"], "candidates = 0: Input should be greater than 0"),
-        (["--batch-size", "-1"], "batch-size = -1: it must be at least 1"),
+        (["--batch-size", "-1"], "batch-size = -1: it must be between 1 and 10000"),
+        (["--seed", "-1"], "seed = -1: it must be between 0 and 4294967295"),
+        (["--candidates", "9" * 23], "it must be between 1 and 10000"),
         (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
         (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
         (["--record", "clip"], "name a folder or a hub id as vision_tower"),

@@ -13,7 +13,7 @@ def rows_of_first_seed(folder: EvaluationStore, prompt: int) -> list[dict]:
 
 
 def number_of(folder: EvaluationStore, prompt: str) -> int:
-    return next(n for n in range(folder.settings.prompts) if f'"{prompt}"' in folder.metadata(n))
+    return next(n for n in range(folder.settings.prompts) if folder.metadata(n).prompt == prompt)
 
 
 def test_two_prompts_of_each_task_in_the_order_of_the_paper(evaluation: Path):

@@ -75,7 +75,7 @@ def _write(folder: EvaluationStore, settings: EvaluationSettings, rng: np.random
     for number, (tag, kind) in enumerate((tag, kind) for tag, kinds in _KINDS.items() for kind in kinds):
         include = [{"class": kind, "count": 1}]
         metadata = json.dumps({"tag": tag, "include": include, "prompt": f"a photo of a {kind}"})
-        rows = [_row(settings, seed, index, rng) for seed in seeds for index in indices]
+        rows = [{"metadata": metadata} | _row(settings, seed, index, rng) for seed in seeds for index in indices]
         samples = [Image.new("RGB", (8, 8), (60 * index, 0, 0)) for index in indices]
         folder.write_prompt(number, metadata, rows, samples)
 

@@ -89,11 +89,9 @@ def relabeled(
 ) -> Path:
     """Copy a folder with its rows changed one by one and some columns dropped."""
     rows = CandidateStore(folder)
-    (destination / "states").mkdir(parents=True)
-    (destination / "states" / "00000.safetensors").symlink_to(rows.states_path(0))
-    (destination / "settings.json").write_text((folder / "settings.json").read_text())
+    CandidateStore(destination).begin(rows.settings)
     changed = [row | change(row) for row in rows.table().drop_columns(list(dropped)).to_pylist()]
-    CandidateStore(destination).write(0, changed, {})
+    CandidateStore(destination).write(0, changed, load_file(rows.states_path(0)))
     return destination
 
 

@@ -106,7 +106,11 @@ def test_a_run_is_not_validated_on_any_of_its_training_candidates(tiny_run: Tiny
     settings = json.loads((tiny_run.training / "settings.json").read_text())
     first = CandidateStore(tiny_run.training).table().to_pylist()[: 3 * (CANDIDATES - 1)]
     shared = CandidateStore(tmp_path / "shared")
-    shared.begin(CollectionConfig(**settings | {"candidates": CANDIDATES - 1, "rows": len(first), "prompts": "others"}))
+    shared.begin(
+        CollectionConfig(
+            **settings | {"candidates": CANDIDATES - 1, "rows": len(first), "prompts": "others", "recorded": ()}
+        )
+    )
     shared.write(0, first, {})
     for validation, count in ((tiny_run.training, settings["rows"]), (shared.path, len(first))):
         with pytest.raises(InvalidRequest, match=f"holds {count} candidates of .* with --split validation"):

@@ -49,6 +49,11 @@ class Collector(ABC, Generic[StoreT]):
 
     @property
     @abstractmethod
+    def prompt_lines(self) -> Sequence[PromptLine]:
+        """Lines of all prompts."""
+
+    @property
+    @abstractmethod
     def blocks(self) -> int:
         """Number of blocks."""
 
@@ -67,17 +72,18 @@ class Collector(ABC, Generic[StoreT]):
     def run(self, store: StoreT, shard: Shard, report: ProgressCallback) -> None:
         """Collect the shard's blocks that are not in the store yet.
 
-        Raises InvalidRequest, before anything is written, for a store begun with another configuration and for a prompt
-        the generator refuses, naming its line. Raises OutputError where the store cannot be written, and any error of
-        the observer.
+        Raises InvalidRequest, before anything is written, for a store begun with another configuration or other prompts
+        and for a prompt the generator refuses, naming its line. Raises OutputError where the store cannot be written,
+        and any error of the observer.
         """
         left = self.blocks_left(store, shard)
         self.check(left, store)
-        store.begin(self.settings)
         total, collected = sum(map(self.units_in, shard.indices(self.blocks))), 0
         before = total - sum(map(self.units_in, left))
         stopwatch = Stopwatch(store.path.name, before, total)
         with store.lock(shard):
+            store.begin(self.settings)  # under the lock, so that no two runs begin it at once
+            store.record_prompts(self.prompt_lines)
             for block in left:
                 self.collect(block, store)
                 collected += self.units_in(block)
@@ -85,6 +91,7 @@ class Collector(ABC, Generic[StoreT]):
 
     def blocks_left(self, store: StoreT, shard: Shard) -> list[int]:
         """Return the shard's blocks that are not in the store yet. Raises InvalidRequest as `run` does."""
+        store.check_prompts(self.prompt_lines)
         store.refuse_other(self.settings)
         return [block for block in shard.indices(self.blocks) if not store.has(block)]
 
@@ -164,6 +171,11 @@ class CandidateCollector(Collector[CandidateStore]):
             recorded=tuple(verifier_input.name for verifier_input in self.verifier_inputs),
             rows=len(self.lines) * self.candidates,
         )
+
+    @property
+    def prompt_lines(self) -> Sequence[PromptLine]:
+        """See `Collector.prompt_lines`."""
+        return self.lines
 
     @property
     def blocks(self) -> int:
@@ -266,6 +278,11 @@ class EvaluationCollector(Collector[EvaluationStore]):
             steps=self.sampling.steps,
             second_evaluators=tuple(self.second_evaluators),
         )
+
+    @property
+    def prompt_lines(self) -> Sequence[PromptLine]:
+        """See `Collector.prompt_lines`."""
+        return self.benchmark.lines
 
     @property
     def blocks(self) -> int:

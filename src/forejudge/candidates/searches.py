@@ -1,6 +1,7 @@
 """Best-of-N searches over many prompts: the winners in GenEval's folder layout, each with the record of its search.
 
     settings.json               the configuration that decides the images
+    prompts.jsonl               the metadata lines of all prompts
     00000/metadata.jsonl        the prompt's line
     00000/samples/0000.png      the winner among the candidates of the first image
     00000/results/0000.json     the record of that search
@@ -25,7 +26,7 @@ from forejudge.errors import OutputError
 from forejudge.files import is_dir, is_file, write_image, write_text
 from forejudge.generators import find_spec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
-from forejudge.prompts.prompt_file import PromptLine, check_lines
+from forejudge.prompts.prompt_file import PromptLine, check_lines, image_indices
 from forejudge.result import Result
 
 
@@ -72,14 +73,19 @@ def _absolute(model: str) -> str:
 
 
 class SearchStore(BlockStore[SearchConfig]):
-    """Winners of searches in GenEval's layout; each image of each line is a block. More lines may be added later."""
+    """Winners of searches in GenEval's layout; each image of each line is a block. More lines may be added later.
+
+    A repeated prompt stands for its next images, as in every collection.
+    """
 
     config_class = SearchConfig
     block_name = "images"
+    may_grow = True
 
     def __init__(self, path: Path, lines: Sequence[PromptLine], images_per_prompt: int) -> None:
         super().__init__(path)
         self.lines, self.images_per_prompt = lines, images_per_prompt
+        self._repeats = image_indices(lines)
 
     @property
     def blocks(self) -> int:
@@ -91,23 +97,27 @@ class SearchStore(BlockStore[SearchConfig]):
         return self.lines[block // self.images_per_prompt]
 
     def image_index(self, block: int) -> int:
-        """Return the index of an image among those of its prompt."""
-        return block % self.images_per_prompt
+        """Return the index of an image among all those of its prompt, which enters its seeds."""
+        return self._repeats[block // self.images_per_prompt] * self.images_per_prompt + self._sample(block)
 
     def image_path(self, block: int) -> Path:
         """Return the file of an image."""
-        return self._folder(block).sample_path(self.image_index(block))
+        return self._folder(block).sample_path(self._sample(block))
 
     def record_path(self, block: int) -> Path:
         """Return the file of an image's search record."""
-        return self._folder(block).path / "results" / f"{self.image_index(block):04}.json"
+        return self._folder(block).path / "results" / f"{self._sample(block):04}.json"
+
+    def _sample(self, block: int) -> int:
+        return block % self.images_per_prompt
 
     def has(self, block: int) -> bool:
         """See `BlockStore.has`."""
         return is_file(self.image_path(block)) and is_file(self.record_path(block))
 
-    def check_prompts(self) -> None:
-        """Raise InvalidRequest where a prompt's folder holds another prompt."""
+    def check_prompts(self, lines: Sequence[PromptLine]) -> None:
+        """See `BlockStore.check_prompts`: those recorded, and those of the folders that are there."""
+        super().check_prompts(lines)
         for block in range(0, self.blocks, self.images_per_prompt):
             self._folder(block).check(self.line(block))
 
@@ -147,13 +157,17 @@ class SearchCollector(Collector[SearchStore]):
         return self.config
 
     @property
+    def prompt_lines(self) -> Sequence[PromptLine]:
+        """See `Collector.prompt_lines`."""
+        return self.lines
+
+    @property
     def blocks(self) -> int:
         """See `Collector.blocks`."""
         return len(self.lines) * self.config.images_per_prompt
 
     def check(self, blocks: Sequence[int], store: SearchStore) -> None:
-        """See `Collector.check`: prompts, and the folders they are written to."""
-        store.check_prompts()
+        """See `Collector.check`: prompts."""
         generator = self.best.generator
         sampling = (self.search.sampling or SamplingParams()).with_defaults(generator.defaults)
         check_lines((store.line(block) for block in blocks), lambda prompt: generator.check(prompt, sampling))

@@ -1,43 +1,63 @@
 """Stores of generated candidates: folders that a long run fills block by block, so that a kill loses one block at most.
 
     settings.json               the configuration that decides the rows
+    prompts.jsonl               the metadata lines of all prompts
     rows/00000.parquet          one block of rows, a row per candidate
     states/00000.safetensors    recorded states of these rows, if any: a tensor per verifier input, named by it,
                                 (rows of the block, T, D) in half precision
+    checksums/00000.json        the CRC-32 of both, compared when they are read
     00000/samples/0000.png      kept images, if any, in GenEval's layout (see `geneval_folder`)
 
-States and images are written first and rows last, whole or not at all: a block exists exactly when its rows do.
+States, images and checksums are written first and rows last, whole or not at all: a block exists exactly when its rows
+do.
 """
 
 import hashlib
 import shutil
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
 from forejudge.candidates.geneval_folder import GenEvalFolder
-from forejudge.checkpoint import checkpoint_errors
+from forejudge.checkpoint import first_line
 from forejudge.config_files import read_config, record_config, refuse_other_config
-from forejudge.errors import CheckpointError
-from forejudge.files import exclusive_lock, is_file, write_bytes
+from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
+from forejudge.files import exclusive_lock, exists, is_file, write_bytes, write_shared_text
 from forejudge.noise import Split
+from forejudge.options import Seed
 from forejudge.progress import Shard
+from forejudge.prompts.geneval import PromptMetadata
+from forejudge.prompts.prompt_file import PromptLine
 
 SETTINGS_FILE = "settings.json"
+PROMPTS_FILE = "prompts.jsonl"
 _ROWS_PER_BLOCK = 128  # about
+_BYTES_AT_ONCE = 2**24
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def _checksum(parts: Iterable[bytes | memoryview]) -> str:
+    """Return the CRC-32 of bytes given in parts."""
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return f"{checksum:08x}"
 
 
 class BlockStore(ABC, Generic[ConfigT]):
@@ -45,6 +65,7 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     config_class: type[ConfigT]
     block_name = "blocks"  # in messages
+    may_grow = False  # by prompts added at the end of the file
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,6 +82,40 @@ class BlockStore(ABC, Generic[ConfigT]):
     def begin(self, settings: ConfigT) -> None:
         """Record the configuration, or continue with it. Raises as `refuse_other`, and OutputError."""
         record_config(self.path / SETTINGS_FILE, settings)
+
+    def check_prompts(self, lines: Sequence[PromptLine]) -> None:
+        """Raise InvalidRequest, saying what changed, where the folder was begun with other prompts."""
+        given, recorded = [line.metadata for line in lines], self._recorded_prompts
+        same = recorded == (given[: len(recorded)] if self.may_grow else given)
+        if not recorded or same:
+            return
+        gone, new = Counter(recorded) - Counter(given), Counter(given) - Counter(recorded)
+        changes = [f"{gone.total()} are gone, such as {next(iter(gone))[:80]}"] if gone else []
+        if new:
+            added = next(line for line in reversed(lines) if line.metadata in new)
+            changes.append(f"{new.total()} are new, such as {added.where}: {added.metadata[:80]}")
+        raise InvalidRequest(
+            f"{self.path} was begun with other prompts: {'; '.join(changes) or 'the order is another'}; choose another "
+            "--out, or the same prompts to continue"
+        )
+
+    def record_prompts(self, lines: Sequence[PromptLine]) -> None:
+        """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
+        if len(self._recorded_prompts) < len(lines):
+            self.check_prompts(lines)
+            write_shared_text(self.path / PROMPTS_FILE, "".join(f"{line.metadata}\n" for line in lines))
+        self.check_prompts(lines)
+
+    @property
+    def _recorded_prompts(self) -> list[str]:
+        """Metadata lines the folder was begun with; none where it was not."""
+        path = self.path / PROMPTS_FILE
+        try:
+            return path.read_text(encoding="utf-8").split("\n")[:-1] if exists(path) else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({first_line(error)}): delete it, the run continues without it"
+            ) from None
 
     def lock(self, shard: Shard) -> AbstractContextManager[None]:
         """Hold a shard of the folder. Raises InvalidRequest where another process holds it."""
@@ -94,8 +149,21 @@ class BlockStore(ABC, Generic[ConfigT]):
             )
 
 
+class Checksums(BaseModel):
+    """CRC-32 of the files of one block, as hexadecimal digits: it finds changed bytes, not forgery."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: str
+    states: str | None = None
+
+
 class RowStore(BlockStore[ConfigT]):
     """Blocks of rows in Parquet, with recorded states and kept images beside them."""
+
+    @abstractmethod
+    def rows_in(self, block: int) -> int:
+        """Return the number of rows of one block."""
 
     def rows_path(self, block: int) -> Path:
         """Return the file of a block's rows."""
@@ -104,6 +172,10 @@ class RowStore(BlockStore[ConfigT]):
     def states_path(self, block: int) -> Path:
         """Return the file of a block's states."""
         return self.path / "states" / f"{block:05}.safetensors"
+
+    def checksums_path(self, block: int) -> Path:
+        """Return the file of a block's checksums."""
+        return self.path / "checksums" / f"{block:05}.json"
 
     def images(self, prompt: int) -> GenEvalFolder:
         """Return the folder of a prompt's kept images."""
@@ -115,18 +187,52 @@ class RowStore(BlockStore[ConfigT]):
 
     def write(self, block: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, Tensor]) -> None:
         """Write a block's states and then its rows, both in the same order. Raises OutputError."""
-        if states:
-            write_bytes(self.states_path(block), save(dict(states)))
+        states_content = save(dict(states)) if states else None
         content = BytesIO()
         table = pa.Table.from_pylist(rows)
         empty = [field.name for field in table.schema if pa.types.is_struct(field.type) and not field.type.num_fields]
-        pq.write_table(table.drop_columns(empty), content)  # Parquet has no structs without fields
+        # Parquet has no structs without fields.
+        pq.write_table(table.drop_columns(empty), content, write_page_checksum=True)
+        if states_content is not None:
+            write_bytes(self.states_path(block), states_content)
+        checksums = Checksums(
+            rows=_checksum([content.getbuffer()]), states=states_content and _checksum([states_content])
+        )
+        write_bytes(self.checksums_path(block), checksums.model_dump_json().encode())
         write_bytes(self.rows_path(block), content.getvalue())
 
     def block_table(self, block: int) -> pa.Table:
-        """Return the rows of one block. Raises CheckpointError where they cannot be read."""
-        with checkpoint_errors(self.rows_path(block)):
-            return pq.ParquetFile(self.rows_path(block)).read()
+        """Return the rows of one block. Raises CheckpointError where they cannot be read or have changed."""
+        path = self.rows_path(block)
+        with self._damage_named(path, block):
+            content = path.read_bytes()
+            self._compare_checksum("rows", _checksum([content]), block)
+            table = pq.ParquetFile(BytesIO(content), page_checksum_verification=True).read()
+            if len(table) != self.rows_in(block):
+                raise ValueError(f"it has {len(table)} rows, {SETTINGS_FILE} says {self.rows_in(block)}")
+        return table
+
+    def check_states(self, block: int) -> None:
+        """Raise CheckpointError where the states of a block are missing or have changed. Reads all of them."""
+        path = self.states_path(block)
+        with self._damage_named(path, block), path.open("rb") as file:
+            self._compare_checksum("states", _checksum(iter(lambda: file.read(_BYTES_AT_ONCE), b"")), block)
+
+    def _compare_checksum(self, part: str, found: str, block: int) -> None:
+        expected = getattr(read_config(self.checksums_path(block), Checksums), part)
+        if found != expected:
+            raise ValueError(f"its checksum is {found}, not {expected}")
+
+    @contextmanager
+    def _damage_named(self, path: Path, block: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # pyarrow raises many types
+            problem = str(error) if isinstance(error, ForejudgeError) else f"{path} is damaged ({first_line(error)})"
+            raise CheckpointError(
+                f"{problem}: delete {self.rows_path(block)} and run the command that wrote it again, it makes this "
+                "block again"
+            ) from None
 
     def table(self) -> pa.Table:
         """Return all rows, in the order of prompts and candidates. Raises CheckpointError while blocks are missing."""
@@ -150,11 +256,17 @@ class CollectionConfig(BaseModel):
     dtype: str = "float32"
     observer_name: str
     prompts: str
-    candidates: PositiveInt
-    seed: int
+    candidates: Count
+    seed: Seed
     split: Split = "training"
     recorded: tuple[str, ...] = ()
-    rows: PositiveInt
+    rows: Count
+
+    @model_validator(mode="after")
+    def _rows_are_whole_prompts(self) -> Self:
+        if self.rows % self.candidates:
+            raise ValueError(f"rows = {self.rows} are no multiple of candidates = {self.candidates}")
+        return self
 
     @property
     def prompts_per_block(self) -> int:
@@ -187,6 +299,14 @@ class CandidateStore(RowStore[CollectionConfig]):
         """See `BlockStore.blocks`."""
         return self.settings.blocks
 
+    def has(self, block: int) -> bool:
+        """See `BlockStore.has`: its rows are there, and its states if they are recorded."""
+        return super().has(block) and (not self.settings.recorded or is_file(self.states_path(block)))
+
+    def rows_in(self, block: int) -> int:
+        """See `RowStore.rows_in`."""
+        return self.settings.rows_in(block)
+
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that identify the rows, wherever their generator was stored."""
@@ -214,11 +334,11 @@ class EvaluationSettings(BaseModel):
     evaluator: str
     verifiers: dict[str, str]
     reads: dict[str, str]
-    prompts: int
-    seeds: int
-    images_per_prompt: int
-    candidates: int
-    steps: int
+    prompts: Count
+    seeds: Count
+    images_per_prompt: Count
+    candidates: Count
+    steps: Count
     second_evaluators: tuple[str, ...] = ()
 
     @property
@@ -241,6 +361,10 @@ class EvaluationStore(RowStore[EvaluationSettings]):
         """See `BlockStore.blocks`."""
         return self.settings.prompts
 
+    def rows_in(self, block: int) -> int:
+        """See `RowStore.rows_in`."""
+        return self.settings.seeds * self.settings.images_per_prompt * self.settings.candidates
+
     def write_prompt(
         self, prompt: int, metadata: str, rows: Sequence[Mapping[str, Any]], images: Sequence[Image]
     ) -> None:
@@ -252,9 +376,10 @@ class EvaluationStore(RowStore[EvaluationSettings]):
         """Return the rows of a prompt's candidates. Raises CheckpointError."""
         return [{"verdicts": {}, "second_correct": {}} | row for row in self.block_table(prompt).to_pylist()]
 
-    def metadata(self, prompt: int) -> str:
-        """Return a prompt's metadata line. Raises CheckpointError."""
-        return self.images(prompt).metadata
+    def metadata(self, prompt: int) -> PromptMetadata:
+        """Return a prompt's metadata, as its rows have it. Raises CheckpointError."""
+        text = self.block_table(prompt)["metadata"][0].as_py()
+        return PromptLine("", text, str(self.rows_path(prompt))).geneval_metadata()
 
     def sample(self, prompt: int, name: str) -> Path:
         """Return the file of a kept image, by the name in its row."""
@@ -269,6 +394,8 @@ class EvaluationStore(RowStore[EvaluationSettings]):
         other.refuse_other(self.settings)
         new = [prompt for prompt in self.missing if other.has(prompt)]
         for prompt in new:
+            other.block_table(prompt)  # raises where it is damaged
             shutil.copytree(other.images(prompt).path, self.images(prompt).path, dirs_exist_ok=True)
+            write_bytes(self.checksums_path(prompt), other.checksums_path(prompt).read_bytes())
             write_bytes(self.rows_path(prompt), other.rows_path(prompt).read_bytes())
         return len(new)

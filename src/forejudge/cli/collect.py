@@ -13,6 +13,7 @@ from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, in_words, prepare_folder
+from forejudge.options import MAX_SEED
 from forejudge.progress import Shard
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from forejudge.prompts.prompt_file import PromptLine
     from forejudge.training.config import CollectionRecipe
     from forejudge.verifiers.inputs import VerifierInput
+
+MAX_CANDIDATES = 10_000  # per prompt
 
 RecipeName = Annotated[
     str | None,
@@ -158,8 +161,14 @@ class CollectOptions:
     batch_size: int
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InvalidRequest(f"batch-size = {self.batch_size}: it must be at least 1")
+        ranges = {
+            "candidates": (self.recipe.candidates, 1, MAX_CANDIDATES),
+            "seed": (self.seed, 0, MAX_SEED),
+            "batch-size": (self.batch_size, 1, MAX_CANDIDATES),
+        }
+        for name, (value, lowest, highest) in ranges.items():
+            if not lowest <= value <= highest:
+                raise InvalidRequest(f"{name} = {value}: it must be between {lowest} and {highest}")
         from forejudge.verifiers.inputs import build_verifier_input
 
         for name in self._input_names:

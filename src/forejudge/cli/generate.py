@@ -160,7 +160,7 @@ def generate_many(
 
         settings = SearchConfig.from_options(models, search, images_per_prompt)
     store = SearchStore(out, lines, images_per_prompt)
-    store.check_prompts()
+    store.check_prompts(lines)
     store.refuse_other(settings)
     left, started = [block for block in shard.indices(store.blocks) if not store.has(block)], time.monotonic()
     if left:

@@ -15,7 +15,6 @@ import numpy as np
 from forejudge.candidates.store import EvaluationStore
 from forejudge.evaluation.bootstrap import Averages, Difference, Outcome, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
-from forejudge.prompts.geneval import PromptMetadata
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
     settings = folder.settings
     rows = [row for prompt in range(settings.prompts) for row in sorted(folder.rows(prompt), key=_place)]
     shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
-    metadata = [PromptMetadata.from_line(folder.metadata(prompt)) for prompt in range(settings.prompts)]
+    metadata = [folder.metadata(prompt) for prompt in range(settings.prompts)]
     cases = [prompt for prompt in metadata for _ in range(settings.images_per_prompt)]
 
     def verdict_values(name: str, field: str) -> FloatArray:

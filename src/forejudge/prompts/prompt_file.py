@@ -152,11 +152,18 @@ class Group:
 
 def groups_of(lines: Sequence[PromptLine], candidates: int, run_seed: int) -> list[Group]:
     """Return a group for each line; a repeated prompt is its next image."""
-    seen: Counter[str] = Counter()
     groups = []
-    for line in lines:
-        prompt = line.prompt.strip()  # as seeds see it
-        seeds = tuple(candidate_seed(run_seed, prompt, seen[prompt], index) for index in range(candidates))
-        groups.append(Group(line, seen[prompt], seeds))
-        seen[prompt] += 1
+    for line, image_index in zip(lines, image_indices(lines), strict=True):
+        seeds = tuple(candidate_seed(run_seed, line.prompt, image_index, index) for index in range(candidates))
+        groups.append(Group(line, image_index, seeds))
     return groups
+
+
+def image_indices(lines: Sequence[PromptLine]) -> list[int]:
+    """Return how often the prompt of each line came before; outer white space makes no other prompt, as for seeds."""
+    seen: Counter[str] = Counter()
+    indices = []
+    for prompt in (line.prompt.strip() for line in lines):
+        indices.append(seen[prompt])
+        seen[prompt] += 1
+    return indices

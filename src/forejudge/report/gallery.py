@@ -88,8 +88,7 @@ def _prompt(folder: EvaluationStore, number: int, verifier: str) -> _Prompt:
     all_rows = folder.rows(number)
     first = min(row["image_index"] for row in all_rows)  # above 0 where an earlier line has the same prompt
     rows = [row for row in all_rows if row["seed_index"] == 0 and row["image_index"] == first]
-    metadata = PromptMetadata.from_line(folder.metadata(number))
-    return _Prompt(number, metadata, sorted(rows, key=lambda row: row["index"]), verifier)
+    return _Prompt(number, folder.metadata(number), sorted(rows, key=lambda row: row["index"]), verifier)
 
 
 def _gallery_prompt(folder: EvaluationStore, prompt: _Prompt) -> GalleryPrompt:
