@@ -62,7 +62,7 @@ def test_what_generate_writes_is_scored(generate: CommandLine) -> None:
 
 
 def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(forejudge: CommandLine, images: Path) -> None:
-    write_prompt_folder(images, 3, metadata_line("star"), [solid_image("red")])
+    write_prompt_folder(images, 3, metadata_line("star"), [image_of("star", "red")])
     write_prompt_folder(images, 4, "{}", [solid_image("red")])
     write_prompt_folder(images, 5, metadata_line("moon"), [])
     (images / "00002/samples/0000.png").write_bytes(b"no image")
@@ -91,6 +91,14 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     assert said in refusal(forejudge("geneval", "score", *arguments), 2)
     assert not (images / "results.jsonl").exists()
+
+
+def test_a_class_that_the_detector_does_not_know_has_no_score(forejudge: CommandLine) -> None:
+    write_prompt_folder(Path("zebras"), 0, metadata_line("zebra"), [solid_image("red")])
+    outcome = forejudge("geneval", "score", "zebras", *MINIATURE)
+    assert outcome.status == 2
+    assert "left out: zebras/00000/metadata.jsonl: the detector knows no 'zebra'" in outcome.err
+    assert outcome.err.endswith("error: no image could be evaluated\n")
 
 
 def test_a_detector_that_is_none_ends_it_in_one_line(forejudge: CommandLine, images: Path) -> None:

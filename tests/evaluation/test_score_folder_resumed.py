@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from forejudge.errors import CheckpointError, CommandFailed, InvalidRequest
+from forejudge.errors import CheckpointError, CommandFailed, InvalidRequest, OutputError
 from forejudge.evaluation.score_folder import score_folder
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import Detection
@@ -153,3 +153,16 @@ def test_without_any_result_there_is_no_score(tmp_path: Path) -> None:
     assert len(scored.left_out) == 1
     with pytest.raises(InvalidRequest, match="no image could be evaluated"):
         scored.summary()
+
+
+def test_a_folder_that_cannot_be_written_to_is_scored_with_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OutputError(f"{path} cannot be written")
+
+    monkeypatch.setattr("forejudge.evaluation.score_folder.prepare_folder", refuse)
+    scored = score_folder(folder, LooksAtACorner(), ignore_progress)
+    assert len(scored.results) == 9
+    assert caplog.messages == [f"results are shown and not kept: {folder} cannot be written"]
+    assert not (folder / "results.jsonl").exists()

@@ -31,3 +31,11 @@ def test_images_are_evaluated_by_their_own_line() -> None:
 def test_a_prompt_that_does_not_say_what_it_asks_for_is_named_beforehand() -> None:
     with pytest.raises(InvalidRequest, match=r"prompts\.txt, line 2: not a GenEval metadata line"):
         MiniatureEvaluator().check([RED, PLAIN])
+
+
+def test_a_class_of_another_world_is_named_beforehand() -> None:
+    """Every image of it would be wrong."""
+    metadata = '{"tag": "single_object", "include": [{"class": "zebra", "count": 1}], "prompt": "a zebra"}'
+    line = PromptLine("a zebra", metadata, "prompts.jsonl, line 1")
+    with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 1: the detector knows no 'zebra', only shapes of"):
+        MiniatureEvaluator().check([line])

@@ -9,6 +9,7 @@ from typer import Argument
 
 from forejudge.cli import options
 from forejudge.cli.progress import spinner
+from forejudge.files import is_file
 
 if TYPE_CHECKING:
     from forejudge.evaluation.score_folder import FolderScore
@@ -81,4 +82,5 @@ def _show(folder_score: "FolderScore", folder: Path, as_json: bool) -> None:
     typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, evaluated by {summary['evaluator']}")
     if summary["left_out"]:
         typer.echo(f"images left out: {summary['left_out']}")
-    typer.echo(f"results of each image: {folder / RESULTS_FILE}")
+    if is_file(folder / RESULTS_FILE):
+        typer.echo(f"results of each image: {folder / RESULTS_FILE}")

@@ -1,14 +1,16 @@
 """Score a folder of images in GenEval's layout: evaluate each image, record it, and average over tasks.
 
     00000/metadata.jsonl        the prompt's line
-    00000/samples/0000.png      an image of it; .jpg works too
+    00000/samples/0000.png      an image of it; .jpg and .webp work too
 
-Folders and images have digits for names. The results file holds GenEval's lines, extended by the evaluator. A stopped
-run resumes: an image is not evaluated again by the same evaluator if neither its file nor its prompt has changed.
+Folders and images have digits for names; of two images with one number, one is evaluated. The results file holds
+GenEval's lines, extended by the evaluator. A stopped run resumes: an image is not evaluated again by the same evaluator
+if neither its file nor its prompt has changed.
 """
 
 import hashlib
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,21 +18,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
+from forejudge.checkpoint import first_line
 from forejudge.config_files import read_json_lines
-from forejudge.errors import InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.evaluation.bootstrap import bootstrap_averages
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import keep_detections
-from forejudge.files import Journal, is_dir, is_file, prepare_folder, write_text
+from forejudge.files import Journal, is_dir, prepare_folder, write_text
 from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine, read_lines
 
+_LOGGER = logging.getLogger("forejudge")
+
 RESULTS_FILE = "results.jsonl"
-_IMAGE_NAME = re.compile(r"\d+\.(png|jpe?g)")
+_IMAGE_NAME = re.compile(r"\d+\.(png|jpe?g|webp)", re.IGNORECASE)
 _BATCH_SIZE = 8  # images that a command gets at once, and that a kill may lose
 
 Check = Callable[[Sequence[PromptLine]], None]
@@ -42,9 +48,10 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Image file with its prompt line and metadata."""
+    """Image file with its SHA-256, prompt line and metadata."""
 
     path: Path
+    sha256: str
     line: PromptLine
     metadata: PromptMetadata
 
@@ -61,12 +68,18 @@ class LeftOut:
 class _PromptFolder:
     path: Path
     images: tuple[Path, ...]
+    doubled: tuple[Path, ...]
 
     @classmethod
     def at(cls, path: Path) -> "_PromptFolder":
         samples = path / "samples"
-        files = sorted(samples.iterdir()) if is_dir(samples) else []
-        return cls(path, tuple(each for each in files if _IMAGE_NAME.fullmatch(each.name) and is_file(each)))
+        files = sorted(samples.iterdir(), key=_image_order) if is_dir(samples) else []
+        numbered: dict[int, Path] = {}
+        doubled = []
+        for each in (each for each in files if _IMAGE_NAME.fullmatch(each.name)):
+            if numbered.setdefault(int(each.stem), each) != each:
+                doubled.append(each)
+        return cls(path, tuple(numbered.values()), tuple(doubled))
 
     def read(self, check: Check) -> tuple[PromptLine, PromptMetadata]:
         """Read the prompt's line. Raises InvalidRequest naming the file."""
@@ -78,25 +91,36 @@ class _PromptFolder:
         return line, metadata
 
 
+def _image_order(path: Path) -> tuple[str, bool, str]:
+    """Sort images by name, and the .png before others of the same number."""
+    return path.stem, path.suffix.lower() != ".png", path.suffix
+
+
 def find_images(folder: Path, check: Check) -> tuple[list[ImageFile], list[LeftOut]]:
     """Find all images, in the order of their names, and what is left out.
 
-    Left out are prompts without usable metadata, repeated prompts, and images that are missing where other prompts
-    have more. Raises InvalidRequest for a folder in another layout.
+    Left out are prompts without usable metadata, images that are there twice, and images and folders that are missing
+    where other prompts have them. Raises InvalidRequest for a folder in another layout.
     """
     folders = _prompt_folders(folder)
     each_has = max(len(found.images) for found in folders)
     given: list[ImageFile] = []
-    left_out: list[LeftOut] = []
-    seen: dict[PromptMetadata, Path] = {}
+    left_out = _missing_folders(folders, each_has)
+    seen: dict[tuple[PromptMetadata, str], Path] = {}
     for found in folders:
+        left_out += [LeftOut(f"{path} has the number of another image beside it", 1) for path in found.doubled]
         try:
             line, metadata = found.read(check)
-            _refuse_doubled(found.path, metadata, seen)
         except InvalidRequest as error:
             left_out.append(LeftOut(str(error), len(found.images)))
             continue
-        given += [ImageFile(path, line, metadata) for path in found.images]
+        for path in found.images:
+            digest = _digest(path)
+            before = seen.setdefault((metadata, digest), path)
+            if before.parent == path.parent:  # a generator may give equal images, but not to a prompt and its copy
+                given.append(ImageFile(path, digest, line, metadata))
+            else:
+                left_out.append(LeftOut(f"{path} is {before} again, with its prompt, and would count twice", 1))
         left_out += _missing(found, each_has)
     return given, left_out
 
@@ -104,7 +128,7 @@ def find_images(folder: Path, check: Check) -> tuple[list[ImageFile], list[LeftO
 def _prompt_folders(folder: Path) -> list[_PromptFolder]:
     if not is_dir(folder):
         raise InvalidRequest(f"{folder} is no folder: expected one in GenEval's layout")
-    paths = sorted(path for path in folder.iterdir() if is_dir(path) and path.name.isdigit())
+    paths = sorted(path for path in folder.iterdir() if is_dir(path) and path.name.isdecimal())
     folders = [_PromptFolder.at(path) for path in paths]
     if not any(found.images for found in folders):
         raise InvalidRequest(
@@ -113,10 +137,17 @@ def _prompt_folders(folder: Path) -> list[_PromptFolder]:
     return folders
 
 
-def _refuse_doubled(path: Path, metadata: PromptMetadata, seen: dict[PromptMetadata, Path]) -> None:
-    before = seen.setdefault(metadata, path)
-    if before != path:
-        raise InvalidRequest(f"{path} has the prompt of {before}, which would count twice")
+def _missing_folders(folders: Sequence[_PromptFolder], each_has: int) -> list[LeftOut]:
+    numbers = {int(found.path.name) for found in folders}
+    first, last = min(numbers), max(numbers)
+    missing = last - first + 1 - len(numbers)
+    if not missing:
+        return []
+    lowest = next(number for number in range(first, last) if number not in numbers)
+    parent = folders[0].path.parent
+    return [
+        LeftOut(f"{parent / f'{lowest:05}'} is missing, one of {missing} folders up to {last:05}", missing * each_has)
+    ]
 
 
 def _missing(found: _PromptFolder, each_has: int) -> list[LeftOut]:
@@ -215,32 +246,49 @@ class FolderScore:
 def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -> FolderScore:
     """Evaluate every image not evaluated yet; `RESULTS_FILE` in the folder then holds a line per image, in order.
 
-    Raises InvalidRequest for a folder that is not in GenEval's layout or was scored by another evaluator, OutputError
-    where it cannot be written to, and the evaluator's own errors.
+    A folder that cannot be written to is scored too, with a warning; a stopped run then starts again. Raises
+    InvalidRequest for a folder that is not in GenEval's layout or was scored by another evaluator, OutputError where
+    the disk is full, and the evaluator's own errors.
     """
     given, left_out = find_images(folder, evaluator.check)
-    prepare_folder(folder)
     path = folder / RESULTS_FILE
     known = {result.key: result for result in read_results(path, evaluator.name)}
     images = {_key(image, folder): image for image in given}
     left = {key: image for key, image in images.items() if key not in known}
-    journal, stopwatch = Journal(path), Stopwatch("evaluated", len(images) - len(left), len(images))
+    journal, stopwatch = _journal(path), Stopwatch("evaluated", len(images) - len(left), len(images))
     for batch in _batches(left, left_out):
         for result in _evaluate(batch, evaluator):
-            journal.add(result.model_dump())
+            if journal:
+                journal.add(result.model_dump())
             known[result.key] = result
         report(stopwatch.at(len(known.keys() & images.keys())))
     results = [known[key] for key in images if key in known]
-    write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
+    if journal:
+        write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
     return FolderScore(evaluator.name, results, left_out)
 
 
-def _key(image: ImageFile, folder: Path) -> Key:
+def _journal(path: Path) -> Journal | None:
+    """Open the results file to add to it; None where its folder cannot be written to."""
     try:
-        digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
+        prepare_folder(path.parent)
+    except OutputError as error:
+        _LOGGER.warning(f"results are shown and not kept: {error}")
+        return None
+    return Journal(path)
+
+
+def _key(image: ImageFile, folder: Path) -> Key:
+    metadata = json.dumps(json.loads(image.line.metadata))
+    return image.path.relative_to(folder).as_posix(), image.sha256, metadata
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; the path itself where it cannot be read, as opening it reports the error."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        digest = ""  # opening it reports the error
-    return image.path.relative_to(folder).as_posix(), digest, json.dumps(json.loads(image.line.metadata))
+        return str(path)
 
 
 _Opened = tuple[Key, ImageFile, Image.Image]
@@ -251,16 +299,29 @@ def _batches(left: Mapping[Key, ImageFile], left_out: list[LeftOut]) -> Iterator
     batch: list[_Opened] = []
     for key, image_file in left.items():
         try:
-            with Image.open(image_file.path) as image:
-                batch.append((key, image_file, ImageOps.exif_transpose(image).convert("RGB")))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            left_out.append(LeftOut(f"{image_file.path} cannot be opened ({reason})", 1))
+            batch.append((key, image_file, open_image(image_file.path)))
+        except CheckpointError as error:
+            left_out.append(LeftOut(str(error), 1))
         if len(batch) == _BATCH_SIZE:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read an image of any mode as RGB, turned as its EXIF data say. Raises CheckpointError for one that is damaged.
+
+    Of 16 bits the upper 8 are kept, as OpenCV does for GenEval's detector.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I"):
+                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            return turned.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise many types
+        raise CheckpointError(f"{path} cannot be opened ({first_line(error)})") from None
 
 
 def _evaluate(batch: Sequence[_Opened], evaluator: Evaluator) -> Iterator[ImageResult]:

@@ -1,8 +1,9 @@
 """Contracts of evaluators and captioners, and both made of a user's function."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 from PIL.Image import Image
@@ -44,6 +45,21 @@ class Evaluator(ABC):
     @abstractmethod
     def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """Evaluate each image by the prompt line at its index."""
+
+
+def check_classes(lines: Sequence[PromptLine], known: Collection[str], description: str) -> None:
+    """Raise InvalidRequest naming the first line without GenEval's metadata or with a class that is not `known`."""
+    for line in lines:
+        metadata = line.geneval_metadata()
+        for clause in (*metadata.include, *metadata.exclude):
+            if clause.class_name not in known:
+                raise InvalidRequest(
+                    f"{line.where}: the detector knows no {clause.class_name!r}, only {description}: {_some_of(known)}"
+                )
+
+
+def _some_of(names: Collection[str]) -> str:
+    return ", ".join([*islice(names, 12), "..."] if len(names) > 12 else names)
 
 
 class Captioner(ABC):

@@ -41,7 +41,10 @@ def load_benchmark(name: str, evaluator: Evaluator | None = None) -> Benchmark:
     known = registered(lambda plugin: plugin.benchmarks)
     if name in known:
         built: Benchmark = load_object(known[name], "benchmark")()
-        return built if evaluator is None else replace(built, evaluator=evaluator)
+        if evaluator is None:
+            return built
+        evaluator.check(built.lines)
+        return replace(built, evaluator=evaluator)
     if name == GENEVAL:
         raise InvalidRequest(
             "GenEval's prompts do not come with forejudge: give its own file, --benchmark evaluation_metadata.jsonl"

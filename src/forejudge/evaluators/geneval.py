@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, CLIPModel
 
 from forejudge.checkpoint import weights_name
 from forejudge.device import exact_float32
-from forejudge.errors import CheckpointError, InvalidRequest
-from forejudge.evaluators.base import Evaluation, Evaluator
+from forejudge.errors import CheckpointError
+from forejudge.evaluators.base import Evaluation, Evaluator, check_classes
 from forejudge.evaluators.detector import CLASS_NAMES, ObjectDetector
 from forejudge.evaluators.geneval_rules import DEFAULT_THRESHOLDS, Detection, evaluate_image, keep_detections
 from forejudge.hub import local_folder
@@ -101,13 +101,7 @@ class GenEvalEvaluator(Evaluator):
 
     def check(self, lines: Sequence[PromptLine]) -> None:
         """See `Evaluator.check`. Refuses a line without metadata, or with a class that the detector does not know."""
-        for line in lines:
-            metadata = line.geneval_metadata()
-            for clause in (*metadata.include, *metadata.exclude):
-                if clause.class_name not in CLASS_NAMES:
-                    raise InvalidRequest(
-                        f"{line.where}: the detector knows no {clause.class_name!r}, only COCO's classes"
-                    )
+        check_classes(lines, CLASS_NAMES, "COCO's classes")
 
     def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image.Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`."""

@@ -6,11 +6,12 @@ from functools import partial
 
 from PIL.Image import Image
 
-from forejudge.evaluators.base import Evaluation, Evaluator
+from forejudge.evaluators.base import Evaluation, Evaluator, check_classes
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.evaluators.geneval_rules import Detection, evaluate_image
 from forejudge.miniature.detector import detect
 from forejudge.miniature.prompts import CASES_PER_TASK, cases
+from forejudge.miniature.scenes import KINDS
 from forejudge.noise import Split, split_seed
 from forejudge.prompts.prompt_file import PromptLine
 
@@ -21,9 +22,8 @@ class RulesEvaluator(Evaluator):
     """Base of evaluators that apply GenEval's rules to what they detect; every line needs GenEval's metadata."""
 
     def check(self, lines: Sequence[PromptLine]) -> None:
-        """See `Evaluator.check`. Refuses a line without GenEval's metadata."""
-        for line in lines:
-            line.geneval_metadata()
+        """See `Evaluator.check`. Refuses a line without GenEval's metadata, or with a class of another world."""
+        check_classes(lines, KINDS, "shapes of the miniature")
 
     def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
         """See `Evaluator.__call__`."""
