@@ -1,11 +1,15 @@
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from select import select
 
 import pytest
 from PIL import Image
 from pydantic import BaseModel
 
 from forejudge.errors import CommandFailed, InvalidRequest
+from forejudge.evaluators import command as command_module
 from forejudge.evaluators.command import ImageCommand
 from forejudge.prompts.prompt_file import PromptLine
 
@@ -61,6 +65,9 @@ for line in lines:
         ("for _ in lines: print('{\"right\": true}')", "in line 1 (correct: Field required)"),
         ("sys.exit('no detector here')", "ended with status 1; its last line on stderr: no detector here"),
         ("os.kill(os.getpid(), 9)", "ended with status -9; its last line on stderr: none"),
+        ("print('[' * 10**5)\nprint('{}')", "in line 1 (Invalid JSON"),
+        ("sys.stdout.write('\\0' * 2)", "gave 1 lines for 2 images"),
+        ("print('x' * 10**6 + '\\n' + 'y ' * 10**6, file=sys.stderr)", "last line on stderr: y y y y"),
         ('print("loading\\nno weights", file=sys.stderr)', "gave 0 lines for 2 images, expected one each; its last "),
     ],
 )
@@ -70,6 +77,19 @@ def test_every_failure_is_one_line_that_quotes_the_command(tmp_path: Path, code:
     assert said in str(failed.value)
     assert "a judge.py" in str(failed.value)
     assert "\n" not in str(failed.value)
+    assert len(str(failed.value)) < 1000
+
+
+def test_a_command_that_hangs_is_stopped_with_all_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_module, "LOADING_SECONDS", 0)
+    monkeypatch.setattr(command_module, "SECONDS_PER_IMAGE", 0.25)
+    command = ImageCommand(f"sh -c 'sleep 3600 & echo $! > {tmp_path}/child; wait'")
+    with pytest.raises(CommandFailed, match=r"was stopped, it gave no answer for 2 images in 0\.5 s: try it by hand"):
+        command(LINES, IMAGES, Answer)
+    with suppress(ProcessLookupError):  # gone already
+        ended = os.pidfd_open(int((tmp_path / "child").read_text()))
+        assert select([ended], [], [], 10)[0] == [ended]
+        os.close(ended)
 
 
 def test_the_last_line_on_stderr_is_quoted(tmp_path: Path) -> None:

@@ -1,22 +1,28 @@
 """Evaluators that are a user's command: one JSON line per image in, one JSON line per image out."""
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL
 from tempfile import TemporaryDirectory
 from typing import Annotated, TypeVar
 
 from PIL.Image import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from forejudge.errors import CommandFailed, InvalidRequest, validation_message
+from forejudge.errors import CommandFailed, InvalidRequest, OutputError, one_line, validation_message
 from forejudge.evaluators.base import Evaluation, Evaluator, ReportedDetection
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.prompts.prompt_file import PromptLine
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+LOADING_SECONDS, SECONDS_PER_IMAGE = 1800, 120
+"""Time limit of one call: a command that takes longer hangs."""
 
 
 class _Answer(BaseModel):
@@ -64,15 +70,20 @@ class ImageCommand:
     ) -> list[Answer]:
         """Run the command and return its answer for each image, which belongs to the line at its index.
 
-        Raises CommandFailed for a status other than 0, for too few or too many answers, and for an answer that is not
-        an `answer_class`.
+        Raises CommandFailed for a status other than 0, for too few or too many answers, for an answer that is not an
+        `answer_class`, and past the time limit; OutputError where the images cannot be written.
         """
         with TemporaryDirectory(prefix="forejudge-") as folder:
-            questions = [
-                _question(line, _save(image, Path(folder) / f"{index:05}.png"))
-                for index, (line, image) in enumerate(zip(lines, images, strict=True))
-            ]
-            completed = self._run("".join(f"{question}\n" for question in questions))
+            paths = [Path(folder) / f"{index:05}.png" for index in range(len(images))]
+            try:
+                for path, image in zip(paths, images, strict=True):
+                    image.save(path)
+            except OSError as error:
+                raise OutputError(
+                    f"{folder} cannot be written ({error.strerror}): free some space, or name another disk by TMPDIR"
+                ) from None
+            questions = [_question(line, path) for line, path in zip(lines, paths, strict=True)]
+            completed = self._run("".join(f"{question}\n" for question in questions), len(images))
         if completed.returncode:
             raise self._failure(f"ended with status {completed.returncode}", completed)
         answers = [text for text in completed.stdout.split("\n") if text.strip()]
@@ -80,11 +91,35 @@ class ImageCommand:
             raise self._failure(f"gave {len(answers)} lines for {len(images)} images, expected one each", completed)
         return [self._parse(text, answer_class, number, completed) for number, text in enumerate(answers, start=1)]
 
-    def _run(self, questions: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, questions: str, num_images: int) -> subprocess.CompletedProcess[str]:
+        """Run the command in a session of its own, so that all it started ends with it."""
+        seconds = LOADING_SECONDS + SECONDS_PER_IMAGE * num_images
+        pipe = subprocess.PIPE
         try:
-            return subprocess.run(self.words, input=questions, capture_output=True, encoding="utf-8", errors="replace")
+            process = subprocess.Popen(
+                self.words,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
         except OSError as error:
             raise CommandFailed(f"{self.command!r} cannot be started ({error.strerror})") from None
+        with process:
+            try:
+                stdout, stderr = process.communicate(questions, timeout=seconds)
+            except BaseException as error:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise CommandFailed(
+                        f"{self.command!r} was stopped, it gave no answer for {num_images} images in {seconds:g} s: "
+                        "try it by hand with one line on stdin"
+                    ) from None
+                raise
+        return subprocess.CompletedProcess(self.words, process.returncode, stdout, stderr)
 
     def _parse(
         self, text: str, answer_class: type[Answer], number: int, completed: subprocess.CompletedProcess[str]
@@ -96,13 +131,8 @@ class ImageCommand:
             raise self._failure(problem, completed) from None
 
     def _failure(self, problem: str, completed: subprocess.CompletedProcess[str]) -> CommandFailed:
-        last_line = completed.stderr.strip().split("\n")[-1]
-        return CommandFailed(f"{self.command!r} {problem}; its last line on stderr: {last_line[:300] or 'none'}")
-
-
-def _save(image: Image, path: Path) -> Path:
-    image.save(path)
-    return path
+        last_line = one_line(completed.stderr.strip().rsplit("\n", 1)[-1])
+        return CommandFailed(f"{self.command!r} {problem}; its last line on stderr: {last_line or 'none'}")
 
 
 def _question(line: PromptLine, path: Path) -> str:
