@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from forejudge.evaluation.bootstrap import (
     FloatArray,
     Interval,
+    UncertainOutcome,
     bootstrap_averages,
     bootstrap_difference,
     bootstrap_interval,
@@ -132,6 +133,37 @@ def test_a_resample_without_difference_counts_on_both_sides_however_it_is_rounde
     other_C = rng(seed + 100).permutation(one_C)
     exact = bootstrap_difference(np.arange(24), one_C, other_C, rng=rng())
     assert bootstrap_difference(np.arange(24), one_C / 5, other_C / 5, rng=rng()).p == exact.p
+
+
+def test_p_is_two_sided_and_that_of_the_normal_approximation() -> None:
+    """220 of 400 cases are ahead and 180 behind: z = 0.1 / sqrt(0.99 / 400) = 2.01, so p = 0.044 on both sides."""
+    one_C = np.repeat([1.0, 0.0], [220, 180])
+    ahead = bootstrap_difference(np.arange(400), one_C, 1 - one_C, rng=rng())
+    behind = bootstrap_difference(np.arange(400), 1 - one_C, one_C, rng=rng())
+    assert ahead.estimate == pytest.approx(0.1)
+    assert behind.estimate == pytest.approx(-0.1)
+    assert ahead.p == behind.p == pytest.approx(0.044, abs=0.012)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1.0, 0.0), (0.0, 1.0)])
+def test_the_least_p_counts_no_resample_of_either_side(one: float, other: float) -> None:
+    certain = bootstrap_difference(np.arange(5), np.full(5, one), np.full(5, other), rng=rng(), resamples=199)
+    assert certain.p == 2 / 200
+    assert bootstrap_difference(np.arange(5), np.ones(5), np.ones(5), rng=rng(), resamples=199).p == 1
+
+
+def test_each_resample_has_its_own_variant() -> None:
+    """Half of the resamples take a variant that is always wrong, the others one that is always right."""
+    variants_VC, resampled_R = np.array([[0.0] * 6, [1.0] * 6]), np.arange(100) % 2
+    outcome = UncertainOutcome(variants_VC, 1, resampled_R)
+    interval = bootstrap_interval(mean, PROMPTS, outcome, rng=rng(), resamples=100)
+    assert interval == Interval(1, 0, 1)
+    lead = bootstrap_difference(PROMPTS, outcome, np.zeros(6), rng=rng(), resamples=100)
+    assert (lead.estimate, lead.low, lead.high, lead.p) == (1, 0, 1, 1)
+    macro = bootstrap_interval(mean, PROMPTS, outcome, rng=rng(), tasks=TASKS, resamples=100)
+    assert macro == Interval(1, 0, 1)
+    three = outcome.of_cases(np.arange(6) < 3)
+    assert three.variants_VC.tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
 def test_oracle_gap_closed_is_a_ratio_of_means():

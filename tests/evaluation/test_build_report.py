@@ -235,6 +235,40 @@ def test_oracle_gap_closed_is_whole_for_a_verifier_that_knows() -> None:
     assert both == pytest.approx((1 + oracle_gap_closed_interval(OUTCOMES, ["contrary"], 4).estimate) / 2, abs=1e-3)
 
 
+def test_oracle_gap_closed_is_measured_from_the_first_candidate() -> None:
+    """By hand: the picks are right in 3 of 4 cases, the first candidates in 2, the oracle in 4: (3 - 2) / (4 - 2).
+
+    Measured from a random one of both, which is right in 2.5 cases on average, it would be a third.
+    """
+    correct_CSN = np.array([[[0, 1]], [[1, 0]], [[0, 1]], [[1, 1]]], bool)
+    picks_second = np.array([1, 0, 0, 0])
+    score_CSN = np.stack([1.0 - picks_second, picks_second], axis=1)[:, None]
+    outcomes = Outcomes(list("abcd"), ["colors"] * 4, correct_CSN, {"by hand": score_CSN}, {})
+    assert oracle_gap_closed_interval(outcomes, ["by hand"], 2).estimate == 0.5
+    report = report_of(outcomes, [1, 2])
+    assert report.verifiers["by hand"].oracle_gap_closed[2].estimate == 0.5
+    accuracies = {(row.strategy, row.n): row.micro.estimate for row in report.best_of_n}
+    assert {key: accuracies[key] for key in (("by hand", 2), ("by hand", 1), ("random", 2), ("oracle", 2))} == {
+        ("by hand", 2): 0.75, ("by hand", 1): 0.5, ("random", 2): 0.625, ("oracle", 2): 1,
+    }  # fmt: skip
+
+
+def test_the_interval_of_the_gap_is_that_of_resampled_first_candidates() -> None:
+    """Each resample has its own first candidates: where the picks are the oracle's, all of them close the whole gap."""
+    knows = oracle_gap_closed_interval(OUTCOMES, ["knows"], 4)
+    assert (knows.low, knows.high) == (1, 1)
+    first = Outcomes(
+        OUTCOMES.prompts, OUTCOMES.tasks, OUTCOMES.correct_CSN, {"first": -np.indices((60, 2, 4))[2].astype(float)}, {}
+    )
+    blind = oracle_gap_closed_interval(first, ["first"], 4)
+    assert (blind.estimate, blind.low, blind.high) == (0, 0, 0)
+
+
+def test_the_gap_is_reported_at_8_candidates_where_there_are_more() -> None:
+    outcomes = stand_in_outcomes(cases=12, candidates=9)
+    assert report_of(outcomes, [1]).verifiers["knows"].oracle_gap_closed.keys() == {8}
+
+
 def test_ranking_figures_of_knowing_of_the_contrary_and_of_silence() -> None:
     knows, contrary, silent = (ranking_metrics(OUTCOMES, name) for name in ("knows", "contrary", "silent"))
     assert (knows.auroc, knows.pair_accuracy.estimate, knows.expected_calibration_error) == (1, 1, 0)

@@ -10,11 +10,11 @@ Shapes: C cases, V variants of an outcome, R resamples.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from forejudge.prompts.geneval import TASKS, Task
@@ -72,14 +72,23 @@ class Difference(Interval):
 AnyInterval = TypeVar("AnyInterval", bound=Interval)
 
 
+def _check_share(interval: Interval) -> Interval:
+    if not all(0 <= value <= 1 for value in (interval.estimate, interval.low, interval.high)):
+        raise ValueError("expected a share and its interval in [0, 1]")
+    return interval
+
+
+Share = Annotated[Interval, AfterValidator(_check_share)]
+
+
 class Averages(BaseModel):
     """Accuracy in [0, 1] over cases (micro), as the mean over tasks (macro), and of each task that has cases."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    micro: Interval
-    macro: Interval
-    tasks: dict[Task, Interval]
+    micro: Share
+    macro: Share
+    tasks: dict[Task, Share]
 
 
 def bootstrap_averages(prompts: Sequence[str], tasks: Sequence[str], outcome: Outcome) -> Averages:

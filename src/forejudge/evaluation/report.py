@@ -9,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from forejudge.candidates.store import EvaluationSettings
 from forejudge.config_files import read_config
-from forejudge.evaluation.bootstrap import Averages, Difference, Interval
+from forejudge.errors import CheckpointError
+from forejudge.evaluation.bootstrap import Averages, Difference, Interval, Share
 from forejudge.files import write_text
 from forejudge.profiling.figures import Milliseconds, RoundsMs, SearchCosts
 
@@ -21,6 +22,10 @@ REPORT_FILE = "figures.json"
 RANDOM, ORACLE = "random", "oracle"
 FIRST_EVALUATOR = "first evaluator"
 """Strategy that picks a candidate the first evaluator calls right, as a second evaluator sees it."""
+
+
+Cost = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Milliseconds or TFLOP."""
 
 
 class FrozenModel(BaseModel):
@@ -64,7 +69,7 @@ class EvaluationCosts(FrozenModel):
 class BestOfNRow(Averages):
     """Accuracy of one strategy that picks among `n` candidates."""
 
-    n: int
+    n: PositiveInt
     strategy: str
 
 
@@ -75,11 +80,11 @@ class EqualCostRow(BestOfNRow):
     the rounds of a timing were kept, its uncertainty; `n_interval` (95 %) covers the timing alone.
     """
 
-    budget: float
-    steps: int
-    cost: float
+    budget: Cost
+    steps: PositiveInt
+    cost: Cost
     reference_lead: Difference
-    n_interval: tuple[int, int] | None = None
+    n_interval: tuple[NonNegativeInt, NonNegativeInt] | None = None
 
 
 class CompetitorRow(FrozenModel):
@@ -89,20 +94,20 @@ class CompetitorRow(FrozenModel):
     """
 
     competitor: str
-    n: int
-    cost: float
-    accuracy: Interval
+    n: PositiveInt
+    cost: Cost
+    accuracy: Share
     reference: str
-    reference_n: int
-    reference_n_interval: tuple[int, int]
-    reference_accuracy: Interval
+    reference_n: PositiveInt
+    reference_n_interval: tuple[NonNegativeInt, NonNegativeInt]
+    reference_accuracy: Share
     lead: Difference
 
 
 class LeadRow(FrozenModel):
     """Lead of the first strategy over another one, both picking among `n` candidates (micro)."""
 
-    n: int
+    n: PositiveInt
     first: str
     other: str
     lead: Difference
@@ -124,21 +129,21 @@ class RankingMetrics(FrozenModel):
 class VerifierReport(RankingMetrics):
     """Ranking metrics of a verifier with the share of the oracle gap it closes, by N."""
 
-    oracle_gap_closed: dict[int, Interval]
+    oracle_gap_closed: Annotated[dict[PositiveInt, Interval], Field(min_length=1)]
 
 
 class SecondEvaluatorRow(FrozenModel):
     """Accuracy of one strategy as a second evaluator sees it."""
 
-    n: int
+    n: PositiveInt
     strategy: str
-    micro: Interval
+    micro: Share
 
 
 class SecondEvaluator(FrozenModel):
     """Agreement of a second evaluator with the first over all candidates, and Best-of-N as it sees it."""
 
-    agreement: Interval
+    agreement: Share
     cohens_kappa: Interval
     best_of_n: list[SecondEvaluatorRow]
 
@@ -148,7 +153,7 @@ class ProjectedCosts(FrozenModel):
 
     generator: str
     equal_cost: list[EqualCostRow]
-    stage_flops: dict[str, int]
+    stage_flops: dict[str, NonNegativeInt]
 
 
 class EvaluationReport(FrozenModel):
@@ -156,10 +161,10 @@ class EvaluationReport(FrozenModel):
 
     provenance: dict[str, str]
     settings: EvaluationSettings
-    test_cases: int
-    distinct_prompts: int
-    seeds: int
-    candidates: int
+    test_cases: PositiveInt
+    distinct_prompts: PositiveInt
+    seeds: PositiveInt
+    candidates: PositiveInt
     best_of_n: list[BestOfNRow]
     leads: list[LeadRow]
     verifiers: dict[str, VerifierReport]
@@ -173,8 +178,11 @@ class EvaluationReport(FrozenModel):
 
     @classmethod
     def read(cls, path: Path) -> "EvaluationReport":
-        """Read a report. Raises CheckpointError naming the file and the field."""
-        return read_config(path, cls)
+        """Read a report. Raises CheckpointError naming the file, the field and what to do."""
+        try:
+            return read_config(path, cls)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; the same `forejudge eval` writes the report anew") from None
 
     def write(self, path: Path) -> None:
         """Write the report as JSON. Raises OutputError."""
