@@ -13,6 +13,7 @@ Every message is one line: the problem, the value received, what is expected, wh
 and exits with a non-zero status; files already written stay.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +60,24 @@ class OutputError(ForejudgeError):
 
 class CommandFailed(ForejudgeError):
     """An evaluator command that failed or gave an unreadable answer."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C."""
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONG_WORD = re.compile(r"(\S{150})\S{50,}(\S{50})")
+
+
+def printable(text: str) -> str:
+    """Escape characters that steer a terminal or reorder a line, as JSON does."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def message_line(text: str) -> str:
+    """Return a message on one printable line; words of over 250 characters are cut in the middle."""
+    return _LONG_WORD.sub(r"\1…\2", printable(" ".join(text.split())))
 
 
 def one_line(text: str, limit: int = 300) -> str:

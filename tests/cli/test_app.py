@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from forejudge import __version__
 from forejudge.cli import generate
 from forejudge.cli.app import COMMANDS
+from forejudge.errors import OutputError, Terminated
 from tests.support.command import CommandLine, refusal
 
 HEAVY = ("torch", "diffusers", "transformers", "PIL")
@@ -57,12 +59,67 @@ def test_misspelt_option_is_usage(forejudge: CommandLine) -> None:
     assert "--seeed" in outcome.err
 
 
-def test_ctrl_c_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*options: object) -> None:
-        raise KeyboardInterrupt
+@pytest.fixture
+def fail(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException, int], str]:
+    """Let `generate` raise an error, and return the line it ends with."""
 
-    monkeypatch.setattr(generate, "generate_one", interrupt)
-    assert refusal(forejudge("generate", "x"), 130) == "error: interrupted\n"
+    def failing(error: BaseException, status: int) -> str:
+        def stop(*options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(generate, "generate_one", stop)
+        return refusal(forejudge("generate", "x"), status)
+
+    return failing
+
+
+Fail = Callable[[BaseException, int], str]
+
+
+def test_ctrl_c_and_sigterm_end_with_one_line(fail: Fail) -> None:
+    assert fail(KeyboardInterrupt(), 130) == "error: interrupted\n"
+    assert fail(Terminated(), 143) == "error: terminated\n"
+    continued = KeyboardInterrupt("the same command continues")
+    continued.__context__ = Terminated()
+    assert fail(continued, 143) == "error: terminated: the same command continues\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "a.json"), "error: a.json: Permission denied; check the path"),
+        (OSError(28, "No space left on device"), "error: No space left on device; check the path"),
+        (EOFError("ran out"), "error: a file or text that was given cannot be read (EOFError: ran out)"),
+        (UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates"), "error: a file or text that was given"),
+        (RecursionError("too deep"), "error: a file or text that was given"),
+        (MemoryError(), "error: out of memory"),
+        (OutputError("a\x1b[31m\nb\u202e" + "x" * 5000), "error: a\\u001b[31m b\\u202exxx"),
+    ],
+)
+def test_what_nobody_caught_ends_with_one_printable_line(fail: Fail, error: BaseException, said: str) -> None:
+    line = fail(error, 1)
+    assert line.startswith(said)
+    assert len(line) < 400
+
+
+def test_a_fault_of_the_program_is_not_hidden(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError):
+        fail(KeyError("name"), 1)
+    monkeypatch.setenv("FOREJUDGE_DEBUG", "1")
+    with pytest.raises(OutputError):
+        fail(OutputError("no room"), 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "x", "--out", ""], "error: --out is empty: give a value, or leave it out\n"),
+        (["eval", "--figures="], "error: --figures is empty: give a value, or leave it out\n"),
+        (["report", ""], "error: an argument is empty: give a value, or leave it out\n"),
+    ],
+)
+def test_an_empty_argument_is_refused(forejudge: CommandLine, arguments: list[str], said: str) -> None:
+    assert refusal(forejudge(*arguments), 2) == said
 
 
 def test_memory_that_runs_out_ends_with_one_line(forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -448,7 +448,7 @@ def test_contradictions_are_refused_before_models_are_loaded(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([""], "the prompt is empty"),
+        ([""], "an argument is empty"),
         (["  "], "the prompt is empty"),
         ([LONG_PROMPT], "would be cut: ' a red circle"),
         (["x", "--budget-ms", "0.001"], "budget_ms = 0.001 is too small: on this device one candidate"),

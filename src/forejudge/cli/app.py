@@ -1,16 +1,19 @@
 """The `forejudge` command: a table of commands, and errors as one line with a status."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from io import TextIOWrapper
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from forejudge.errors import ForejudgeError, InvalidRequest
+from forejudge.cli.common import echo
+from forejudge.errors import ForejudgeError, InvalidRequest, Terminated, message_line
 
 COMMANDS = {
     "generate": ("generate:generate", "Generate candidates of a prompt, score them early and finish the best."),
@@ -28,36 +31,63 @@ COMMANDS = {
 }
 """Commands by name: module:attribute below `forejudge.cli`, and description. Only the one that runs is imported."""
 
+_OUT_OF_MEMORY = "out of memory: choose a smaller --batch-size, image size or --dtype"
+_DEBUG = "FOREJUDGE_DEBUG"
+_DEBUG_ADVICE = f"{_DEBUG}=1 shows where"
+
 
 class Commands(TyperGroup):
     """Group of commands that reports an error as one line on stderr and a status.
 
-    The status is 2 for an invalid request, 130 for Ctrl-C, and 1 for all others.
+    The status is 2 for an invalid request, 130 for Ctrl-C, 143 for SIGTERM, and 1 for all others.
     """
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command, and exit with a status if it fails."""
         try:
+            _check_none_is_empty(ctx.obj)
             return super().invoke(ctx)
-        except ForejudgeError as error:
-            _exit_with_error(str(error), 2 if isinstance(error, InvalidRequest) else 1)
-        except typer.Exit:  # a RuntimeError, too
+        except (typer.Exit, BrokenPipeError):  # a RuntimeError, and an OSError of a reader that has enough
             raise
-        except RuntimeError as error:
-            from forejudge.compiling import compile_error
-            from forejudge.device import is_out_of_memory
-
-            if reason := compile_error(error):
-                _exit_with_error(f"torch.compile failed ({reason}): leave out --compile", 1)
-            if not is_out_of_memory(error):
+        except (Exception, KeyboardInterrupt) as error:
+            if (ending := _ending(error)) is None or os.environ.get(_DEBUG):
                 raise
-            _exit_with_error("out of memory: choose a smaller --batch-size, image size or --dtype", 1)
-        except KeyboardInterrupt as error:
-            _exit_with_error(": ".join(["interrupted", *map(str, error.args)]), 130)
+            _exit_with_error(*ending)
+
+
+def _ending(error: BaseException) -> tuple[str, int] | None:
+    """Return message and status of an error; None for one that only a fault of the program raises."""
+    match error:
+        case KeyboardInterrupt():
+            terminated = isinstance(error, Terminated) or isinstance(error.__context__, Terminated)
+            message = ": ".join(["terminated" if terminated else "interrupted", *map(str, error.args)])
+            return message, 143 if terminated else 130
+        case ForejudgeError():
+            return str(error), 2 if isinstance(error, InvalidRequest) else 1
+        case MemoryError():
+            return _OUT_OF_MEMORY, 1
+        case OSError():
+            name = f"{error.filename}: " if error.filename else ""
+            problem = error.strerror or str(error) or type(error).__name__
+            return f"{name}{problem}; check the path, its permissions and the space left, then run the same again", 1
+        case EOFError() | RecursionError() | UnicodeError():
+            return f"a file or text that was given cannot be read ({type(error).__name__}: {error}); {_DEBUG_ADVICE}", 1
+        case RuntimeError():
+            return _runtime_ending(error)
+    return None
+
+
+def _runtime_ending(error: RuntimeError) -> tuple[str, int] | None:
+    from forejudge.compiling import compile_error
+    from forejudge.device import is_out_of_memory
+
+    if reason := compile_error(error):
+        return f"torch.compile failed ({reason}): leave out --compile", 1
+    return (_OUT_OF_MEMORY, 1) if is_out_of_memory(error) else None
 
 
 def _exit_with_error(message: str, status: int) -> None:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    echo(f"error: {message_line(message)}", err=True)
     raise typer.Exit(status)
 
 
@@ -66,12 +96,13 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, in yellow on a terminal."""
-        typer.secho(f"{record.levelname.lower()}: {record.getMessage()}", fg="yellow", err=True)
+        message = message_line(f"{record.levelname.lower()}: {record.getMessage()}")
+        typer.secho(message, fg="yellow", err=True)
 
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"forejudge {version('forejudge')}")
+        echo(f"forejudge {version('forejudge')}")
         raise typer.Exit
 
 
@@ -83,7 +114,7 @@ def _root(
 ) -> None:
     """Best-of-N for one-step diffusion transformers: score candidates early, finish only the best."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        echo(context.get_help())
 
 
 def _app(arguments: Sequence[str]) -> typer.Typer:
@@ -104,12 +135,24 @@ def _placeholder() -> None:
     """Stand for a command in the list of commands."""
 
 
+def _check_none_is_empty(arguments: Sequence[str]) -> None:
+    """Raise InvalidRequest for an empty argument: as a path, it would silently be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if argument == "" or (argument.startswith("--") and equals and not value):
+            option = name or (before if before.startswith("-") else "an argument")
+            raise InvalidRequest(f"{option} is empty: give a value, or leave it out")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line on `arguments`, by default those of the process. Raises SystemExit when done."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal in ASCII loses no result
     logger, handler = logging.getLogger("forejudge"), StderrHandler()
     logger.addHandler(handler)
     try:
-        _app(arguments)(args=arguments, prog_name="forejudge")
+        _app(arguments)(args=arguments, prog_name="forejudge", obj=arguments)
     finally:
         logger.removeHandler(handler)

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Option
 
 from forejudge.cli import options
-from forejudge.cli.common import load_with_license_notice
+from forejudge.cli.common import echo, load_with_license_notice
 from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
 from forejudge.errors import InvalidRequest
@@ -104,9 +103,9 @@ def label(
     if store is None:
         return
     summary = summarize(store)
-    typer.echo(f"{summary.rows} labeled candidates are in {out}, {summary.correct:.1%} of them are correct")
+    echo(f"{summary.rows} labeled candidates are in {out}, {summary.correct:.1%} of them are correct")
     for task, task_summary in summary.tasks.items():
-        typer.echo(f"{task}: {task_summary.rows}, {task_summary.correct:.1%}")
+        echo(f"{task}: {task_summary.rows}, {task_summary.correct:.1%}")
 
 
 def caption(
@@ -146,7 +145,7 @@ def caption(
         return _print_estimate(collector, run_options, prompts, out)
     store = _run(collector, run_options, out)
     if store is not None:
-        typer.echo(f"{store.settings.rows} captioned candidates are in {out}")
+        echo(f"{store.settings.rows} captioned candidates are in {out}")
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def _run(collector: "CandidateCollector", run_options: CollectOptions, out: Path
     store, shard = CandidateStore(out), run_options.shard
     if collector.verifier_inputs:
         size = in_words(collector.recorded_bytes)
-        typer.echo(f"the states of all {collector.settings.rows} rows take {size}", err=True)
+        echo(f"the states of all {collector.settings.rows} rows take {size}", err=True)
     try:
         with StageProgress() as progress:
             collector.run(store, shard, progress.show)
@@ -243,5 +242,5 @@ def _run(collector: "CandidateCollector", run_options: CollectOptions, out: Path
         raise KeyboardInterrupt("run the same command again to continue") from None
     if not (missing := len(store.missing)):
         return store
-    typer.echo(f"shard {shard} is done; of all {store.blocks} row blocks {missing} are left to the other shards")
+    echo(f"shard {shard} is done; of all {store.blocks} row blocks {missing} are left to the other shards")
     return None

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import Console
 
-from forejudge.errors import OutputError
+from forejudge.errors import OutputError, printable
 from forejudge.files import write_text
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a line, on stderr with `err`; characters that steer the terminal are escaped."""
+    typer.echo(printable(text), err=err)
+
+
+def new_console(stderr: bool = False) -> Console:
+    """Return a console that shows text as it is: no markup, emoji codes or highlighting."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def use_compile_cache() -> None:
@@ -39,7 +50,7 @@ def print_licenses(sources: "Iterable[Source | None]") -> None:
     shown = _shown_models()
     new = {source.model: source for source in sources if source and source.commit and source.model not in shown}
     for model, source in new.items():
-        typer.echo(f"license of {model}: {_license_text(source)}", err=True)
+        echo(f"license of {model}: {_license_text(source)}", err=True)
     if new:
         with suppress(OutputError):  # printed again the next time
             write_text(_shown_licenses_file(), "\n".join([*shown, *new]) + "\n")

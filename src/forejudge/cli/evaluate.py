@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from forejudge.cli import options
-from forejudge.cli.common import print_licenses
+from forejudge.cli.common import echo, print_licenses
 from forejudge.cli.options import parse_ints
 from forejudge.cli.progress import StageProgress, spinner
 
@@ -98,14 +98,14 @@ def evaluate(
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command continues with what is missing") from None
     if missing := suite.missing:
-        typer.echo(f"shard {part} is done; {missing} prompts are left to the other shards")
+        echo(f"shard {part} is done; {missing} prompts are left to the other shards")
         return
     report = suite.report(chosen)
     output_paths = [out / REPORT_FILE, *([figures] if figures else [])]  # `forejudge report` reads the first
     for path in output_paths:
         report.write(path)
     print_report(report)
-    typer.echo(f"written to {' and '.join(map(str, output_paths))}")
+    echo(f"written to {' and '.join(map(str, output_paths))}")
 
 
 @group.command()
@@ -118,6 +118,6 @@ def merge(
     from forejudge.evaluation.suite import merge_evaluation
 
     for part in parts:
-        typer.echo(f"{merge_evaluation(out, part)} prompts merged from {part}")
+        echo(f"{merge_evaluation(out, part)} prompts merged from {part}")
     missing = len(EvaluationStore(out).missing)
-    typer.echo(f"{missing} prompts are missing" if missing else "complete: run the same eval with --out to report")
+    echo(f"{missing} prompts are missing" if missing else "complete: run the same eval with --out to report")

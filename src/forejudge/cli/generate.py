@@ -5,10 +5,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
-from forejudge.cli.common import print_licenses, use_compile_cache
+from forejudge.cli.common import echo, print_licenses, use_compile_cache
 from forejudge.cli.options import OUTPUT_PANEL, AsJson, expand_options
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.errors import InvalidRequest
@@ -111,7 +110,7 @@ def generate_one(
     ]
     if as_json:
         records = [result.record.model_dump(mode="json") for result in results]
-        typer.echo(json.dumps(records if several else records[0], indent=2))
+        echo(json.dumps(records if several else records[0], indent=2))
 
 
 def _generate_image(
@@ -167,14 +166,14 @@ def generate_many(
         _collect(store, settings, load_models(models), search, shard, len(left))
     records = [store.record(block) for block in range(store.blocks) if store.has(block)]
     if as_json:
-        typer.echo(json.dumps(records, indent=2))
+        echo(json.dumps(records, indent=2))
         return
-    typer.echo(f"{len(records)} images of {len(lines)} prompts are in {out}.")
-    typer.echo(f"{len(left)} were generated now, in {time.monotonic() - started:.0f} s.")
+    echo(f"{len(records)} images of {len(lines)} prompts are in {out}.")
+    echo(f"{len(left)} were generated now, in {time.monotonic() - started:.0f} s.")
     if missing := len(store.missing):
-        typer.echo(f"shard {shard} is done; of all {store.blocks} images {missing} are left to the other shards")
+        echo(f"shard {shard} is done; of all {store.blocks} images {missing} are left to the other shards")
     elif None not in (passed := [record["passed"] for record in records]):
-        typer.echo(f"{sum(passed)} passed; for the others the best candidate is there all the same.")
+        echo(f"{sum(passed)} passed; for the others the best candidate is there all the same.")
 
 
 def _collect(

@@ -8,6 +8,7 @@ import typer
 from typer import Argument
 
 from forejudge.cli import options
+from forejudge.cli.common import echo
 from forejudge.cli.progress import spinner
 from forejudge.files import is_file
 
@@ -29,9 +30,9 @@ def convert(
         from forejudge.evaluators.mmdet_conversion import convert_detector
 
         origin = convert_detector(weights, folder)
-    typer.echo(f"written to {folder}")
+    echo(f"written to {folder}")
     if not origin.is_genevals:
-        typer.echo(f"{weights} is not the file that GenEval uses: scores with it are not comparable", err=True)
+        echo(f"{weights} is not the file that GenEval uses: scores with it are not comparable", err=True)
 
 
 @group.command()
@@ -53,7 +54,7 @@ def score(
         loaded_evaluator = load_evaluator(evaluator, GenEvalModels(detector, color_model, device))
     folder_score = _score(folder, loaded_evaluator)
     for left_out in folder_score.left_out:
-        typer.echo(f"left out: {left_out.reason}", err=True)
+        echo(f"left out: {left_out.reason}", err=True)
     _show(folder_score, folder, as_json)
     if folder_score.left_out:
         raise typer.Exit(1)
@@ -76,11 +77,11 @@ def _show(folder_score: "FolderScore", folder: Path, as_json: bool) -> None:
 
     summary = folder_score.summary()
     if as_json:
-        typer.echo(json.dumps(summary, indent=2))
+        echo(json.dumps(summary, indent=2))
         return
     print_scores(summary)
-    typer.echo(f"{summary['images']} images of {summary['prompts']} prompts, evaluated by {summary['evaluator']}")
+    echo(f"{summary['images']} images of {summary['prompts']} prompts, evaluated by {summary['evaluator']}")
     if summary["left_out"]:
-        typer.echo(f"images left out: {summary['left_out']}")
+        echo(f"images left out: {summary['left_out']}")
     if is_file(folder / RESULTS_FILE):
-        typer.echo(f"results of each image: {folder / RESULTS_FILE}")
+        echo(f"results of each image: {folder / RESULTS_FILE}")

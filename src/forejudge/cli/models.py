@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from forejudge.cli.common import echo, new_console
+
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False) -> None:
     """List known models and supported pipelines."""
@@ -12,15 +14,14 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON and 
 
     if as_json:
         known = [spec.model_dump(mode="json") for spec in known_models().values()]
-        typer.echo(json.dumps({"models": known, "pipelines": list(ARCHITECTURES)}, indent=2))
+        echo(json.dumps({"models": known, "pipelines": list(ARCHITECTURES)}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "description", "verifier")
     for spec in known_models().values():
         table.add_row(spec.name, spec.description, "included" if spec.verifier else "none; pass --verifier")
-    console = Console(highlight=False)
+    console = new_console()
     console.print(table)
     console.print(f"Also any folder of a diffusers pipeline of class {', '.join(ARCHITECTURES)}, or its hub id,")
     console.print("as owner/model or owner/model@revision.")

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
-from forejudge.cli.common import use_compile_cache
+from forejudge.cli.common import echo, use_compile_cache
 from forejudge.cli.options import parse_ints
 
 _RANDOM_KINDS = "hidden,clip,latent"
@@ -86,4 +85,4 @@ def profile(
     from forejudge.report.profile_plot import write_profile_plot
 
     write_profile_plot(result, out / "profile.png")
-    typer.echo(f"written to {out / 'profile.json'} and .png")
+    echo(f"written to {out / 'profile.json'} and .png")

@@ -6,10 +6,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from forejudge.cli.common import echo, new_console
 from forejudge.progress import Progress as ProgressUpdate
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class StageProgress:
     """Progress of work in several parts: a bar for each on a terminal, every 30 seconds a line in a log file."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = new_console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,13 +57,13 @@ class StageProgress:
     def _line(self, text: str) -> None:
         now = time.monotonic()
         if now - self._last_line > _SECONDS_BETWEEN_LINES:
-            typer.echo(text, err=True)
+            echo(text, err=True)
             self._last_line = now
 
 
 def spinner(text: str) -> AbstractContextManager[object]:
     """Show a spinner for work of unknown length."""
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     return console.status(text) if console.is_terminal else nullcontext()
 
 
@@ -92,7 +91,7 @@ def progress_counter(noun: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     return Progress(
         *columns,
         console=console,
@@ -116,5 +115,5 @@ class _LineProgress:
         if now - self.last < _SECONDS_BETWEEN_LINES:
             return
         remaining = (now - self.started) / self.done * (self.total - self.done)
-        typer.echo(f"{self.done} of {self.total} {self.noun}, {remaining / 60:.1f} min left", err=True)
+        echo(f"{self.done} of {self.total} {self.noun}, {remaining / 60:.1f} min left", err=True)
         self.last = now

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from forejudge.cli.collect import RecipeName
 from forejudge.cli.options import OpenSplit
+from forejudge.cli.common import echo
 from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
@@ -101,6 +102,6 @@ def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) ->
         write_text(out, "".join(f"{metadata.to_line()}\n" for metadata in prompts))
     counts = Counter(metadata.tag for metadata in prompts)
     counts_text = ", ".join(f"{counts[tag]} {tag}" for tag in TASKS)
-    typer.echo(f"{len(prompts)} prompts {'for' if dry_run else 'written to'} {out}: {counts_text}")
+    echo(f"{len(prompts)} prompts {'for' if dry_run else 'written to'} {out}: {counts_text}")
     if dry_run:
         print_dry_run_notice()

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
+from forejudge.cli.common import echo
 from forejudge.cli.progress import spinner
 
 
@@ -24,4 +24,4 @@ def report(
         from forejudge.report.page import write_report
 
         page = write_report(folder, out or folder, study)
-    typer.echo(f"written to {page}")
+    echo(f"written to {page}")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
+from forejudge.cli.common import echo
 from forejudge.cli.train import Changes, Device, Dtype, Generator, RecipeName, training_session
 from forejudge.files import check_writable
 
@@ -64,5 +64,5 @@ def study(
 
         write_study_plot(report, out / f"{choice}.png")
     except MissingExtra as error:
-        return typer.echo(f"written to {out / choice}.json; no plot: {error}")
-    typer.echo(f"written to {out / choice}.json and .png")
+        return echo(f"written to {out / choice}.json; no plot: {error}")
+    echo(f"written to {out / choice}.json and .png")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from forejudge.cli.common import new_console
 
 if TYPE_CHECKING:
     from forejudge import Result
@@ -47,7 +48,7 @@ def print_table(table: "NeutralTable", details: bool = True) -> None:
         if number and number in table.groups:
             shown.add_section()
         shown.add_row(*(f"{cell.text}\n{cell.detail}" if details and cell.detail else cell.text for cell in row))
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     console.print(Text(table.title, style="bold"), soft_wrap=True)
     console.print(shown)
 
@@ -79,7 +80,7 @@ def print_profile(profile: "Profile") -> None:
     """Print what was measured, then stages, and searches, memory, savings and deadlines if there are any."""
     from forejudge.report import profile_tables as tables
 
-    console, settings, rates = Console(highlight=False), profile.settings, profile.rates
+    console, settings, rates = new_console(), profile.settings, profile.rates
     console.print(f"Figures {settings.device_note} ({profile.provenance['device']}).", style="bold")
     console.print(
         f"{settings.models}, {settings.width} x {settings.height} px; the device multiplies at "
@@ -104,7 +105,7 @@ def print_scores(summary: Mapping[str, Any]) -> None:
         estimate, low, high = (100 * figure[name] for name in ("estimate", "low", "high"))
         images = str(figure.get("images", summary["images"]))
         table.add_row(task.replace("_", " "), images, f"{estimate:.1f}", f"{low:.0f}-{high:.0f}")
-    Console(highlight=False).print(table)
+    new_console().print(table)
 
 
 def format_answer(candidate: "CandidateRecord") -> str:
@@ -146,7 +147,7 @@ def describe_winner(record: "SearchRecord") -> str:
 
 def show_result(result: "Result", folder: Path) -> None:
     """Print the candidates, the times, the winner and why the search ended."""
-    console = Console(highlight=False)
+    console = new_console()
     console.print(Text(result.record.prompt, style="bold"))
     console.print(candidates_table(result.record))
     console.print(timings_table(result))
@@ -159,7 +160,7 @@ def show_result(result: "Result", folder: Path) -> None:
 def show_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on stderr, one line each."""
     for warning in warnings:
-        Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        new_console(stderr=True).print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 def candidates_table(record: "SearchRecord") -> Table:

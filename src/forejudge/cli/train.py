@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Option
 
-from forejudge.cli.common import load_with_license_notice
+from forejudge.cli.common import echo, load_with_license_notice
 from forejudge.cli.progress import spinner
 from forejudge.files import check_writable
 
@@ -80,7 +80,7 @@ def align(
     with training_session(generator_name, device, dtype) as (loaded, show):
         run_alignment(resolved_recipe, loaded, TrainingData.of(captions, validation, loaded), out, show)
     if is_main_process():
-        typer.echo(f"written to {out}; next: forejudge train verify --aligned {out}")
+        echo(f"written to {out}; next: forejudge train verify --aligned {out}")
 
 
 @group.command()
@@ -126,14 +126,14 @@ def verify(
         run_verification(resolved_recipe, loaded, data, out, progress, aligned)
     if is_main_process():
         show(out)
-        typer.echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator_name} --verifier {out}")
+        echo(f"written to {out}; try: forejudge generate PROMPT --generator {generator_name} --verifier {out}")
 
 
 def print_plan(recipe: "BaseModel", settings: dict[str, Any]) -> None:
     """Print a run's recipe as JSON, and its other settings line by line."""
-    typer.echo(recipe.model_dump_json(indent=2))
+    echo(recipe.model_dump_json(indent=2))
     for name, value in settings.items():
-        typer.echo(f"{name}: {value}")
+        echo(f"{name}: {value}")
 
 
 def print_cost_estimate(estimate: "CostEstimate", out: Path, device: str) -> None:
@@ -141,17 +141,17 @@ def print_cost_estimate(estimate: "CostEstimate", out: Path, device: str) -> Non
     from forejudge.files import check_room, free_bytes, in_words
 
     disk = ", ".join(f"{label} {in_words(size)}" for label, size in estimate.disk_bytes.items() if size)
-    typer.echo(f"work: {estimate.description}")
-    typer.echo(f"operations: {estimate.flops:.3g} FLOP")
-    typer.echo(f"disk: {disk or 'nothing'}; {in_words(free_bytes(out))} are free")
-    typer.echo(f"time on {device}: about {_time(estimate.seconds)} (from {estimate.measurement})")
+    echo(f"work: {estimate.description}")
+    echo(f"operations: {estimate.flops:.3g} FLOP")
+    echo(f"disk: {disk or 'nothing'}; {in_words(free_bytes(out))} are free")
+    echo(f"time on {device}: about {_time(estimate.seconds)} (from {estimate.measurement})")
     check_room(out, sum(estimate.disk_bytes.values()), " and ".join(estimate.disk_bytes))
     print_dry_run_notice()
 
 
 def print_dry_run_notice() -> None:
     """Print how to start the run."""
-    typer.echo(_DRY_RUN_NOTICE)
+    echo(_DRY_RUN_NOTICE)
 
 
 def _time(seconds: float) -> str:

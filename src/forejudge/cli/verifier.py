@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
+from forejudge.cli.common import echo, new_console
 from forejudge.files import is_file
 
 _SHOWN_FIRST = {"kind", "reads", "generator", "generator_fingerprint", "generator_source", "width"}
@@ -39,9 +39,9 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     metrics_path = folder / METRICS_FILE
     for name, value in json.loads(metrics_path.read_text(encoding="utf-8")).items() if is_file(metrics_path) else ():
         table.add_row(_words(name), "undefined" if value is None else _format(value))
-    Console(highlight=False).print(table)
+    new_console().print(table)
     if is_file(folder / CARD_FILE):
-        typer.echo(f"Model card, with provenance and licenses: {folder / CARD_FILE}")
+        echo(f"Model card, with provenance and licenses: {folder / CARD_FILE}")
 
 
 @group.command("import")
@@ -79,8 +79,8 @@ def import_(
         )
         imported.verifier.save_pretrained(folder)
     for note in imported.notes:
-        typer.echo(note)
-    typer.echo(f"written to {out}")
+        echo(note)
+    echo(f"written to {out}")
 
 
 @group.command()
@@ -95,7 +95,7 @@ def export(
 
     with atomic_folder(out) as folder:
         export_published(local_folder(source), folder)
-    typer.echo(f"written to {out}")
+    echo(f"written to {out}")
 
 
 def _words(name: str) -> str:
