@@ -428,7 +428,7 @@ LONG_PROMPT = "a red circle " * 110
         (["x", "--steps", "65"], "steps = 65: Input should be less than or equal to 64"),
         (["x", "--images-per-prompt", "0"], "images-per-prompt = 0"),
         (["x", "--seeds", "1,two"], "seeds.1 = 'two': Input should be a valid integer"),
-        (["x", "--seeds", ""], "seeds.0 = '': Input should be a valid integer"),
+        (["x", "--seeds", ""], "--seeds is empty"),
         (["x", "--seeds", "1,2", "--seed", "3"], "seed = 3 would change nothing"),
         (["x", "--seeds", "1,2", "--images-per-prompt", "2"], "seeds name the candidates of one image"),
         (["x", "--all", "--top-k", "2"], "all finishes every candidate"),

@@ -10,8 +10,8 @@ from typer import Option
 from typer.core import TyperGroup
 
 from forejudge.cli.collect import RecipeName
-from forejudge.cli.options import OpenSplit
 from forejudge.cli.common import echo
+from forejudge.cli.options import OpenSplit
 from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
