@@ -10,6 +10,7 @@ from typer import Argument, Option
 from forejudge.cli.progress import spinner
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
+from forejudge.options import MAX_COUNT
 
 group = typer.Typer(help="Rebuild the miniature's weights, the committed studies and the figures.")
 
@@ -19,10 +20,12 @@ Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where the
 @group.command()
 def study(
     name: Annotated[str, Argument(help="Choice to compare: layers, loss, captions, pooling, data, llm or generator.")],
-    training_seeds: Annotated[int, Option(min=1, help="Trainings of each variant, with seeds from 0.")] = 3,
+    training_seeds: Annotated[
+        int, Option(min=1, max=MAX_COUNT, help="Trainings of each variant, with seeds from 0.")
+    ] = 3,
     steps: Annotated[int, Option(min=1, help="Steps of each training.")] = 700,
-    seeds: Annotated[int, Option(min=1, help="Seeds for each test case.")] = 1,
-    per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 100,
+    seeds: Annotated[int, Option(min=1, max=MAX_COUNT, help="Seeds for each test case.")] = 1,
+    per_task: Annotated[int, Option(min=1, max=MAX_COUNT, help="Test cases for each of the six tasks.")] = 100,
     build: Annotated[Path, Option(help="Folder of a finished build.")] = Path("runs/miniature"),
     out: Annotated[Path, Option(help="Folder for NAME.json and NAME.png.")] = Path("benchmarks/studies"),
     device: Device = None,
@@ -76,7 +79,7 @@ def build(
 @group.command()
 def edges(
     generator: Annotated[str, Option(help="miniature or a folder.")] = "miniature",
-    per_task: Annotated[int, Option(min=1, help="Test cases for each of the six tasks.")] = 10,
+    per_task: Annotated[int, Option(min=1, max=MAX_COUNT, help="Test cases for each of the six tasks.")] = 10,
     out: Annotated[Path, Option(help="The JSON file to write.")] = Path("benchmarks/miniature-edges.json"),
     device: Device = None,
 ) -> None:

@@ -232,6 +232,45 @@ class TestSeeds:
         assert found.winner.index == expected.winner.index
         assert distance(found.image, expected.image) <= 1
 
+    @pytest.mark.parametrize(
+        "given",
+        [np.arange(3), torch.arange(3), range(3), iter([0, 1, 2]), [np.int64(0), torch.tensor(1), 2], (0, 1, 2)],
+    )
+    def test_integers_of_any_library_are_taken(self, given: Any) -> None:
+        record = scripted()(PROMPT, seeds=given).record
+        assert [candidate.seed for candidate in record.candidates] == [0, 1, 2]
+        assert SearchRecord.model_validate_json(record.model_dump_json()) == record
+
+    def test_numbers_of_numpy_and_torch_equal_pythons(self) -> None:
+        numbers: dict[str, Any] = {
+            "n": np.int64(3),
+            "seed": torch.tensor(5),
+            "top_k": np.uint8(2),
+            "until": np.float32(0.5),
+        }
+        sampling = {"guidance_scale": np.float32(2.5), "lora_scale": torch.tensor(0.5)}
+        record = scripted()(PROMPT, **numbers, sampling=sampling).record
+        expected = scripted()(
+            PROMPT, n=3, seed=5, top_k=2, until=0.5, sampling=SamplingParams(guidance_scale=2.5, lora_scale=0.5)
+        ).record
+        assert untimed(record) == untimed(expected)
+        assert record.settings.model_dump_json() == expected.settings.model_dump_json()
+
+    def test_none_leaves_the_default(self) -> None:
+        record = scripted()(PROMPT, None, seed=None, top_k=None).record
+        assert (record.settings.seed, record.n) == (0, 8)
+
+    def test_seeds_are_derived_as_they_are_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        derived: list[int] = []
+
+        def derive(run_seed: int, prompt: str, image_index: int, candidate_index: int) -> int:
+            derived.append(candidate_index)
+            return candidate_seed(run_seed, prompt, image_index, candidate_index)
+
+        monkeypatch.setattr("forejudge.noise.candidate_seed", derive)
+        result = scripted(batch_size=4)(PROMPT, n=10**8, until=0.9)
+        assert (result.record.n, max(derived)) == (5, 7)
+
     def test_listed_seeds_are_taken_in_their_order(self, best_of_n: BestOfN) -> None:
         derived = best_of_n(PROMPT, n=4)
         reversed_ = best_of_n(PROMPT, seeds=seeds(derived)[::-1])
@@ -338,6 +377,10 @@ class TestBudget:
         assert (result.record.n, result.record.stopped_by) == (5, "until")
 
 
+_COUNTS = ("n", "max_n", "seed", "image_index", "top_k")
+_NO_NUMBERS = ("8", True, [8], np.arange(2), torch.ones(2, dtype=torch.int64), object(), 1j)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("request_", "said"),
@@ -347,7 +390,7 @@ class TestRefusals:
             ({"max_n": 0, "until": 0.5}, "max_n = 0: Input should be greater than or equal to 1"),
             ({"budget_ms": 0}, "budget_ms = 0: Input should be greater than 0"),
             ({"budget_ms": -20.5}, "budget_ms = -20.5: Input should be greater than 0"),
-            ({"budget_ms": math.nan}, "budget_ms = nan: Input should be greater than 0"),
+            ({"budget_ms": math.nan}, "budget_ms = nan: Input should be a finite number"),
             ({"until": 0}, "until = 0: Input should be greater than 0"),
             ({"until": 1.01}, "until = 1.01: Input should be less than or equal to 1"),
             ({"until": math.nan}, "until = nan: Input should be"),
@@ -357,6 +400,26 @@ class TestRefusals:
             ({"seeds": [2**32]}, "seeds.0 = 4294967296: Input should be less than or equal to 4294967295"),
             ({"seeds": [1, 2], "n": 3}, "n = 3 contradicts the 2 seeds"),
             ({"seeds": [1, 2], "seed": 3}, "seed = 3 would change nothing"),
+            *(({name: 10**23}, f"{name} = 10+: Input should be less than") for name in _COUNTS),
+            *(({name: 2.0}, f"{name} = 2.0: expected a whole number, not float") for name in _COUNTS),
+            *(({name: value}, f"{name}.*: expected a whole number, not") for name in _COUNTS for value in _NO_NUMBERS),
+            ({"budget_ms": math.inf}, "budget_ms = inf: Input should be a finite number"),
+            ({"budget_ms": "fast"}, "budget_ms = 'fast': expected a number, not str"),
+            ({"until": True}, "until = True: expected a number, not bool"),
+            ({"seeds": 3}, "seeds = 3: Input should be a valid tuple"),
+            ({"seeds": "123"}, "seeds = '123': Input should be a valid tuple"),
+            ({"seeds": np.array(3)}, "seeds: Input should be a valid tuple"),
+            ({"seeds": [0.5]}, r"seeds.0 = 0.5: expected a whole number, not float"),
+            ({"seeds": np.arange(2.0)}, "seeds.0.*: expected a whole number, not float64"),
+            ({"seeds": torch.eye(2)}, "seeds.0.*: expected a whole number, not Tensor"),
+            ({"seeds": itertools.count()}, "seeds: Tuple should have at most 10000 items"),
+            ({"sampling": {"guidance_scale": 1e308}}, "guidance_scale = 1e.308: Input should be less than"),
+            ({"sampling": {"lora_scale": math.nan}}, "lora_scale = nan: Input should be a finite number"),
+            ({"sampling": {"lora_scale": math.inf}}, "lora_scale = inf: Input should be a finite number"),
+            ({"sampling": {"steps": 2.0}}, "steps = 2.0: expected a whole number"),
+            ({"sampling": 3}, "sampling = 3: Input should be a valid dictionary"),
+            ({"options": {"n": 3}}, "options = .*: expected SearchOptions, not dict"),
+            ({"on_progress": 3}, "on_progress = 3: expected a function"),
             ({"sead": 3}, "sead = 3: Extra inputs are not permitted"),
             ({"sampling": SamplingParams(height=50)}, "multiples of 32"),
         ],
@@ -364,6 +427,40 @@ class TestRefusals:
     def test_a_request_that_cannot_be_served(self, best_of_n: BestOfN, request_: dict[str, Any], said: str) -> None:
         with pytest.raises(InvalidRequest, match=said):
             best_of_n(PROMPT, **request_)
+
+    @pytest.mark.parametrize("prompt", [None, 3, b"a star", ["a star"], np.array("a star")])
+    def test_a_prompt_that_is_no_text(self, prompt: Any) -> None:
+        with pytest.raises(InvalidRequest, match=r"prompt = .*: expected text, not "):
+            scripted()(prompt, n=1)
+
+    @pytest.mark.parametrize("options", [{}, {"budget_ms": 60_000}])
+    def test_half_of_a_surrogate_pair(self, options: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequest, match="half of a pair"):
+            scripted()("a \ud83d star", **options)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"verifier": None}, "verifier = None: expected a Verifier, such as load_verifier returns"),
+            ({"generator": None}, "NoneType is not supported"),
+            ({"prompt_cache_size": -1}, "prompt_cache_size = -1: expected a whole number from 0"),
+            ({"prompt_cache_size": "many"}, "prompt_cache_size = 'many': expected a whole number, not str"),
+            ({"batch_size": 2.5}, "batch_size = 2.5: expected a whole number, not float"),
+            ({"batch_size": 10**23}, "batch_size = 10+: Input should be less than"),
+            ({"verifier_step": None}, "verifier_step = None: Input should be a valid integer"),
+            ({"verifier_step": 10**23}, "verifier_step = 10+: Input should be less than"),
+            ({"compiled": "perhaps"}, "compiled = 'perhaps': Input should be a valid boolean"),
+        ],
+    )
+    def test_models_and_options_of_other_types(self, options: dict[str, Any], said: str) -> None:
+        with pytest.raises(InvalidRequest, match=said):
+            BestOfN(**{"generator": ScriptedGenerator(), "verifier": ScriptedVerifier({}), **options})
+
+    @pytest.mark.parametrize("name", ["generator", "verifier", "device", "dtype", "offload", "batch_size"])
+    @pytest.mark.parametrize("value", [3.5, ["miniature"], object()])
+    def test_names_of_other_types(self, name: str, value: Any) -> None:
+        with pytest.raises(InvalidRequest, match=f"^{name}"):
+            BestOfN.from_pretrained(**{name: value})
 
     @pytest.mark.parametrize("limits", [{}, {"budget_ms": 60_000}, {"until": 0.5}])
     def test_an_empty_prompt(self, best_of_n: BestOfN, limits: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
 from forejudge.generators import as_generator, find_spec, known_models, load_generator
 from forejudge.generators.base import Generator
-from forejudge.noise import candidate_seed
-from forejudge.options import ModelOptions, SamplingParams, SearchOptions, parse_options
+from forejudge.noise import CandidateSeeds
+from forejudge.options import ModelOptions, SamplingParams, SearchOptions, check_count, parse_options
 from forejudge.policies import AllPolicies
 from forejudge.result import Result, Settings, search_record
 from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, search
@@ -43,7 +43,10 @@ class BestOfN:
         compiled: bool = False,
     ) -> None:
         parse_options(ModelOptions, {"batch_size": batch_size, "verifier_step": verifier_step, "compiled": compiled})
+        check_count("prompt_cache_size", prompt_cache_size, minimum=0)
         generator = generator if isinstance(generator, Generator) else as_generator(generator)
+        if not isinstance(verifier, Verifier):
+            raise InvalidRequest(f"verifier = {verifier!r}: expected a Verifier, such as load_verifier returns")
         self.batch_size, self._prompt_cache_size = batch_size, prompt_cache_size
         self.warnings: tuple[str, ...] = ()
         self.compiled = False
@@ -97,9 +100,11 @@ class BestOfN:
         `options`, and None leaves an option as it is. Raises InvalidRequest for a prompt or option that cannot be
         served.
         """
-        given = {name: value for name, value in {"n": n, **overrides}.items() if value is not None}
-        if options is None or given:
-            options = parse_options(SearchOptions, {**_set_fields(options), **given})
+        if not isinstance(prompt, str):
+            raise InvalidRequest(f"prompt = {prompt!r}: expected text, not {type(prompt).__name__}")
+        if not callable(on_progress) and on_progress is not None:
+            raise InvalidRequest(f"on_progress = {on_progress!r}: expected a function of two numbers, or None")
+        options = _with_overrides(options, {"n": n, **overrides})
         if options.until is not None and not self.verifier.calibrated:
             raise InvalidRequest(
                 f"until = {options.until:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
@@ -118,9 +123,7 @@ class BestOfN:
 
     def _search(self, prompt: str, options: SearchOptions, on_progress: OnProgress | None) -> Result:
         sampling = (options.sampling or SamplingParams()).with_defaults(self.generator.defaults)
-        seeds = options.seeds or tuple(
-            candidate_seed(options.seed, prompt, options.image_index, index) for index in range(options.cap)
-        )
+        seeds = options.seeds or CandidateSeeds(options.seed, prompt, options.image_index, options.cap)
         measure = partial(self.costs.measure, prompt, sampling, min(self.max_batch_size, len(seeds)))
         policy = AllPolicies.from_options(options, measure)
         session = PromptSession(self.generator, self.verifier, prompt, sampling, self._encode)
@@ -190,5 +193,11 @@ class BestOfN:
             _LOGGER.warning(message)
 
 
-def _set_fields(options: SearchOptions | None) -> dict[str, Any]:
-    return {} if options is None else options.model_dump(exclude_unset=True)
+def _with_overrides(options: SearchOptions | None, overrides: dict[str, Any]) -> SearchOptions:
+    """Replace fields by the overrides that are not None. Raises InvalidRequest for what cannot be an option."""
+    if not isinstance(options, SearchOptions | None):
+        raise InvalidRequest(f"options = {options!r}: expected SearchOptions, not {type(options).__name__}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if options is not None and not given:
+        return options
+    return parse_options(SearchOptions, {**(options.model_dump(exclude_unset=True) if options else {}), **given})

@@ -1,7 +1,9 @@
 """Seeds and noise as pure functions: batch size, order and interruption change nothing."""
 
 import hashlib
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +22,30 @@ def candidate_seed(run_seed: int, prompt: str, image_index: int, candidate_index
     """Derive the seed of one candidate, in [0, 2**32); the prompt enters without outer white space."""
     text = encode_text(f"{run_seed}|{prompt.strip()}|{image_index}|{candidate_index}")
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+
+
+@dataclass(frozen=True)
+class CandidateSeeds(Sequence[int]):
+    """Seeds of the first `num_candidates` candidates of an image, each derived when it is needed."""
+
+    run_seed: int
+    prompt: str
+    image_index: int
+    num_candidates: int
+
+    def __len__(self) -> int:
+        return self.num_candidates
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        """Derive one seed, or those of a slice."""
+        chosen = range(self.num_candidates)[index]
+        if isinstance(chosen, int):
+            return candidate_seed(self.run_seed, self.prompt, self.image_index, chosen)
+        return tuple(candidate_seed(self.run_seed, self.prompt, self.image_index, each) for each in chosen)
 
 
 def encode_text(text: str) -> bytes:

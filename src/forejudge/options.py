@@ -4,16 +4,64 @@ Every option is declared here once: its name, type, range, default and descripti
 command-line options from the fields, and `BestOfN` takes them as keyword arguments.
 """
 
+import operator
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forejudge.errors import InvalidRequest, validation_message
 
 DEFAULT_N = 8
 MAX_SEED = 2**32 - 1
+MAX_N = 10**9  # candidates of one search, whose seeds are derived as they are needed
+MAX_COUNT = 10_000  # of anything that is laid out before the work begins: candidates or images of a prompt, rounds, ...
+MAX_PROMPTS = 1_000_000  # of one prompt file
+MAX_STEPS = 64
+_MAX_PIXELS = 16_384  # a side
+MAX_MS = 10**12
+_MAX_SCALE = 1000.0
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+def _whole(value: object) -> object:
+    """Convert integers of NumPy and torch. Raises ValueError for a float, a bool or text, which would be rounded."""
+    if value is None:
+        return None
+    try:
+        assert not isinstance(value, bool)
+        return operator.index(value)  # type: ignore[arg-type]
+    except (AssertionError, TypeError):
+        raise ValueError(f"expected a whole number, not {type(value).__name__}") from None
+
+
+def _real(value: object) -> object:
+    """Convert numbers of NumPy and torch. Raises ValueError for a bool, text, or anything else that is no number."""
+    if value is None or type(value) in (int, float):
+        return value
+    try:
+        assert not isinstance(value, bool | str | bytes)
+        return float(value)  # type: ignore[arg-type]
+    except (AssertionError, TypeError, ValueError, RuntimeError, OverflowError):
+        raise ValueError(f"expected a number, not {type(value).__name__}") from None
+
+
+def _sequence(value: object) -> object:
+    """Turn arrays, tensors, ranges and iterators into a tuple of at most MAX_COUNT + 1 items."""
+    if isinstance(value, str | bytes | dict | set | frozenset) or not isinstance(value, Iterable):
+        return value
+    try:
+        return tuple(islice(value, MAX_COUNT + 1))
+    except TypeError:  # a tensor without dimensions
+        return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+OptionalWhole = Annotated[int | None, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_real)]
+OptionalReal = Annotated[float | None, BeforeValidator(_real)]
+Count = Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
+Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AnyOptions = TypeVar("AnyOptions", bound=BaseModel)
 
@@ -21,15 +69,23 @@ AnyOptions = TypeVar("AnyOptions", bound=BaseModel)
 class SamplingParams(BaseModel):
     """How an image is generated. In a search, fields that were not set come from the generator's defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=1, ge=1, le=64, description="Denoising steps (default: the generator's own, mostly 1).")
-    guidance_scale: float | None = Field(
-        default=None, ge=0, description="Strength of prompt guidance (default: the generator's own)."
+    steps: Whole = Field(
+        default=1, ge=1, le=MAX_STEPS, description="Denoising steps (default: the generator's own, mostly 1)."
     )
-    height: int | None = Field(default=None, ge=1, description="Height in pixels (default: the generator's own).")
-    width: int | None = Field(default=None, ge=1, description="Width in pixels (default: the generator's own).")
-    lora_scale: float = Field(default=1.0, description="Weight of the pipeline's LoRA adapters.")
+    guidance_scale: OptionalReal = Field(
+        default=None, ge=0, le=_MAX_SCALE, description="Strength of prompt guidance (default: the generator's own)."
+    )
+    height: OptionalWhole = Field(
+        default=None, ge=1, le=_MAX_PIXELS, description="Height in pixels (default: the generator's own)."
+    )
+    width: OptionalWhole = Field(
+        default=None, ge=1, le=_MAX_PIXELS, description="Width in pixels (default: the generator's own)."
+    )
+    lora_scale: Real = Field(
+        default=1.0, ge=-_MAX_SCALE, le=_MAX_SCALE, description="Weight of the pipeline's LoRA adapters."
+    )
 
     def with_defaults(self, defaults: Self) -> Self:
         """Take the fields that were not set from `defaults`."""
@@ -44,24 +100,32 @@ class SearchOptions(BaseModel):
     three, `n` is 8, or `max_n` if that is less.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    n: int | None = Field(default=None, ge=1, description=f"Number of candidates (default: {DEFAULT_N}).")
-    budget_ms: float | None = Field(
+    n: OptionalWhole = Field(default=None, ge=1, le=MAX_N, description=f"Number of candidates (default: {DEFAULT_N}).")
+    budget_ms: OptionalReal = Field(
         default=None,
         gt=0,
+        le=MAX_MS,
         description="Time budget in milliseconds, from the prompt to the finished images; as many candidates as fit.",
     )
-    until: float | None = Field(
+    until: OptionalReal = Field(
         default=None, gt=0, le=1, description="Stop at the first candidate whose probability reaches this value."
     )
-    max_n: int = Field(default=64, ge=1, description="Most candidates if a budget or a probability ends the search.")
-    seed: int = Field(default=0, description="Random seed, from which candidate seeds derive.")
-    seeds: tuple[Seed, ...] | None = Field(
-        default=None, min_length=1, description="Candidate seeds, instead of those that derive from the random seed."
+    max_n: Whole = Field(
+        default=64, ge=1, le=MAX_N, description="Most candidates if a budget or a probability ends the search."
     )
-    image_index: int = Field(default=0, ge=0, description="Index of the image of this prompt; seeds depend on it.")
-    top_k: int = Field(default=1, ge=1, description="Number of best candidates to finish.")
+    seed: Seed = Field(default=0, description="Random seed, from which candidate seeds derive.")
+    seeds: Annotated[tuple[Seed, ...] | None, BeforeValidator(_sequence)] = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_COUNT,
+        description="Candidate seeds, instead of those that derive from the random seed.",
+    )
+    image_index: Whole = Field(
+        default=0, ge=0, lt=MAX_COUNT, description="Index of the image of this prompt; seeds depend on it."
+    )
+    top_k: Whole = Field(default=1, ge=1, le=MAX_N, description="Number of best candidates to finish.")
     sampling: SamplingParams | None = Field(default=None, description="Sampling parameters (default: the generator's).")
 
     @model_validator(mode="after")
@@ -99,8 +163,8 @@ class ModelOptions(BaseModel):
     verifier: str | None = Field(
         default=None, description="Verifier: a name, a folder or a hub id (default: the generator's own)."
     )
-    verifier_step: int = Field(
-        default=0, ge=0, description="Denoising step in which the verifier scores, counted from 0."
+    verifier_step: Whole = Field(
+        default=0, ge=0, lt=MAX_STEPS, description="Denoising step in which the verifier scores, counted from 0."
     )
     device: str | None = Field(
         default=None, description="Device: cpu, cuda, cuda:1, mps, ... (default: cuda, else mps, else cpu)."
@@ -109,8 +173,11 @@ class ModelOptions(BaseModel):
         default="auto",
         description="Floating-point type; auto is bfloat16 on NVIDIA GPUs from Ampere on, float32 elsewhere.",
     )
-    batch_size: int | None = Field(
-        default=None, ge=1, description="Most candidates processed at once (default: what fits, up to 32)."
+    batch_size: OptionalWhole = Field(
+        default=None,
+        ge=1,
+        le=MAX_COUNT,
+        description="Most candidates processed at once (default: what fits, up to 32).",
     )
     offload: Literal["text-encoder"] | None = Field(
         default=None,
@@ -128,3 +195,14 @@ def parse_options(options_class: type[AnyOptions], values: dict[str, Any]) -> An
         return options_class.model_validate(values)
     except ValidationError as error:
         raise InvalidRequest(validation_message(error)) from None
+
+
+def check_count(name: str, value: object, minimum: int = 1, maximum: int = MAX_COUNT) -> int:
+    """Return a count as an int. Raises InvalidRequest unless it is a whole number from `minimum` to `maximum`."""
+    try:
+        count = _whole(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} = {value!r}: {error}") from None
+    if not isinstance(count, int) or not minimum <= count <= maximum:
+        raise InvalidRequest(f"{name} = {count}: expected a whole number from {minimum} to {maximum}")
+    return count

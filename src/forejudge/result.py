@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -139,7 +139,7 @@ class SearchRecord(_Record):
 
 def search_record(
     prompt: str,
-    seeds: tuple[int, ...],
+    seeds: Sequence[int],
     output: SearchOutput,
     settings: Settings,
     generator: Generator,

@@ -50,7 +50,7 @@ class _ScoredBatch(NamedTuple):
 def search(
     session: PromptSession,
     policy: SearchPolicy,
-    seeds: tuple[int, ...],
+    seeds: Sequence[int],
     *,
     top_k: int = 1,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
@@ -63,7 +63,7 @@ def search(
     """
     state = SearchState(max_batch_size, session.clock.elapsed)
     while size := policy.next_batch(state):
-        batch_seeds = seeds[state.num_generated : state.num_generated + size]
+        batch_seeds = tuple(seeds[state.num_generated : state.num_generated + size])
         state = _extend(state, _score_batch(session, batch_seeds), policy, top_k, session.clock.elapsed)
         if on_progress:
             on_progress(len(state.verdicts), len(seeds))

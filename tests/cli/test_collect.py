@@ -114,10 +114,10 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--candidates", "0"], "candidates = 0: Input should be greater than 0"),
-        (["--batch-size", "-1"], "batch-size = -1: it must be between 1 and 10000"),
-        (["--seed", "-1"], "seed = -1: it must be between 0 and 4294967295"),
-        (["--candidates", "9" * 23], "it must be between 1 and 10000"),
+        (["--candidates", "0"], "candidates = 0: Input should be greater than or equal to 1"),
+        (["--candidates", "9" * 23], f"candidates = {'9' * 23}: Input should be less than or equal to 10000"),
+        (["--batch-size", "-1"], "batch-size = -1: expected a whole number from 1 to 10000"),
+        (["--seed", "-1"], "seed = -1: expected a whole number from 0 to 4294967295"),
         (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
         (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
         (["--record", "clip"], "name a folder or a hub id as vision_tower"),

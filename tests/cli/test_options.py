@@ -1,5 +1,6 @@
 """Command-line options derived from the fields of pydantic models."""
 
+import re
 from typing import Literal
 
 import pytest
@@ -90,7 +91,31 @@ def test_every_option_of_the_library_is_offered(forejudge: CommandLine, monkeypa
     assert all(f"--{name.replace('_', '-')} " in text for name in fields if name not in hidden)
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (
+            "generate x",
+            ["--n", "--max-n", "--top-k", "--images-per-prompt", "--seed", "--seeds", "--steps", "--height"],
+        ),
+        ("generate x", ["--guidance-scale", "--lora-scale", "--budget-ms", "--batch-size", "--verifier-step"]),
+        ("eval", ["--n", "--images-per-prompt", "--seeds", "--steps", "--budget-ms"]),
+        ("profile", ["--n", "--rounds", "--budget-ms"]),
+        ("prompts miniature --out o", ["--count"]),
+        ("prompts geneval --objects o --out o", ["--count"]),
+        ("study layers", ["--training-seeds"]),
+    ],
+)
+def test_numbers_beyond_all_bounds_are_refused(forejudge: CommandLine, command: str, options: list[str]) -> None:
+    for option in options:
+        outcome = forejudge(*command.split(), option, "9" * 23)
+        assert (outcome.status, outcome.out) == (2, ""), option
+        text = " ".join(outcome.err.replace("│", " ").split())  # typer's own checks print a box
+        assert re.search(r"less than|numbers? from 1 to", text), option
+
+
 def test_lists_of_numbers_are_sorted_each_once() -> None:
     assert parse_ints("--n", "8,1,2,2") == [1, 2, 8]
-    with pytest.raises(InvalidRequest, match="--n '0,2' is not a list of numbers from 1"):
-        parse_ints("--n", "0,2")
+    for text in ("0,2", "2,10001", "2,x"):
+        with pytest.raises(InvalidRequest, match=f"--n '{text}' is not a list of numbers from 1 to 10000"):
+            parse_ints("--n", text)

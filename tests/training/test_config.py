@@ -97,8 +97,9 @@ def test_a_value_that_cannot_be_is_refused_by_name(change: str, said: str) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"candidates": 0}, "--candidates = 0: Input should be greater than 0"),
-        ({"candidates": "8"}, "--candidates = '8': Input should be a valid integer"),
+        ({"candidates": 0}, "--candidates = 0: Input should be greater than or equal to 1"),
+        ({"candidates": 10**23}, "--candidates = 10+: Input should be less than or equal to 10000"),
+        ({"candidates": "8"}, "--candidates = '8': expected a whole number, not str"),
         ({"record": 12}, "--record = 12: Input should be a valid string"),
         ({"number": 3}, "--number = 3: Extra inputs are not permitted"),
     ],

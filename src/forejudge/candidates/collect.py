@@ -25,6 +25,7 @@ from forejudge.files import check_room
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import public_model_name
 from forejudge.noise import Split, split_seed
+from forejudge.options import check_count
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
 from forejudge.types import IMAGE
@@ -153,6 +154,8 @@ class CandidateCollector(Collector[CandidateStore]):
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_count("candidates", self.candidates)
+        check_count("batch_size", self.batch_size)
         for verifier_input in self.verifier_inputs:
             verifier_input.to(self.generator.device, self.generator.dtype)
 
@@ -258,6 +261,10 @@ class EvaluationCollector(Collector[EvaluationStore]):
     second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     unit = "prompts"
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "images_per_prompt", "seeds", "batch_size"):
+            check_count(name, getattr(self, name))
 
     @cached_property
     def settings(self) -> EvaluationSettings:

@@ -10,9 +10,8 @@ from forejudge.cli import options
 from forejudge.cli.common import echo, load_with_license_notice
 from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
-from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, in_words, prepare_folder
-from forejudge.options import MAX_SEED
+from forejudge.options import MAX_SEED, check_count
 from forejudge.progress import Shard
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from forejudge.training.config import CollectionRecipe
     from forejudge.verifiers.inputs import VerifierInput
 
-MAX_CANDIDATES = 10_000  # per prompt
 
 RecipeName = Annotated[
     str | None,
@@ -160,14 +158,8 @@ class CollectOptions:
     batch_size: int
 
     def __post_init__(self) -> None:
-        ranges = {
-            "candidates": (self.recipe.candidates, 1, MAX_CANDIDATES),
-            "seed": (self.seed, 0, MAX_SEED),
-            "batch-size": (self.batch_size, 1, MAX_CANDIDATES),
-        }
-        for name, (value, lowest, highest) in ranges.items():
-            if not lowest <= value <= highest:
-                raise InvalidRequest(f"{name} = {value}: it must be between {lowest} and {highest}")
+        check_count("seed", self.seed, 0, MAX_SEED)
+        check_count("batch-size", self.batch_size)
         from forejudge.verifiers.inputs import build_verifier_input
 
         for name in self._input_names:

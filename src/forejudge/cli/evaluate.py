@@ -10,6 +10,7 @@ from forejudge.cli import options
 from forejudge.cli.common import echo, print_licenses
 from forejudge.cli.options import parse_ints
 from forejudge.cli.progress import StageProgress, spinner
+from forejudge.options import MAX_COUNT, MAX_MS, MAX_STEPS
 
 group = typer.Typer(help="Compare verifiers on a benchmark, at equal N and at equal time.", invoke_without_command=True)
 
@@ -37,8 +38,8 @@ def evaluate(
         str | None,
         Option(help="Time budgets in ms, comma separated (default: the first verifier's times at N = 2, 4, 9, 15)."),
     ] = None,
-    images_per_prompt: Annotated[int, Option(min=1, help="Images per prompt.")] = 1,
-    seeds: Annotated[int, Option(min=1, help="Seeds per image.")] = 3,
+    images_per_prompt: Annotated[int, Option(min=1, max=MAX_COUNT, help="Images per prompt.")] = 1,
+    seeds: Annotated[int, Option(min=1, max=MAX_COUNT, help="Seeds per image.")] = 3,
     steps: Annotated[
         str | None, Option(help="Denoising steps of further baselines, comma separated, such as 2,4,8.")
     ] = None,
@@ -77,10 +78,10 @@ def evaluate(
         color_model=color_model,
         second_evaluators=second_evaluator or (),
         ns=parse_ints("--n", n),
-        budgets_ms=parse_ints("--budget-ms", budget_ms) if budget_ms else None,
+        budgets_ms=parse_ints("--budget-ms", budget_ms, MAX_MS) if budget_ms else None,
         images_per_prompt=images_per_prompt,
         seeds=seeds,
-        steps=parse_ints("--steps", steps) if steps else (),
+        steps=parse_ints("--steps", steps, MAX_STEPS) if steps else (),
         baselines=baseline or (),
         combined=combine or (),
         controls=controls,

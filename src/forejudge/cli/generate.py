@@ -11,7 +11,7 @@ from forejudge.cli.common import echo, print_licenses, use_compile_cache
 from forejudge.cli.options import OUTPUT_PANEL, AsJson, expand_options
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.errors import InvalidRequest
-from forejudge.options import ModelOptions, SearchOptions
+from forejudge.options import ModelOptions, SearchOptions, check_count
 from forejudge.progress import Shard
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def generate(
 
 
 def _refuse_contradictions(search: SearchOptions, images_per_prompt: int, finish_all: bool) -> None:
-    if images_per_prompt < 1:
-        raise InvalidRequest(f"images-per-prompt = {images_per_prompt}: it must be at least 1")
+    check_count("images-per-prompt", images_per_prompt)
     if search.seeds and images_per_prompt > 1:
         raise InvalidRequest(
             f"seeds name the candidates of one image, but images-per-prompt = {images_per_prompt}: leave one out"

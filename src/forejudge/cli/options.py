@@ -1,6 +1,7 @@
 """Command-line options: derived from the library's option models, and those that several commands share."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from operator import getitem
@@ -12,7 +13,7 @@ from pydantic.fields import FieldInfo
 from typer import Option
 
 from forejudge.errors import InvalidRequest
-from forejudge.options import ModelOptions, SamplingParams, SearchOptions, parse_options
+from forejudge.options import MAX_COUNT, ModelOptions, SamplingParams, SearchOptions, parse_options
 
 OpenSplit = Literal["training", "validation"]  # the test split is the benchmark's
 
@@ -23,6 +24,7 @@ _PANELS: dict[type[BaseModel], str] = {
     ModelOptions: "Models",
 }
 _FLAGS = {"compiled": "--compile"}
+_WHOLE_NUMBER = re.compile(r"\s*-?\d{1,100}\s*")
 _NOT_OFFERED = {"image_index"}  # --images-per-prompt counts them
 
 
@@ -85,8 +87,13 @@ def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
             nested = _build(annotation, values)
             given |= {name: nested} if nested.model_fields_set else {}
         elif values.get(name) is not None:
-            given[name] = values[name].split(",") if get_origin(annotation) is tuple else values[name]
+            given[name] = _parse_list(values[name]) if get_origin(annotation) is tuple else values[name]
     return parse_options(model, given)
+
+
+def _parse_list(text: str) -> list[int | str]:
+    """Split "1,2" into numbers; what is no whole number stays text, for the model to refuse."""
+    return [int(part) if _WHOLE_NUMBER.fullmatch(part) else part for part in text.split(",")]
 
 
 def _is_model(annotation: Any) -> bool:
@@ -100,14 +107,14 @@ def _without_none(annotation: Any) -> Any:
     return next(member for member in get_args(annotation) if member is not NoneType)
 
 
-def parse_ints(option: str, text: str) -> list[int]:
-    """Parse "1,2,4" into sorted distinct numbers. Raises InvalidRequest unless all are whole numbers from 1 on."""
+def parse_ints(option: str, text: str, maximum: int = MAX_COUNT) -> list[int]:
+    """Parse "1,2,4" into sorted distinct numbers. Raises InvalidRequest unless all are from 1 to `maximum`."""
     try:
         numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:
         numbers = []
-    if not numbers or numbers[0] < 1:
-        raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 1, such as 1,2,4,8")
+    if not numbers or numbers[0] < 1 or numbers[-1] > maximum:
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 1 to {maximum}, such as 1,2,4,8")
     return numbers
 
 

@@ -7,6 +7,7 @@ from typer import Option
 
 from forejudge.cli.common import echo, use_compile_cache
 from forejudge.cli.options import parse_ints
+from forejudge.options import MAX_COUNT, MAX_MS
 
 _RANDOM_KINDS = "hidden,clip,latent"
 
@@ -36,7 +37,7 @@ def profile(
     resolution: Annotated[
         int | None, Option(min=1, help="Side of the images in pixels (default: the generator's own).")
     ] = None,
-    rounds: Annotated[int, Option(min=1, help="Rounds to take the median and the quartiles of.")] = 7,
+    rounds: Annotated[int, Option(min=1, max=MAX_COUNT, help="Rounds to take the median and the quartiles of.")] = 7,
     budget_ms: Annotated[
         str | None,
         Option(
@@ -55,7 +56,7 @@ def profile(
     if compiled:
         use_compile_cache()
     ns = parse_ints("--n", n)
-    budgets_ms = parse_ints("--budget-ms", budget_ms) if budget_ms else ()
+    budgets_ms = parse_ints("--budget-ms", budget_ms, MAX_MS) if budget_ms else ()
     from forejudge.cli.progress import StageProgress, spinner
     from forejudge.cli.tables import print_profile
     from forejudge.device import resolve_device, resolve_dtype

@@ -15,12 +15,13 @@ from forejudge.cli.options import OpenSplit
 from forejudge.cli.train import DryRun, print_dry_run_notice
 from forejudge.errors import InvalidRequest
 from forejudge.files import check_writable, write_text
+from forejudge.options import MAX_PROMPTS
 from forejudge.plugins import load_object, registered
 
 if TYPE_CHECKING:
     from forejudge.prompts.geneval import PromptMetadata
 
-Count = Annotated[int, Option(help="Number of prompts.")]
+Count = Annotated[int, Option(min=1, max=MAX_PROMPTS, help="Number of prompts.")]
 Out = Annotated[Path, Option(metavar="FILE", help="The .jsonl file to write.")]
 Seed = Annotated[int, Option(help="Random seed.")]
 
@@ -45,7 +46,9 @@ group = typer.Typer(cls=PromptCommands, help="Write prompt files whose lines say
 def geneval(
     objects: Annotated[Path, Option(metavar="FILE", help="Text file with one class name per line.")],
     out: Out,
-    count: Annotated[int | None, Option(help="Number of prompts (default: the recipe's).")] = None,
+    count: Annotated[
+        int | None, Option(min=1, max=MAX_PROMPTS, help="Number of prompts (default: the recipe's).")
+    ] = None,
     recipe: RecipeName = None,
     exclude: Annotated[
         list[Path] | None, Option(metavar="FILE", help="Prompts to leave out, as text or JSON. Repeatable.")

@@ -8,6 +8,7 @@ from typer import Argument, Option
 from forejudge.cli.common import echo
 from forejudge.cli.train import Changes, Device, Dtype, Generator, RecipeName, training_session
 from forejudge.files import check_writable
+from forejudge.options import MAX_COUNT
 
 
 def study(
@@ -29,7 +30,9 @@ def study(
             "states a side, a sixteenth, a quarter and all of the labels, or new, original and no captions).",
         ),
     ] = None,
-    training_seeds: Annotated[int, Option(min=1, help="Trainings of each variant, with seeds from 0.")] = 3,
+    training_seeds: Annotated[
+        int, Option(min=1, max=MAX_COUNT, help="Trainings of each variant, with seeds from 0.")
+    ] = 3,
     steps: Annotated[int | None, Option(min=1, help="Steps of each training (default: the recipe's).")] = None,
     align_steps: Annotated[int | None, Option(min=1, help="Steps of each alignment (default: the recipe's).")] = None,
     generator: Generator = None,

@@ -26,7 +26,7 @@ ConditioningT = TypeVar("ConditioningT")
 class GeneratorOptions(BaseModel):
     """Settings of one architecture that change its images and are fixed when it is loaded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, overrides: Mapping[str, Any]) -> Self:

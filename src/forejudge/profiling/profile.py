@@ -6,6 +6,7 @@ from functools import partial
 from forejudge.best_of_n import BestOfN
 from forejudge.device import dtype_name, free_memory, is_out_of_memory
 from forejudge.errors import InvalidRequest
+from forejudge.options import check_count
 from forejudge.profiling.figures import (
     ENCODE,
     WARM_UP,
@@ -50,6 +51,9 @@ def profile(
     `strategies` is as in `new_strategies`; each time budget gets 100 searches. Raises InvalidRequest for a strategy
     without a verifier, a size that the generator does not support, and a budget in which nothing fits.
     """
+    check_count("rounds", rounds)
+    for n in ns:
+        check_count("n", n)
     generator = models.generator
     height, width = models.image_size
     search = _budget_search(models) if budgets_ms else None

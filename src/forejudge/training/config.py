@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from forejudge.errors import InvalidRequest, validation_message
 from forejudge.hub import public_model_name
-from forejudge.options import Seed
+from forejudge.options import Count, Seed
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
@@ -125,21 +125,21 @@ class CollectionRecipe(_FrozenModel):
     """Candidates to generate per prompt, and the verifier inputs to record of each (as the option --record)."""
 
     generator: str
-    candidates: _BatchSize
+    candidates: Count
     record: str | None = None
 
 
 class LabelRecipe(CollectionRecipe):
     """Candidates that an evaluator labels right or wrong."""
 
-    candidates: _BatchSize = 20
+    candidates: Count = 20
     evaluator: str
 
 
 class CaptionRecipe(CollectionRecipe):
     """Candidates that a captioner describes."""
 
-    candidates: _BatchSize = 1
+    candidates: Count = 1
     captioner: str
 
 

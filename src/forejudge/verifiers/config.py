@@ -19,7 +19,7 @@ _MAX_LOGIT = 60  # beyond it the probability is 0 or 1 in float64, and exp would
 class Calibration(BaseModel):
     """Map from log-odds to a probability: sigmoid(log_odds / temperature + bias) (Platt 1999)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(gt=0)
     bias: float
@@ -59,7 +59,7 @@ class VerifierConfig(BaseModel):
     width of a token. The fingerprint of its generator's weights is never known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str
     generator: Architecture | None
