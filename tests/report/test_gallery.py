@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.store import EvaluationRow, EvaluationStore
 from forejudge.errors import CheckpointError
 from forejudge.report.gallery import gallery
 from tests.support.folders import copy_folder
 
 
-def rows_of_first_seed(folder: EvaluationStore, prompt: int) -> list[dict]:
+def rows_of_first_seed(folder: EvaluationStore, prompt: int) -> list[EvaluationRow]:
     return [row for row in folder.rows(prompt) if row["seed_index"] == 0]
 
 
@@ -26,7 +26,7 @@ def test_candidates_say_what_their_rows_say(evaluation: Path):
     folder = EvaluationStore(evaluation)
     for shown in gallery(folder):
         rows = rows_of_first_seed(folder, number_of(folder, shown.prompt))
-        said = [row["verdicts"]["hidden"]["probability"] for row in rows]
+        said = [row["verdicts"]["hidden"]["probability"] or 0 for row in rows]
         assert [each.winner for each in shown.thumbnails] == [value == max(said) for value in said]
         assert [each.verdict for each in shown.thumbnails] == [f"{100 * value:.0f} %" for value in said]
         assert [each.correct for each in shown.thumbnails] == [row["correct"] for row in rows]
@@ -61,7 +61,7 @@ def test_scores_are_shown_where_there_are_no_probabilities(evaluation: Path, tmp
 def test_an_image_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
     folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(6):
-        folder.sample(prompt, "0001.png").write_bytes(b"no image")
+        folder.sample(prompt, folder.rows(prompt)[1]).write_bytes(b"no image")
     with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
         gallery(folder)
 

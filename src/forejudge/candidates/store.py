@@ -21,20 +21,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from io import BytesIO
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.checkpoint import first_line
 from forejudge.config_files import read_config, record_config, refuse_other_config
-from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
+from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest, validation_message
 from forejudge.files import exclusive_lock, exists, is_file, write_bytes, write_shared_text
 from forejudge.noise import Split
 from forejudge.options import Seed
@@ -45,6 +57,7 @@ from forejudge.prompts.prompt_file import PromptLine
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
 _ROWS_PER_BLOCK = 128  # about
+_MAX_PROMPTS = 1_000_000  # each is looked for on the disk
 _BYTES_AT_ONCE = 2**24
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -334,7 +347,7 @@ class EvaluationSettings(BaseModel):
     evaluator: str
     verifiers: dict[str, str]
     reads: dict[str, str]
-    prompts: Count
+    prompts: Annotated[int, Field(ge=1, le=_MAX_PROMPTS)]
     seeds: Count
     images_per_prompt: Count
     candidates: Count
@@ -345,6 +358,38 @@ class EvaluationSettings(BaseModel):
     def digest(self) -> str:
         """12 hexadecimal digits that identify the configuration."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def _check_score(score: float) -> float:
+    if isnan(score):
+        raise ValueError("a verdict without a score")
+    return score
+
+
+class RowVerdict(TypedDict):
+    """Score of one verifier, and its probability where it is calibrated."""
+
+    score: Annotated[float, AfterValidator(_check_score)]
+    probability: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class EvaluationRow(TypedDict):
+    """A candidate of an evaluation with all verdicts; `sample` names its image where that is kept."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    seed_index: NonNegativeInt
+    image_index: NonNegativeInt
+    index: NonNegativeInt
+    seed: Seed
+    correct: StrictBool
+    reason: str
+    sample: Annotated[str, Field(pattern=r"^\d{4,}\.png$")] | None  # not a path to another file
+    verdicts: dict[str, RowVerdict]
+    second_correct: dict[str, StrictBool]
+
+
+_ROWS = TypeAdapter(list[EvaluationRow])
 
 
 class EvaluationStore(RowStore[EvaluationSettings]):
@@ -372,18 +417,35 @@ class EvaluationStore(RowStore[EvaluationSettings]):
         self.images(prompt).write(metadata, images)
         self.write(prompt, rows, {})
 
-    def rows(self, prompt: int) -> list[dict[str, Any]]:
+    def rows(self, prompt: int) -> list[EvaluationRow]:
         """Return the rows of a prompt's candidates. Raises CheckpointError."""
-        return [{"verdicts": {}, "second_correct": {}} | row for row in self.block_table(prompt).to_pylist()]
+        rows = [{"verdicts": {}, "second_correct": {}} | row for row in self.block_table(prompt).to_pylist()]
+        with self._damage_named(self.rows_path(prompt), prompt):
+            try:
+                typed = _ROWS.validate_python(rows)
+            except ValidationError as error:
+                raise ValueError(f"row {validation_message(error)}") from None
+            for row in typed:
+                self._check_names("verdicts", row["verdicts"], self.settings.verifiers)
+                self._check_names("second_correct", row["second_correct"], self.settings.second_evaluators)
+            if len({(row["image_index"], row["seed_index"], row["index"]) for row in typed}) < len(typed):
+                raise ValueError("it has a candidate twice")
+        return typed
+
+    def _check_names(self, field: str, found: Iterable[str], expected: Iterable[str]) -> None:
+        if not set(expected) <= set(found):
+            raise ValueError(f"{field} are of {', '.join(found)}, {SETTINGS_FILE} says {', '.join(expected)}")
 
     def metadata(self, prompt: int) -> PromptMetadata:
         """Return a prompt's metadata, as its rows have it. Raises CheckpointError."""
         text = self.block_table(prompt)["metadata"][0].as_py()
         return PromptLine("", text, str(self.rows_path(prompt))).geneval_metadata()
 
-    def sample(self, prompt: int, name: str) -> Path:
-        """Return the file of a kept image, by the name in its row."""
-        return self.images(prompt).path / "samples" / name
+    def sample(self, prompt: int, row: EvaluationRow) -> Path:
+        """Return the file of a row's image. Raises CheckpointError where it was not kept."""
+        if row["sample"] is None:
+            raise CheckpointError(f"{self.rows_path(prompt)}: the image of candidate {row['index']} was not kept")
+        return self.images(prompt).path / "samples" / row["sample"]
 
     def merge(self, other: "EvaluationStore") -> int:
         """Copy the prompts of another shard of the same evaluation that are missing here, and return their number.

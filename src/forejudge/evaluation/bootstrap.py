@@ -78,7 +78,14 @@ def _check_share(interval: Interval) -> Interval:
     return interval
 
 
+def _check_lead(lead: Difference) -> Difference:
+    if not (-1 <= lead.low <= lead.high <= 1 and -1 <= lead.estimate <= 1 and 0 < lead.p <= 1):
+        raise ValueError("expected a lead and its interval in [-1, 1], and p in (0, 1]")
+    return lead
+
+
 Share = Annotated[Interval, AfterValidator(_check_share)]
+Lead = Annotated[Difference, AfterValidator(_check_lead)]
 
 
 class Averages(BaseModel):

@@ -9,12 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from forejudge.candidates.store import EvaluationSettings
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError
-from forejudge.evaluation.bootstrap import Averages, Difference, Interval, Share
+from forejudge.evaluation.bootstrap import Averages, Interval, Lead, Share
 from forejudge.files import write_text
 from forejudge.profiling.figures import Milliseconds, RoundsMs, SearchCosts
 
@@ -24,6 +24,22 @@ FIRST_EVALUATOR = "first evaluator"
 """Strategy that picks a candidate the first evaluator calls right, as a second evaluator sees it."""
 
 
+def _check_ratio(ratio: Interval) -> Interval:
+    if max(ratio.estimate, ratio.low, ratio.high) > 1:
+        raise ValueError("expected a figure and its interval up to 1")
+    return ratio
+
+
+def _check_figure(figure: float) -> float:
+    if figure < 0 or figure > 1:
+        raise ValueError("expected a figure in [0, 1]")
+    return figure
+
+
+UndefinedShare = Annotated[float, AfterValidator(_check_figure)]
+"""A share in [0, 1]; nan where the candidates leave it undefined."""
+Ratio = Annotated[Interval, AfterValidator(_check_ratio)]
+"""A figure of at most 1 with its interval; nan where the candidates leave it undefined."""
 Cost = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """Milliseconds or TFLOP."""
 
@@ -83,7 +99,7 @@ class EqualCostRow(BestOfNRow):
     budget: Cost
     steps: PositiveInt
     cost: Cost
-    reference_lead: Difference
+    reference_lead: Lead
     n_interval: tuple[NonNegativeInt, NonNegativeInt] | None = None
 
 
@@ -101,7 +117,7 @@ class CompetitorRow(FrozenModel):
     reference_n: PositiveInt
     reference_n_interval: tuple[NonNegativeInt, NonNegativeInt]
     reference_accuracy: Share
-    lead: Difference
+    lead: Lead
 
 
 class LeadRow(FrozenModel):
@@ -110,7 +126,7 @@ class LeadRow(FrozenModel):
     n: PositiveInt
     first: str
     other: str
-    lead: Difference
+    lead: Lead
 
 
 class RankingMetrics(FrozenModel):
@@ -120,16 +136,16 @@ class RankingMetrics(FrozenModel):
     shared.
     """
 
-    auroc: float
-    pair_accuracy: Interval
-    expected_calibration_error: float | None
-    tie_rate: float
+    auroc: UndefinedShare
+    pair_accuracy: Ratio
+    expected_calibration_error: UndefinedShare | None
+    tie_rate: UndefinedShare
 
 
 class VerifierReport(RankingMetrics):
     """Ranking metrics of a verifier with the share of the oracle gap it closes, by N."""
 
-    oracle_gap_closed: Annotated[dict[PositiveInt, Interval], Field(min_length=1)]
+    oracle_gap_closed: Annotated[dict[PositiveInt, Ratio], Field(min_length=1)]
 
 
 class SecondEvaluatorRow(FrozenModel):
@@ -144,7 +160,7 @@ class SecondEvaluator(FrozenModel):
     """Agreement of a second evaluator with the first over all candidates, and Best-of-N as it sees it."""
 
     agreement: Share
-    cohens_kappa: Interval
+    cohens_kappa: Ratio
     best_of_n: list[SecondEvaluatorRow]
 
 
@@ -175,6 +191,14 @@ class EvaluationReport(FrozenModel):
     equal_time: list[EqualCostRow]
     competitor_time: list[CompetitorRow] = []
     projected: ProjectedCosts | None = None
+
+    @model_validator(mode="after")
+    def _check_best_of_n(self) -> Self:
+        strategies, ns = {row.strategy for row in self.best_of_n}, {row.n for row in self.best_of_n}
+        is_whole = len({(row.strategy, row.n) for row in self.best_of_n}) == len(strategies) * len(ns)
+        if not is_whole or not self.costs.searches.keys() <= strategies or max(ns, default=0) > self.candidates:
+            raise ValueError(f"best_of_n: expected a row for each strategy and N up to {self.candidates}")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> "EvaluationReport":

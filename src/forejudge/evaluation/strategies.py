@@ -8,11 +8,11 @@ Shapes: C cases (a prompt and one of its images), S seeds, N candidates in the o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.store import EvaluationRow, EvaluationStore
 from forejudge.evaluation.bootstrap import Averages, Difference, Outcome, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 
@@ -55,10 +55,12 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
     metadata = [folder.metadata(prompt) for prompt in range(settings.prompts)]
     cases = [prompt for prompt in metadata for _ in range(settings.images_per_prompt)]
 
-    def verdict_values(name: str, field: str) -> FloatArray:
+    def verdict_values(name: str, field: Literal["score", "probability"]) -> FloatArray:
         return np.array([row["verdicts"][name][field] for row in rows], dtype=np.float64).reshape(shape)
 
-    calibrated = [name for name, verdict in rows[0]["verdicts"].items() if verdict["probability"] is not None]
+    calibrated = [
+        name for name in settings.verifiers if all(row["verdicts"][name]["probability"] is not None for row in rows)
+    ]
     return Outcomes(
         prompts=[case.prompt for case in cases],
         tasks=[case.tag for case in cases],
@@ -72,7 +74,7 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
     )
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int, int]:
+def _place(row: EvaluationRow) -> tuple[int, int, int]:
     return row["image_index"], row["seed_index"], row["index"]
 
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.store import EvaluationRow, EvaluationStore, RowVerdict
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
@@ -47,7 +46,7 @@ class GalleryPrompt:
 class _Prompt:
     number: int
     metadata: PromptMetadata
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[EvaluationRow]
     verifier: str
 
     @property
@@ -56,7 +55,7 @@ class _Prompt:
         scores = [row["verdicts"][self.verifier]["score"] for row in self.rows]
         return scores.index(max(scores))
 
-    def disagrees(self, row: dict[str, Any]) -> bool:
+    def disagrees(self, row: EvaluationRow) -> bool:
         probability = row["verdicts"][self.verifier]["probability"]
         return probability is not None and (probability >= PASS_THRESHOLD) != row["correct"]
 
@@ -94,7 +93,7 @@ def _prompt(folder: EvaluationStore, number: int, verifier: str) -> _Prompt:
 def _gallery_prompt(folder: EvaluationStore, prompt: _Prompt) -> GalleryPrompt:
     thumbnails = [
         Thumbnail(
-            image=_thumbnail(folder.sample(prompt.number, row["sample"])),
+            image=_thumbnail(folder.sample(prompt.number, row)),
             verdict=_verdict(row["verdicts"][prompt.verifier]),
             correct=row["correct"],
             reason=row["reason"],
@@ -106,7 +105,7 @@ def _gallery_prompt(folder: EvaluationStore, prompt: _Prompt) -> GalleryPrompt:
     return GalleryPrompt(prompt.metadata.prompt, TASK_NAMES[prompt.metadata.tag], thumbnails)
 
 
-def _verdict(verdict: dict[str, Any]) -> str:
+def _verdict(verdict: RowVerdict) -> str:
     probability = verdict["probability"]
     return f"score {verdict['score']:.3g}" if probability is None else f"{100 * probability:.0f} %"
 

@@ -21,6 +21,7 @@ from forejudge.evaluation.equal_cost import CostCurve
 from forejudge.evaluation.metrics import BoolArray, FloatArray, calibration_bins
 from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
 from forejudge.evaluation.strategies import Outcomes
+from forejudge.report.tables import number
 
 try:
     from matplotlib import rc_context
@@ -211,10 +212,10 @@ def calibration(outcomes: Outcomes, report: EvaluationReport, theme: Theme) -> F
     styles = assign_styles(report.by_strategy(), theme)
     upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=":", label="perfectly calibrated")
     for name, probability in outcomes.probability_CSN.items():
-        error = report.verifiers[name].expected_calibration_error
+        error = number(report.verifiers[name].expected_calibration_error, 3)
         mean_probability, accuracy, count = calibration_curve(probability, outcomes.correct_CSN)
         is_filled = count > 0
-        upper.plot(mean_probability[is_filled], accuracy[is_filled], label=f"{name}, error {error:.3f}", **styles[name])
+        upper.plot(mean_probability[is_filled], accuracy[is_filled], label=f"{name}, error {error}", **styles[name])
         lower.stairs(
             count, np.linspace(0, 1, len(count) + 1), color=styles[name]["color"], linestyle=styles[name]["linestyle"]
         )
