@@ -108,6 +108,16 @@ class TestImages:
         assert distance(result.image, best_of_n(PROMPT, n=8).image) == 0
         assert distance(result.image, call_reference_pipeline(pipeline, [result.winner.seed])[0]) <= 1
 
+    @pytest.mark.parametrize("parts", [("transformer",), ("transformer", "vae", "text_encoder")])
+    def test_parts_compiled_by_the_caller_change_nothing(
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier, tiny_generator: Path, parts: tuple[str, ...]
+    ) -> None:
+        pipeline = load_pipeline(tiny_generator)
+        for part in parts:
+            setattr(pipeline, part, torch.compile(getattr(pipeline, part), backend="eager"))
+        result = BestOfN(pipeline, verifier, batch_size=4)(PROMPT, n=4)
+        assert result.candidates == best_of_n(PROMPT, n=4).candidates
+
     def test_the_best_come_first(self, best_of_n: BestOfN) -> None:
         result = best_of_n(PROMPT, n=6, top_k=3)
         by_score = sorted(result.candidates, key=lambda candidate: -candidate.score)
@@ -482,6 +492,11 @@ class TestRefusals:
     def test_a_generator_without_a_known_verifier(self, tiny_generator: Path) -> None:
         with pytest.raises(InvalidRequest, match=f"no verifier is known for generator '{tiny_generator}'"):
             BestOfN.from_pretrained(str(tiny_generator))
+
+    @pytest.mark.parametrize("name", ["sana-sprint-1.6", "C:\\models\\gen", "no such folder"])
+    def test_a_generator_that_is_not_there(self, name: str) -> None:
+        with pytest.raises(InvalidRequest, match=r"unknown generator .* expected a folder, a hub id"):
+            BestOfN.from_pretrained(name)
 
     def test_a_pipeline_of_another_kind(self, verifier: LanguageModelVerifier) -> None:
         with pytest.raises(InvalidRequest, match="str is not supported: use one of SanaSprintPipeline"):

@@ -16,10 +16,12 @@ from forejudge.errors import InvalidRequest
 
 def test_a_device_that_is_not_here_is_refused() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    for name in ("cuda:99", "quantum"):
-        with pytest.raises(InvalidRequest, match=f"device '{name}' is not available here") as caught:
+    names = ("cuda:99", "quantum", "hpu", "privateuseone", "meta", "vulkan", "mkldnn", "", "xla", "cpu:x", "q" * 3000)
+    for name in names:
+        with pytest.raises(InvalidRequest, match=f"device '{name[:9]}.* is not available here: use cpu") as caught:
             resolve_device(name)
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 150
 
 
 def test_without_a_name_the_device_is_one_that_works() -> None:

@@ -8,7 +8,7 @@ from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.generators import as_generator, find_spec, known_models, load_generator
+from forejudge.generators import as_generator, known_models, load_generator, resolve_spec
 from forejudge.generators.base import Generator
 from forejudge.noise import CandidateSeeds
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions, check_count, parse_options
@@ -68,8 +68,7 @@ class BestOfN:
     @classmethod
     def from_options(cls, options: ModelOptions) -> "BestOfN":
         """Load the models that `options` name. Raises the same errors as `from_pretrained`."""
-        spec = find_spec(options.generator)
-        if options.verifier is None and (spec is None or spec.verifier is None):
+        if resolve_spec(options.generator).verifier is None and options.verifier is None:
             known_generators = [name for name, known in known_models().items() if known.verifier]
             raise InvalidRequest(
                 f"no verifier is known for generator {options.generator!r}: name one, or use one of "

@@ -2,7 +2,7 @@
 
 from copy import copy
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -47,6 +47,11 @@ def _replace_submodule(model: Model, name: str, module: nn.Module) -> Model:
     clone._modules = dict(model._modules)
     clone._modules[outer] = _replace_submodule(model.get_submodule(outer), inner, module) if inner else module
     return clone
+
+
+def unwrap_compiled(module: Any) -> Any:
+    """Return the module inside what `torch.compile(module)` returns; any other module as it is."""
+    return getattr(module, "_orig_mod", module)
 
 
 def compile_error(error: Exception) -> str | None:

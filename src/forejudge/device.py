@@ -1,13 +1,14 @@
 """Devices and dtypes by name, exact float32, and detecting that memory ran out."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from forejudge.errors import InvalidRequest
+from forejudge.errors import InvalidRequest, one_line
 
 AUTO = "auto"
 _AMPERE = (8, 0)  # compute capability
@@ -20,13 +21,21 @@ def resolve_device(name: str | None) -> torch.device:
     Raises InvalidRequest for a device that is not available.
     """
     try:
-        device = torch.device(name or _default_device())
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of names that torch gave up
+            device = torch.device(_default_device() if name is None else name)
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError, ValueError):
+        device = torch.device("meta")
+    if device.type == "meta":  # it holds no values
         raise InvalidRequest(
-            f"device {name!r} is not available here ({str(error).splitlines()[0]}): use cpu, cuda or mps"
-        ) from None
+            f"device {one_line(repr(name), 40)} is not available here: use {' or '.join(_available_devices())}"
+        )
     return device
+
+
+def _available_devices() -> list[str]:
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _default_device() -> str:
@@ -88,8 +97,10 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an error of torch means that memory ran out, on a GPU or a CPU."""
+    if not isinstance(error, RuntimeError):
+        return False
     message = str(error)
     return (
         isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in message or "MPS backend out of" in message

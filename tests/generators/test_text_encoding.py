@@ -40,6 +40,24 @@ def tokens(text: str) -> list[int]:
     return list(TOKENIZER(text).input_ids)
 
 
+class RenamedArgument(torch.nn.Module):
+    """A model as transformers 5.24 has them, whose argument for the cache has another name."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids: Tensor, cache: Any = None, use_cache: bool = False) -> Any:
+        return self.model(input_ids=input_ids, past_key_values=cache, use_cache=use_cache)
+
+
+def test_the_cache_goes_by_either_name(text_encoder: Any) -> None:
+    models = (text_encoder, RenamedArgument(text_encoder))
+    encoders = [CachedInstructionEncoder(model, TOKENIZER, INSTRUCTION, CPU) for model in models]
+    states, renamed = (encoder.hidden_states(PROMPTS[0]) for encoder in encoders)
+    assert torch.equal(states, renamed)
+
+
 def whole(text_encoder: Any, text: str) -> Tensor:
     with torch.no_grad():
         return text_encoder(input_ids=torch.tensor([tokens(text)]))[0]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from forejudge.types import IMAGE, Candidates
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.image_scores import ImageScoreVerifier
 from research.miniature.clip import caption_tokenizer, clip_image_processor, new_clip
+from tests.support.doubles import ScriptedGenerator
 
 CPU = torch.device("cpu")
 IMAGES = tuple(Image.new("RGB", (64, 64), (80 * shade, 90, 10)) for shade in range(3))
@@ -79,6 +81,43 @@ def test_a_function_picks_from_finished_images(
 def test_a_function_that_cannot_be_imported_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"verifier '{name}' cannot be imported"):
         load_verifier(name, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("math:pi", "verifier math:pi is a float: expected a function of a prompt and images"),
+        ("math:sqrt", "verifier math:sqrt cannot be called with a prompt and images"),
+        ("os.path:commonpath", "verifier os.path:commonpath cannot be called"),
+    ],
+)
+def test_what_is_no_function_of_prompt_and_images_is_refused_when_loaded(name: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        load_verifier(name, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("returned", [None, 3, ["good"] * 3, KeyError("weights"), RuntimeError("shapes differ")])
+def test_a_function_that_fails_is_named(returned: Any) -> None:
+    def says(prompt: str, images: Sequence[Image.Image]) -> Any:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    with pytest.raises(InvalidRequest, match=r"verifier says failed with \w+: .*; expected one finite number for each"):
+        ImageScoreVerifier(says, "says").score("a star", CANDIDATES)
+
+
+def test_a_function_that_runs_out_of_memory_gets_smaller_batches() -> None:
+    sizes: list[int] = []
+
+    def says(prompt: str, images: Sequence[Image.Image]) -> list[float]:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return [0.0] * len(images)
+
+    BestOfN(ScriptedGenerator(), ImageScoreVerifier(says, "says"))("a star", n=4)
+    assert sizes == [4, 2, 2]
 
 
 def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:

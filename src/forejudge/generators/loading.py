@@ -56,7 +56,7 @@ def load_generator(name: str, device: torch.device, dtype: torch.dtype, offload:
 
     Raises CheckpointError for an incomplete folder, InvalidRequest for a pipeline that is not supported.
     """
-    return load_spec(_resolve_spec(name), device, dtype, offload)
+    return load_spec(resolve_spec(name), device, dtype, offload)
 
 
 def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None) -> Generator:
@@ -77,7 +77,7 @@ def load_baseline(name: str, device: torch.device, dtype: torch.dtype) -> Genera
 
     Raises CheckpointError, and InvalidRequest for an unknown name and for options of a black box.
     """
-    spec = _resolve_spec(name)
+    spec = resolve_spec(name)
     if PipelineIndex.from_pretrained(spec.pipeline).pipeline_class in ARCHITECTURES:
         return load_spec(spec, device, dtype)
     if spec.options:
@@ -101,7 +101,7 @@ def load_architecture(name: str) -> Architecture:
 
     `name` is one that `load_generator` takes. Only config files are fetched. Raises the same errors.
     """
-    spec = _resolve_spec(name)
+    spec = resolve_spec(name)
     # A folder with the name of the weights takes precedence: `load_generator` would load it.
     if spec.architecture is not None and not is_dir(spec.weights):
         return spec.architecture
@@ -124,8 +124,11 @@ def _generator_class(pipeline_class: str, folder: str | None = None) -> "type[St
     return generator_class
 
 
-def _resolve_spec(name: str) -> GeneratorSpec:
-    """Look a name up in the registry; for a folder or hub id that is not there, make a spec that names nothing else."""
+def resolve_spec(name: str) -> GeneratorSpec:
+    """Look a name up in the registry; for a folder or hub id that is not there, make a spec that names nothing else.
+
+    Raises InvalidRequest for a name that is none of them.
+    """
     model, options = split_options(name)
     spec = find_spec(model)
     if spec is None and not exists(model) and not is_hub_id(model):

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from forejudge.checkpoint import bfloat16_bytes
-from forejudge.compiling import compile_layers, compile_submodule
+from forejudge.compiling import compile_layers, compile_submodule, unwrap_compiled
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, GeneratorOptions, SamplingParams
 from forejudge.generators.hooks import check_hooks, execution_device, forward_context, stored_weight
@@ -84,11 +84,12 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
 
         `options` default to `GeneratorOptions.from_pipeline`. Raises InvalidRequest if its transformer cannot be split.
         """
-        check_hooks(pipeline.transformer)
+        self.transformer = unwrap_compiled(pipeline.transformer)
+        check_hooks(self.transformer)
         self.name, self.options = name, options or self.options_type.from_pipeline(pipeline, {})
         self.pipeline = self._original_pipeline = pipeline  # a subclass may call its own copy around the same models
-        self.transformer, self.autoencoder = pipeline.transformer, pipeline.vae
-        self.device, self.dtype = execution_device(self.transformer), pipeline.transformer.dtype
+        self.autoencoder = unwrap_compiled(pipeline.vae)
+        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
         self.architecture = self.split.architecture(self.transformer)
 
     def compiled(self) -> Self:

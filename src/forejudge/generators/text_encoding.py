@@ -1,5 +1,6 @@
 """Prompts: refuse those a text encoder would cut, and encode them after a shared instruction that is read once."""
 
+import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ class TextCache:
 
 def _run_model(model: Any, tokens: Sequence[int], device: torch.device, cache: DynamicCache) -> Tensor:
     ids_NL = torch.tensor([list(tokens)], device=device)
-    states_NLD: Tensor = model(input_ids=ids_NL, past_key_values=cache, use_cache=True)[0]
+    # transformers 5.24 renamed the argument, and removes the old name in 5.40.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    states_NLD: Tensor = model(input_ids=ids_NL, use_cache=True, **{name: cache})[0]
     return states_NLD
 
 

@@ -173,8 +173,8 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         """Build a verdict with its calibrated probability. Raises InvalidRequest for a score that is not finite."""
         if not math.isfinite(score):
             raise InvalidRequest(
-                f"verifier {self.name} gave score {score}: its dtype cannot hold the values it reads, use bfloat16 "
-                "or float32"
+                f"verifier {self.name} gave score {score}: its weights or what it reads are not finite; use dtype "
+                "bfloat16 or float32 in place of float16, or check the weights of verifier and generator"
             )
         calibration = self.config.calibration
         return Verdict(score, log_odds, p_yes, p_no, None if calibration is None else calibration.probability(score))

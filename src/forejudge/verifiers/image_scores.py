@@ -1,6 +1,7 @@
 """Verifiers that score finished images: CLIPScore, and any function of the user's."""
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from PIL.Image import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
-from forejudge.errors import InvalidRequest
+from forejudge.device import is_out_of_memory
+from forejudge.errors import ForejudgeError, InvalidRequest, one_line
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model, load_tokenizer
@@ -25,12 +27,14 @@ ImageScorer = Callable[[str, Sequence[Image]], Sequence[float]]
 class ImageScoreVerifier(Verifier):
     """Verifier of finished images by a function. Its scores only rank: it has no probability, so no `until`.
 
-    `weights` distinguish it from a function with the same name and other weights.
+    `weights` distinguish it from a function with the same name and other weights. Raises InvalidRequest for what cannot
+    be called with a prompt and images.
     """
 
     reads, calibrated = frozenset({IMAGE}), False
 
     def __init__(self, scorer: ImageScorer, name: str, weights: Iterable[torch.Tensor] = ()) -> None:
+        _check_scorer(scorer, name)
         self._scorer, self.name = scorer, name
         digest = hashlib.sha256(name.encode())
         for weight in weights:
@@ -42,13 +46,35 @@ class ImageScoreVerifier(Verifier):
         return []
 
     def score(self, prompt: str, candidates: Candidates) -> list[Verdict]:
-        """See `Verifier.score`. Raises InvalidRequest if the function does not return one finite score per image."""
-        scores = [float(score) for score in self._scorer(prompt, candidates.images)]
+        """See `Verifier.score`. Raises InvalidRequest if the function fails, or gives no finite score per image."""
+        try:
+            scores = [float(score) for score in self._scorer(prompt, candidates.images)]
+        except Exception as error:  # the function is the user's
+            if isinstance(error, ForejudgeError) or is_out_of_memory(error):
+                raise
+            raise InvalidRequest(
+                f"verifier {self.name} failed with {type(error).__name__}: {one_line(str(error))}; expected one finite "
+                "number for each image"
+            ) from error
         if len(scores) != len(candidates) or not all(map(math.isfinite, scores)):
             raise InvalidRequest(
                 f"verifier {self.name} returned {scores} for {len(candidates)} images: expected one finite number each"
             )
         return [Verdict(score) for score in scores]
+
+
+def _check_scorer(scorer: object, name: str) -> None:
+    """Raise InvalidRequest for what cannot be called with a prompt and images."""
+    if not callable(scorer):
+        raise InvalidRequest(
+            f"verifier {name} is a {type(scorer).__name__}: expected a function of a prompt and images"
+        )
+    try:
+        inspect.signature(scorer).bind("a prompt", ())
+    except TypeError as error:
+        raise InvalidRequest(f"verifier {name} cannot be called with a prompt and images: {error}") from None
+    except ValueError:  # a function written in C may not tell its arguments
+        return
 
 
 class ClipScore:
