@@ -89,7 +89,7 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
         self.name, self.options = name, options or self.options_type.from_pipeline(pipeline, {})
         self.pipeline = self._original_pipeline = pipeline  # a subclass may call its own copy around the same models
         self.autoencoder = unwrap_compiled(pipeline.vae)
-        self.device, self.dtype = execution_device(self.transformer), self.transformer.dtype
+        self.device, self.dtype = execution_device(self.transformer), pipeline.transformer.dtype
         self.architecture = self.split.architecture(self.transformer)
 
     def compiled(self) -> Self:
