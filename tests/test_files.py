@@ -1,5 +1,8 @@
 import os
+import platform
 from pathlib import Path
+from threading import Thread
+from uuid import UUID
 
 import pytest
 
@@ -8,14 +11,13 @@ from forejudge.files import (
     Journal,
     atomic_folder,
     check_writable,
-    exclusive_lock,
     exists,
     is_dir,
     is_file,
+    output_folder,
     prepare_folder,
     scratch_folder,
     write_bytes,
-    write_shared_text,
     write_text,
 )
 
@@ -87,22 +89,95 @@ def test_two_that_write_one_file_at_once_do_not_meet(tmp_path: Path, monkeypatch
 
     def written_by_another(descriptor: int) -> None:
         monkeypatch.setattr("os.fsync", fsync)
-        write_shared_text(path, "the other's")
+        write_text(path, "the other's")
         fsync(descriptor)
 
     monkeypatch.setattr("os.fsync", written_by_another)
-    write_shared_text(path, "ours")
+    write_text(path, "ours")
     assert path.read_text() == "ours"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_work_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
-    lock = tmp_path / "work" / "lock"
-    refused = pytest.raises(InvalidRequest, match="being written to by another process")
-    with exclusive_lock(lock), refused, exclusive_lock(lock):
-        raise AssertionError("both hold it")
-    with exclusive_lock(lock):
-        pass
+def test_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:
+    def hold(refusals: list[str]) -> None:
+        try:
+            with output_folder(tmp_path / "work"):
+                refusals.append("")
+        except InvalidRequest as error:
+            refusals.append(str(error))
+
+    refusals: list[str] = []
+    with output_folder(tmp_path / "work"), output_folder(tmp_path / "work"), output_folder(tmp_path / "work", 2, 2):
+        thread = Thread(target=hold, args=[refusals])
+        thread.start()
+        thread.join()
+    hold(refusals)
+    assert "work is being written to by another process: wait for it, or choose another --out" in refusals[0]
+    assert refusals[1:] == [""]
+    assert list((tmp_path / "work").iterdir()) == [], "no lock is left"
+
+
+def test_links_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    for name in ("there", "absent"):
+        (tmp_path / name).symlink_to(f"real/{name}")
+    (tmp_path / "real" / "there").write_text("old")
+    for name in ("there", "absent"):
+        write_text(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "real" / name).read_text() == "new"
+    assert len(list(tmp_path.rglob("*"))) == 5
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "link", Path("/dev/null"), Path()):
+        for write in (lambda path: write_text(path, "text"), Journal):
+            with pytest.raises(OutputError, match="is a folder or a device, which is not replaced"):
+                write(path)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_in_the_way_of_a_temporary_file_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forejudge.files.uuid4", lambda: UUID(int=0))
+    temporary = f".forejudge-{platform.node()}-{os.getpid()}-{UUID(int=0).hex}.partial"
+    (tmp_path / temporary).symlink_to("precious")
+    (tmp_path / "precious").write_text("precious")
+    with pytest.raises(OutputError, match="File exists"):
+        write_text(tmp_path / "result.json", "text")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("x" * 255), "text")
+    assert (tmp_path / ("x" * 255)).read_text() == "text"
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    dead = "999999999"  # more than a process id can be
+    ours, others = f".forejudge-{platform.node()}-", ".forejudge-another host-"
+    kept = [tmp_path / f"{ours}{os.getpid()}-a.partial", tmp_path / f"{others}{dead}-a.partial", tmp_path / ".partial"]
+    gone = [tmp_path / f"{ours}{dead}-a.partial", tmp_path / "00000" / "samples" / f"{ours}{dead}-b.partial"]
+    (tmp_path / f"{ours}{dead}-folder.partial").mkdir()
+    for path in (*kept, *gone, tmp_path / f"{ours}{dead}-folder.partial" / "weights"):
+        write_text(path, "text")
+    check_writable(tmp_path / "yet to come")
+    assert sorted(path for path in tmp_path.iterdir() if path.is_file()) == sorted(kept)
+    prepare_folder(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_full_disk_leaves_a_journal_that_continues(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="full is a folder or a device"):
+        Journal(tmp_path / "full")
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.path = Path("/dev/full")
+    with pytest.raises(OutputError, match="No space left on device"):
+        journal.add({})
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

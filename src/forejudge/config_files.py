@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from forejudge.errors import CheckpointError, InvalidRequest, validation_message
-from forejudge.files import exists, is_file, write_shared_text
+from forejudge.files import exists, is_file, write_text
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -70,5 +70,5 @@ def record_config(path: Path, config: BaseModel) -> None:
     Raises InvalidRequest as `refuse_other_config` does, and OutputError.
     """
     if not exists(path):
-        write_shared_text(path, config.model_dump_json(indent=2) + "\n")
+        write_text(path, config.model_dump_json(indent=2) + "\n")
     refuse_other_config(path, config)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,6 @@ from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -57,7 +57,7 @@ class Journal:
         self.path = path
         with _output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a+b") as file:
+            with _target(path).open("a+b") as file:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
 
@@ -68,11 +68,12 @@ class Journal:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create a folder and check that files can be written to it. Raises OutputError."""
-    probe = folder / f".{os.getpid()}.probe"
+    """Create a folder that can be written to, and clear what killed processes left in it. Raises OutputError."""
+    probe = folder / _temporary_name()
     with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        clear_leftovers(folder)
+        probe.touch(exist_ok=False)
         probe.unlink()
 
 
@@ -85,9 +86,14 @@ def nearest_existing_path(path: Path) -> Path:
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder on the same disk as `folder`, which need not exist. Raises OutputError."""
     with _output_errors(folder):
-        scratch = TemporaryDirectory(prefix=".trial-", dir=nearest_existing_path(folder))
-    with scratch as location:
-        yield Path(location)
+        location = nearest_existing_path(folder)
+        clear_leftovers(location, ".")
+        scratch = location / _temporary_name()
+        scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -114,27 +120,56 @@ def write_image(path: Path, image: "Image") -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and its folder, atomically: a reader finds all of it or the previous one. Raises OutputError."""
-    _write(path, content, path.with_name(f".{path.name}.partial"))
+    """Write a file and its folder, atomically: a reader finds all of it or the previous one. Raises OutputError.
 
-
-def write_shared_text(path: Path, text: str) -> None:
-    """Write a text file that several processes or machines may write at once; the last one wins."""
-    _write(path, text.encode(), path.with_name(f".{path.name}.{uuid4().hex}.partial"))
-
-
-def _write(path: Path, content: bytes, partial: Path) -> None:
+    Several processes or machines may write one file at once: the last one wins.
+    """
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        target = _target(path)
+        partial = target.with_name(_temporary_name())
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:  # follows no link that lies there
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
+            partial.replace(target)
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Return the file that a path names through links. Raises OutputError for a folder or device, never replaced."""
+    if exists(path) and not is_file(path):
+        raise OutputError(f"{path} is a folder or a device, which is not replaced: choose another path")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+_TEMPORARY = f".forejudge-{platform.node()}-"  # the host, as process ids are its own
+
+
+def _temporary_name() -> str:
+    return f"{_TEMPORARY}{os.getpid()}-{uuid4().hex}.partial"
+
+
+def clear_leftovers(folder: Path, pattern: str = "**") -> None:
+    """Remove what killed processes of this host left in a folder and, with the pattern "**", in those below it."""
+    for path in list(folder.glob(f"{pattern}/{_TEMPORARY}*.partial")):
+        if not _is_running(path.name.removeprefix(_TEMPORARY).partition("-")[0]):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _is_running(process_id: str) -> bool:
+    try:
+        if os.name != "nt":  # where signal 0 would interrupt it
+            os.kill(int(process_id), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager
@@ -145,10 +180,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     if exists(folder) and (not is_dir(folder) or any(folder.iterdir())):
         raise InvalidRequest(f"{folder} exists already: choose another name, or remove it")
-    partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    partial = folder.absolute().with_name(_temporary_name())
     try:
         with _output_errors(folder):
-            partial.mkdir(parents=True)
+            folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(partial.parent, ".")
+            partial.mkdir()
         yield partial
         with _output_errors(folder):
             partial.replace(folder)
@@ -163,11 +200,25 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
+def output_folder(folder: Path, number: int = 1, count: int = 1) -> Iterator[None]:
+    """Prepare a folder and hold one of its `count` shards.
+
+    Raises OutputError, and InvalidRequest where another process holds that shard.
+    """
+    prepare_folder(folder)
+    with exclusive_lock(folder / f".{number}-of-{count}.lock"):
+        yield
+
+
+@contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; a killed process releases its lock. Raises InvalidRequest where another process holds it."""
+    """Hold a lock file, in one thread also several times; it is removed afterwards, and a kill releases it.
+
+    Raises InvalidRequest where another process or thread holds it.
+    """
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock = FileLock(path, is_singleton=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -177,6 +228,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if lock.lock_counter == 1:
+            with suppress(OSError):
+                path.unlink()  # who waited for this file sees that it is gone, and takes a new one
         lock.release()
 
 

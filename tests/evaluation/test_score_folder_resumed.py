@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_to_is_scored_with_a_warning(
     def refuse(path: Path) -> None:
         raise OutputError(f"{path} cannot be written")
 
-    monkeypatch.setattr("forejudge.evaluation.score_folder.prepare_folder", refuse)
+    monkeypatch.setattr("forejudge.files.prepare_folder", refuse)
     scored = score_folder(folder, LooksAtACorner(), ignore_progress)
     assert len(scored.results) == 9
     assert caplog.messages == [f"results are shown and not kept: {folder} cannot be written"]

@@ -85,7 +85,7 @@ class Collector(ABC, Generic[StoreT]):
         with store.lock(shard):
             store.begin(self.settings)  # under the lock, so that no two runs begin it at once
             store.record_prompts(self.prompt_lines)
-            for block in left:
+            for block in (block for block in left if not store.has(block)):  # another process may have been faster
                 self.collect(block, store)
                 collected += self.units_in(block)
                 report(stopwatch.at(before + collected, f"{collected / stopwatch.seconds:.1f} {self.unit}/s"))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.candidates.store import CandidateStore
 from forejudge.evaluators.base import Captioner, Evaluation, Evaluator, ReportedDetection
-from forejudge.files import write_shared_text
+from forejudge.files import write_text
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.types import Candidates, Stage
 from forejudge.verifiers.base import Verifier
@@ -132,7 +132,7 @@ class LabelSummary(LabelShare):
 def summarize(store: CandidateStore) -> LabelSummary:
     """Count a store's labels and write the summary into it. Raises CheckpointError while blocks are missing."""
     summary = _summary_of(store.table())
-    write_shared_text(store.path / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
+    write_text(store.path / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
     return summary
 
 

@@ -47,7 +47,7 @@ from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.checkpoint import first_line
 from forejudge.config_files import read_config, record_config, refuse_other_config
 from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest, validation_message
-from forejudge.files import exclusive_lock, exists, is_file, write_bytes, write_shared_text
+from forejudge.files import exists, is_file, output_folder, write_bytes, write_text
 from forejudge.noise import Split
 from forejudge.options import Seed
 from forejudge.progress import Shard
@@ -116,7 +116,7 @@ class BlockStore(ABC, Generic[ConfigT]):
         """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
         if len(self._recorded_prompts) < len(lines):
             self.check_prompts(lines)
-            write_shared_text(self.path / PROMPTS_FILE, "".join(f"{line.metadata}\n" for line in lines))
+            write_text(self.path / PROMPTS_FILE, "".join(f"{line.metadata}\n" for line in lines))
         self.check_prompts(lines)
 
     @property
@@ -132,7 +132,7 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     def lock(self, shard: Shard) -> AbstractContextManager[None]:
         """Hold a shard of the folder. Raises InvalidRequest where another process holds it."""
-        return exclusive_lock(self.path / f".{shard.number}-of-{shard.count}.lock")
+        return output_folder(self.path, shard.number, shard.count)
 
     @property
     @abstractmethod

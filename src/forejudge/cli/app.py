@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from forejudge.cli.common import echo
+from forejudge.cli.common import echo, held
 from forejudge.errors import ForejudgeError, InvalidRequest, Terminated, message_line
 
 COMMANDS = {
@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logger, handler = logging.getLogger("forejudge"), StderrHandler()
     logger.addHandler(handler)
     try:
-        _app(arguments)(args=arguments, prog_name="forejudge", obj=arguments)
+        with held:
+            _app(arguments)(args=arguments, prog_name="forejudge", obj=arguments)
     finally:
         logger.removeHandler(handler)

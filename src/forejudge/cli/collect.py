@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from forejudge.cli import options
-from forejudge.cli.common import echo, load_with_license_notice
+from forejudge.cli.common import echo, hold_output, load_with_license_notice
 from forejudge.cli.progress import StageProgress, spinner
 from forejudge.cli.train import DryRun, print_cost_estimate, print_plan
-from forejudge.files import check_writable, in_words, prepare_folder
+from forejudge.files import check_writable, in_words
 from forejudge.options import MAX_SEED, check_count
 from forejudge.progress import Shard
 
@@ -93,7 +93,7 @@ def label(
     lines = read_prompts(prompts)
     loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
     loaded_evaluator.check(lines)
-    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, dry_run)
+    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, run_options.shard, dry_run)
     collector = _build_collector(loaded_generator, lines, LabelObserver(loaded_evaluator), run_options)
     if dry_run:
         return _print_estimate(collector, run_options, prompts, out)
@@ -136,7 +136,7 @@ def caption(
     run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
     lines = read_prompts(prompts)
     check_captioner(resolved_recipe.captioner)
-    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, dry_run)
+    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, run_options.shard, dry_run)
     loaded_captioner = load_captioner(resolved_recipe.captioner, loaded_generator.device, loaded_generator.dtype)
     collector = _build_collector(loaded_generator, lines, CaptionObserver(loaded_captioner), run_options)
     if dry_run:
@@ -180,12 +180,14 @@ class CollectOptions:
         return [build_verifier_input(name, self.vision_tower) for name in names]
 
 
-def _load_generator(name: str, device: str | None, dtype: str | None, out: Path, dry_run: bool) -> "LoadedGenerator":
+def _load_generator(
+    name: str, device: str | None, dtype: str | None, out: Path, shard: Shard, dry_run: bool
+) -> "LoadedGenerator":
     """Load the generator once `out` is known to be writable; a dry run leaves nothing there."""
     if dry_run:
         check_writable(out)
     else:
-        prepare_folder(out)
+        hold_output(out, shard)
     with spinner("loading"):
         from forejudge.device import AUTO
 

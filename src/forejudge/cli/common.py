@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,18 @@ import typer
 from rich.console import Console
 
 from forejudge.errors import OutputError, printable
-from forejudge.files import write_text
+from forejudge.files import output_folder, write_text
+from forejudge.progress import Shard
 
 if TYPE_CHECKING:
     from forejudge.generators.base import Generator
     from forejudge.hub import Source
 
 
+held = ExitStack()
+"""Resources of the command that is running; `main` closes it."""
+
+_WHOLE = Shard()
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -28,6 +33,11 @@ def echo(text: str, err: bool = False) -> None:
 def new_console(stderr: bool = False) -> Console:
     """Return a console that shows text as it is: no markup, emoji codes or highlighting."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def hold_output(folder: Path, shard: Shard = _WHOLE) -> None:
+    """Prepare an output folder and hold it, or a shard of it, until the command ends. Raises as `output_folder`."""
+    held.enter_context(output_folder(folder, shard.number, shard.count))
 
 
 def use_compile_cache() -> None:

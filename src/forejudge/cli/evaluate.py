@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from forejudge.cli import options
-from forejudge.cli.common import echo, print_licenses
+from forejudge.cli.common import echo, hold_output, print_licenses
 from forejudge.cli.options import parse_ints
 from forejudge.cli.progress import StageProgress, spinner
 from forejudge.options import MAX_COUNT, MAX_MS, MAX_STEPS
@@ -66,7 +66,6 @@ def evaluate(
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.evaluation.report import REPORT_FILE
     from forejudge.evaluation.suite import EvaluationOptions, Suite
-    from forejudge.files import prepare_folder
     from forejudge.progress import Shard
 
     chosen = EvaluationOptions(
@@ -87,7 +86,7 @@ def evaluate(
         controls=controls,
     )
     part = Shard.parse(shard)
-    prepare_folder(out)
+    hold_output(out, part)
     with StageProgress() as progress:
         torch_device = resolve_device(device)
         with spinner("loading"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from forejudge.cli.common import echo, print_licenses, use_compile_cache
+from forejudge.cli.common import echo, hold_output, print_licenses, use_compile_cache
 from forejudge.cli.options import OUTPUT_PANEL, AsJson, expand_options
 from forejudge.cli.progress import progress_counter, scoring_progress, spinner
 from forejudge.errors import InvalidRequest
@@ -95,9 +95,7 @@ def generate_one(
     as_json: bool,
 ) -> None:
     """Generate the images of one prompt, and write each as soon as it is finished; several get a folder each."""
-    from forejudge.files import prepare_folder
-
-    prepare_folder(out)
+    hold_output(out)
     best = load_models(models)
     several = images_per_prompt > 1
     results = [
@@ -148,11 +146,10 @@ def generate_many(
     as_json: bool,
 ) -> None:
     """Generate the shard's images of a prompt file that are not in `out` yet, then print what is there."""
-    from forejudge.files import prepare_folder
     from forejudge.prompts.prompt_file import read_prompts
 
     lines = read_prompts(prompts)
-    prepare_folder(out)
+    hold_output(out, shard)
     with spinner("reading settings"):
         from forejudge.candidates.searches import SearchConfig, SearchStore
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from forejudge.cli.common import echo, use_compile_cache
+from forejudge.cli.common import echo, hold_output, use_compile_cache
 from forejudge.cli.options import parse_ints
 from forejudge.options import MAX_COUNT, MAX_MS
 
@@ -60,7 +60,7 @@ def profile(
     from forejudge.cli.progress import StageProgress, spinner
     from forejudge.cli.tables import print_profile
     from forejudge.device import resolve_device, resolve_dtype
-    from forejudge.files import prepare_folder, write_text
+    from forejudge.files import write_text
     from forejudge.generators import find_spec
     from forejudge.profiling.models import load_profiled_models
     from forejudge.profiling.profile import check_strategies
@@ -70,7 +70,7 @@ def profile(
     check_strategies(strategy or ())
     torch_device = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
-    prepare_folder(out)
+    hold_output(out)
     spec = find_spec(generator)
     own_verifier = spec.name if spec and spec.verifier else ""
     verifiers = (verifier or (_RANDOM_KINDS if random_weights else own_verifier)).split(",")

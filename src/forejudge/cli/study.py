@@ -5,9 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from forejudge.cli.common import echo
+from forejudge.cli.common import echo, hold_output
 from forejudge.cli.train import Changes, Device, Dtype, Generator, RecipeName, training_session
-from forejudge.files import check_writable
 from forejudge.options import MAX_COUNT
 
 
@@ -52,7 +51,7 @@ def study(
     preset = load_preset(recipe)
     verify = apply_changes(preset.verify, [*(changes or []), *([f"steps={steps}"] if steps else [])])
     align = with_changes(preset.align, steps=align_steps or preset.align.steps)
-    check_writable(out)
+    hold_output(out)
     with training_session(generator or preset.generator, device, dtype) as (loaded, progress):
         data = TrainingData.of(labels, validation, loaded)
         captioned = TrainingData.of(captions, None, loaded) if captions else None

@@ -14,6 +14,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.evaluation.bootstrap import bootstrap_averages
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import keep_detections
-from forejudge.files import Journal, is_dir, prepare_folder, write_text
+from forejudge.files import Journal, is_dir, output_folder, write_text
 from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine, read_lines
@@ -252,30 +253,37 @@ def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -
     """
     given, left_out = find_images(folder, evaluator.check)
     path = folder / RESULTS_FILE
-    known = {result.key: result for result in read_results(path, evaluator.name)}
-    images = {_key(image, folder): image for image in given}
-    left = {key: image for key, image in images.items() if key not in known}
-    journal, stopwatch = _journal(path), Stopwatch("evaluated", len(images) - len(left), len(images))
-    for batch in _batches(left, left_out):
-        for result in _evaluate(batch, evaluator):
-            if journal:
-                journal.add(result.model_dump())
-            known[result.key] = result
-        report(stopwatch.at(len(known.keys() & images.keys())))
-    results = [known[key] for key in images if key in known]
-    if journal:
-        write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
-    return FolderScore(evaluator.name, results, left_out)
+    with _held(folder) as can_write:
+        known = {result.key: result for result in read_results(path, evaluator.name)}
+        images = {_key(image, folder): image for image in given}
+        left = {key: image for key, image in images.items() if key not in known}
+        journal, stopwatch = (
+            Journal(path) if can_write else None,
+            Stopwatch("evaluated", len(images) - len(left), len(images)),
+        )
+        for batch in _batches(left, left_out):
+            for result in _evaluate(batch, evaluator):
+                if journal:
+                    journal.add(result.model_dump())
+                known[result.key] = result
+            report(stopwatch.at(len(known.keys() & images.keys())))
+        results = [known[key] for key in images if key in known]
+        if journal:
+            write_text(path, "".join(f"{result.model_dump_json()}\n" for result in results))
+        return FolderScore(evaluator.name, results, left_out)
 
 
-def _journal(path: Path) -> Journal | None:
-    """Open the results file to add to it; None where its folder cannot be written to."""
-    try:
-        prepare_folder(path.parent)
-    except OutputError as error:
-        _LOGGER.warning(f"results are shown and not kept: {error}")
-        return None
-    return Journal(path)
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder, and yield whether it can be written to. Raises InvalidRequest where another process holds it."""
+    with ExitStack() as held:
+        can_write = True
+        try:
+            held.enter_context(output_folder(folder))
+        except OutputError as error:
+            _LOGGER.warning(f"results are shown and not kept: {error}")
+            can_write = False
+        yield can_write
 
 
 def _key(image: ImageFile, folder: Path) -> Key:

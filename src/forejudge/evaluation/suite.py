@@ -27,7 +27,7 @@ from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark, second_evaluators_of
 from forejudge.evaluators.loading import GENEVAL, GenEvalModels, load_evaluator
-from forejudge.files import exists, is_dir, write_shared_text
+from forejudge.files import exists, is_dir, write_text
 from forejudge.generators import load_baseline, load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import Source
@@ -186,7 +186,7 @@ class Suite:
         for store, collector in self._parts:
             collector.check(collector.blocks_left(store, shard), store)
         if not self._costs_are_known():
-            write_shared_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
+            write_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
         for store, collector in self._parts:
             collector.run(store, shard, self.progress)
 

@@ -12,7 +12,7 @@ from forejudge.errors import CheckpointError
 from forejudge.evaluation.report import ORACLE, RANDOM, REPORT_FILE, EvaluationReport
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
 from forejudge.evaluation.study_report import StudyReport
-from forejudge.files import prepare_folder, write_bytes, write_text
+from forejudge.files import output_folder, write_bytes, write_text
 from forejudge.report import plots, tables
 from forejudge.report.gallery import data_uri, gallery
 from forejudge.report.plots import DARK, LIGHT, Plot, RenderedPlot
@@ -50,11 +50,11 @@ def write_report(folder: Path, out: Path, study: Path | None = None) -> Path:
     contents, layers = Contents.read(folder), None if study is None else StudyReport.read(study)
     rendered = [plot.render() for plot in make_plots(contents, layers)]
     page = render(contents, rendered)
-    prepare_folder(out)
-    for plot in rendered:
-        write_bytes(out / f"{plot.name}.png", plot.png)
-        write_bytes(out / f"{plot.name}.svg", plot.light)
-    write_text(out / PAGE_FILE, page)
+    with output_folder(out):
+        for plot in rendered:
+            write_bytes(out / f"{plot.name}.png", plot.png)
+            write_bytes(out / f"{plot.name}.svg", plot.light)
+        write_text(out / PAGE_FILE, page)
     return out / PAGE_FILE
 
 
