@@ -158,7 +158,7 @@ def clear_leftovers(folder: Path, pattern: str = "**") -> None:
     for path in list(folder.glob(f"{pattern}/{_TEMPORARY}*.partial")):
         if not _is_running(path.name.removeprefix(_TEMPORARY).partition("-")[0]):
             with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                shutil.rmtree(path) if is_dir(path) and not path.is_symlink() else path.unlink()
 
 
 def _is_running(process_id: str) -> bool:

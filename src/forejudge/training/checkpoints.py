@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from forejudge.config_files import read_config
 from forejudge.device import is_main_process
 from forejudge.errors import CheckpointError
-from forejudge.files import write_json
+from forejudge.files import exists, is_file, write_json
 
 _LOGGER = logging.getLogger("forejudge")
 _SEAL_FILE, _STATE_FILE = "digests.json", "trainer_state.json"
@@ -79,12 +79,12 @@ class Checkpoint:
     @property
     def sealed(self) -> bool:
         """True if the checkpoint was written to its end."""
-        return (self.path / _SEAL_FILE).exists()
+        return exists(self.path / _SEAL_FILE)
 
     def seal(self) -> None:
         """Record the digests of all files. Raises OutputError."""
         write_json(
-            self.path / _SEAL_FILE, {path.name: _digest(path) for path in sorted(self.path.iterdir()) if path.is_file()}
+            self.path / _SEAL_FILE, {path.name: _digest(path) for path in sorted(self.path.iterdir()) if is_file(path)}
         )
 
     def check(self) -> None:

@@ -31,7 +31,7 @@ from forejudge.checkpoint import library_output_errors, quiet_libraries
 from forejudge.config_files import read_json_lines
 from forejudge.device import is_main_process, launched_processes, resolve_dtype
 from forejudge.errors import InvalidRequest, MissingExtra
-from forejudge.files import check_room, exclusive_lock, write_text
+from forejudge.files import check_room, exclusive_lock, is_file, write_text
 from forejudge.progress import Progress, ProgressCallback, Stopwatch
 from forejudge.training.checkpoints import MAX_CHECKPOINTS, Checkpoint, CheckpointKeeper, newest_checkpoint
 from forejudge.training.config import TrainingRecipe
@@ -88,7 +88,7 @@ class TrainingRun:
         """
         self._arguments(folder, device)
         needed = sum(self.disk_bytes.values()) - sum(
-            path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file()
+            path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if is_file(path)
         )
         check_room(folder, needed, " and ".join(self.disk_bytes))
 
