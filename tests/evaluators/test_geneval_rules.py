@@ -18,6 +18,7 @@ from forejudge.evaluators.geneval_rules import (
 )
 from forejudge.prompts.geneval import PromptMetadata
 
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "geneval_cases.json"
 OFFICIAL_CASES = Path(__file__).parents[3] / "shared/parity/geneval_cases.json"
 
 
@@ -84,6 +85,32 @@ def test_all_recorded_overlaps_agree(official: dict[str, Any]):
     assert len(official["compute_iou"]) == 40
     for case in official["compute_iou"]:
         assert box_iou(case["a"], case["b"]) == pytest.approx(case["expected"], abs=1e-7), case
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """Some of these cases, with verdicts alone, that come with the repository."""
+    found: dict[str, Any] = json.loads(FIXTURE.read_text())
+    return found
+
+
+def test_some_recorded_cases_agree_anywhere(recorded: dict[str, Any]):
+    assert len(recorded["cases"]) == 71
+    for case in recorded["cases"]:
+        metadata = PromptMetadata.model_validate({**case, "prompt": "a photo"})
+        detections = [
+            Detection(name, tuple(box), confidence, color) for name, *box, confidence, color in case["detections"]
+        ]
+        verdict = evaluate_image(detections, metadata)
+        assert verdict.correct == case["correct"], case
+        assert {name: len(found) for name, found in verdict.kept.items()} == case["kept"], case
+
+
+def test_some_recorded_boxes_agree_anywhere(recorded: dict[str, Any]):
+    for *boxes, relations in recorded["relative_position"]:
+        assert relative_position(tuple(boxes[:4]), tuple(boxes[4:]), 0.0) == set(relations), boxes
+    for *boxes, overlap in recorded["box_iou"]:
+        assert box_iou(tuple(boxes[:4]), tuple(boxes[4:])) == pytest.approx(overlap, abs=1e-6), boxes
 
 
 # The rules one by one, on images made up here
@@ -264,6 +291,18 @@ def test_a_clause_that_fails_on_color_is_not_asked_for_its_position():
 )
 def test_relations_to_a_box_in_the_middle(a: Box, expected: set[str]):
     assert relative_position(a, (50, 50, 60, 60), 0.1) == expected
+
+
+@pytest.mark.parametrize(("x", "correct"), [(4, False), (5, True)])
+def test_a_tenth_of_both_sizes_is_taken_off_where_nothing_else_is_said(x: int, correct: bool):
+    found = [seen("cow", box=(0, 0, 10, 10)), seen("dog", box=(x, 0, x + 10, 10))]
+    assert evaluate_image(found, dog_stands("right of")).correct is correct
+
+
+def test_an_offset_of_less_than_a_thousandth_of_a_pixel_is_none():
+    assert relative_position((0.0005, 0, 10.0005, 10), (0, 0, 10, 10), 0.0) == set()
+    assert relative_position((0.002, 0, 10.002, 10), (0, 0, 10, 10), 0.0) == {"right of"}
+    assert Thresholds(position=0).position == 0
 
 
 def test_the_position_threshold_takes_off_both_sizes():
