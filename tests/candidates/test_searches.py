@@ -1,13 +1,12 @@
 """Searches of many prompts: the layout of their folder, when an image is complete, and shards."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forejudge.candidates.searches import SearchCollector, SearchConfig, SearchStore
-from forejudge.errors import InvalidRequest, OutputError
+from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.options import ModelOptions, SearchOptions
 from forejudge.progress import Progress, Shard
 from forejudge.prompts.prompt_file import PromptLine
@@ -50,7 +49,7 @@ def test_an_image_is_complete_once_both_files_are_there(tmp_path: Path) -> None:
     store = SearchStore(tmp_path, LINES, 1)
     store.write(1, fake_result([0.7], with_images=[0]))
     assert store.missing == [0]
-    assert store.record(1)["winner"] == 0
+    assert store.record(1) == fake_result([0.7], with_images=[0]).record
     assert (tmp_path / "00001" / "metadata.jsonl").read_text() == '{"prompt": "a star"}\n'
     for missing in (store.image_path(1), store.record_path(1)):
         kept = missing.read_bytes()
@@ -84,11 +83,12 @@ def test_prompts_may_be_added_at_the_end_and_nothing_else_may_change(tmp_path: P
             search_collector(changed, found).run(SearchStore(tmp_path, changed, 2), Shard(), lambda progress: None)
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b'{"win', b"null", b"[]", b"{}", b"\xff", b'{"winner": NaN}'])
+def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     store = SearchStore(tmp_path, LINES, 1)
     store.write(0, fake_result([0.7], with_images=[0]))
-    store.record_path(0).write_text(json.dumps({"winner": 0})[:5])
-    with pytest.raises(OutputError, match=r"0000\.json cannot be read"):
+    store.record_path(0).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"0000\.json: .*; delete .*0000\.json and run the command again"):
         store.record(0)
 
 

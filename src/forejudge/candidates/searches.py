@@ -9,11 +9,10 @@
 An image is complete when both of its files are there; the image is written last.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import model_validator
 
@@ -21,13 +20,14 @@ from forejudge.best_of_n import BestOfN
 from forejudge.candidates.collect import Collector
 from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.candidates.store import BlockStore
+from forejudge.config_files import read_config
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
-from forejudge.errors import OutputError
+from forejudge.errors import CheckpointError
 from forejudge.files import is_dir, is_file, write_image, write_text
 from forejudge.generators import find_spec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
 from forejudge.prompts.prompt_file import PromptLine, check_lines, image_indices
-from forejudge.result import Result
+from forejudge.result import Result, SearchRecord
 
 
 class SearchConfig(SearchOptions):
@@ -121,14 +121,14 @@ class SearchStore(BlockStore[SearchConfig]):
         for block in range(0, self.blocks, self.images_per_prompt):
             self._folder(block).check(self.line(block))
 
-    def record(self, block: int) -> dict[str, Any]:
-        """Read an image's search record as JSON. Raises OutputError for a damaged one."""
-        path = self.record_path(block)
+    def record(self, block: int) -> SearchRecord:
+        """Read an image's search record. Raises CheckpointError for a damaged one."""
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} cannot be read ({error}): delete it and run the command again") from None
-        return record
+            return read_config(self.record_path(block), SearchRecord)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; delete {self.record_path(block)} and run the command again, it makes this image again"
+            ) from None
 
     def write(self, block: int, result: Result) -> None:
         """Write an image with its record. Raises OutputError."""

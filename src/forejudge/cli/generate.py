@@ -162,14 +162,14 @@ def generate_many(
         _collect(store, settings, load_models(models), search, shard, len(left))
     records = [store.record(block) for block in range(store.blocks) if store.has(block)]
     if as_json:
-        echo(json.dumps(records, indent=2))
+        echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
         return
     echo(f"{len(records)} images of {len(lines)} prompts are in {out}.")
     echo(f"{len(left)} were generated now, in {time.monotonic() - started:.0f} s.")
     if missing := len(store.missing):
         echo(f"shard {shard} is done; of all {store.blocks} images {missing} are left to the other shards")
-    elif None not in (passed := [record["passed"] for record in records]):
-        echo(f"{sum(passed)} passed; for the others the best candidate is there all the same.")
+    elif None not in (passed := [record.passed for record in records]):
+        echo(f"{passed.count(True)} passed; for the others the best candidate is there all the same.")
 
 
 def _collect(
