@@ -7,12 +7,18 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from forejudge.cli.app import Commands
 from forejudge.cli.progress import spinner
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 from forejudge.options import MAX_COUNT
 
-group = typer.Typer(help="Rebuild the miniature's weights, the committed studies and the figures.")
+group = typer.Typer(
+    cls=Commands,
+    help="Rebuild the miniature's weights, the committed studies and the figures.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
 
 Device = Annotated[str | None, Option(help="cpu or cuda (default: cuda where there is one).")]
 
@@ -133,11 +139,12 @@ def profile_plots(
     ] = None,
 ) -> None:
     """Redraw profile.png from profile.json."""
+    from forejudge.config_files import read_config
     from forejudge.profiling.figures import Profile
     from forejudge.report.profile_plot import write_profile_plot
 
     for folder in folders or sorted(Path("benchmarks/profile").iterdir()):
-        profile = Profile.model_validate_json((folder / "profile.json").read_text(encoding="utf-8"))
+        profile = read_config(folder / "profile.json", Profile)
         write_profile_plot(profile, folder / "profile.png")
         typer.echo(f"written to {folder / 'profile.png'}")
 
