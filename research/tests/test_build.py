@@ -1,6 +1,7 @@
 """The whole build on a shrunken recipe: deterministic, and not shaken by a kill."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +19,17 @@ from research.tests.killed_build import MOMENTS, frequent_checkpoints
 from research.tests.small_build import build
 
 SHIPPED = ("generator", "language_model", "verifier")
+BUILT = (*SHIPPED, "world", "clip", "classifier", "baselines")
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """All that would be shipped, without the cards, which tell the time it took."""
-    files = [file for part in SHIPPED for file in sorted((folder / part).rglob("*")) if file.is_file()]
-    progress_reports = {str(file.relative_to(folder)): file for file in files if file.suffix not in (".md", ".jsonl")}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in progress_reports.items()}
+    """Digests of all that is built, without cards and logs, which tell the time it took."""
+    files = [file for part in BUILT for file in sorted((folder / part).rglob("*")) if file.is_file()]
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.suffix not in (".md", ".jsonl")
+    }
 
 
 def test_a_build_can_be_used(built: Path) -> None:
@@ -77,6 +82,28 @@ def test_a_build_killed_three_times_ends_the_same(built: Path, tmp_path: Path, r
     assert [(progress.part, progress.step) for progress in verify] == [("verify", step) for step in (4, 5, 6)]
     assert [progress.part for progress in of_baselines] == ["align"] * 6 + ["verify"] * 6
     assert hashes(tmp_path) == hashes(built)
+
+
+@pytest.mark.slow  # two builds, in two processes
+def test_two_builds_of_one_recipe_are_equal(tmp_path: Path, repository: Path) -> None:
+    """Also where sets and dictionaries of text are in another order."""
+    program = (
+        "import sys; from pathlib import Path; from research.tests.small_build import build\n"
+        "build(Path(sys.argv[1])).run()"
+    )
+    builds = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / seed)],
+            cwd=repository,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2")
+    ]
+    assert [process.wait(timeout=600) for process in builds] == [0, 0]
+    first, second = (hashes(tmp_path / seed) for seed in ("1", "2"))
+    assert [name for name in first if first[name] != second.get(name)] == []
+    assert first.keys() == second.keys()
+    assert {"clip/tokenizer.json", "language_model/tokenizer.json"} < first.keys()
 
 
 def test_a_finished_build_is_not_made_again(built: Path) -> None:
