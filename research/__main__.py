@@ -1,6 +1,7 @@
 """`python -m research`: rebuild the miniature's weights, the studies and the figures."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -196,4 +197,4 @@ def projected_costs(
 
 
 if __name__ == "__main__":
-    group()
+    group(obj=sys.argv[1:])  # its commands check them

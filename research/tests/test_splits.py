@@ -11,10 +11,10 @@ from forejudge.candidates.collect import CandidateCollector
 from forejudge.candidates.store import CandidateStore
 from forejudge.generators.base import Generator
 from forejudge.miniature.evaluator import miniature_benchmark
-from forejudge.miniature.prompts import TASKS_SHARING_PROMPTS, Description, cases, descriptions, sample_descriptions
+from forejudge.miniature.prompts import TASKS_SHARING_PROMPTS, cases, descriptions, sample_descriptions
 from forejudge.noise import Split, split_seed
 from forejudge.progress import ProgressCallback, Shard, ignore_progress
-from forejudge.prompts.geneval import TASKS
+from forejudge.prompts.geneval import TASKS, Description
 from forejudge.prompts.prompt_file import groups_of, read_prompts
 from research.miniature import train
 from research.miniature.build import Build, VerifierBuild, write_world
@@ -31,7 +31,7 @@ def prompts_of(split: Split) -> set[str]:
 
 
 def test_splits_share_single_objects_and_counts_alone() -> None:
-    training, validation, test = map(prompts_of, ("training", "validation", "test"))
+    training, validation, test = prompts_of("training"), prompts_of("validation"), prompts_of("test")
     assert training & validation == training & test == validation & test == SHARED
     assert min(len(training), len(validation), len(test)) > 2 * len(SHARED)
 
