@@ -4,11 +4,15 @@ import gc
 import itertools
 import json
 import math
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
+from threading import get_ident
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,7 @@ from forejudge import BestOfN, Result, SamplingParams
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
 from forejudge.result import SearchRecord
-from forejudge.types import IMAGE, Candidates, Stage
+from forejudge.types import IMAGE, Candidates, Stage, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.doubles import (
@@ -385,6 +389,39 @@ class TestBudget:
     def test_until_may_end_it_sooner(self) -> None:
         result = scripted()(PROMPT, budget_ms=60_000, until=0.9)
         assert (result.record.n, result.record.stopped_by) == (5, "until")
+
+    def test_threads_take_turns_so_that_costs_stay_true(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a clock that all work moves: what others did meanwhile would count as slowness."""
+        fake, order = FakeClock(), list[int]()
+        monkeypatch.setattr("forejudge.session.perf_counter", fake)
+
+        def work(count: int) -> None:
+            order.append(get_ident())
+            sleep(0)  # let others run if they can
+            fake.advance(0.010 + 0.001 * count)
+
+        best_of_n = BestOfN(ScriptedGenerator(before_advance=work), ScriptedVerifier({}))
+        alone = best_of_n(PROMPT, budget_ms=100, max_n=1000)
+        with ThreadPoolExecutor(8) as threads:
+            results = list(threads.map(lambda seed: best_of_n(PROMPT, budget_ms=100, max_n=1000, seed=seed), range(24)))
+        assert {result.record.n for result in results} == {alone.record.n}
+        assert len(list(itertools.groupby(order))) <= 25
+        assert best_of_n(PROMPT, budget_ms=100, max_n=1000).record.n == alone.record.n > 1
+
+    def test_after_a_warm_up_nothing_is_measured(self) -> None:
+        generator = ScriptedGenerator()
+        best_of_n = BestOfN(generator, ScriptedVerifier({}), batch_size=4)
+        best_of_n.warm_up()
+        measured = [count for stage, count in generator.advanced if stage == prefix_stage(2)]
+        assert measured == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+        best_of_n(PROMPT, budget_ms=60_000, max_n=4)
+        assert [count for stage, count in generator.advanced if stage == prefix_stage(2)][len(measured) :] == [4]
+
+
+def test_it_can_be_pickled(best_of_n: BestOfN) -> None:
+    copied = pickle.loads(pickle.dumps(best_of_n))
+    assert copied(PROMPT, n=2).candidates == best_of_n(PROMPT, n=2).candidates
+    assert copied.max_batch_size == 4
 
 
 _COUNTS = ("n", "max_n", "seed", "image_index", "top_k")

@@ -1,8 +1,11 @@
 """Best-of-N: the public call that loads models, runs a search and records its result."""
 
 import logging
+import math
+from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
@@ -20,6 +23,7 @@ from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 
 _LOGGER = logging.getLogger("forejudge")
+ActionResult = TypeVar("ActionResult")
 
 
 class BestOfN:
@@ -28,7 +32,8 @@ class BestOfN:
     `generator` may be a diffusers pipeline; it is never changed. `batch_size`, `verifier_step` and `compiled` are
     fields of `ModelOptions`. Models are compiled as they are now, with adapters, offloading and tiling; where
     torch.compile does not work, a warning says why. The last `prompt_cache_size` prompts stay encoded: after a change
-    of a pipeline's text encoder make a new BestOfN. Raises InvalidRequest for an option out of range, MismatchError if
+    of a pipeline's text encoder make a new BestOfN. Searches of several threads run one after the other; a time budget
+    counts from the start of its own search. Raises InvalidRequest for an option out of range, MismatchError if
     the verifier cannot read the generator.
     """
 
@@ -49,7 +54,7 @@ class BestOfN:
             raise InvalidRequest(f"verifier = {verifier!r}: expected a Verifier, such as load_verifier returns")
         self.batch_size, self._prompt_cache_size = batch_size, prompt_cache_size
         self.warnings: tuple[str, ...] = ()
-        self.compiled = False
+        self.compiled, self._lock = False, RLock()
         self._warn(*verifier.check(generator))
         self._eager_models = generator, verifier.at_step(verifier_step)
         self._set_models(*self._eager_models)
@@ -109,16 +114,41 @@ class BestOfN:
                 f"until = {options.until:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
                 "calibrated: use n instead"
             )
-        try:
-            return self._search(prompt, options, on_progress)
-        except RuntimeError as error:
-            self._fall_back_to_eager(error)
-        return self._search(prompt, options, on_progress)
+        return self._alone(partial(self._search, prompt, options, on_progress))
+
+    def warm_up(self, prompt: str = "a photo", *, sampling: SamplingParams | None = None) -> None:
+        """Compile and measure every batch size now, which the first searches would do otherwise.
+
+        Raises InvalidRequest for a prompt or sampling parameters that cannot be served.
+        """
+        sampling = (sampling or SamplingParams()).with_defaults(self.generator.defaults)
+        self._alone(lambda: self.costs.measure(prompt, sampling, self.max_batch_size, math.inf))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the models as they were given, without what was compiled, measured or encoded."""
+        left_out = ("_lock", "_encode", "costs", "generator", "verifier")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Compile again what was compiled; all else is measured and encoded again when it is needed."""
+        self.__dict__ |= state | {"_lock": RLock(), "compiled": False}
+        self._set_models(*self._eager_models)
+        if state["compiled"]:
+            self._compile()
 
     @property
     def max_batch_size(self) -> int:
         """Most candidates processed at once."""
         return self.batch_size or DEFAULT_MAX_BATCH_SIZE
+
+    def _alone(self, action: Callable[[], ActionResult]) -> ActionResult:
+        """Run an action while no other thread uses the models, once more if torch.compile fails."""
+        with self._lock:
+            try:
+                return action()
+            except RuntimeError as error:
+                self._fall_back_to_eager(error)
+            return action()
 
     def _search(self, prompt: str, options: SearchOptions, on_progress: OnProgress | None) -> Result:
         sampling = (options.sampling or SamplingParams()).with_defaults(self.generator.defaults)
