@@ -63,6 +63,11 @@ def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
         (("--budget-ms", "1"), "the budget of 1 holds no candidate of verifier"),
         (("--combine", "verifier,clip"), "--combine 'verifier,clip': expected two or more verifiers out of verifier"),
         (("--combine", "verifier=much,clip"), "the weight 'much' is not a number"),
+        (("--combine", "verifier=nan,clip"), "the weight 'nan' is not a number"),
+        (
+            ("--n", "10000", "--images-per-prompt", "10000"),
+            "candidates x images per prompt x seeds = 100000000: expected",
+        ),
         (("--benchmark", "geneval"), "give its own file"),
         (("--evaluator", "no-such-program"), "unknown evaluator 'no-such-program'"),
         (("--shard", "3/2"), "shard '3/2': expected NUMBER/COUNT"),
@@ -72,6 +77,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(evaluate: CommandLine, asked
     done = evaluate("eval", *asked, "--out", "out")
     assert done.status == 2
     assert said in done.err.splitlines()[-1]
+    assert not Path("out/00000").exists() or asked[0] == "--budget-ms", "refused before anything is generated"
 
 
 @pytest.fixture

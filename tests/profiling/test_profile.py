@@ -40,6 +40,17 @@ def test_the_marginal_cost_is_the_slope_from_the_smallest_n_to_the_largest() -> 
     assert marginal_cost({8: 30.0}, {8: 7}, {1: 1, 8: 100}) is None
 
 
+def test_one_more_candidate_never_costs_less_than_nothing() -> None:
+    """A strategy without a cost is not compared with, since every other one would save infinitely less."""
+    found = marginal_cost({1: 30.0, 5: 29.0}, {1: 7, 5: 6}, {1: 100, 5: 90})
+    assert found is not None
+    assert (found.milliseconds, found.flops, found.bytes) == (0, 0, 0)
+    free = figures("decode-all", "clip", 80).model_copy(update={"marginal_cost": found})
+    assert savings([free, figures("forejudge", "hidden", 20)]) == ()
+    (ours,) = savings([figures("decode-all", "clip", 80), figures("forejudge", "hidden", 0)])
+    assert ours.milliseconds == 100
+
+
 def test_ours_are_set_against_the_others_and_the_release_against_itself() -> None:
     found = savings(
         [

@@ -34,6 +34,7 @@ from forejudge.verifiers.inputs import VerifierInput
 
 RECORDED = "the states to be recorded"
 _ONE_STEP = SamplingParams()
+_MAX_CANDIDATES_PER_PROMPT = 100_000  # of an evaluation, whose rows are laid out before it begins
 
 StoreT = TypeVar("StoreT", bound=BlockStore[Any])
 
@@ -265,6 +266,8 @@ class EvaluationCollector(Collector[EvaluationStore]):
     def __post_init__(self) -> None:
         for name in ("candidates", "images_per_prompt", "seeds", "batch_size"):
             check_count(name, getattr(self, name))
+        per_prompt = self.candidates * self.images_per_prompt * self.seeds
+        check_count("candidates x images per prompt x seeds", per_prompt, maximum=_MAX_CANDIDATES_PER_PROMPT)
 
     @cached_property
     def settings(self) -> EvaluationSettings:

@@ -10,6 +10,7 @@ Files of a folder, beside those of its `EvaluationStore`:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isfinite, nan
 from pathlib import Path
 from statistics import median
 
@@ -91,7 +92,9 @@ class EvaluationOptions:
             try:
                 weights[name] = float(weight or 1)
             except ValueError:
-                raise InvalidRequest(f"--combine {text!r}: the weight {weight!r} is not a number") from None
+                weights[name] = nan
+            if not isfinite(weights[name]):
+                raise InvalidRequest(f"--combine {text!r}: the weight {weight!r} is not a number")
         if len(weights) < 2 or not weights.keys() <= self.verifiers_by_name.keys():
             raise InvalidRequest(
                 f"--combine {text!r}: expected two or more verifiers out of {', '.join(self.verifiers_by_name)}"
@@ -146,6 +149,7 @@ class Suite:
         progress: ProgressCallback,
     ) -> "Suite":
         """Load everything the options name. Raises InvalidRequest, CheckpointError and MissingExtra."""
+        _ = options.combinations  # refused now, not after hours
         benchmark, second_evaluators = options.load_evaluators(device)
         generator = load_generator(options.generator, device, dtype)
         timed = {name: load_verifier(given, device, dtype) for name, given in options.verifiers_by_name.items()}

@@ -196,7 +196,10 @@ def _seeds(n: int) -> tuple[int, ...]:
 def marginal_cost(
     milliseconds: Mapping[int, float], flops: Mapping[int, int], peak: Mapping[int, int]
 ) -> MarginalCost | None:
-    """Return the cost of one more candidate from costs by N, `peak` that of scoring; None with a single N."""
+    """Return the cost of one more candidate from costs by N, `peak` that of scoring; None with a single N.
+
+    It is never negative, whatever a disturbed timing says.
+    """
     if len(milliseconds) < 2:
         return None
     peak_by_n = {n: peak[n] for n in milliseconds}
@@ -205,19 +208,23 @@ def marginal_cost(
 
 def _slope(cost: Mapping[int, float]) -> float:
     first, last = min(cost), max(cost)
-    return (cost[last] - cost[first]) / (last - first)
+    return max(cost[last] - cost[first], 0) / (last - first)
 
 
 def savings(results: Sequence[StrategyProfile]) -> tuple[Saving, ...]:
     """Compare `forejudge` with the other strategies, and `official` with itself on CLIP as the paper does.
 
-    The other side has the same kind of verifier or CLIP. Without marginal costs there is nothing to compare.
+    The other side has the same kind of verifier or CLIP. There is nothing to compare without marginal costs, or where
+    the other's timing was too disturbed to show any.
     """
     return tuple(
         _saving((one, one.marginal_cost), (other, other.marginal_cost))
         for one in results
         for other in results
-        if one.marginal_cost and other.marginal_cost and _comparable(one, other)
+        if one.marginal_cost
+        and other.marginal_cost
+        and other.marginal_cost.milliseconds > 0
+        and _comparable(one, other)
     )
 
 
