@@ -11,14 +11,14 @@ from forejudge.files import exists, is_file, write_text
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def read_config(path: Path, config_class: type[Config]) -> Config:
-    """Read a pydantic model from a JSON file. Raises CheckpointError naming the file and the field."""
+def read_config(path: Path, config_class: type[Config], remedy: str = "correct it, or make it again") -> Config:
+    """Read a pydantic model from a JSON file. Raises CheckpointError naming the file, the field and the remedy."""
     if not is_file(path):
         raise CheckpointError(f"{path} is missing: expected a folder that holds {path.name}")
     try:
         return config_class.model_validate_json(_read_bytes(path))
     except ValidationError as error:
-        raise CheckpointError(f"{path}: {validation_message(error)}") from None
+        raise CheckpointError(f"{path}: {validation_message(error)}; {remedy}") from None
 
 
 def read_json_lines(path: Path, entry_class: type[Config]) -> list[Config]:
@@ -54,7 +54,7 @@ def refuse_other_config(path: Path, config: BaseModel) -> None:
     """
     if not exists(path):
         return
-    recorded = read_config(path, type(config))
+    recorded = read_config(path, type(config), "correct it, or choose another --out")
     for name, old in recorded:
         new = getattr(config, name)
         if old != new:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forejudge import __version__
+from forejudge.__main__ import main as start
 from forejudge.cli import generate
 from forejudge.cli.app import COMMANDS
 from forejudge.errors import OutputError, Terminated
@@ -159,3 +160,24 @@ def test_warnings_of_the_library_are_lines_on_stderr(forejudge: CommandLine, mon
     monkeypatch.setattr(generate, "generate_one", warn)
     for _ in range(2):
         assert forejudge("generate", "x").err == "warning: its verdicts may not hold [bold]\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")]
+)
+def test_a_stop_while_modules_are_imported_ends_with_one_line(
+    error: type[BaseException],
+    status: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop() -> None:
+        raise error
+
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("forejudge.cli.app.main", stop)
+    with pytest.raises(SystemExit) as exit_info:
+        start()
+    assert exit_info.value.code == status
+    assert capsys.readouterr().err == f"error: {word} before anything was written\n"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from forejudge.cli.common import use_compile_cache
+from forejudge.cli.common import print_licenses, use_compile_cache
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
+from forejudge.hub import Source
 from tests.support.command import CommandLine
 from tests.support.folders import copy_folder
 from tests.support.hub_cache import add_to_cache
@@ -101,3 +102,17 @@ def test_a_cache_that_cannot_be_written_does_no_harm(on_the_hub: CommandLine, us
 def test_folders_have_no_license_notice(generate: CommandLine, user_cache: Path) -> None:
     assert "license" not in generate("generate", "a star", "--n", "1").err
     assert not user_cache.exists()
+
+
+def test_without_a_home_licenses_are_shown_each_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("forejudge.cli.common._license_text", lambda source: "MIT")
+    for _ in range(2):
+        print_licenses([Source("owner/model", Path("model"), None, "0" * 40)])
+    assert capsys.readouterr().err == "license of owner/model: MIT\n" * 2

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from forejudge.cli.tables import (
     format_answer,
     format_probability,
     print_study,
+    print_table,
     show_result,
     show_warnings,
 )
+from forejudge.report.tables import Cell, Table
 from tests.support.command import fake_result
 from tests.support.study_reports import interval, study_report
 
@@ -92,3 +95,16 @@ def test_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     show_warnings(["its verdicts may not hold [bold]"])
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "warning: its verdicts may not hold [bold]\n")
+
+
+def test_prompts_and_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    result = fake_result([0.5], with_images=[0])
+    record = result.record.model_copy(update={"prompt": "[/red] :heart: \x1b[2J\u202eabc\ud83d"})
+    show_result(dataclasses.replace(result, record=record), tmp_path)
+    print_table(Table("a [/b] \x1b[0m", ["[/INST]"], [[Cell("[/b] :heart: \x1b[31m")]]))
+    out = capsys.readouterr().out
+    assert "[/red] :heart: \\u001b[2J\\u202eabc\\ud83d" in out
+    assert "a [/b] \\u001b[0m" in out
+    assert "[/INST]" in out
+    assert "[/b] :heart:" in out
+    assert "\x1b" not in out

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ def test_a_prompt_that_came_before_shows_its_own_first_image(evaluation: Path, t
     for prompt in range(folder.settings.prompts):
         folder.write(prompt, [row | {"image_index": prompt} for row in folder.rows(prompt)], {})
     assert gallery(folder) == gallery(EvaluationStore(evaluation))
+
+
+@pytest.mark.parametrize("sample", ["../../../secret.png", "{tmp_path}/secret.png", "link.png"])
+def test_an_image_outside_of_the_folder_is_refused(evaluation: Path, tmp_path: Path, sample: str) -> None:
+    folder = EvaluationStore(shutil.copytree(evaluation, tmp_path / "copy"))
+    (tmp_path / "secret.png").touch()
+    (folder.images(0).path / "samples" / "link.png").symlink_to(tmp_path / "secret.png")
+    row = folder.rows(0)[0] | {"sample": sample.format(tmp_path=tmp_path)}
+    with pytest.raises(CheckpointError, match=r"secret\.png is outside|link\.png is outside"):
+        folder.sample(0, row)

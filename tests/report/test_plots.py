@@ -3,6 +3,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 from PIL import Image
@@ -13,6 +14,7 @@ from forejudge.report.plots import (
     DARK,
     LIGHT,
     Plot,
+    Theme,
     add_legend,
     assign_styles,
     calibration,
@@ -139,3 +141,13 @@ def test_layers_lie_at_their_cuts():
     (points,) = lines_of(axes).values()
     assert points[:, 0].tolist() == [4, 12, 20]
     assert points[:, 1] == pytest.approx([4 / 30, 12 / 30, 20 / 30])
+
+
+def test_a_name_with_dollars_is_no_formula():
+    def draw(theme: Theme) -> Figure:
+        figure, axes = new_axes("$_{$", "quality")
+        axes.plot([0, 1], [0, 1], label="a $^$ b")
+        axes.legend()
+        return figure
+
+    assert b"<svg" in Plot("name", "alt", draw).render().light

@@ -22,7 +22,6 @@ from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.candidates.store import BlockStore
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
-from forejudge.errors import CheckpointError
 from forejudge.files import is_dir, is_file, write_image, write_text
 from forejudge.generators import find_spec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
@@ -123,12 +122,8 @@ class SearchStore(BlockStore[SearchConfig]):
 
     def record(self, block: int) -> SearchRecord:
         """Read an image's search record. Raises CheckpointError for a damaged one."""
-        try:
-            return read_config(self.record_path(block), SearchRecord)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}; delete {self.record_path(block)} and run the command again, it makes this image again"
-            ) from None
+        path = self.record_path(block)
+        return read_config(path, SearchRecord, f"delete {path} and run the command again, it makes this image again")
 
     def write(self, block: int, result: Result) -> None:
         """Write an image with its record. Raises OutputError."""

@@ -445,7 +445,12 @@ class EvaluationStore(RowStore[EvaluationSettings]):
         """Return the file of a row's image. Raises CheckpointError where it was not kept."""
         if row["sample"] is None:
             raise CheckpointError(f"{self.rows_path(prompt)}: the image of candidate {row['index']} was not kept")
-        return self.images(prompt).path / "samples" / row["sample"]
+        path = self.images(prompt).path / "samples" / row["sample"]
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise CheckpointError(
+                f"{self.rows_path(prompt)}: the image {row['sample']} is outside the folder, not read"
+            )
+        return path
 
     def merge(self, other: "EvaluationStore") -> int:
         """Copy the prompts of another shard of the same evaluation that are missing here, and return their number.

@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from forejudge.errors import OutputError, printable
 from forejudge.files import output_folder, write_text
@@ -30,9 +31,14 @@ def echo(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
 def new_console(stderr: bool = False) -> Console:
-    """Return a console that shows text as it is: no markup, emoji codes or highlighting."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    """Return a console that shows text as it is: no markup, emoji codes, highlighting or control characters."""
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def hold_output(folder: Path, shard: Shard = _WHOLE) -> None:
@@ -62,7 +68,7 @@ def print_licenses(sources: "Iterable[Source | None]") -> None:
     for model, source in new.items():
         echo(f"license of {model}: {_license_text(source)}", err=True)
     if new:
-        with suppress(OutputError):  # printed again the next time
+        with suppress(OutputError, RuntimeError):  # printed again the next time
             write_text(_shown_licenses_file(), "\n".join([*shown, *new]) + "\n")
 
 
@@ -85,7 +91,7 @@ def _shown_licenses_file() -> Path:
 def _shown_models() -> list[str]:
     try:
         return _shown_licenses_file().read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last where there is no home
         return []
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forejudge.cli.common import new_console
+from forejudge.errors import printable
 
 if TYPE_CHECKING:
     from forejudge import Result
@@ -49,7 +50,7 @@ def print_table(table: "NeutralTable", details: bool = True) -> None:
             shown.add_section()
         shown.add_row(*(f"{cell.text}\n{cell.detail}" if details and cell.detail else cell.text for cell in row))
     console = new_console()
-    console.print(Text(table.title, style="bold"), soft_wrap=True)
+    console.print(Text(printable(table.title), style="bold"), soft_wrap=True)
     console.print(shown)
 
 
@@ -148,19 +149,19 @@ def describe_winner(record: "SearchRecord") -> str:
 def show_result(result: "Result", folder: Path) -> None:
     """Print the candidates, the times, the winner and why the search ended."""
     console = new_console()
-    console.print(Text(result.record.prompt, style="bold"))
+    console.print(Text(printable(result.record.prompt), style="bold"))
     console.print(candidates_table(result.record))
     console.print(timings_table(result))
     style = "yellow" if result.record.passed is False else "green"
     console.print(Text(describe_winner(result.record), style=style))
     console.print(Text(describe_stop(result.record)))
-    console.print(Text(f"Written to {folder}"), soft_wrap=True)
+    console.print(Text(printable(f"Written to {folder}")), soft_wrap=True)
 
 
 def show_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on stderr, one line each."""
     for warning in warnings:
-        new_console(stderr=True).print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        new_console(stderr=True).print(Text(printable(f"warning: {warning}"), style="yellow"), soft_wrap=True)
 
 
 def candidates_table(record: "SearchRecord") -> Table:

@@ -145,6 +145,7 @@ def _save(figure: Figure, kind: Literal["png", "svg"], **metadata: None) -> byte
 @contextmanager
 def _theme_context(theme: Theme) -> Iterator[None]:
     settings: dict[Any, Any] = {
+        "text.parse_math": False,  # a name with two $ is no formula
         "figure.facecolor": theme.background,
         "axes.facecolor": theme.background,
         "axes.edgecolor": theme.muted,
