@@ -418,6 +418,18 @@ class TestBudget:
         assert [count for stage, count in generator.advanced if stage == prefix_stage(2)][len(measured) :] == [4]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [("a photo of two Stars, a star", ""), ("a cat on a sofa", "cat, on, sofa"), ("ein Stern!", "ein, stern")],
+)
+def test_words_that_a_generator_does_not_know_are_a_warning(prompt: str, unknown: str) -> None:
+    best_of_n = scripted()
+    best_of_n.generator.vocabulary = frozenset(["a", "photo", "of", "two", "star", "stars"])
+    warnings = best_of_n(prompt, n=1).record.settings.warnings
+    assert [f"trained without the words {unknown}:" in warning for warning in warnings] == [True] * bool(unknown)
+    assert scripted()(prompt, n=1).record.settings.warnings == (), "without a vocabulary nothing is known"
+
+
 def test_it_can_be_pickled(best_of_n: BestOfN) -> None:
     copied = pickle.loads(pickle.dumps(best_of_n))
     assert copied(PROMPT, n=2).candidates == best_of_n(PROMPT, n=2).candidates

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from threading import RLock
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from forejudge.noise import CandidateSeeds
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions, check_count, parse_options
 from forejudge.policies import AllPolicies
 from forejudge.result import Result, Settings, search_record
-from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, search
+from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, SearchOutput, search
 from forejudge.session import PromptSession
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
@@ -162,11 +162,7 @@ class BestOfN:
         finish_seconds = output.timings["suffix"] + output.timings["decode"]
         num_finished = len(output.images) + len(output.broken)
         self.costs.learn(sampling, output.batch_timings, finish_seconds / num_finished)
-        warnings = [
-            f"the image of candidate {index}, seed {seeds[index]}, has values that are not finite (NaN or infinity): "
-            "it is passed over"
-            for index in output.broken
-        ]
+        warnings = [*_unknown_words(self.generator, prompt), *_broken_images(output, seeds)]
         settings = self._settings(options, sampling, warnings)
         return Result(search_record(prompt, seeds, output, settings, self.generator, self.verifier), output.images)
 
@@ -220,6 +216,22 @@ class BestOfN:
         self.warnings += messages
         for message in messages:
             _LOGGER.warning(message)
+
+
+def _unknown_words(generator: Generator, prompt: str) -> Iterator[str]:
+    if words := generator.unknown_words(prompt):
+        yield (
+            f"generator {generator.name} was trained without the words {', '.join(words)}: its images and their "
+            "probabilities cannot be trusted for this prompt"
+        )
+
+
+def _broken_images(output: SearchOutput, seeds: Sequence[int]) -> Iterator[str]:
+    for index in output.broken:
+        yield (
+            f"the image of candidate {index}, seed {seeds[index]}, has values that are not finite (NaN or infinity): "
+            "it is passed over"
+        )
 
 
 def _with_overrides(options: SearchOptions | None, overrides: dict[str, Any]) -> SearchOptions:

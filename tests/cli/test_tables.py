@@ -47,7 +47,7 @@ def test_a_study_hides_what_all_variants_share(heading: Any) -> None:
 def test_answer_follows_the_calibrated_probability() -> None:
     candidates = fake_result([0.5, 0.49, None], with_images=[0]).candidates
     assert [format_answer(candidate) for candidate in candidates] == ["yes", "no", ""]
-    assert [format_probability(candidate) for candidate in candidates] == ["p(yes) 0.50", "p(yes) 0.49", "score -1.00"]
+    assert [format_probability(candidate) for candidate in candidates] == ["prob. 0.50", "prob. 0.49", "score -1.00"]
 
 
 def test_outcome_says_when_no_candidate_passed() -> None:

@@ -1,8 +1,11 @@
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from forejudge.errors import InvalidRequest
+from forejudge.generators import load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator
+from forejudge.miniature.prompts import sample_prompt_lines
 from forejudge.prompts.prompt_file import PromptLine
 
 RED = PromptLine(
@@ -39,3 +42,12 @@ def test_a_class_of_another_world_is_named_beforehand() -> None:
     line = PromptLine("a zebra", metadata, "prompts.jsonl, line 1")
     with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 1: the detector knows no 'zebra', only shapes of"):
         MiniatureEvaluator().check([line])
+
+
+def test_the_miniature_declares_the_words_of_its_prompts() -> None:
+    generator = load_generator("miniature", torch.device("cpu"), torch.float32)
+    assert generator.vocabulary is not None
+    assert len(generator.vocabulary) < 100
+    lines = sample_prompt_lines(200, "training", 0) + sample_prompt_lines(200, "validation", 0)
+    assert not [word for line in lines for word in generator.unknown_words(line.prompt)]
+    assert generator.unknown_words("a photo of a cat on a sofa") == ["cat", "on", "sofa"]

@@ -198,7 +198,7 @@ def test_without_calibration_there_is_no_probability(verifier: LanguageModelVeri
 
 def test_states_beyond_its_dtype_are_refused(verifier: LanguageModelVerifier) -> None:
     """A verdict that is no number would be ranked somewhere."""
-    with pytest.raises(InvalidRequest, match="use bfloat16 or float32"):
+    with pytest.raises(InvalidRequest, match="use dtype bfloat16 or float32"):
         verifier.score(PROMPT, candidates(scale=float("inf")))
 
 

@@ -120,10 +120,10 @@ def format_answer(candidate: "CandidateRecord") -> str:
 
 
 def format_probability(candidate: "CandidateRecord") -> str:
-    """Return the probability of yes, or the score where there is none."""
+    """Return the calibrated probability, or the score where there is none; `p_yes` is not calibrated."""
     if candidate.probability is None:
         return f"score {candidate.score:.2f}"
-    return f"p(yes) {candidate.probability:.2f}"
+    return f"prob. {candidate.probability:.2f}"
 
 
 def describe_stop(record: "SearchRecord") -> str:

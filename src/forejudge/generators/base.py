@@ -3,6 +3,7 @@
 A generator of a new architecture is one file with a class like this and one row in the table of `loading`.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -73,6 +74,7 @@ class Generator(ABC, Generic[ConditioningT]):
     sources: tuple[Source, ...] = ()  # of the pipeline, then of its transformer if that has its own repository
     defaults: SamplingParams = SamplingParams()
     options: GeneratorOptions = GeneratorOptions()
+    vocabulary: frozenset[str] | None = None  # all words of the prompts it was trained on, if they are few
 
     @abstractmethod
     def check(self, prompt: str, sampling: SamplingParams) -> None:
@@ -80,6 +82,11 @@ class Generator(ABC, Generic[ConditioningT]):
 
         Runs tokenizers but no model, so that thousands of prompts are checked in seconds.
         """
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Return the words of a prompt that are not in the vocabulary, each once; none without a vocabulary."""
+        words = dict.fromkeys(re.findall(r"\w+", prompt.lower()))
+        return [] if self.vocabulary is None else [word for word in words if word not in self.vocabulary]
 
     @abstractmethod
     def encode(self, prompt: str, sampling: SamplingParams) -> ConditioningT:

@@ -43,6 +43,8 @@ class GeneratorSpec(_Spec):
     `transformer` is the transformer's own repository, if it has one; all other components are the pipeline's.
     `sampling` and `options` are defaults. `license` is that of the weights; None takes it from the model card.
     `language_model` is the one to train a verifier from. `architecture` of None is read from the transformer's config.
+    `vocabulary` is the `module:attribute` of a function that returns all words of the prompts it was trained on, if
+    they are few.
     """
 
     name: str
@@ -54,6 +56,7 @@ class GeneratorSpec(_Spec):
     verifier: str | None = None
     language_model: str | None = None
     license: str | None = None
+    vocabulary: str | None = None
     architecture: Architecture | None = None
     description: str
 

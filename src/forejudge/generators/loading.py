@@ -22,6 +22,7 @@ from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
+from forejudge.plugins import load_object
 
 if TYPE_CHECKING:
     from forejudge.generators.stepwise import StepwiseGenerator
@@ -69,6 +70,8 @@ def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, off
     if offload:
         offload_text_encoders(generator.pipeline, device)
     generator.sources, generator.defaults = sources, spec.sampling
+    if spec.vocabulary:
+        generator.vocabulary = frozenset(load_object(spec.vocabulary, "vocabulary")())
     return generator
 
 

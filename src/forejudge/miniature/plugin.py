@@ -41,6 +41,7 @@ PLUGIN = Plugin(
             "pipeline": str(_WEIGHTS / "generator"),
             "verifier": str(_WEIGHTS / "verifier"),
             "language_model": str(_WEIGHTS / "language_model"),
+            "vocabulary": "forejudge.miniature.prompts:vocabulary",
             "description": "a small SANA-Sprint that generates colored shapes at 64 px; ships with forejudge",
         }
     },

@@ -91,6 +91,12 @@ def sample_prompt_lines(count: int, split: Split, seed: int) -> list[PromptLine]
     ]
 
 
+def vocabulary() -> frozenset[str]:
+    """Return all words of the miniature's prompts."""
+    prompts = (item.prompt for tag in TASKS for item in _all_descriptions(tag))
+    return frozenset(word for prompt in prompts for word in prompt.split())
+
+
 def _all_descriptions(tag: Task) -> list[Description]:
     uncolored = [DescribedObject(kind) for kind in KINDS]
     colored = [DescribedObject(kind, color) for kind, color in product(KINDS, COLOR_NAMES)]
