@@ -36,6 +36,7 @@ DEMO_PROMPT := a photo of a red circle left of a blue square
 demo: $(RUNTIME)
 	$(BIN)/forejudge generate "$(DEMO_PROMPT)" --n 8 --all --out demo
 	@echo "The image: demo/best.png. All eight with their scores: demo/contact_sheet.png."
+	@echo "Next: source $(BIN)/activate, then forejudge --help"
 
 test: $(DEVELOPMENT)
 	$(BIN)/pytest $(PARALLEL)

@@ -60,6 +60,12 @@ def test_importing_the_package_loads_no_model_library() -> None:
     assert run_python(probe).strip() == "[]"
 
 
+def test_warnings_reach_users_who_configure_no_logging() -> None:
+    warn = "logging.getLogger('forejudge').warning('other weights')"
+    probe = f"import logging, sys, forejudge; sys.stderr = sys.stdout; {warn}"
+    assert run_python(probe) == "other weights\n"
+
+
 def test_the_package_exports_the_loop() -> None:
     probe = "from forejudge import BestOfN; print(BestOfN.__module__)"
     assert run_python(probe).strip() == "forejudge.best_of_n"

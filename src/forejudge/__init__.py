@@ -1,6 +1,5 @@
 """Best-of-N for one-step diffusion transformers: score candidates early, finish only the best."""
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,6 @@ _MODULES = {
     "SamplingParams": "options",
     "SearchOptions": "options",
 }
-
-logging.getLogger("forejudge").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
