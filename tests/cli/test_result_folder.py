@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from forejudge.cli import result_folder
-from forejudge.cli.result_folder import contact_sheet, write_result
+from forejudge.cli.result_folder import contact_sheet, remove_other_results, write_result
 from forejudge.errors import OutputError
 from tests.support.command import fake_result
 
@@ -57,3 +57,19 @@ def test_winner_and_record_are_written_first(tmp_path: Path) -> None:
 
 def test_more_than_ten_thousand_candidates_have_names() -> None:
     assert result_folder._EXTRA_FILES.fullmatch("candidates/10000.png")
+
+
+def test_results_of_an_earlier_search_are_removed(tmp_path: Path) -> None:
+    result, images = fake_result([0.1, 0.8], with_images=[1, 0]), [tmp_path / f"image_{index}" for index in range(3)]
+    for folder in (tmp_path, *images):
+        write_result(folder, result, finish_all=True)
+    (tmp_path / "image_mine").mkdir()
+    (images[2] / "notes.txt").touch()
+    remove_other_results(tmp_path, images[:1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image_0", "image_2", "image_mine"]
+    assert [path.name for path in images[2].iterdir()] == ["notes.txt"]
+    assert (images[0] / "result.json").is_file()
+    write_result(tmp_path, result, finish_all=False)
+    remove_other_results(tmp_path, [tmp_path])
+    assert not images[0].exists()
+    assert (tmp_path / "best.png").is_file()

@@ -97,14 +97,17 @@ def generate_one(
     """Generate the images of one prompt, and write each as soon as it is finished; several get a folder each."""
     hold_output(out)
     best = load_models(models)
+    from forejudge.cli.result_folder import remove_other_results
+
     several = images_per_prompt > 1
+    folders = [out / f"image_{image_index}" if several else out for image_index in range(images_per_prompt)]
     results = [
         _generate_image(
             best, prompt, search.model_copy(update={"image_index": image_index}), folder, finish_all, as_json
         )
-        for image_index in range(images_per_prompt)
-        for folder in [out / f"image_{image_index}" if several else out]
+        for image_index, folder in enumerate(folders)
     ]
+    remove_other_results(out, folders)
     if as_json:
         records = [result.record.model_dump(mode="json") for result in results]
         echo(json.dumps(records if several else records[0], indent=2))

@@ -3,6 +3,8 @@
 import math
 import re
 import textwrap
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,18 @@ def write_result(folder: Path, result: "Result", finish_all: bool) -> None:
         write_image(folder / name, image)
     for name in stale:
         remove(folder / name)
+
+
+def remove_other_results(folder: Path, kept: Collection[Path]) -> None:
+    """Remove the results of an earlier search in a folder and its image folders, except those in the `kept` ones."""
+    for place in (folder, *folder.glob("image_*")):
+        if place in kept or not is_file(place / _RECORD):
+            continue
+        for name in (*_stale_images(place), "best.png", _RECORD):
+            remove(place / name)
+        for emptied in (place / "candidates", place):
+            with suppress(OSError):  # holds files of others
+                emptied.rmdir()
 
 
 def record_text(result: "Result") -> str:
