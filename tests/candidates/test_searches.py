@@ -76,7 +76,9 @@ def test_a_repeated_prompt_stands_for_its_next_images(tmp_path: Path) -> None:
 def test_prompts_may_be_added_at_the_end_and_nothing_else_may_change(tmp_path: Path) -> None:
     found: list[tuple[str, int]] = []
     search_collector(LINES[:1], found).run(SearchStore(tmp_path, LINES[:1], 2), Shard(), lambda progress: None)
+    assert SearchStore(tmp_path, LINES, 2).num_added(LINES) == 1
     search_collector(LINES, found).run(SearchStore(tmp_path, LINES, 2), Shard(), lambda progress: None)
+    assert SearchStore(tmp_path, LINES, 2).num_added(LINES) == 0
     assert found[2:] == [("a star", 0), ("a star", 1)]
     for changed in (LINES[:1], LINES[1:], [LINES[0], LINES[0]]):
         with pytest.raises(InvalidRequest, match="begun with other prompts: 1 are gone, such as"):

@@ -57,11 +57,11 @@ def test_the_seed_decides_on_the_file(geneval: CommandLine, command: list[str]) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--count", "0"], "count = 0 makes no prompt"),
         (["--count", "100000"], "3 objects give only "),
         (["--count", "5", "--out", "train.txt"], "must end in .jsonl"),
         (["--count", "5", "--objects", "none.txt"], "none.txt cannot be read (No such file or directory)"),
         (["--count", "5", "--objects", "empty.txt"], "empty.txt holds no class name"),
+        (["--count", "5", "--objects", "objects.json"], "objects.json is JSON: expected plain text"),
         (["--count", "5", "--exclude", "none.jsonl"], "none.jsonl cannot be read"),
     ],
 )
@@ -69,9 +69,16 @@ def test_what_cannot_be_made_is_refused_and_nothing_written(
     geneval: CommandLine, arguments: list[str], said: str
 ) -> None:
     Path("empty.txt").write_text("\n")
+    Path("objects.json").write_text('["cat", "dog"]')
     outcome = geneval("prompts", "geneval", "--objects", "objects.txt", "--out", "train.jsonl", *arguments)
     assert said in refusal(outcome, 2)
     assert not list(Path().glob("train.*"))
+
+
+def test_a_count_out_of_range_is_a_usage_error(geneval: CommandLine) -> None:
+    outcome = geneval("prompts", "geneval", "--objects", "objects.txt", "--out", "train.jsonl", "--count", "0")
+    assert outcome.status == 2
+    assert "Invalid value for '--count'" in outcome.err
 
 
 @pytest.mark.parametrize("split", ["training", "validation"])

@@ -112,6 +112,10 @@ class BlockStore(ABC, Generic[ConfigT]):
             "--out, or the same prompts to continue"
         )
 
+    def num_added(self, lines: Sequence[PromptLine]) -> int:
+        """Return how many prompts follow those the folder was begun with."""
+        return len(lines) - len(self._recorded_prompts) if self._recorded_prompts else 0
+
     def record_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
         if len(self._recorded_prompts) < len(lines):

@@ -160,6 +160,8 @@ def generate_many(
     store = SearchStore(out, lines, images_per_prompt)
     store.check_prompts(lines)
     store.refuse_other(settings)
+    if added := store.num_added(lines):
+        echo(f"{added} of {len(lines)} prompts are new at the end of {prompts}", err=True)
     left, started = [block for block in shard.indices(store.blocks) if not store.has(block)], time.monotonic()
     if left:
         _collect(store, settings, load_models(models), search, shard, len(left))

@@ -65,8 +65,10 @@ def geneval(
         if recipe is None:
             raise InvalidRequest("--count is missing: name one, or a --recipe that has one")
         count = load_preset(recipe).prompts
-    _check(count, out)
+    _check_name(out)
     names = list(read_lines(objects, "class name").values())
+    if names[0].startswith(("[", "{")):
+        raise InvalidRequest(f"{objects} is JSON: expected plain text, one class name a line")
     excluded = [line.prompt for path in exclude or [] for line in read_prompts(path)]
     _write(sample_prompts(names, count, seed, excluded), out, dry_run)
 
@@ -82,18 +84,16 @@ def _sample_command(import_path: str) -> Callable[..., None]:
     def sample(
         split: Annotated[OpenSplit, Option(help="What the prompts are for.")], count: Count, out: Out, seed: Seed = 0
     ) -> None:
-        _check(count, out)
+        _check_name(out)
         lines = load_object(import_path, "prompt set")(count, split, seed)
         _write([line.geneval_metadata() for line in lines], out)
 
     return sample
 
 
-def _check(count: int, out: Path) -> None:
-    if count < 1:
-        raise InvalidRequest(f"count = {count} makes no prompt: it must be at least 1")
+def _check_name(out: Path) -> None:
     if out.suffix != ".jsonl":
-        raise InvalidRequest(f"--out {out} would be read as plain prompts: its name must end in .jsonl")
+        raise InvalidRequest(f"--out {out} is to hold JSON lines: its name must end in .jsonl")
 
 
 def _write(prompts: list["PromptMetadata"], out: Path, dry_run: bool = False) -> None:
