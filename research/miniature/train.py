@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from forejudge.checkpoint import checkpoint_errors
 from forejudge.progress import ProgressCallback, Stopwatch
 
 LossAtStep = Callable[[int], Tensor]
@@ -109,7 +110,8 @@ class _Run:
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+        with checkpoint_errors(self.checkpoint):
+            state = torch.load(self.checkpoint, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
