@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from forejudge.candidates.features import States
 from forejudge.candidates.store import CandidateStore
+from forejudge.errors import CheckpointError
 from forejudge.training.align import align, caption_loss
 from forejudge.training.dataset import IGNORE_INDEX, CaptionBatches
-from forejudge.training.model import Alignment
+from forejudge.training.model import Alignment, TrainableVerifier, set_statistics
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
 from tests.support.tiny_run import TinyRun, save_language_model, weights
@@ -60,6 +61,22 @@ def test_the_connector_standardises_by_what_it_was_trained_on(tiny_run: TinyRun,
     connector = load_file(aligned / "connector.safetensors")
     torch.testing.assert_close(connector["mean_D"], hidden_MD.mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(connector["variance_D"], hidden_MD.var(0, unbiased=False), atol=1e-5, rtol=1e-5)
+
+
+def test_a_language_model_that_is_not_finite_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """It would look like a training that diverged."""
+    language_model = save_language_model(tmp_path / "language_model", scale=math.nan)
+    with pytest.raises(CheckpointError, match=r"language_model holds weights that are not finite: get the language"):
+        tiny_run.align(tmp_path / "out", language_model=str(language_model))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("statistics", [(math.nan, 1.0), (0.0, math.inf)])
+def test_states_that_are_not_finite_are_refused(aligned: Path, statistics: tuple[float, float]) -> None:
+    verifier = LanguageModelVerifier.from_pretrained(aligned)
+    mean_D, variance_D = (torch.full((verifier.model.connector.width,), value) for value in statistics)
+    with pytest.raises(CheckpointError, match="states of the training candidates are not finite"):
+        set_statistics(TrainableVerifier(verifier.model, verifier.tokenizer), (mean_D, variance_D))
 
 
 @pytest.mark.parametrize(("captions", "column"), [("new", "caption"), ("original", "prompt")])
