@@ -82,7 +82,7 @@ def test_its_probabilities_are_fitted_to_validation_prompts(
     found, expected = verifier.config.calibration, fit_calibration(scores, rows.correct.tolist())
     assert found is not None
     assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
-    assert found.bias == pytest.approx(expected.bias, rel=1e-3)
+    assert found.bias == pytest.approx(expected.bias, rel=1e-3, abs=1e-6)
 
 
 def judged(verifier: LanguageModelVerifier, held_out: LabeledRows) -> list[Verdict]:
