@@ -1,5 +1,6 @@
 """Compiled models: the same candidates and verdicts, from copies, and a plain way where nothing can be compiled."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,13 @@ def compiled_parts(generator: SanaSprint, verifier: LanguageModelVerifier) -> li
     return [blocks[0], decoder, layers[0]]
 
 
-def check_alike(generator: Generator, verifier: Verifier) -> None:
-    """Compiled and plain, at several batch sizes and lengths of prompts."""
+TWO_SHAPES = ((PROMPT, 3), ("a star", 1))
+
+
+def check_alike(generator: Generator, verifier: Verifier, cases: Sequence[tuple[str, int]]) -> None:
+    """Compiled and plain, for prompts of other lengths and batches of other sizes."""
     fast_generator, fast_verifier = generator.compiled(), verifier.compiled()
-    for prompt, count in ((PROMPT, 3), ("a star", 1), (PROMPT, 2), ("a star", 3)):
+    for prompt, count in cases:
         found, expected = drawn(fast_generator, prompt, count), drawn(generator, prompt, count)
         for stage in (prefix_stage(2), latent_stage()):
             torch.testing.assert_close(found.tensor(stage), expected.tensor(stage), rtol=0, atol=ROUNDING)
@@ -62,7 +66,7 @@ def test_all_is_alike_and_the_models_stay_as_they_are(
     generator: SanaSprint, verifier: LanguageModelVerifier, compile_counter: CompileCounter
 ) -> None:
     before = compiled_parts(generator, verifier)
-    check_alike(generator, verifier)
+    check_alike(generator, verifier, TWO_SHAPES)
     assert compiled_parts(generator, verifier) == before
     assert generator.pipeline.transformer is generator.transformer
 
@@ -184,7 +188,7 @@ def test_other_errors_stay_what_they_are(
         raise RuntimeError("out of luck")
 
     best_of_n = BestOfN(generator, verifier, compiled=True)
-    best_of_n.verifier.score = failing  # type: ignore[assignment, method-assign]
+    best_of_n.generator.start = failing  # type: ignore[assignment, method-assign]
     with pytest.raises(RuntimeError, match="out of luck"):
         best_of_n(PROMPT, 3)
 
@@ -193,4 +197,4 @@ def test_other_errors_stay_what_they_are(
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 def test_generated_code_does_alike(generator: Generator, verifier: Verifier) -> None:
     torch.compiler.reset()
-    check_alike(generator, verifier)
+    check_alike(generator, verifier, (*TWO_SHAPES, (PROMPT, 2), ("a star", 3)))

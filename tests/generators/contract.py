@@ -269,6 +269,7 @@ class GeneratorContract:
         actual, expected = (self.generated(each, SEEDS, prefix_stage(2), IMAGE) for each in (offloaded, generator))
         assert np.array_equal(pixels(actual.images), pixels(expected.images))
 
+    @pytest.mark.slow
     def test_compiled_it_generates_the_same(self, generator: Generator, compile_counter: CompileCounter) -> None:
         fast = generator.compiled()
         for seeds in (SEEDS[:1], SEEDS):
