@@ -48,7 +48,12 @@ class EveryOther(Observer):
         return [columns | {"correct": index % 2 == 0} for index in range(len(images))]
 
 
-@pytest.fixture(params=SAVE)
+# The default tier has two: several lists of blocks and several steps; one list and one step.
+IN_DEFAULT_TIER = ("flux", "pixart")
+PARAMS = [pytest.param(name, marks=() if name in IN_DEFAULT_TIER else pytest.mark.slow) for name in SAVE]
+
+
+@pytest.fixture(params=PARAMS)
 def generator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a pipeline, known as NAME; at its own size it would take minutes."""
     folder = SAVE[request.param](tmp_path / "generator")
