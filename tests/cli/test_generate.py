@@ -1,5 +1,6 @@
 """`forejudge generate`: one prompt, many prompts, resuming, and refusals of one line."""
 
+import itertools
 import json
 import resource
 import shutil
@@ -15,12 +16,13 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
+from forejudge import BestOfN
 from forejudge.candidates.searches import SearchConfig, SearchStore
 from forejudge.cli.app import main
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, GeneratorSpec
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
-from forejudge.result import SearchRecord
+from forejudge.result import Result, SearchRecord
 from tests.support.command import CommandLine, refusal
 from tests.support.tiny import save_tiny_generator
 
@@ -93,7 +95,11 @@ def hear_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl-c", "kill-9"]
+    ("stop", "status"),
+    [
+        pytest.param(signal.SIGINT, 130, id="ctrl-c", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill-9"),
+    ],
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     generate: CommandLine, prompts_file: Path, whole_run: Path, tmp_path: Path, stop: signal.Signals, status: int
@@ -118,6 +124,23 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert {name: written_at(out)[name] for name in kept} == {name: made[name] for name in kept}, "made again"
     assert images(out) == images(whole_run)
     assert judged(out) == judged(whole_run)
+
+
+def test_an_interrupted_run_keeps_its_images_and_says_how_many_are_left(
+    generate: CommandLine, prompts_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, calls = BestOfN.__call__, itertools.count(1)
+
+    def search_or_stop(self: BestOfN, *args: Any, **kwargs: Any) -> Result:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return search(self, *args, **kwargs)
+
+    monkeypatch.setattr(BestOfN, "__call__", search_or_stop)
+    outcome = generate("generate", "--prompts", prompts_file, "--out", "out", *N)
+    assert (outcome.status, outcome.out) == (130, "")
+    assert outcome.err.splitlines()[-1] == "error: interrupted: 37 images are left, the same command generates them"
+    assert len(images(Path("out"))) == 3
 
 
 def test_what_is_complete_is_not_made_again(
