@@ -112,6 +112,7 @@ def test_an_image_is_read_alike_whichever_model_runs_first(
         torch.testing.assert_close(tokens_NTD, seen[0], rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_other_prompts_and_batches_are_not_compiled_for(
     generator: SanaSprint, verifier: Verifier, compile_counter: CompileCounter
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.command import CommandLine, refusal
 from tests.support.tiny_sizes import TINY
 
 
+@pytest.mark.slow
 def test_models_of_random_weights_are_profiled_and_plotted(
     forejudge: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

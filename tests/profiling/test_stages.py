@@ -22,6 +22,7 @@ from tests.support.tiny_sd3 import new_sd3
 from tests.support.tiny_sizes import TINY, tiny_models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "tera"),
     [
@@ -39,6 +40,7 @@ def test_flops_of_the_published_models(stage: str, tera: float) -> None:
     assert published_costs()[stage].flops / TERA == pytest.approx(tera, rel=0.03)
 
 
+@pytest.mark.slow
 def test_weights_that_are_read_of_the_published_models() -> None:
     """Gemma-2-2b looks up a few rows of its 590 M of embeddings; Qwen2.5 reads all of its own, as output layer."""
     millions = {stage: round(cost.weight_bytes / 2 / 1e6) for stage, cost in published_costs().items()}

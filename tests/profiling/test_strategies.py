@@ -135,6 +135,7 @@ def test_each_strategy_finishes_the_winner(
     assert np.abs(pixels(picked.image) - pixels(alone.image)).max() <= 1, "rounding may differ with the batch"
 
 
+@pytest.mark.slow
 def test_memory_is_counted_on_what_is_not_compiled(models: ProfiledModels, compile_counter: CompileCounter) -> None:
     compiled = models.compiled()
     fast = Forejudge(compiled, "hidden", max_batch_size=1)
@@ -195,6 +196,7 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
     assert everything == {PREFIX, SUFFIX, DECODE, CLIP, scoring_stage("clip")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy_class", "kind", "marginal_cost", "fixed"),
     [
