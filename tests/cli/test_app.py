@@ -78,8 +78,8 @@ Fail = Callable[[BaseException, int], str]
 
 
 def test_ctrl_c_and_sigterm_end_with_one_line(fail: Fail) -> None:
-    assert fail(KeyboardInterrupt(), 130) == "error: interrupted\n"
-    assert fail(Terminated(), 143) == "error: terminated\n"
+    assert fail(KeyboardInterrupt(), 130) == "error: interrupted: files already written stay\n"
+    assert fail(Terminated(), 143) == "error: terminated: files already written stay\n"
     continued = KeyboardInterrupt("the same command continues")
     continued.__context__ = Terminated()
     assert fail(continued, 143) == "error: terminated: the same command continues\n"

@@ -60,8 +60,8 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
     match error:
         case KeyboardInterrupt():
             terminated = isinstance(error, Terminated) or isinstance(error.__context__, Terminated)
-            message = ": ".join(["terminated" if terminated else "interrupted", *map(str, error.args)])
-            return message, 143 if terminated else 130
+            kept = " ".join(map(str, error.args)) or "files already written stay"
+            return f"{'terminated' if terminated else 'interrupted'}: {kept}", 143 if terminated else 130
         case ForejudgeError():
             return str(error), 2 if isinstance(error, InvalidRequest) else 1
         case MemoryError():
