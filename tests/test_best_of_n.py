@@ -390,6 +390,22 @@ class TestBudget:
         result = scripted()(PROMPT, budget_ms=60_000, until=0.9)
         assert (result.record.n, result.record.stopped_by) == (5, "until")
 
+    def test_searches_that_were_late_make_the_next_ones_smaller(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake, slowness = FakeClock(), [1.0]
+        monkeypatch.setattr("forejudge.session.perf_counter", fake)
+        generator = ScriptedGenerator(before_advance=lambda count: fake.advance(slowness[0] * (0.010 + 0.001 * count)))
+        best_of_n = BestOfN(generator, ScriptedVerifier({}))
+
+        def search() -> Result:
+            return best_of_n(PROMPT, budget_ms=150, max_n=1000)
+
+        quick = search()
+        slowness[0] = 3.0
+        late, adapted = search(), search()
+        assert late.timings["total"] > 0.150
+        assert adapted.timings["total"] <= 0.150
+        assert adapted.record.n < quick.record.n
+
     def test_threads_take_turns_so_that_costs_stay_true(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """On a clock that all work moves: what others did meanwhile would count as slowness."""
         fake, order = FakeClock(), list[int]()

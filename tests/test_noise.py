@@ -61,6 +61,15 @@ def test_noise_of_a_batch_is_that_of_its_seeds() -> None:
     assert torch.equal(noise_batch(seeds[::-1], 0, SHAPE), noise_batch(seeds, 0, SHAPE).flip(0))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_noise_of_a_batch_has_the_dtype_asked_for(dtype: torch.dtype) -> None:
+    expected = torch.cat([noise(seed, 1, SHAPE, dtype) for seed in (5, 6)])
+    assert expected.dtype == dtype
+    batch = noise_batch((5, 6), 1, SHAPE, dtype)
+    assert batch.dtype == dtype
+    assert torch.equal(batch, expected)
+
+
 def test_noise_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     noise(3, 2, SHAPE)

@@ -180,6 +180,12 @@ class TestOutOfMemory:
         assert chosen(found) == chosen(run(8, n=9))
         assert [count for stage, count in generator.advanced if stage == CUT] == [2, 2, 2, 2, 1]
 
+    def test_two_candidates_are_halved_too(self) -> None:
+        generator = ScriptedGenerator(self.no_more_than(1, torch.OutOfMemoryError()))
+        found = run(2, generator=generator, n=3)
+        assert chosen(found) == chosen(run(2, n=3))
+        assert [count for stage, count in generator.advanced if stage == CUT] == [1, 1, 1]
+
     def test_until_holds_then_too(self) -> None:
         generator = ScriptedGenerator(self.no_more_than(3, torch.OutOfMemoryError()))
         found = run(8, generator=generator, n=9, until=0.9)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from forejudge.session import StageClock
-from tests.support.doubles import CPU, FakeClock
+from forejudge.options import SamplingParams
+from forejudge.session import PromptSession, StageClock
+from forejudge.types import IMAGE, Stage, latent_stage, prefix_stage
+from tests.support.doubles import CPU, PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier
 
 
 @pytest.fixture
@@ -37,6 +39,23 @@ def test_a_stage_that_raises_is_timed_too(fake_time: FakeClock) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         fail_after_3_seconds()
     assert clock.seconds == {"prefix": 3.0}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_candidate_is_finished_through_the_latent_of_its_last_step(steps: int) -> None:
+    """The transformer's remaining steps count as suffix, and only the decoder as decoding."""
+    generator = ScriptedGenerator()
+    session = PromptSession(generator, ScriptedVerifier({}), PROMPT, SamplingParams(steps=steps))
+    candidates, _ = session.score((5, 6))
+    session.finish(candidates[[1]])
+    assert generator.advanced == [(prefix_stage(2), 2), (latent_stage(steps - 1), 1), (IMAGE, 1)]
+
+
+@pytest.mark.parametrize(("reads", "kept"), [(prefix_stage(2), []), (latent_stage(), []), (IMAGE, [IMAGE])])
+def test_scored_candidates_let_go_what_the_verifier_read(reads: Stage, kept: list[Stage]) -> None:
+    session = PromptSession(ScriptedGenerator(), ScriptedVerifier({}, reads), PROMPT, SamplingParams())
+    candidates, _ = session.score((5, 6))
+    assert list(candidates.views) == kept
 
 
 class QueuedWork:

@@ -20,6 +20,17 @@ def test_a_known_temperature_and_bias_are_found_again(temperature: float, bias: 
     assert found.bias == pytest.approx(bias, abs=0.05)
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_the_fit_is_where_the_likelihood_is_flat(scale: float) -> None:
+    """On labels that no sigmoid explains, and log-odds of any size: both derivatives of the loss are zero."""
+    x = scale * torch.linspace(-3, 5, 400, dtype=torch.float64)
+    y = (torch.arange(400) % 7 < 3) ^ (x > 2 * scale)
+    found = fit_calibration(x.tolist(), y.tolist())
+    error = torch.sigmoid(x / found.temperature + found.bias) - y.double()
+    assert error.mean().item() == pytest.approx(0, abs=1e-4)
+    assert (error * x / scale).mean().item() == pytest.approx(0, abs=1e-4)
+
+
 def test_calibrated_probabilities_come_true() -> None:
     """About 0.7 of the candidates with probability 0.7 are right."""
     draw = torch.Generator().manual_seed(1)

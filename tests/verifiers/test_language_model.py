@@ -98,7 +98,9 @@ def test_prompt_and_image_both_matter(model: YesNoModel, question: Question) -> 
 
 def test_answers_are_float32_whatever_the_model_is(question: Question) -> None:
     half = YesNoModel(Connector(8, 64), new_language_model(question.tokenizer, 64, 1)).to(torch.bfloat16)
-    assert half(HIDDEN_NTD[:1].to(torch.bfloat16), *sides(question, PROMPTS[0])).dtype == torch.float32
+    logprobs_NV = half(HIDDEN_NTD[:1].to(torch.bfloat16), *sides(question, PROMPTS[0]))
+    assert logprobs_NV.dtype == torch.float32
+    assert logprobs_NV.logsumexp(-1).item() == pytest.approx(0, abs=1e-5), "rounded to bfloat16 they do not add up to 1"
 
 
 def test_a_shorter_dtype_rounds_weights_but_neither_positions_nor_statistics(question: Question) -> None:
