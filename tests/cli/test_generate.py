@@ -455,6 +455,7 @@ LONG_PROMPT = "a red circle " * 110
         (["x", "--seeds", "1,2", "--seed", "3"], "seed = 3 would change nothing"),
         (["x", "--seeds", "1,2", "--images-per-prompt", "2"], "seeds name the candidates of one image"),
         (["x", "--all", "--top-k", "2"], "all finishes every candidate"),
+        ([" \t"], "the prompt is empty"),
         (["x", "--prompts", "file.txt"], "prompt cannot go with --prompts"),
         (["--prompts", "file.txt", "--all"], "all cannot go with --prompts"),
         (["--prompts", "file.txt", "--top-k", "2"], "top-k cannot go with --prompts"),

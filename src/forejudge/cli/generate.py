@@ -62,6 +62,8 @@ def generate(
     elif prompt is not None:
         if Shard.parse(shard) != Shard():
             raise InvalidRequest(f"shard {shard} divides a file of prompts: give one with --prompts")
+        if not prompt.strip():  # as the generator says it, once it is loaded
+            raise InvalidRequest("the prompt is empty: describe the image")
         search = search.model_copy(update={"top_k": search.cap}) if finish_all else search
         generate_one(prompt, models, search, images_per_prompt, out, finish_all, as_json)
     else:
