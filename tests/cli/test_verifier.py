@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from forejudge.verifiers.language_model import LanguageModelVerifierConfig
 from tests.support.command import CommandLine, refusal
+from tests.support.folders import copy_folder
 from tests.support.official import OFFICIAL, RECORDED
 
 
@@ -96,3 +98,26 @@ def test_a_refused_import_leaves_nothing(forejudge: CommandLine, tmp_path: Path)
     (tmp_path / "verifier" / "kept").touch()
     line = refusal(forejudge("verifier", "import", OFFICIAL / "vhs-tiny-96", tmp_path / "verifier"), 2)
     assert "exists already" in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"auroc": 0.9',
+        b"null",
+        b"{}",
+        b"[0.9]",
+        b"3",
+        b'{"\xe9": 1}',
+        b'{"auroc": "0.9"}',
+        b'{"auroc": NaN}',
+        b'{"auroc": 1e300}',
+    ],
+)
+def test_damaged_metrics_are_named(forejudge: CommandLine, tiny_verifier: Path, tmp_path: Path, content: bytes) -> None:
+    folder = copy_folder(tiny_verifier, tmp_path / "verifier")
+    (folder / "metrics.json").write_bytes(content)
+    said = refusal(forejudge("verifier", "show", folder), 1)
+    assert "metrics.json: " in said
+    assert said.endswith("; delete the file, the verifier works without it\n")

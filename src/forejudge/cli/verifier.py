@@ -1,16 +1,24 @@
 """`forejudge verifier`: show a trained verifier, import one from the published layout, export one to it."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field, RootModel
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer import Argument, Option
 
 from forejudge.cli.common import echo, new_console
+from forejudge.config_files import read_config
 from forejudge.files import is_file
+
+_Figure = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
+
+
+class _Metrics(RootModel[Annotated[dict[str, _Figure | None], Field(min_length=1)]]):
+    """Figures on validation prompts by name; None for one that is undefined."""
+
 
 _SHOWN_FIRST = {"kind", "reads", "generator", "generator_fingerprint", "generator_source", "width"}
 _NOT_SHOWN = {"published_config"}  # pages long, and in the file
@@ -37,7 +45,9 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
     for name, value in config.model_dump(exclude=_SHOWN_FIRST | _NOT_SHOWN).items():
         table.add_row(_words(name), _format(value))
     metrics_path = folder / METRICS_FILE
-    for name, value in json.loads(metrics_path.read_text(encoding="utf-8")).items() if is_file(metrics_path) else ():
+    remedy = "delete the file, the verifier works without it"
+    metrics = read_config(metrics_path, _Metrics, remedy).root if is_file(metrics_path) else {}
+    for name, value in metrics.items():
         table.add_row(_words(name), "undefined" if value is None else _format(value))
     new_console().print(table)
     if is_file(folder / CARD_FILE):
