@@ -82,7 +82,7 @@ def test_a_row_says_how_to_generate_it_again(whole: CandidateStore) -> None:
 def test_an_image_that_is_not_finite_stops_the_run_by_prompt_and_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = candidate_seed(7, "a disc", 0, 3)
+    broken = candidate_seed(split_seed("training", 7), "a disc", 0, 3)
     collector = candidate_collector()
     draw = SeedGenerator._images
     monkeypatch.setattr(
