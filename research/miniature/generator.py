@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from forejudge.checkpoint import load_weights, quiet_libraries
+from forejudge.digests import write_checksums
 from forejudge.files import write_text
 from forejudge.generators.base import OPTIONS_FILE, GeneratorOptions
 from forejudge.generators.sana_sprint import SanaInput, SanaSplit, SanaSprintOptions
@@ -190,6 +191,7 @@ def save_generator(folder: Path, kind: GeneratorKind, parts: Any, autoencoder: A
         kind.assemble(parts, autoencoder).to("cpu", torch.float16).save_pretrained(folder)
     write_text(folder / OPTIONS_FILE, kind.options.model_dump_json(exclude_unset=True) + "\n")
     write_text(folder / _CARD_FILE, card)
+    write_checksums(folder)
 
 
 def build_generator(

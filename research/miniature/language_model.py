@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from forejudge.checkpoint import quiet_libraries
+from forejudge.digests import write_checksums
 from forejudge.evaluators.geneval_rules import Detection
 from forejudge.files import write_text
 from forejudge.miniature.captioner import CAPTION_WORDS, caption_from_detections
@@ -239,5 +240,6 @@ def build_language_model(
     with quiet_libraries():
         trained.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    write_checksums(folder)
     card_facts = training_provenance(seed, seconds, device) | {"held-out perplexity per token": round(perplexity, 3)}
     write_text(folder / "README.md", language_model_card(recipe, card_facts))

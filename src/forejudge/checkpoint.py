@@ -129,11 +129,6 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def bfloat16_bytes(weight: Tensor) -> bytes:
-    """Return the bytes of a tensor rounded to bfloat16, so that hashes do not depend on the dtype in use."""
-    return weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
-
-
 def weights_digest(folder: Path) -> str:
     """Hash the safetensors files of a folder to 16 hexadecimal digits. Raises CheckpointError if there are none."""
     files, digest = sorted(folder.glob("*.safetensors")), hashlib.sha256()

@@ -50,14 +50,16 @@ def _read_bytes(path: Path) -> bytes:
 def refuse_other_config(path: Path, config: BaseModel) -> None:
     """Compare a run's configuration with the one recorded at `path`, if there is one.
 
-    Raises InvalidRequest naming the first field that differs and both values.
+    Models are compared by digest: a class lists the fields that only name them as `model_names`, and a digest is None
+    until the models are loaded. Raises InvalidRequest naming the first field that differs and both values.
     """
     if not exists(path):
         return
     recorded = read_config(path, type(config), "correct it, or choose another --out")
+    names = getattr(config, "model_names", ())
     for name, old in recorded:
         new = getattr(config, name)
-        if old != new:
+        if old != new and name not in names and not (name.endswith("_digest") and new is None):
             raise InvalidRequest(
                 f"{path.parent} was begun with {name} = {old}, this run has {name} = {new}: choose another --out, or "
                 "the same settings to continue"

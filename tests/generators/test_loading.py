@@ -153,10 +153,13 @@ class TestSpec:
             load_generator(str(other), CPU, torch.float32),
             load_generator(str(tiny_generator), CPU, torch.float32),
         )
-        for place in (other, other / "transformer"):
-            mixed = self.load(pipeline=str(tiny_generator), transformer=str(place))
-            assert mixed.fingerprint == whole.fingerprint != base.fingerprint
-            assert [source.model for source in mixed.sources] == [str(tiny_generator), str(place)]
+        mixed = [
+            self.load(pipeline=str(tiny_generator), transformer=str(place)) for place in (other, other / "transformer")
+        ]
+        for found, place in zip(mixed, (other, other / "transformer"), strict=True):
+            assert [source.model for source in found.sources] == [str(tiny_generator), str(place)]
+        assert mixed[0].fingerprint == mixed[1].fingerprint
+        assert len({mixed[0].fingerprint, whole.fingerprint, base.fingerprint}) == 3
 
     def test_a_pipeline_without_a_transformer_takes_another_s(self, folder: Path, tiny_generator: Path) -> None:
         shutil.rmtree(folder / "transformer")

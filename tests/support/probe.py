@@ -83,7 +83,7 @@ class MlpProbeVerifier(PretrainedVerifier[MlpProbeConfig]):
     def save_model(self, folder: Path) -> None:
         save_file(self.model.state_dict(), folder / _PROBE_FILE)
 
-    def trained_weights(self) -> Mapping[str, Tensor]:
+    def weights(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
 
     @property

@@ -105,7 +105,7 @@ def test_no_file_contains_a_path_of_this_machine(request: pytest.FixtureRequest,
 def test_a_finished_run_keeps_its_figures_and_no_checkpoints(trained_verifier: Path) -> None:
     assert {path.name for path in trained_verifier.iterdir()} == {
         "README.md", "connector.safetensors", "language_model", "metrics.json", "metrics.jsonl", "recipe.json",
-        "trained_on.json", "verifier.json",
+        "trained_on.json", "verifier.json", "checksums.json",
     }  # fmt: skip
 
 

@@ -64,7 +64,8 @@ def test_saving_and_loading_changes_neither_scores_nor_digest(probe: Path, gener
 
 def test_it_is_checked_against_its_generator_like_any_other(probe: Path, generator: Generator) -> None:
     verifier = load_verifier(str(probe), CPU, torch.float32)
-    generator.fingerprint = "0123456789abcdef"
+    assert isinstance(verifier, MlpProbeVerifier)
+    verifier.config = verifier.config.model_copy(update={"generator_fingerprint": "0123456789abcdef"})
     (warning,) = verifier.check(generator)
     assert "0123456789abcdef" in warning
     generator.architecture = generator.architecture.model_copy(update={"width": 96})

@@ -12,7 +12,7 @@ An image is complete when both of its files are there; the image is written last
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
@@ -33,11 +33,15 @@ class SearchConfig(SearchOptions):
     """Configuration that decides the images of a run over many prompts; device and batch size may change between runs.
 
     It has every search option, so that none can change unnoticed. Defaults are filled in, so that an option that is
-    spelled out equals one that is left out.
+    spelled out equals one that is left out. The digests are None until the models are loaded.
     """
+
+    model_names: ClassVar = {"generator", "verifier"}
 
     generator: str
     verifier: str
+    generator_digest: str | None = None
+    verifier_digest: str | None = None
     dtype: str
     verifier_step: int
     images_per_prompt: int
@@ -61,6 +65,15 @@ class SearchConfig(SearchOptions):
             verifier_step=models.verifier_step,
             images_per_prompt=images_per_prompt,
         )
+
+    def identified(self, best: BestOfN) -> "SearchConfig":
+        """Return a copy with the digests of the loaded models."""
+        digests = {"generator_digest": best.generator.fingerprint, "verifier_digest": best.verifier.digest}
+        return self.model_copy(update=digests)
+
+    def names_models_of(self, other: "SearchConfig") -> bool:
+        """Return whether both name the same models; others may still be equal, by their digests."""
+        return (self.generator, self.verifier) == (other.generator, other.verifier)
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
@@ -139,7 +152,10 @@ class SearchStore(BlockStore[SearchConfig]):
 
 @dataclass(frozen=True)
 class SearchCollector(Collector[SearchStore]):
-    """One search for each image of each prompt line. `config` follows from the options that `best` was loaded with."""
+    """One search for each image of each prompt line. `config` follows from the options that `best` was loaded with.
+
+    Its digests keep a folder to one generator and one verifier.
+    """
 
     best: BestOfN
     search: SearchOptions

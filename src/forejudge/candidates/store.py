@@ -23,7 +23,7 @@ from functools import cached_property
 from io import BytesIO
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -267,6 +267,7 @@ class CollectionConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    model_names: ClassVar = {"generator"}
 
     generator: str
     revision: str
@@ -342,6 +343,7 @@ class EvaluationSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    model_names: ClassVar = {"generator"}
 
     generator: str
     revision: str
@@ -361,7 +363,7 @@ class EvaluationSettings(BaseModel):
     @property
     def digest(self) -> str:
         """12 hexadecimal digits that identify the configuration."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        return hashlib.sha256(self.model_dump_json(exclude={"generator"}).encode()).hexdigest()[:12]
 
 
 def _check_score(score: float) -> float:

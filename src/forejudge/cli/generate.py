@@ -165,8 +165,9 @@ def generate_many(
     if added := store.num_added(lines):
         echo(f"{added} of {len(lines)} prompts are new at the end of {prompts}", err=True)
     left, started = [block for block in shard.indices(store.blocks) if not store.has(block)], time.monotonic()
-    if left:
-        _collect(store, settings, load_models(models), search, shard, len(left))
+    if left or not settings.names_models_of(store.settings):
+        best = load_models(models)
+        _collect(store, settings.identified(best), best, search, shard, len(left))
     records = [store.record(block) for block in range(store.blocks) if store.has(block)]
     if as_json:
         echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))

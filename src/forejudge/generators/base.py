@@ -70,7 +70,7 @@ class Generator(ABC, Generic[ConditioningT]):
     architecture: Architecture
     device: torch.device
     dtype: torch.dtype
-    fingerprint: str  # hash of some weights, to tell two trainings of one architecture apart
+    fingerprint: str  # digest of everything that generates: weights, adapters, configs, tokenizers and options
     sources: tuple[Source, ...] = ()  # of the pipeline, then of its transformer if that has its own repository
     defaults: SamplingParams = SamplingParams()
     options: GeneratorOptions = GeneratorOptions()

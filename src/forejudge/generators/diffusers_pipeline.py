@@ -1,6 +1,5 @@
 """Any diffusers text-to-image pipeline as a black box: from a prompt and a seed to an image, with no stage between."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from forejudge.checkpoint import bfloat16_bytes, checkpoint_errors, first_line, quiet_libraries
+from forejudge.checkpoint import checkpoint_errors, first_line, quiet_libraries
 from forejudge.errors import InvalidRequest
 from forejudge.files import is_dir
 from forejudge.generators.base import Generator, SamplingParams
+from forejudge.generators.digest import ModelDigests, pipeline_digest
 from forejudge.generators.text_encoding import check_text
 from forejudge.hub import split_revision
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
@@ -36,7 +36,12 @@ class BlackBox(Generator):
         self.pipeline, self.name = pipeline, name
         self.device = pipeline.device
         self.dtype = pipeline.dtype
-        self.fingerprint = _fingerprint(pipeline)
+        self._known_digests: ModelDigests = {}
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """See `Generator.fingerprint`."""
+        return pipeline_digest(self.pipeline, self.options, self._known_digests)
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device, dtype: torch.dtype) -> "BlackBox":
@@ -85,13 +90,3 @@ class BlackBox(Generator):
         is_finite_N = np.isfinite(output.images).all(axis=(1, 2, 3))
         view = tuple(image if is_finite else None for image, is_finite in zip(images, is_finite_N, strict=True))
         return Candidates(candidates.seeds, IMAGE, {IMAGE: view}, call)
-
-
-def _fingerprint(pipeline: Any) -> str:
-    """Hash the last parameter of each model to 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, component in sorted(pipeline.components.items()):
-        if isinstance(component, torch.nn.Module):
-            *_, last = component.parameters()
-            digest.update(name.encode() + bfloat16_bytes(last))
-    return digest.hexdigest()[:16]

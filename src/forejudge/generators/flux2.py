@@ -25,7 +25,6 @@ from forejudge.generators.stepwise import (
     StepwiseGenerator,
     check_without_guidance,
     expand_to_batch,
-    weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
@@ -153,7 +152,6 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
                 f"{name} is not distilled (is_distilled = false): guidance runs its transformer twice a step, which is "
                 "not supported; use FLUX.2-klein-4B"
             )
-        self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Guidance is refused, since the pipeline would ignore it."""

@@ -15,10 +15,12 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
 from forejudge.checkpoint import checkpoint_errors, quiet_libraries
+from forejudge.digests import cached_digest, check_checksums
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir, is_file
 from forejudge.generators.base import Architecture, Generator
 from forejudge.generators.diffusers_pipeline import BlackBox
+from forejudge.generators.digest import ModelDigests, remember_weights, weights_digest
 from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
@@ -65,11 +67,12 @@ def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, off
     check_offload(offload)
     index = PipelineIndex.from_pretrained(spec.pipeline)
     _generator_class(index.pipeline_class, spec.pipeline)
-    pipeline, sources = index.load(spec, device, dtype, offload)
-    generator = as_generator(pipeline, spec.name, spec.options)
+    loaded = index.load(spec, device, dtype, offload)
+    generator = as_generator(loaded.pipeline, spec.name, spec.options)
+    generator.known_digests |= loaded.digests
     if offload:
         offload_text_encoders(generator.pipeline, device)
-    generator.sources, generator.defaults = sources, spec.sampling
+    generator.sources, generator.defaults = loaded.sources, spec.sampling
     if spec.vocabulary:
         generator.vocabulary = frozenset(load_object(spec.vocabulary, "vocabulary")())
     return generator
@@ -144,6 +147,15 @@ def resolve_spec(name: str) -> GeneratorSpec:
 
 
 @dataclass(frozen=True)
+class LoadedPipeline:
+    """A pipeline with its sources: its own, then its transformer's if that has another; and digests of its models."""
+
+    pipeline: Any
+    sources: tuple[Source, ...]
+    digests: ModelDigests
+
+
+@dataclass(frozen=True)
 class PipelineIndex:
     """Content of model_index.json: the pipeline's class, and library and class of each component."""
 
@@ -166,11 +178,8 @@ class PipelineIndex:
 
     def load(
         self, spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None
-    ) -> tuple[Any, tuple[Source, ...]]:
-        """Load the pipeline and return it with its sources: its own, then its transformer's if that has another.
-
-        Offloaded components stay on the CPU.
-        """
+    ) -> "LoadedPipeline":
+        """Load the pipeline. Offloaded components stay on the CPU. Raises CheckpointError for damaged weights."""
         folder = self._fetch_folder(spec)
         folders = {component: folder / component for component in self.components}
         sources = [self.source]
@@ -190,7 +199,14 @@ class PipelineIndex:
 
             pipeline = DiffusionPipeline.from_pretrained(self.source.folder, local_files_only=True, **loaded_components)
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline, tuple(sources)
+        for source in sources:
+            check_checksums(source.folder)
+        digests = {
+            component: self._weights_digest(component, model, folders[component], dtype)
+            for component, model in components.items()
+            if isinstance(model, nn.Module)
+        }
+        return LoadedPipeline(pipeline, tuple(sources), digests)
 
     def new_transformer(self, folder: Path) -> Any:
         """Build the transformer on the meta device from the config in `folder`. Raises CheckpointError."""
@@ -214,6 +230,22 @@ class PipelineIndex:
         if issubclass(component_class, nn.Module):
             return load_library_model(component_class, folder, dtype, device, allow_unexpected_keys=True)
         return load_tokenizer(component_class, folder) if issubclass(component_class, PreTrainedTokenizerBase) else None
+
+    def _weights_digest(self, component: str, model: nn.Module, folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
+        """Return the entry of `ModelDigests` for a model that was just loaded from a folder."""
+        component_class = self._component_class(component)
+
+        def compute() -> str:
+            # float16 holds other weights than those that were stored, so it must not decide their digest.
+            is_exact = dtype != torch.float16
+            return weights_digest(
+                model
+                if is_exact
+                else load_library_model(component_class, folder, torch.float32, allow_unexpected_keys=True)
+            )
+
+        files = [*folder.glob("*.safetensors"), *folder.glob(PICKLED_WEIGHTS)]
+        return remember_weights(model, cached_digest(files, component_class.__name__, compute))
 
     def _component_class(self, component: str) -> type:
         library, class_name = self.components[component]

@@ -27,7 +27,6 @@ from forejudge.generators.stepwise import (
     StepwiseGenerator,
     check_without_guidance,
     expand_to_batch,
-    weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch, noise_generator
@@ -155,8 +154,6 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
                 f"PixArt with a {type(pipeline.scheduler).__name__} takes many steps: give the pipeline a "
                 "DDPMScheduler (DMD) or an LCMScheduler (PixArt-LCM), and the transformer that was trained for it"
             )
-        final_weights = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
-        self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. Also refuses guidance, a LoRA scale, and more than one step of DMD."""

@@ -20,7 +20,7 @@ from forejudge.generators.base import Architecture, GeneratorOptions, SamplingPa
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
 from forejudge.generators.split import AdaLNSingleHidden, SplitTransformer, mask_bias
-from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_to_batch, weights_fingerprint
+from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_to_batch
 from forejudge.generators.text_encoding import CachedInstructionEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
 
@@ -135,8 +135,6 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         encoder = self.pipeline.text_encoder
         self.encoder = CachedInstructionEncoder(encoder, self.pipeline.tokenizer, self._instruction, self.device)
         self.sigma_data = pipeline.scheduler.config.sigma_data
-        final_weights = (self.transformer.proj_out, "weight"), (self.transformer, "scale_shift_table")
-        self.fingerprint = weights_fingerprint(*final_weights)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`."""

@@ -24,7 +24,6 @@ from forejudge.generators.stepwise import (
     StepwiseGenerator,
     check_without_guidance,
     expand_to_batch,
-    weights_fingerprint,
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
@@ -123,7 +122,6 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         check_scheduler(pipeline.scheduler)
         # Encoding stores the LoRA scale on the pipeline, so the caller's one is copied around the same models.
         self.pipeline = StableDiffusion3Pipeline(**pipeline.components)
-        self.fingerprint = weights_fingerprint((self.transformer.proj_out, "weight"))
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. T5, or CLIP if there is no T5, must read the whole prompt; guidance is refused."""

@@ -4,7 +4,6 @@ An architecture says how its transformer is split, what a step makes of the tran
 images. This file does the rest.
 """
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from copy import copy
@@ -15,11 +14,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from forejudge.checkpoint import bfloat16_bytes
 from forejudge.compiling import compile_layers, compile_submodule, unwrap_compiled
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, GeneratorOptions, SamplingParams
-from forejudge.generators.hooks import check_hooks, execution_device, forward_context, stored_weight
+from forejudge.generators.digest import ModelDigests, pipeline_digest
+from forejudge.generators.hooks import check_hooks, execution_device, forward_context
 from forejudge.generators.latents import Size, decode_latents
 from forejudge.generators.split import HiddenT, InputsT, SplitTransformer, TransformerT
 from forejudge.types import NOISE, Candidates, Phase, Stage
@@ -91,6 +90,12 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
         self.autoencoder = unwrap_compiled(pipeline.vae)
         self.device, self.dtype = execution_device(self.transformer), pipeline.transformer.dtype
         self.architecture = self.split.architecture(self.transformer)
+        self.known_digests: ModelDigests = {}
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """See `Generator.fingerprint`. The first time takes as long as hashing weights that no file stands for."""
+        return pipeline_digest(self._original_pipeline, self.options, self.known_digests)
 
     def compiled(self) -> Self:
         """See `Generator.compiled`."""
@@ -206,17 +211,6 @@ OptionalTensor = TypeVar("OptionalTensor", Tensor, Tensor | None)
 def expand_to_batch(tensor: OptionalTensor, batch_size: int) -> OptionalTensor:
     """Repeat a prompt's tensor (1, ...) for each of `batch_size` candidates; None stays None."""
     return None if tensor is None else tensor.expand(batch_size, *tensor.shape[1:]).contiguous()
-
-
-def weights_fingerprint(*weights: tuple[nn.Module, str]) -> str:
-    """Hash a few small tensors, each given as a module and a name in it, to 16 hexadecimal digits.
-
-    A model on the meta device has no values: its shapes stand for them.
-    """
-    digest = hashlib.sha256()
-    for weight in (stored_weight(module, name) for module, name in weights):
-        digest.update(str(weight.shape).encode() if weight.is_meta else bfloat16_bytes(weight))
-    return digest.hexdigest()[:16]
 
 
 def check_without_guidance(sampling: SamplingParams, name: str) -> None:

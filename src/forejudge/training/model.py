@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
+from forejudge.digests import check_checksums
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError, MissingExtra
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
@@ -156,6 +157,7 @@ def new_trainable_verifier(
     if not all(weight.isfinite().all() for weight in language_model.parameters()):
         raise CheckpointError(f"{folder} holds weights that are not finite: get the language model again")
     tokenizer = load_tokenizer(AutoTokenizer, folder)
+    check_checksums(folder)
     torch.manual_seed(recipe.seed)
     width = verifier_input.width(generator.architecture)
     connector = Connector(width, language_model.config.hidden_size, recipe.spatial_merge_size)

@@ -75,4 +75,4 @@ def _load_image_scorer(name: str, device: torch.device, dtype: torch.dtype) -> V
     if not name.startswith(_CLIPSCORE):
         return ImageScoreVerifier(load_object(name, "verifier"), name)
     score = ClipScore.from_pretrained(name.removeprefix(_CLIPSCORE), device, dtype)
-    return ImageScoreVerifier(score, name, [score.model.visual_projection.weight, score.model.text_projection.weight])
+    return ImageScoreVerifier(score, name, score.model.state_dict())

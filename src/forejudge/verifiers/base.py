@@ -5,20 +5,21 @@ row of VERIFIER_CLASSES (forejudge/verifiers/__init__.py).
 """
 
 import hashlib
+import json
 import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from forejudge.config_files import read_config
+from forejudge.digests import cached_digest, check_checksums, tensors_digest, write_checksums
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.files import is_file, write_text
 from forejudge.generators.base import Generator
@@ -27,6 +28,7 @@ from forejudge.types import Candidates, Stage, Verdict
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input, load_verifier_input
 
+_NOT_IN_DIGEST = {"generator", "generator_fingerprint", "generator_source", "published_config"}
 COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # written by training beside the weights
 
 
@@ -65,11 +67,12 @@ ConfigT = TypeVar("ConfigT", bound=VerifierConfig)
 class PretrainedVerifier(Verifier, Generic[ConfigT]):
     """Verifier with weights, kept in a folder: its config as verifier.json, its weights, and those of its input.
 
-    A subclass sets `config_class` and writes `load_model`, `save_model`, `trained_weights`, `input_width` and `score`.
+    A subclass sets `config_class` and writes `load_model`, `save_model`, `weights`, `input_width` and `score`.
     """
 
     config_class: type[ConfigT]
     folder: Path | None = None  # that it was loaded from
+    _known_weights: tuple[Any, str] | None = None  # their versions and their digest
 
     def __init__(self, name: str, config: ConfigT, verifier_input: VerifierInput | None = None) -> None:
         self.name, self.config = name, config
@@ -95,8 +98,8 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         """Write the weights that `load_model` reads, in their present dtype."""
 
     @abstractmethod
-    def trained_weights(self) -> Mapping[str, Tensor]:
-        """Return the weights that every training changes, by name; `digest` is computed from them."""
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return all weights but those of the input, by name; `digest` is computed from them."""
 
     @property
     @abstractmethod
@@ -111,13 +114,18 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Load a verifier's folder or hub id. Raises CheckpointError for a missing, truncated or foreign file."""
+        """Load a verifier's folder or hub id. Raises CheckpointError for a missing, damaged or foreign file."""
         source, device = folder if isinstance(folder, Source) else fetch(str(folder)), torch.device(device)
         config = read_config(source.folder / CONFIG_FILE, cls.config_class)
         verifier_input = load_verifier_input(config.reads, source.folder, dtype)
         verifier = cls.load_model(source.folder, name or str(source), config, verifier_input, device, dtype)
         verifier_input.to(device, dtype)
+        check_checksums(source.folder)
         verifier.folder, verifier.source = source.folder, source
+        rounding = "float16" if dtype == torch.float16 else "exact"
+        files = sorted(source.folder.rglob("*.safetensors"))
+        digest = cached_digest(files, f"{cls.__name__} {rounding}", lambda: tensors_digest(verifier._weights.items()))
+        verifier._known_weights = verifier._versions, digest
         return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -127,6 +135,7 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         write_text(folder / CONFIG_FILE, self.config.model_dump_json(indent=2) + "\n")
         self.save_model(folder)
         self.verifier_input.save_pretrained(folder)
+        write_checksums(folder)
         if self.folder is not None and self.folder.resolve() != folder.resolve():
             for companion in (self.folder / name for name in COMPANIONS):
                 if is_file(companion):
@@ -179,10 +188,23 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         calibration = self.config.calibration
         return Verdict(score, log_odds, p_yes, p_no, None if calibration is None else calibration.probability(score))
 
-    @cached_property
+    def question_tokens(self) -> Any:
+        """Return what the verifier makes of a fixed prompt, as JSON types, if it reads prompts."""
+        return None
+
+    @property
     def digest(self) -> str:  # type: ignore[override]
-        """First 16 hexadecimal digits of the SHA-256 of the trained weights."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.trained_weights().items()):
-            digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """16 hexadecimal digits that identify all that decides its verdicts: weights, config and tokenizer."""
+        if self._known_weights is None or self._known_weights[0] != self._versions:
+            self._known_weights = self._versions, tensors_digest(self._weights.items())
+        config = self.config.model_dump(mode="json", exclude=_NOT_IN_DIGEST, exclude_defaults=True)
+        parts = {"weights": self._known_weights[1], "config": config, "question": self.question_tokens()}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        return {**self.weights(), **{f"input.{name}": each for name, each in self.verifier_input.weights().items()}}
+
+    @property
+    def _versions(self) -> list[tuple[str, int]]:
+        return [(name, weight._version) for name, weight in self._weights.items()]

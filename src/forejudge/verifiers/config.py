@@ -101,8 +101,8 @@ class VerifierConfig(BaseModel):
         fingerprint, source = self.generator_fingerprint, self.generator_source
         if fingerprint not in (None, generator.fingerprint):
             yield (
-                f"verifier {verifier} was trained on weights {fingerprint}, {generator.name} has "
-                f"{generator.fingerprint}: its verdicts may not hold"
+                f"verifier {verifier} was trained on a generator with digest {fingerprint}, {generator.name} has "
+                f"{generator.fingerprint}: other weights, adapters or options, so its verdicts may not hold"
             )
         commit = _generator_commit(generator)
         if source and commit and source != commit:

@@ -3,8 +3,10 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from PIL.Image import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
 from forejudge.device import is_out_of_memory
+from forejudge.digests import tensors_digest
 from forejudge.errors import ForejudgeError, InvalidRequest, one_line
 from forejudge.generators.base import Generator
 from forejudge.hub import local_folder
@@ -27,19 +30,23 @@ ImageScorer = Callable[[str, Sequence[Image]], Sequence[float]]
 class ImageScoreVerifier(Verifier):
     """Verifier of finished images by a function. Its scores only rank: it has no probability, so no `until`.
 
-    `weights` distinguish it from a function with the same name and other weights. Raises InvalidRequest for what cannot
-    be called with a prompt and images.
+    `weights` identify it; a function without any is identified by its name. Raises InvalidRequest for what cannot be
+    called with a prompt and images.
     """
 
     reads, calibrated = frozenset({IMAGE}), False
 
-    def __init__(self, scorer: ImageScorer, name: str, weights: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(
+        self, scorer: ImageScorer, name: str, weights: Mapping[str, torch.Tensor] = MappingProxyType({})
+    ) -> None:
         _check_scorer(scorer, name)
-        self._scorer, self.name = scorer, name
-        digest = hashlib.sha256(name.encode())
-        for weight in weights:
-            digest.update(weight.detach().cpu().float().numpy().tobytes())
-        self.digest = digest.hexdigest()[:16]
+        self._scorer, self.name, self._weights = scorer, name, weights
+
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """16 hexadecimal digits of the weights, wherever they were loaded from, or of the name without weights."""
+        identity = tensors_digest(self._weights.items()) if self._weights else self.name
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`: it reads the images of every generator."""

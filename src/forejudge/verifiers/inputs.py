@@ -6,6 +6,7 @@ input is a subclass of `VerifierInput` and one row of VERIFIER_INPUTS.
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,10 @@ class VerifierInput(ABC):
     def compiled(self) -> Self:
         """Return the input with its weights compiled, if it has any."""
         return self
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return its weights by name, if it has any."""
+        return {}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027 - most have no weights
         """Move its weights, if it has any."""
@@ -155,6 +160,10 @@ class ImageFeaturesInput(VerifierInput):
     def compiled(self) -> Self:
         """See `VerifierInput.compiled`."""
         return type(self)(compile_layers(self.tower), self.processor)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """See `VerifierInput.weights`."""
+        return self.tower.state_dict()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `VerifierInput.to`."""

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
+from forejudge.digests import PROBE
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
@@ -145,9 +146,13 @@ class LanguageModelVerifier(PretrainedVerifier[LanguageModelVerifierConfig]):
             self.model.language_model.save_pretrained(folder / LANGUAGE_MODEL)
             self.tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
 
-    def trained_weights(self) -> Mapping[str, Tensor]:
-        """See `PretrainedVerifier.trained_weights`: the connector's."""
-        return self.model.connector.state_dict()
+    def weights(self) -> Mapping[str, Tensor]:
+        """See `PretrainedVerifier.weights`."""
+        return self.model.state_dict()
+
+    def question_tokens(self) -> Any:
+        """See `PretrainedVerifier.question_tokens`."""
+        return self.question.tokens_around_image(PROBE)
 
     @property
     def input_width(self) -> int:
