@@ -79,6 +79,7 @@ def test_yes_and_no_are_one_token_each(tokenizer: PreTrainedTokenizerBase) -> No
 def test_a_tokenizer_without_yes_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     pieces = {piece: number for piece, number in tokenizer.get_vocab().items() if len(piece) == 1}
     letters = type(tokenizer)(vocab=dict(zip(pieces, range(len(pieces)), strict=True)), merges=[])
+    letters.chat_template = tokenizer.chat_template
     with pytest.raises(CheckpointError, match="yes as 3 tokens and no as 2"):
         Question(QUESTION, letters).answer_token_ids()
 
@@ -102,3 +103,20 @@ def test_the_published_question_gives_the_recorded_tokens(parity: Path) -> None:
         left, right = question.tokens_around_image(case["prompt"])
         assert [*left, -200, *right] == case["input_ids"]
         assert question.answer_token_ids() == (case["yes_id"], case["no_id"])
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "is missing or does not repeat the message once"),
+        ("", "is missing or does not repeat the message once"),
+        ("{{ raise_exception('no') }}", r"does not repeat the message once \(no\)"),
+        ("{% for", "does not repeat the message once"),
+        ("{{ messages[0]['content'] }}", "puts nothing before a message"),
+    ],
+)
+def test_a_chat_template_that_cannot_ask_is_refused(template: str | None, said: str) -> None:
+    tokenizer = qwen2_tokenizer([QUESTION])
+    tokenizer.chat_template = template
+    with pytest.raises(CheckpointError, match=said):
+        Question(QUESTION, tokenizer)

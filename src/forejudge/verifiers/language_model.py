@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
 from forejudge.digests import PROBE
+from forejudge.errors import CheckpointError
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
@@ -113,6 +114,11 @@ class LanguageModelVerifier(PretrainedVerifier[LanguageModelVerifierConfig]):
         super().__init__(name, config, verifier_input)
         self.model, self.tokenizer, self.question = model.eval(), tokenizer, Question(config.question, tokenizer)
         self.answer_token_ids = list(self.question.answer_token_ids())
+        if len(tokenizer) > (rows := len(model.language_model.get_input_embeddings().weight)):
+            raise CheckpointError(
+                f"{tokenizer.name_or_path}: the tokenizer has {len(tokenizer)} tokens, but the language model embeds "
+                f"{rows}: expected the tokenizer that it was trained with"
+            )
 
     @classmethod
     def load_model(
