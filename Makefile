@@ -3,6 +3,7 @@
 # make test-research   the tests of research/, which builds the shipped weights
 # make test-slow       the tests that take minutes
 # make check           format, lint, types, import layers, language
+# make audit           known advisories of the versions in constraints.txt; asks the package index
 # make setup           the environment alone
 # Each of them works first on a fresh clone and installs into .venv only what it needs.
 #
@@ -31,7 +32,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
 DEMO_PROMPT := a photo of a red circle left of a blue square
 
-.PHONY: demo test test-research test-slow check setup
+.PHONY: demo test test-research test-slow check audit setup
 
 demo: $(RUNTIME)
 	$(BIN)/forejudge generate "$(DEMO_PROMPT)" --n 8 --all --out demo
@@ -53,6 +54,10 @@ check: $(DEVELOPMENT)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_language.py
+
+audit: $(DEVELOPMENT)
+	$(INSTALL) pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 setup: $(RUNTIME)
 
