@@ -105,7 +105,7 @@ class TestLibraryModel:
         assert_refused(lambda: self.load(kind, folder), f"{folder} holds no .safetensors file; other formats can run")
         (folder / weights).write_bytes(complete)
         (folder / "config.json").write_text("{")
-        assert_refused(lambda: self.load(kind, folder), f"{folder} cannot be loaded")
+        assert_refused(lambda: self.load(kind, folder), f"{folder / 'config.json'} cannot be loaded")
         assert_refused(lambda: self.load(kind, folder / "nowhere"), f"{folder / 'nowhere'} is missing")
 
 
@@ -157,6 +157,29 @@ def test_a_sentencepiece_model_names_the_extra_that_reads_it(
         monkeypatch.setattr(f"transformers.utils.is_{known}_available", lambda is_there=known != package: is_there)
     with pytest.raises(MissingExtra, match=rf"{package} is not installed: pip install 'forejudge\[sentencepiece\]'"):
         load_tokenizer(T5Tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"null", "it holds no JSON object"),
+        (b'{"size": 123456789012345678901}', "123456789012345678901 is too large"),
+        (b'{"name": "\xe9"}', "'utf-8' codec can't decode byte 0xe9"),
+        (b"[" * 100_000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_the_broken_file_of_a_folder_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_bytes(content)
+    (tmp_path / "a_whole_one.json").write_text('{"size": 1}')
+
+    def load() -> None:
+        with checkpoint_errors(tmp_path):
+            raise TypeError("what a library says")
+
+    file = tmp_path / "vae" / "config.json"
+    assert_refused(load, f"{file} cannot be loaded: it is missing, truncated or of another type ({problem}")
 
 
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:

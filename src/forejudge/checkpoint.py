@@ -36,9 +36,39 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
             "save its state_dict alone with torch.save and use that file"
         ) from None
     except Exception as error:  # libraries raise many types, tokenizers a bare Exception
+        file, problem = find_broken_file(path) or (path, first_line(error))
         raise CheckpointError(
-            f"{path} cannot be loaded: it is missing, truncated or of another type ({first_line(error)})"
+            f"{file} cannot be loaded: it is missing, truncated or of another type ({problem})"
         ) from error
+
+
+def find_broken_file(folder: Path) -> tuple[Path, str] | None:
+    """Return the first file of a model's folder that cannot be read on its own, and why; libraries rarely say which."""
+    for path in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()):
+        try:
+            _read_whole(path)
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+            return path, first_line(error)
+    return None
+
+
+def _read_whole(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt"):
+            pass
+    elif path.suffix in {".json", ".jinja", ".txt"}:
+        text = path.read_text(encoding="utf-8")
+        # A tokenizer's `model_max_length` is 10^30 where there is no limit.
+        parse_int = int if path.name == "tokenizer_config.json" else _parse_int
+        if path.suffix == ".json" and not isinstance(json.loads(text, parse_int=parse_int), dict):
+            raise ValueError("it holds no JSON object")
+
+
+def _parse_int(digits: str) -> int:
+    """Parse a number that a tensor's size could be. Raises ValueError for a larger one."""
+    if abs(number := int(digits)) >= 2**63:
+        raise ValueError(f"{digits} is too large")
+    return number
 
 
 @contextmanager
