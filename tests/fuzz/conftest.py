@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.world import make_world
+from tests.fuzz.world import MADE_IN, make_world
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of everything that a command reads."""
-    return make_world(tmp_path_factory.mktemp("fuzz") / "world")
+    folder = tmp_path_factory.mktemp("fuzz")
+    return make_world(folder / MADE_IN).rename(folder / "world")

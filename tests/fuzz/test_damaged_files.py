@@ -14,7 +14,7 @@ import pytest
 from tests.fuzz.damage import damage_file, damages
 from tests.fuzz.harness import Finding, Outcome, judge_all, run, sampled
 from tests.fuzz.snapshot import Contents, contents, difference, lines
-from tests.fuzz.world import ALIGN, CAPTION, COMPARED, EVALUATION, IMPORT, LABEL, PROMPT, TINY, VERIFY
+from tests.fuzz.world import ALIGN, CAPTION, COMPARED, EVALUATION, IMPORT, LABEL, MADE_IN, PROMPT, TINY, VERIFY
 
 GENERATE = ("generate", PROMPT, *TINY, "--n", "2", "--out", "out", "--json")
 COLLECTED = ("--prompts", "few.jsonl", "--candidates", "64", "--out")
@@ -111,14 +111,13 @@ def all_cases(world: Path) -> Iterator[Case]:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A folder to try cases in, each in a fresh copy of what it needs."""
+    """Cases tried in fresh copies of what they need, in the folder that the world was made in."""
 
     world: Path
-    folder: Path
 
     def copy(self, reader: Reader) -> Path:
         """Return a folder with what a reader needs, and nothing else."""
-        here = self.folder / "here"
+        here = self.world.parent / MADE_IN
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir(parents=True)
         for name in dict.fromkeys((*reader.damaged, *reader.others)):
@@ -174,5 +173,5 @@ def _names(texts: list[str], file: str) -> bool:
 
 @pytest.mark.slow
 def test_no_damaged_file_goes_unnoticed(world: Path) -> None:
-    laboratory = Laboratory(world, world.parent / "damaged")
+    laboratory = Laboratory(world)
     assert judge_all("damaged files", sampled(list(all_cases(world))), laboratory.judge) == []

@@ -22,6 +22,7 @@ from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_detector import tiny_mask2former, to_mmdetection_state_dict
 from tests.support.tiny_run import save_language_model
 
+MADE_IN = "here"  # some files record paths
 TINY = ("--generator", "generator", "--verifier", "verifier", "--device", "cpu")
 PROMPT = "a photo of a red circle"
 EVALUATION = (*TINY, "--benchmark", "few.jsonl", "--evaluator", "tests.fuzz.world:even_sum")
