@@ -44,7 +44,7 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
 
 def find_broken_file(folder: Path) -> tuple[Path, str] | None:
     """Return the first file of a model's folder that cannot be read on its own, and why; libraries rarely say which."""
-    for path in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()):
+    for path in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if is_file(path)):
         try:
             _read_whole(path)
         except (OSError, ValueError, RecursionError, SafetensorError) as error:
