@@ -3,6 +3,7 @@
 FUZZ_CASES=all runs every case instead of 500.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ READERS = [
     Reader("score by geneval", (*SCORE, *DETECTED), ("detector", "clip"), ("photos",)),
     Reader("convert", ("geneval", "convert-detector", "detector.pth", "out"), ("detector.pth",)),
 ]
-_UNREAD = "generation_config.json"  # no text is generated here; a damaged one is copied
+# No text is generated, so that a damaged generation_config.json is copied; and the repository may change meanwhile.
+_UNREAD = re.compile(r"generation_config\.json|/provenance/commit$")
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,14 @@ class Laboratory:
             return ("refused" if named else "vague"), outcome.said
         if outcome.verdict != "ok":
             return outcome.verdict, outcome.said
-        if _names(outcome.warnings, case.file):
+        # Weights that others wrote have no checksums: a warning names the model.
+        if _names(outcome.warnings, case.file) or _names(outcome.warnings, case.file.partition("/")[0]):
             return "warned", outcome.said
         now = contents(here) | lines(outcome.out, here)
         places = {
             place
             for place in difference(now, reference.contents) - reference.volatile
-            if place.partition(":")[0] != case.file and _UNREAD not in place
+            if place.partition(":")[0] != case.file and not _UNREAD.search(place)
         }
         return ("silent" if places else "same"), f"{len(places)} places differ: {sorted(places)[:3]} {outcome.said}"
 
