@@ -113,6 +113,8 @@ def test_a_refused_import_leaves_nothing(forejudge: CommandLine, tmp_path: Path)
         b'{"auroc": "0.9"}',
         b'{"auroc": NaN}',
         b'{"auroc": 1e300}',
+        b'{"auroc": -1.9}',
+        b'{"auroc": 0.9, "added_later": "x"}',
     ],
 )
 def test_damaged_metrics_are_named(forejudge: CommandLine, tiny_verifier: Path, tmp_path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Calibration: from log-odds to probabilities."""
+"""Calibration, from log-odds to probabilities, and the ranges of sizes."""
 
 import math
 
@@ -6,7 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from forejudge.generators.base import Architecture
 from forejudge.verifiers.config import Calibration, fit_calibration
+from forejudge.verifiers.language_model import LanguageModelVerifierConfig
+from tests.support.doubles import ARCHITECTURE
 
 
 @pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, -0.8), (0.2, 1.5)])
@@ -61,3 +64,13 @@ def test_a_temperature_must_be_positive() -> None:
     for temperature in (0, -1):
         with pytest.raises(ValidationError, match="temperature"):
             Calibration(temperature=temperature, bias=0)
+
+
+@pytest.mark.parametrize("size", [0, -64, 123456789012345678901])
+def test_a_size_that_no_model_has_is_refused(size: int) -> None:
+    with pytest.raises(ValidationError, match="width"):
+        Architecture(**ARCHITECTURE.model_dump() | {"width": size})
+    with pytest.raises(ValidationError, match="spatial_merge_size"):
+        LanguageModelVerifierConfig(
+            generator=None, generator_fingerprint=None, reads="hidden:2", width=4, spatial_merge_size=size
+        )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer import Argument, Option
@@ -13,11 +13,20 @@ from forejudge.cli.common import echo, new_console
 from forejudge.config_files import read_config
 from forejudge.files import is_file
 
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 _Figure = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
 
 
-class _Metrics(RootModel[Annotated[dict[str, _Figure | None], Field(min_length=1)]]):
+class _Metrics(BaseModel):
     """Figures on validation prompts by name; None for one that is undefined."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Figure | None]
+
+    auroc: _Share | None
+    balanced_accuracy: _Share | None = None
+    expected_calibration_error: _Share | None = None
+    pair_accuracy: _Share | None = None
 
 
 _SHOWN_FIRST = {"kind", "reads", "generator", "generator_fingerprint", "generator_source", "width"}
@@ -46,7 +55,9 @@ def show(folder: Annotated[Path, Argument(help="A verifier's folder.")]) -> None
         table.add_row(_words(name), _format(value))
     metrics_path = folder / METRICS_FILE
     remedy = "delete the file, the verifier works without it"
-    metrics = read_config(metrics_path, _Metrics, remedy).root if is_file(metrics_path) else {}
+    metrics = (
+        read_config(metrics_path, _Metrics, remedy).model_dump(exclude_unset=True) if is_file(metrics_path) else {}
+    )
     for name, value in metrics.items():
         table.add_row(_words(name), "undefined" if value is None else _format(value))
     new_console().print(table)

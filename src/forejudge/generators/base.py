@@ -7,10 +7,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from forejudge.config_files import read_config
@@ -45,17 +45,20 @@ class GeneratorOptions(BaseModel):
             raise InvalidRequest(f"generator option {validation_message(error)}; options are: {names}") from None
 
 
+Size = Annotated[int, Field(gt=0, le=2**20)]
+
+
 class Architecture(BaseModel):
     """Shape of a generator's transformer: all that a hidden-state verifier, a recipe or an import needs to know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     transformer: str  # class name
-    width: int  # of the hidden state
-    num_blocks: int
-    latent_channels: int
-    latent_size: int  # rows, and columns, of tokens at the generator's default image size
-    text_width: int
+    width: Size  # of the hidden state
+    num_blocks: Size
+    latent_channels: Size
+    latent_size: Size  # rows, and columns, of tokens at the generator's default image size
+    text_width: Size
 
     @property
     def num_tokens(self) -> int:

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from forejudge.errors import MismatchError
-from forejudge.generators.base import Architecture, Generator
+from forejudge.generators.base import Architecture, Generator, Size
 from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
 
 CONFIG_FILE = "verifier.json"
@@ -66,7 +66,7 @@ class VerifierConfig(BaseModel):
     generator_fingerprint: str | None
     generator_source: str | None = None
     reads: VerifierInputName
-    width: PositiveInt | None = None
+    width: Size | None = None
     calibration: Calibration | None = None
 
     @classmethod

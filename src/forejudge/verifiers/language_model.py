@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import AfterValidator, JsonValue, PositiveInt
+from pydantic import AfterValidator, JsonValue
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +20,7 @@ from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
 from forejudge.digests import PROBE
 from forejudge.errors import CheckpointError
+from forejudge.generators.base import Size
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
@@ -42,9 +43,9 @@ class LanguageModelVerifierConfig(VerifierConfig):
 
     kind: Literal["language_model"] = "language_model"
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
-    spatial_merge_size: PositiveInt = 1
+    spatial_merge_size: Size = 1
     statistics: StatisticsKind = "channel"
-    tokens: PositiveInt | None = None
+    tokens: Size | None = None
     has_head: bool = False
     published_config: dict[str, JsonValue] | None = None
 
