@@ -170,7 +170,7 @@ def projected_costs(
     figures: Annotated[Path, Option(help="Report to add to.")] = Path("benchmarks/miniature.json"),
 ) -> None:
     """Add the equal-cost table by the FLOPs of SANA-Sprint 1.6B to an evaluation's report."""
-    from forejudge.candidates.store import EvaluationStore
+    from forejudge.candidates.evaluation_store import EvaluationStore
     from forejudge.cli.tables import print_table
     from forejudge.device import resolve_device, resolve_dtype
     from forejudge.evaluation.report import EvaluationReport

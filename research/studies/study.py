@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from forejudge.candidates.collect import EvaluationCollector
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
 from forejudge.evaluation.study_report import StudyReport, VariantReport

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forejudge.candidates.collect import EvaluationCollector
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import merge_evaluation, with_controls

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from forejudge.candidates.collect import EvaluationCollector
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation import suite
 from forejudge.evaluation.build_report import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.report import EvaluationReport
 from forejudge.evaluation.strategies import load_outcomes

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from forejudge.candidates.store import EvaluationRow, EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationRow, EvaluationStore
 from forejudge.errors import CheckpointError
 from forejudge.report.gallery import gallery
 from tests.support.folders import copy_folder

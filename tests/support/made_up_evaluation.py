@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from forejudge.candidates.store import EvaluationSettings, EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
 from forejudge.evaluation.report import REPORT_FILE, EvaluationCosts
 from forejudge.evaluation.suite import COSTS_FILE, baseline_folder, folder_report
 from forejudge.files import write_text

@@ -14,9 +14,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
 from forejudge.candidates.features import half
 from forejudge.candidates.observers import Columns, EvaluationObserver, Observer
-from forejudge.candidates.store import BlockStore, CandidateStore, CollectionConfig, EvaluationSettings, EvaluationStore
+from forejudge.candidates.store import BlockStore, CandidateStore, CollectionConfig
 from forejudge.device import dtype_name
 from forejudge.errors import BrokenImage
 from forejudge.evaluators.base import Evaluator

@@ -13,7 +13,6 @@ do.
 """
 
 import hashlib
-import shutil
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -21,43 +20,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from io import BytesIO
-from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL.Image import Image
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    StrictBool,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from safetensors.torch import save
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from forejudge.candidates.geneval_folder import GenEvalFolder
 from forejudge.checkpoint import first_line
 from forejudge.config_files import read_config, record_config, refuse_other_config
-from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest, validation_message
+from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
 from forejudge.files import exists, is_file, output_folder, write_bytes, write_text
 from forejudge.noise import Split
 from forejudge.options import Seed
 from forejudge.progress import Shard
-from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine
 
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
 _ROWS_PER_BLOCK = 128  # about
-_MAX_PROMPTS = 1_000_000  # each is looked for on the disk
+MAX_PROMPTS = 1_000_000  # each is looked for on the disk
 _BYTES_AT_ONCE = 2**24
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -221,7 +211,7 @@ class RowStore(BlockStore[ConfigT]):
     def block_table(self, block: int) -> pa.Table:
         """Return the rows of one block. Raises CheckpointError where they cannot be read or have changed."""
         path = self.rows_path(block)
-        with self._damage_named(path, block):
+        with self.damage_named(path, block):
             content = path.read_bytes()
             self._compare_checksum("rows", _checksum([content]), block)
             table = pq.ParquetFile(BytesIO(content), page_checksum_verification=True).read()
@@ -232,7 +222,7 @@ class RowStore(BlockStore[ConfigT]):
     def check_states(self, block: int) -> None:
         """Raise CheckpointError where the states of a block are missing or have changed. Reads all of them."""
         path = self.states_path(block)
-        with self._damage_named(path, block), path.open("rb") as file:
+        with self.damage_named(path, block), path.open("rb") as file:
             self._compare_checksum("states", _checksum(iter(lambda: file.read(_BYTES_AT_ONCE), b"")), block)
 
     def _compare_checksum(self, part: str, found: str, block: int) -> None:
@@ -241,7 +231,7 @@ class RowStore(BlockStore[ConfigT]):
             raise ValueError(f"its checksum is {found}, not {expected}")
 
     @contextmanager
-    def _damage_named(self, path: Path, block: int) -> Iterator[None]:
+    def damage_named(self, path: Path, block: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # pyarrow raises many types
@@ -333,142 +323,3 @@ class CandidateStore(RowStore[CollectionConfig]):
     def block_of(self, row: int) -> tuple[int, int]:
         """Return the block that holds a row of `table`, and the row's index in it."""
         return divmod(row, self.settings.rows_per_block)
-
-
-class EvaluationSettings(BaseModel):
-    """Configuration that decides the rows of an evaluation.
-
-    `revision`, `benchmark_digest` and the values of `verifiers` identify weights and prompts. `reads` names the stages
-    each verifier reads; the names of `second_evaluators` identify their weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    model_names: ClassVar = {"generator"}
-
-    generator: str
-    revision: str
-    dtype: str
-    benchmark: str
-    benchmark_digest: str
-    evaluator: str
-    verifiers: dict[str, str]
-    reads: dict[str, str]
-    prompts: Annotated[int, Field(ge=1, le=_MAX_PROMPTS)]
-    seeds: Count
-    images_per_prompt: Count
-    candidates: Count
-    steps: Count
-    second_evaluators: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """12 hexadecimal digits that identify the configuration."""
-        return hashlib.sha256(self.model_dump_json(exclude={"generator"}).encode()).hexdigest()[:12]
-
-
-def _check_score(score: float) -> float:
-    if isnan(score):
-        raise ValueError("a verdict without a score")
-    return score
-
-
-class RowVerdict(TypedDict):
-    """Score of one verifier, and its probability where it is calibrated."""
-
-    score: Annotated[float, AfterValidator(_check_score)]
-    probability: Annotated[float, Field(ge=0, le=1)] | None
-
-
-class EvaluationRow(TypedDict):
-    """A candidate of an evaluation with all verdicts; `sample` names its image where that is kept."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    seed_index: NonNegativeInt
-    image_index: NonNegativeInt
-    index: NonNegativeInt
-    seed: Seed
-    correct: StrictBool
-    reason: str
-    sample: Annotated[str, Field(pattern=r"^\d{4,}\.png$")] | None  # not a path to another file
-    verdicts: dict[str, RowVerdict]
-    second_correct: dict[str, StrictBool]
-
-
-_ROWS = TypeAdapter(list[EvaluationRow])
-
-
-class EvaluationStore(RowStore[EvaluationSettings]):
-    """Evaluated candidates of a benchmark with the verdicts of several verifiers; each prompt is a block.
-
-    The images of the first seed are kept.
-    """
-
-    config_class = EvaluationSettings
-    block_name = "prompts"
-
-    @property
-    def blocks(self) -> int:
-        """See `BlockStore.blocks`."""
-        return self.settings.prompts
-
-    def rows_in(self, block: int) -> int:
-        """See `RowStore.rows_in`."""
-        return self.settings.seeds * self.settings.images_per_prompt * self.settings.candidates
-
-    def write_prompt(
-        self, prompt: int, metadata: str, rows: Sequence[Mapping[str, Any]], images: Sequence[Image]
-    ) -> None:
-        """Write a prompt's images and then its rows. Raises OutputError."""
-        self.images(prompt).write(metadata, images)
-        self.write(prompt, rows, {})
-
-    def rows(self, prompt: int) -> list[EvaluationRow]:
-        """Return the rows of a prompt's candidates. Raises CheckpointError."""
-        rows = [{"verdicts": {}, "second_correct": {}} | row for row in self.block_table(prompt).to_pylist()]
-        with self._damage_named(self.rows_path(prompt), prompt):
-            try:
-                typed = _ROWS.validate_python(rows)
-            except ValidationError as error:
-                raise ValueError(f"row {validation_message(error)}") from None
-            for row in typed:
-                self._check_names("verdicts", row["verdicts"], self.settings.verifiers)
-                self._check_names("second_correct", row["second_correct"], self.settings.second_evaluators)
-            if len({(row["image_index"], row["seed_index"], row["index"]) for row in typed}) < len(typed):
-                raise ValueError("it has a candidate twice")
-        return typed
-
-    def _check_names(self, field: str, found: Iterable[str], expected: Iterable[str]) -> None:
-        if not set(expected) <= set(found):
-            raise ValueError(f"{field} are of {', '.join(found)}, {SETTINGS_FILE} says {', '.join(expected)}")
-
-    def metadata(self, prompt: int) -> PromptMetadata:
-        """Return a prompt's metadata, as its rows have it. Raises CheckpointError."""
-        text = self.block_table(prompt)["metadata"][0].as_py()
-        return PromptLine("", text, str(self.rows_path(prompt))).geneval_metadata()
-
-    def sample(self, prompt: int, row: EvaluationRow) -> Path:
-        """Return the file of a row's image. Raises CheckpointError where it was not kept."""
-        if row["sample"] is None:
-            raise CheckpointError(f"{self.rows_path(prompt)}: the image of candidate {row['index']} was not kept")
-        path = self.images(prompt).path / "samples" / row["sample"]
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise CheckpointError(
-                f"{self.rows_path(prompt)}: the image {row['sample']} is outside the folder, not read"
-            )
-        return path
-
-    def merge(self, other: "EvaluationStore") -> int:
-        """Copy the prompts of another shard of the same evaluation that are missing here, and return their number.
-
-        Raises InvalidRequest for a shard of another evaluation, CheckpointError for a folder that is none.
-        """
-        _ = other.settings  # raises where there are none
-        other.refuse_other(self.settings)
-        new = [prompt for prompt in self.missing if other.has(prompt)]
-        for prompt in new:
-            other.block_table(prompt)  # raises where it is damaged
-            shutil.copytree(other.images(prompt).path, self.images(prompt).path, dirs_exist_ok=True)
-            write_bytes(self.checksums_path(prompt), other.checksums_path(prompt).read_bytes())
-            write_bytes(self.rows_path(prompt), other.rows_path(prompt).read_bytes())
-        return len(new)

@@ -114,7 +114,7 @@ def merge(
     parts: Annotated[list[Path], Argument(help="Folders of the other parts, made with other --shard.")],
 ) -> None:
     """Merge the parts of an evaluation that ran on several machines into the first folder."""
-    from forejudge.candidates.store import EvaluationStore
+    from forejudge.candidates.evaluation_store import EvaluationStore
     from forejudge.evaluation.suite import merge_evaluation
 
     for part in parts:

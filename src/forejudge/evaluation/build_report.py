@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forejudge.candidates.store import EvaluationSettings
+from forejudge.candidates.evaluation_store import EvaluationSettings
 from forejudge.evaluation.bootstrap import Interval, bootstrap_figure, bootstrap_mean
 from forejudge.evaluation.equal_cost import (
     CostCurve,

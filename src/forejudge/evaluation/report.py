@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from forejudge.candidates.store import EvaluationSettings
+from forejudge.candidates.evaluation_store import EvaluationSettings
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.bootstrap import Averages, Interval, Lead, Share

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from forejudge.candidates.store import EvaluationRow, EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationRow, EvaluationStore
 from forejudge.evaluation.bootstrap import Averages, Difference, Outcome, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
 

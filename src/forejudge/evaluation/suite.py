@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from forejudge.candidates.collect import EvaluationCollector
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from forejudge.candidates.store import EvaluationRow, EvaluationStore, RowVerdict
+from forejudge.candidates.evaluation_store import EvaluationRow, EvaluationStore, RowVerdict
 from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES

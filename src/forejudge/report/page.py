@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from forejudge.candidates.store import EvaluationStore
+from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.report import ORACLE, RANDOM, REPORT_FILE, EvaluationReport
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
