@@ -15,7 +15,7 @@ from forejudge.generators.latents import decode_latents
 class Doubling(nn.Module):
     """An autoencoder that doubles each value: 2e38 is finite before it, and infinite after it."""
 
-    dtype = torch.float32
+    dtype, device = torch.float32, torch.device("cpu")
 
     def decode(self, latents_NCHW: Tensor, return_dict: bool) -> tuple[Tensor]:
         return (latents_NCHW[:, :3] * 2,)
