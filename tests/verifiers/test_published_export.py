@@ -1,13 +1,15 @@
 """Verifiers written in the published layout: nothing is lost on the way there and back."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.generators import load_architecture
 from forejudge.hub import Source
 from forejudge.verifiers.connector import Connector
@@ -121,3 +123,17 @@ def test_a_verifier_that_the_layout_cannot_hold_is_refused(tmp_path: Path, verif
 def test_a_folder_without_a_verifier_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"verifier\.json is missing"):
         export_published(tmp_path, tmp_path / "published")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = trained()
+    folder = exported(verifier, tmp_path).parent / "ours"
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    for module in ("published_export", "language_model"):
+        monkeypatch.setattr(f"forejudge.verifiers.{module}.save_file", full)
+    for write in (partial(export_published, folder), verifier.save_pretrained):
+        with pytest.raises(OutputError, match="new cannot be written"):
+            write(tmp_path / "new")

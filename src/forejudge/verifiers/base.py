@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
+from forejudge.checkpoint import library_output_errors
 from forejudge.config_files import read_config
 from forejudge.digests import cached_digest, check_checksums, tensors_digest, write_checksums
 from forejudge.errors import InvalidRequest, MismatchError
@@ -129,12 +130,13 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         return verifier
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a verifier's folder; its card and metrics are copied along."""
+        """Write a verifier's folder; its card and metrics are copied along. Raises OutputError."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG_FILE, self.config.model_dump_json(indent=2) + "\n")
-        self.save_model(folder)
-        self.verifier_input.save_pretrained(folder)
+        with library_output_errors(folder):
+            self.save_model(folder)
+            self.verifier_input.save_pretrained(folder)
         write_checksums(folder)
         if self.folder is not None and self.folder.resolve() != folder.resolve():
             for companion in (self.folder / name for name in COMPANIONS):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from forejudge.checkpoint import checkpoint_errors, load_tensors, quiet_libraries
+from forejudge.checkpoint import checkpoint_errors, library_output_errors, load_tensors, quiet_libraries
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
@@ -60,7 +60,8 @@ def export_published(source: Path, folder: Path) -> None:
     layers = {name: tensor for name, tensor in connector.items() if name.startswith(_LAYERS)}
     tensors = load_tensors(source / LANGUAGE_MODEL)
     tensors |= {CONNECTOR_PREFIX + name.removeprefix(_LAYERS): tensor for name, tensor in layers.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with library_output_errors(folder):
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     fields = config.published_config or published_language_model_config(language_model) | _input_fields(config, layers)
     weights = {"torch_dtype": dtype_name(layers[_FIRST_WEIGHT].dtype), "vocab_size": len(tensors[INPUT_EMBEDDINGS])}
     write_json(folder / PUBLISHED_CONFIG_FILE, fields | weights)
