@@ -153,3 +153,8 @@ def test_a_change_from_code_takes_models_and_their_fields() -> None:
 def test_stage_1_needs_an_instruction_with_a_picture() -> None:
     with pytest.raises(InvalidRequest, match="must contain <image> exactly once"):
         apply_changes(load_preset("miniature").align, ["instruction=describe it"])
+
+
+def test_a_value_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="--set a value is no text in UTF-8"):
+        apply_changes(load_preset("miniature").verify, ["question=caf\udce9"])

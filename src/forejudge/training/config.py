@@ -11,9 +11,9 @@ from pydantic import (
     Field,
     ValidationError,
 )
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
-from forejudge.errors import InvalidRequest, validation_message
+from forejudge.errors import InvalidRequest, one_line, validation_message
 from forejudge.hub import public_model_name
 from forejudge.options import Count, Seed
 from forejudge.training.losses import VerifierLoss
@@ -196,6 +196,8 @@ def _validated(recipe_class: type[RecipeT], fields: Mapping[str, Any], prefix: s
         return recipe_class.model_validate_json(to_json(fields, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
         raise InvalidRequest(f"{prefix}{validation_message(error)}") from None
+    except PydanticSerializationError as error:  # a lone surrogate
+        raise InvalidRequest(f"{prefix}a value is no text in UTF-8 ({one_line(str(error))})") from None
 
 
 def _field_names(recipe: TrainingRecipe) -> list[str]:
