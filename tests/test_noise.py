@@ -5,7 +5,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from forejudge.errors import InvalidRequest
-from forejudge.noise import candidate_seed, noise, noise_batch, noise_generator
+from forejudge.noise import CandidateSeeds, candidate_seed, noise, noise_batch, noise_generator, split_seed
 from forejudge.options import MAX_SEED
 
 SHAPE = (16, 8, 8)
@@ -14,6 +14,17 @@ SHAPE = (16, 8, 8)
 def test_the_seed_of_a_candidate_never_changes() -> None:
     assert candidate_seed(0, "a photo of a red circle", 0, 0) == 612761936
     assert candidate_seed(7, "a photo of a red circle", 2, 5) == 3881852705
+
+
+def test_the_run_seed_of_a_split_never_changes() -> None:
+    assert (split_seed("training", 3), split_seed("validation", 3)) == (3691280726, 1084721645)
+    assert split_seed("test", 3) == 565517586
+
+
+def test_seeds_made_as_needed_are_those_of_the_candidates() -> None:
+    seeds = CandidateSeeds(7, "a star", 2, 5)
+    expected = tuple(candidate_seed(7, "a star", 2, index) for index in range(5))
+    assert (seeds[3], seeds[1:4], seeds[:]) == (expected[3], expected[1:4], expected)
 
 
 def test_a_seed_depends_on_everything_that_names_a_candidate() -> None:

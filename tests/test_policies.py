@@ -47,6 +47,17 @@ def test_each_policy_is_built_from_its_option_alone() -> None:
     assert policy(**options).policies == every
 
 
+def test_a_deadline_has_its_costs_measured_in_seconds() -> None:
+    asked: list[float] = []
+
+    def measure(seconds: float) -> LatencyEstimate:
+        asked.append(seconds)
+        return COSTS
+
+    AllPolicies.from_options(SearchOptions(budget_ms=250), measure)
+    assert asked == [0.25]
+
+
 @pytest.mark.parametrize(
     ("options", "cap", "reason"),
     [

@@ -14,7 +14,7 @@ from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, Searc
 from forejudge.search import SearchOutput, order_by_score, search
 from forejudge.session import PromptSession
 from forejudge.types import BROKEN, IMAGE, NOISE, Stage, Verdict, latent_stage, passed, prefix_stage
-from tests.support.doubles import PROMPT, ScriptedGenerator, ScriptedVerifier, probabilities
+from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier, probabilities
 
 
 def test_the_highest_score_comes_first() -> None:
@@ -123,6 +123,21 @@ def test_only_the_best_are_kept_and_finished(top_k: int) -> None:
     assert all(len(candidates) == 1 for state in policy.states for candidates in state.best.values())
     assert kept[2] == [3, 1, 0, 2][:top_k]
     assert list(found.images) == list(found.order[:top_k])
+
+
+def test_a_policy_sees_how_long_every_batch_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("forejudge.session.perf_counter", clock)
+    generator = ScriptedGenerator(before_advance=lambda count: clock.advance(count / 4))
+    session = PromptSession(generator, ScriptedVerifier(SCRIPT), PROMPT, SamplingParams())
+    clock.advance(1)
+    policy = RecordingPolicy()
+    output = search(session, policy, SEEDS, max_batch_size=2)
+    assert [state.elapsed for state in policy.states] == [1, 1.5, 2, 2.5, 3, 3.25]
+    timings = (*[(2, 0.5)] * 4, (1, 0.25))
+    assert [state.batch_timings for state in policy.states] == [timings[:count] for count in range(6)]
+    assert [state.max_batch_size for state in policy.states] == [2] * 6
+    assert output.batch_timings == timings
 
 
 class TestUntil:

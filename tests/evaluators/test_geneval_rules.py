@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,8 @@ def test_a_mask_takes_no_part_in_equality():
     masked = Detection("cow", (0, 0, 9, 9), 0.5, mask=np.ones((10, 10), bool))
     assert masked == Detection("cow", (0, 0, 9, 9), 0.5)
     assert "mask" not in repr(masked)
+
+
+@pytest.mark.parametrize("accepted", [{"max_objects": 1}, {"max_overlap": 0}, {"position": 1}])
+def test_the_ends_of_the_ranges_of_thresholds_are_accepted(accepted: dict[str, Any]) -> None:
+    assert asdict(Thresholds(**accepted)).items() >= accepted.items()

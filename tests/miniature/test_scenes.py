@@ -1,5 +1,6 @@
 """The miniature world: shapes, scenes, prompts, splits, and the coupling of noise and scene."""
 
+import hashlib
 from collections import Counter
 from itertools import combinations
 
@@ -14,6 +15,7 @@ from forejudge.miniature.prompts import (
     assign_split,
     cases,
     descriptions,
+    sample_prompt_lines,
 )
 from forejudge.miniature.scenes import (
     BACKGROUND_RANGE,
@@ -121,6 +123,17 @@ def test_cases_repeat_a_prompt_only_when_all_had_their_turn() -> None:
         repeats = Counter(case.description.prompt for case in cases("test") if case.description.tag == tag)
         assert max(repeats.values()) - min(repeats.values()) <= 1
         assert len(repeats) == min(CASES_PER_TASK, len(descriptions(tag, "test")))
+
+
+@pytest.mark.parametrize(
+    ("split", "digest"),
+    [("training", "b2162bd3af0f1e2a"), ("validation", "b6d779927f2d3244"), ("test", "659e576ae4453a6e")],
+)
+def test_the_prompts_of_a_split_never_change(split: Split, digest: str) -> None:
+    """Neither the test cases, on which figures are compared, nor the prompts that training samples."""
+    prompts = [(case.description.metadata.to_line(), case.group(1, 2, split).seeds) for case in cases(split)]
+    sampled = [(line.prompt, line.metadata, line.where) for line in sample_prompt_lines(200, split, 1)]
+    assert hashlib.sha256(repr((prompts, sampled)).encode()).hexdigest()[:16] == digest
 
 
 def test_equal_seeds_give_other_candidates_in_other_splits() -> None:

@@ -1,15 +1,17 @@
 """Calibration, from log-odds to probabilities, and the ranges of sizes."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from forejudge.generators.base import Architecture
-from forejudge.verifiers.config import Calibration, fit_calibration
+from forejudge.hub import Source
+from forejudge.verifiers.config import Calibration, VerifierConfig, fit_calibration
 from forejudge.verifiers.language_model import LanguageModelVerifierConfig
-from tests.support.doubles import ARCHITECTURE
+from tests.support.doubles import ARCHITECTURE, ScriptedGenerator
 
 
 @pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, -0.8), (0.2, 1.5)])
@@ -32,6 +34,24 @@ def test_the_fit_is_where_the_likelihood_is_flat(scale: float) -> None:
     error = torch.sigmoid(x / found.temperature + found.bias) - y.double()
     assert error.mean().item() == pytest.approx(0, abs=1e-4)
     assert (error * x / scale).mean().item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "loaded", "warned"),
+    [("new", "new", False), ("old", "new", True), (None, "new", False), ("old", None, False)],
+)
+def test_a_generator_of_another_commit_is_told(trained_on: str | None, loaded: str | None, warned: bool) -> None:
+    generators = []
+    for commit in (trained_on, loaded):
+        generator = ScriptedGenerator()
+        generator.sources = (
+            Source("owner/text-encoder", Path("other"), commit="1"),
+            Source("owner/model", Path("here"), commit=commit),
+        )
+        generators.append(generator)
+    config = VerifierConfig.from_generator(generators[0], "hidden:2", kind="language_model")
+    expected = ["verifier v was trained on owner/model@old, this is owner/model@new: its verdicts may not hold"]
+    assert list(config.mismatch_warnings(generators[1], "v")) == expected * warned
 
 
 def test_calibrated_probabilities_come_true() -> None:
