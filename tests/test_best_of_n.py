@@ -40,6 +40,7 @@ from tests.support.doubles import (
     probabilities,
 )
 from tests.support.hub_cache import COMMIT, add_to_cache
+from tests.support.tiny import save_tiny_verifier
 
 CUT, BLOCKS = 2, 4
 TOLERANCE = 1e-5  # of a score, between batches of other sizes
@@ -444,6 +445,37 @@ def test_words_that_a_generator_does_not_know_are_a_warning(prompt: str, unknown
     warnings = best_of_n(prompt, n=1).record.settings.warnings
     assert [f"trained without the words {unknown}:" in warning for warning in warnings] == [True] * bool(unknown)
     assert scripted()(prompt, n=1).record.settings.warnings == (), "without a vocabulary nothing is known"
+
+
+def test_an_image_that_is_no_square_is_scored_by_its_own_neighbors(
+    tiny_generator: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """4 rows of 16 tokens are as many as 8 of 8, the default; 2 x 2 of them are merged by hand."""
+    folder = save_tiny_verifier(tmp_path / "verifier", tiny_generator, CUT, merge_size=2)
+    best_of_n = BestOfN.from_pretrained(str(tiny_generator), str(folder), device="cpu")
+    generator, verifier, sampling = best_of_n.generator, best_of_n.verifier, SamplingParams(height=32, width=128)
+    result = best_of_n(PROMPT, n=3, sampling=sampling)
+    seeds = tuple(candidate.seed for candidate in result.candidates)
+    candidates = generator.start(generator.encode_without_padding(PROMPT, sampling), seeds)
+    hidden_NTD = generator.advance(candidates, [prefix_stage(CUT)]).tensor(prefix_stage(CUT))
+    assert isinstance(verifier, LanguageModelVerifier)
+    connector = verifier.model.connector
+    corners = [row * 16 + column for row in range(0, 4, 2) for column in range(0, 16, 2)]
+    merged = [connector.standardize(hidden_NTD)[:, [t, t + 1, t + 16, t + 17]].flatten(1) for t in corners]
+    text = [torch.tensor(each).expand(3, -1) for each in verifier.question.tokens_around_image(PROMPT)]
+    left, right = map(verifier.model.language_model.get_input_embeddings(), text)
+    with torch.no_grad():
+        embedded = torch.cat([left, connector.layers(torch.stack(merged, 1)), right], 1)
+        logits = verifier.model.language_model(inputs_embeds=embedded).logits[:, -1, verifier.answer_token_ids]
+    expected = (logits[:, 0] - logits[:, 1]).tolist()
+    assert [candidate.score for candidate in result.candidates] == pytest.approx(expected, abs=TOLERANCE)
+    assert result.image.size == (128, 32)
+
+    (warning,) = result.record.settings.warnings
+    assert "trained on 8 rows of 8 tokens, these images have 4 rows of 16: its verdicts may not hold" in warning
+    assert best_of_n(PROMPT, n=1, seed=1, sampling=sampling).record.settings.warnings == (warning,)
+    assert caplog.messages.count(warning) == 1
+    assert best_of_n(PROMPT, n=1).record.settings.warnings == ()
 
 
 def test_it_can_be_pickled(best_of_n: BestOfN) -> None:

@@ -54,6 +54,7 @@ class BestOfN:
             raise InvalidRequest(f"verifier = {verifier!r}: expected a Verifier, such as load_verifier returns")
         self.batch_size, self._prompt_cache_size = batch_size, prompt_cache_size
         self.warnings: tuple[str, ...] = ()
+        self._logged: set[str] = set()
         self.compiled, self._lock = False, RLock()
         self._warn(*verifier.check(generator))
         self._eager_models = generator, verifier.at_step(verifier_step)
@@ -162,14 +163,19 @@ class BestOfN:
         finish_seconds = output.timings["suffix"] + output.timings["decode"]
         num_finished = len(output.images) + len(output.broken)
         self.costs.learn(sampling, output.batch_timings, finish_seconds / num_finished)
-        warnings = [*_unknown_words(self.generator, prompt), *_broken_images(output, seeds)]
+        warnings = [
+            *self.verifier.size_warnings(self.generator, sampling),
+            *_unknown_words(self.generator, prompt),
+            *_broken_images(output, seeds),
+        ]
         settings = self._settings(options, sampling, warnings)
         return Result(search_record(prompt, seeds, output, settings, self.generator, self.verifier), output.images)
 
     def _settings(self, options: SearchOptions, sampling: SamplingParams, warnings: list[str]) -> Settings:
-        """Record the settings of one search, with its own warnings after those of the models."""
-        for warning in warnings:
+        """Record the settings of one search, with its own warnings after those of the models; log each warning once."""
+        for warning in [each for each in warnings if each not in self._logged]:
             _LOGGER.warning(warning)
+        self._logged.update(warnings)
         return Settings(
             generator=self.generator.name,
             verifier=self.verifier.name,

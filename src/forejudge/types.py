@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     View = Tensor | tuple[Image | None, ...]
 
+Grid = tuple[int, int]  # rows and columns of tokens, which are in row-major order
 PASS_THRESHOLD = 0.5  # calibrated probability from which on a candidate passes
 
 
@@ -71,13 +72,15 @@ class Candidates:
 
     `views` holds what verifiers may read: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE, where
     None stands for an image with values that are not finite.
-    `state` is opaque: only the generator continues from it. Both are indexed by row.
+    `state` is opaque: only the generator continues from it. Both are indexed by row. `grid` is that of the tokens of a
+    hidden state; None stands for a square.
     """
 
     seeds: tuple[int, ...]
     stage: Stage
     views: Mapping[Stage, View]
     state: Any
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -86,7 +89,7 @@ class Candidates:
         """Select candidates by row, in the order given."""
         seeds = tuple(self.seeds[row] for row in rows)
         views = {stage: _rows(view, rows) for stage, view in self.views.items()}
-        return Candidates(seeds, self.stage, views, self.state[rows])
+        return replace(self, seeds=seeds, views=views, state=self.state[rows])
 
     def tensor(self, stage: Stage) -> Tensor:
         """Return the view at a prefix or a latent."""
@@ -113,7 +116,7 @@ class Candidates:
     def without_views(self) -> Candidates:
         """Drop all views except finished images; the state stays."""
         views = {stage: view for stage, view in self.views.items() if stage == IMAGE}
-        return Candidates(self.seeds, self.stage, views, self.state)
+        return replace(self, views=views)
 
 
 def _rows(view: View, rows: list[int]) -> View:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,9 +20,14 @@ from forejudge.candidates.features import RecomputedStates, RecordedStates
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import BrokenImage, InvalidRequest, MismatchError, OutputError
 from forejudge.generators import load_generator
+from forejudge.generators.base import SamplingParams
 from forejudge.noise import candidate_seed, split_seed
 from forejudge.progress import Progress, Shard, ignore_progress
+from forejudge.training.dataset import QuestionBatches, StoredRows
+from forejudge.training.model import Verification, log_odds
+from forejudge.types import Candidates
 from forejudge.verifiers.inputs import build_verifier_input
+from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.killed_collection import MOMENTS
 from tests.support.stand_in import (
     FIVE_PROMPTS,
@@ -31,6 +37,7 @@ from tests.support.stand_in import (
     candidate_collector,
     prompt_lines,
 )
+from tests.support.tiny import save_tiny_verifier
 
 CPU = torch.device("cpu")
 WHOLE = Shard()
@@ -205,3 +212,32 @@ def test_recorded_states_equal_recomputed_ones(tiny_generator: Path, tmp_path: P
         anew = RecomputedStates(generator, verifier_input, prompts, seeds).tokens(rows)
         assert recorded.dtype == torch.float16
         torch.testing.assert_close(recorded, anew, atol=2e-3, rtol=2e-3)
+
+
+@torch.no_grad()
+def test_a_training_reads_the_grid_of_images_that_are_no_square(tiny_generator: Path, tmp_path: Path) -> None:
+    """4 rows of 16 tokens, recorded or recomputed; stage 2 merges the neighbors that the verifier merges."""
+    generator = load_generator(str(tiny_generator), CPU, torch.float32)
+    generator.defaults = SamplingParams(height=32, width=128)
+    inputs = [build_verifier_input("hidden:2"), build_verifier_input("latent")]
+    lines = prompt_lines("a photo of a red circle")
+    store = collect(
+        tmp_path / "rows", CandidateCollector(generator, lines, 3, 0, candidate_collector().observer, inputs)
+    )
+    rows = StoredRows.of(store.path, generator)
+    for verifier_input in inputs:
+        anew = RecomputedStates(generator, verifier_input, rows.prompts, rows.column("seed"))
+        assert rows.states(generator, verifier_input).grid == anew.grid == (4, 16)
+
+    folder = save_tiny_verifier(tmp_path / "verifier", tiny_generator, 2, merge_size=2)
+    verifier = LanguageModelVerifier.from_pretrained(folder)
+    states = rows.states(generator, verifier.verifier_input)
+    batch = QuestionBatches(states, verifier.question, rows.prompts, [True] * 3)([0, 1, 2])
+    del batch["labels"]
+    answers = Verification(verifier.model, verifier.question.answer_token_ids())(**batch)["logprobs"]
+    stage = verifier.verifier_input.stage
+    candidates = Candidates((0, 1, 2), stage, {stage: states.tokens([0, 1, 2]).float()}, None, (4, 16))
+    expected = [verdict.score for verdict in verifier.score(rows.prompts[0], candidates)]
+    assert log_odds(answers).tolist() == pytest.approx(expected, abs=1e-5)
+    as_square = verifier.score(rows.prompts[0], replace(candidates, grid=None))
+    assert [verdict.score for verdict in as_square] != pytest.approx(expected, abs=1e-4)

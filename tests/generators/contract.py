@@ -229,6 +229,19 @@ class GeneratorContract:
         if self.size is None:
             assert hidden_NTD.shape[1] == architecture.latent_size**2
 
+    @pytest.mark.parametrize("is_square", [True, False])
+    def test_the_grid_is_that_of_the_tokens(self, generator: Generator, is_square: bool) -> None:
+        size = self.size if is_square else self.other_size
+        candidates = self.generated(generator, SEEDS, prefix_stage(1), latent_stage(), size=size)
+        assert candidates.grid is not None
+        rows, columns = candidates.grid
+        height, width = candidates.tensor(latent_stage()).shape[-2:]
+        assert rows * columns == candidates.tensor(prefix_stage(1)).shape[1]
+        assert height * columns == width * rows
+        assert (rows == columns) == is_square
+        assert generator.grid(self.sampling(size)) == (rows, columns)
+        assert candidates[[1]].grid == candidates.without_views().grid == (rows, columns)
+
     def test_other_steps_than_asked_for_are_refused(self, generator: Generator) -> None:
         with pytest.raises(InvalidRequest, match="needs more than the 1 steps"):
             self.generated(generator, SEEDS, prefix_stage(1, step=1))

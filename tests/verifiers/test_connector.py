@@ -7,6 +7,7 @@ import torch
 
 from forejudge.candidates.features import channel_statistics
 from forejudge.errors import InvalidRequest
+from forejudge.types import Grid
 from forejudge.verifiers.connector import Connector, StatisticsKind
 
 DRAW = torch.Generator().manual_seed(0)
@@ -56,10 +57,29 @@ def test_merging_puts_a_square_of_neighbours_into_one_token() -> None:
     torch.testing.assert_close(first[0, 1], connector.layers(upper_right / (1 + 1e-6) ** 0.5))
 
 
+@pytest.mark.parametrize(
+    ("grid", "neighbors"), [((16, 64), [0, 1, 64, 65]), ((64, 16), [0, 1, 16, 17]), ((32, 32), [0, 1, 32, 33])]
+)
+def test_neighbors_follow_from_the_grid_of_an_image(grid: Grid, neighbors: list[int]) -> None:
+    """All three have 1024 tokens."""
+    connector = Connector(1, 4, merge_size=2, statistics="none")
+    connector.layers = torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False))
+    connector.layers[0].weight.data = torch.eye(4)
+    merged_NTD = connector(torch.arange(1024.0).view(1, 1024, 1), grid)
+    assert merged_NTD[0, 0].tolist() == neighbors
+    assert merged_NTD[0, grid[1] // 2].tolist() == [token + 2 * grid[1] for token in neighbors]
+
+
 @pytest.mark.parametrize("tokens", [9, 8, 15])
 def test_tokens_that_do_not_merge_are_refused(tokens: int) -> None:
     with pytest.raises(InvalidRequest, match=f"a multiple of 2 tokens, not {tokens} tokens in all"):
         Connector(4, 6, merge_size=2)(torch.zeros(1, tokens, 4))
+
+
+@pytest.mark.parametrize("grid", [(3, 12), (12, 3), (4, 8)])
+def test_a_grid_that_does_not_merge_is_refused(grid: Grid) -> None:
+    with pytest.raises(InvalidRequest, match=f"merges 2 x 2 .* not {grid[0]} rows of {grid[1]} tokens: choose"):
+        Connector(4, 6, merge_size=2)(torch.zeros(1, 36, 4), grid)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +118,10 @@ def test_states_are_standardized_in_the_wider_of_their_dtype_and_the_statistics(
 def test_statistics_of_each_token_are_for_so_many_tokens() -> None:
     with pytest.raises(InvalidRequest, match="each of 5 tokens cannot read an image of 4"):
         Connector(4, 6, statistics="token", tokens=5)(torch.zeros(1, 4, 4))
+
+
+def test_statistics_of_each_token_are_for_a_square() -> None:
+    connector = Connector(4, 6, statistics="token", tokens=16)
+    assert torch.equal(connector(torch.zeros(1, 16, 4), (4, 4)), connector(torch.zeros(1, 16, 4)))
+    with pytest.raises(InvalidRequest, match="each of 16 tokens cannot read an image of 2 rows of 8 tokens"):
+        connector(torch.zeros(1, 16, 4), (2, 8))

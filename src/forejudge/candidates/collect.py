@@ -29,7 +29,7 @@ from forejudge.noise import Split, split_seed
 from forejudge.options import check_count
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.prompts.prompt_file import Group, PromptLine, check_lines, groups_of, prompts_digest
-from forejudge.types import IMAGE
+from forejudge.types import IMAGE, Grid
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.inputs import VerifierInput
 
@@ -101,11 +101,15 @@ class Collector(ABC, Generic[StoreT]):
 
 @dataclass(frozen=True)
 class ObservedGroups:
-    """Images of some groups, their candidates' columns, and recorded states by verifier input, all in one order."""
+    """Images of some groups, their candidates' columns, and recorded states by verifier input, all in one order.
+
+    `grids` are those of the states' tokens, by verifier input.
+    """
 
     images: list[Image]
     columns: list[Columns]
     states: dict[str, Tensor]
+    grids: dict[str, Grid | None]
 
 
 def observe(
@@ -125,6 +129,7 @@ def observe(
     images: list[Image] = []
     columns: list[Columns] = []
     states: dict[str, list[Tensor]] = {verifier_input.name: [] for verifier_input in verifier_inputs}
+    grids: dict[str, Grid | None] = {}
     for group in groups:
         for candidates in group.generate(generator, stages, batch_size, sampling):
             try:
@@ -134,9 +139,10 @@ def observe(
             columns += observer.score(group.line.prompt, candidates)
             for verifier_input in verifier_inputs:
                 states[verifier_input.name].append(half(verifier_input.tokens(candidates)))
+                grids[verifier_input.name] = verifier_input.grid(candidates)
     observed = observer([group.line for group in groups for _ in group.seeds], images)
     columns = [scored | seen for scored, seen in zip(columns, observed, strict=True)]
-    return ObservedGroups(images, columns, {name: torch.cat(parts) for name, parts in states.items()})
+    return ObservedGroups(images, columns, {name: torch.cat(parts) for name, parts in states.items()}, grids)
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ class CandidateCollector(Collector[CandidateStore]):
         }
         rows = [row for group in groups for row in group.rows()]
         rows = [row | columns | origin for row, columns in zip(rows, observed.columns, strict=True)]
-        store.write(block, rows, observed.states)
+        store.write(block, rows, observed.states, observed.grids)
 
     def _check_prompts(self, lines: Iterable[PromptLine]) -> None:
         check_lines(lines, lambda prompt: self.generator.check(prompt, self.generator.defaults))

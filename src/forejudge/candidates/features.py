@@ -6,7 +6,7 @@ Both are rounded to half precision, so that training on either goes the same way
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.generators.base import Generator
+from forejudge.types import Candidates, Grid
 from forejudge.verifiers.inputs import VerifierInput
 
 _MAX_CACHED_PROMPTS = 1024  # encoded
@@ -27,6 +28,11 @@ class States(ABC):
     @abstractmethod
     def tokens(self, rows: Sequence[int]) -> Tensor:
         """Return tokens (N, T, D) in half precision, in the order of `rows`."""
+
+    @property
+    def grid(self) -> Grid | None:
+        """Grid of the T tokens of every row; None stands for a square."""
+        return None
 
     def batches(self, rows: Sequence[int], size: int = 64) -> Iterator[Tensor]:
         """Yield the tokens of `size` rows at a time, in float32."""
@@ -53,6 +59,11 @@ class RecordedStates(States):
         """See `States.tokens`."""
         places = [self.store.block_of(row) for row in rows]
         return torch.cat([self._slices(block)[index : index + 1] for block, index in places])
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """See `States.grid`."""
+        return self.store.recorded_grids(0).get(self.input_name)
 
     def _open(self, block: int) -> Any:
         self.store.check_states(block)
@@ -81,10 +92,17 @@ class RecomputedStates(States):
                 found[place] = tokens_TD
         return torch.stack(found)
 
+    @cached_property
+    def grid(self) -> Grid | None:
+        """See `States.grid`."""
+        return self.verifier_input.grid(self._candidates(self.prompts[0], (self.seeds[0],)))
+
     def _generate(self, prompt: str, seeds: tuple[int, ...]) -> Tensor:
+        return half(self.verifier_input.tokens(self._candidates(prompt, seeds)))
+
+    def _candidates(self, prompt: str, seeds: tuple[int, ...]) -> Candidates:
         candidates = self.generator.start(self._conditioning(prompt), seeds)
-        candidates = self.generator.advance(candidates, [self.verifier_input.stage])
-        return half(self.verifier_input.tokens(candidates))
+        return self.generator.advance(candidates, [self.verifier_input.stage])
 
     def _encode(self, prompt: str) -> Any:
         return self.generator.encode_without_padding(prompt, self.generator.defaults)

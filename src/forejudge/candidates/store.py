@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from pydantic import (
     Field,
     model_validator,
 )
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -43,6 +45,7 @@ from forejudge.noise import Split
 from forejudge.options import Seed
 from forejudge.progress import Shard
 from forejudge.prompts.prompt_file import PromptLine
+from forejudge.types import Grid
 
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
@@ -192,9 +195,19 @@ class RowStore(BlockStore[ConfigT]):
         """See `BlockStore.has`."""
         return is_file(self.rows_path(block))
 
-    def write(self, block: int, rows: Sequence[Mapping[str, Any]], states: Mapping[str, Tensor]) -> None:
-        """Write a block's states and then its rows, both in the same order. Raises OutputError."""
-        states_content = save(dict(states)) if states else None
+    def write(
+        self,
+        block: int,
+        rows: Sequence[Mapping[str, Any]],
+        states: Mapping[str, Tensor],
+        grids: Mapping[str, Grid | None] = MappingProxyType({}),
+    ) -> None:
+        """Write a block's states and then its rows, both in the same order. Raises OutputError.
+
+        `grids` of states whose tokens are no square go into the file's metadata.
+        """
+        metadata = {name: f"{grid[0]}x{grid[1]}" for name, grid in grids.items() if grid and grid[0] != grid[1]}
+        states_content = save(dict(states), metadata or None) if states else None
         content = BytesIO()
         table = pa.Table.from_pylist(rows)
         empty = [field.name for field in table.schema if pa.types.is_struct(field.type) and not field.type.num_fields]
@@ -218,6 +231,13 @@ class RowStore(BlockStore[ConfigT]):
             if len(table) != self.rows_in(block):
                 raise ValueError(f"it has {len(table)} rows, {SETTINGS_FILE} says {self.rows_in(block)}")
         return table
+
+    def recorded_grids(self, block: int) -> dict[str, Grid]:
+        """Return the grids of a block's states whose tokens are no square, by verifier input."""
+        path = self.states_path(block)
+        with self.damage_named(path, block), safe_open(path, "pt") as states:
+            sides = {name: grid.split("x") for name, grid in (states.metadata() or {}).items()}
+            return {name: (int(rows), int(columns)) for name, (rows, columns) in sides.items()}
 
     def check_states(self, block: int) -> None:
         """Raise CheckpointError where the states of a block are missing or have changed. Reads all of them."""

@@ -18,7 +18,7 @@ from forejudge.errors import InvalidRequest, validation_message
 from forejudge.files import is_file
 from forejudge.hub import Source
 from forejudge.options import SamplingParams as SamplingParams
-from forejudge.types import Candidates, Stage
+from forejudge.types import Candidates, Grid, Stage
 
 OPTIONS_FILE = "forejudge.json"
 ConditioningT = TypeVar("ConditioningT")
@@ -85,6 +85,13 @@ class Generator(ABC, Generic[ConditioningT]):
 
         Runs tokenizers but no model, so that thousands of prompts are checked in seconds.
         """
+
+    def grid(self, sampling: SamplingParams) -> Grid | None:
+        """Return the grid of an image's tokens, for `Candidates.grid`; None for a square or if it is unknown.
+
+        Raises InvalidRequest for a size that cannot be generated.
+        """
+        return None
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words of a prompt that are not in the vocabulary, each once; none without a vocabulary."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
-from forejudge.generators.latents import PATCH_SIZE, Grid, image_size, packed_architecture, token_grid
+from forejudge.generators.latents import PATCH_SIZE, image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
@@ -27,6 +27,7 @@ from forejudge.generators.stepwise import (
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+from forejudge.types import Grid
 
 GUIDANCE_SCALE = 3.5  # the pipeline's default
 _SCHNELL_TEXT_TOKENS, _DEV_TEXT_TOKENS = 256, 512  # that T5 reads
@@ -145,6 +146,10 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
         token_grid(self._original_pipeline, sampling)
         num_eos_tokens = 1
         check_prompt(prompt, prompt, self.pipeline.tokenizer_2, 0, self._max_sequence_length, num_eos_tokens)
+
+    def grid(self, sampling: SamplingParams) -> Grid:
+        """See `Generator.grid`."""
+        return token_grid(self._original_pipeline, sampling)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> FluxConditioning:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
-from forejudge.generators.latents import Grid, image_size, packed_architecture, token_grid
+from forejudge.generators.latents import image_size, packed_architecture, token_grid
 from forejudge.generators.schedules import FlowSchedule, check_scheduler
 from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
@@ -28,6 +28,7 @@ from forejudge.generators.stepwise import (
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+from forejudge.types import Grid
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,10 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
         )
         num_template_tokens = len(tokenizer(chat).input_ids) - len(tokenizer(prompt).input_ids)
         check_prompt(prompt, prompt, tokenizer, 0, self.options.max_sequence_length - num_template_tokens)
+
+    def grid(self, sampling: SamplingParams) -> Grid:
+        """See `Generator.grid`."""
+        return token_grid(self._original_pipeline, sampling)
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> Flux2Conditioning:

@@ -14,12 +14,12 @@ from torch import Tensor
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, SamplingParams
 from forejudge.generators.hooks import execution_device
+from forejudge.types import Grid
 
 PATCH_SIZE = 2  # of FLUX, in latents a side
 DEFAULT_SAMPLE_SIZE = 128  # latents a side of an image, in both of FLUX's pipelines
 
 Size = tuple[int, int]  # height and width, in pixels
-Grid = tuple[int, int]  # rows and columns of tokens
 
 
 def patched_architecture(transformer: Any, num_blocks: int, text_width: int) -> Architecture:
@@ -46,6 +46,12 @@ def packed_architecture(transformer: Any, num_blocks: int) -> Architecture:
         latent_size=DEFAULT_SAMPLE_SIZE // PATCH_SIZE,
         text_width=config.joint_attention_dim,
     )
+
+
+def patch_grid(transformer: Any, latent_shape: tuple[int, int, int]) -> Grid:
+    """Return the grid of patches that a transformer cuts latents (C, H, W) into."""
+    _, height, width = latent_shape
+    return height // transformer.config.patch_size, width // transformer.config.patch_size
 
 
 def unpatchify(patches_NTE: Tensor, grid: Grid, patch_size: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
-from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
+from forejudge.generators.latents import Size, patch_grid, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.split import AdaLNSingleHidden, SplitTransformer, mask_bias
 from forejudge.generators.stepwise import (
     StepState,
@@ -30,6 +30,7 @@ from forejudge.generators.stepwise import (
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch, noise_generator
+from forejudge.types import Grid
 
 MAX_TEXT_TOKENS: int = signature(PixArtAlphaPipeline.__call__).parameters["max_sequence_length"].default
 _BINS = {32: ASPECT_RATIO_256_BIN, 64: ASPECT_RATIO_512_BIN, 128: ASPECT_RATIO_1024_BIN}  # by size of the latents
@@ -162,6 +163,10 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         self._sizes(sampling)
         num_eos_tokens = 1
         check_prompt(prompt, prompt.lower().strip(), self.pipeline.tokenizer, 0, MAX_TEXT_TOKENS, num_eos_tokens)
+
+    def grid(self, sampling: SamplingParams) -> Grid:
+        """See `Generator.grid`."""
+        return patch_grid(self.transformer, self._sizes(sampling)[2])
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> PixArtConditioning:

@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import Tensor
 
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
-from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
+from forejudge.generators.latents import Size, patch_grid, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
 from forejudge.generators.split import AdaLNSingleHidden, SplitTransformer, mask_bias
 from forejudge.generators.stepwise import StepState, StepwiseGenerator, expand_to_batch
 from forejudge.generators.text_encoding import CachedInstructionEncoder, check_prompt, without_softcap
 from forejudge.noise import noise_batch
+from forejudge.types import Grid
 
 MAX_TEXT_TOKENS = 300  # the pipeline's default max_sequence_length
 GUIDANCE_SCALE = 4.5  # the pipeline's default
@@ -141,6 +142,10 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         self._sizes(sampling)
         text, tokenizer = self._instruction + prompt.lower().strip(), self.pipeline.tokenizer
         check_prompt(prompt, text, tokenizer, self.num_instruction_tokens, MAX_TEXT_TOKENS)
+
+    def grid(self, sampling: SamplingParams) -> Grid:
+        """See `Generator.grid`."""
+        return patch_grid(self.transformer, self._sizes(sampling)[1])
 
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:

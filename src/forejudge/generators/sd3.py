@@ -27,6 +27,7 @@ from forejudge.generators.stepwise import (
 )
 from forejudge.generators.text_encoding import check_prompt
 from forejudge.noise import noise_batch
+from forejudge.types import Grid
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,11 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
             tokenizer, max_tokens = pipeline.tokenizer, pipeline.tokenizer_max_length
         check_prompt(prompt, prompt, tokenizer, 0, max_tokens, num_eos_tokens)
 
+    def grid(self, sampling: SamplingParams) -> Grid:
+        """See `Generator.grid`."""
+        height, width = self._size(sampling)
+        return height // self._token_pixels, width // self._token_pixels
+
     @torch.no_grad()
     def encode(self, prompt: str, sampling: SamplingParams) -> StableDiffusion3Conditioning:
         """See `Generator.encode`. If there is a T5, the two CLIPs read the beginning of the prompt only."""
@@ -181,12 +187,17 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         config = self.autoencoder.config
         return self._decode_latents((latents_NCHW / config.scaling_factor) + config.shift_factor, conditioning.size)
 
+    @property
+    def _token_pixels(self) -> int:
+        factor: int = self.pipeline.vae_scale_factor
+        return factor * int(self.transformer.config.patch_size)
+
     def _size(self, sampling: SamplingParams) -> Size:
         """Return the image size. Raises InvalidRequest for one larger than the transformer has positions for."""
         config = self.transformer.config
-        token_pixels = self.pipeline.vae_scale_factor * config.patch_size
-        _, size = resolve_image_sizes(sampling, config.sample_size * self.pipeline.vae_scale_factor, token_pixels, None)
-        max_side = config.pos_embed_max_size * token_pixels
+        default = config.sample_size * self.pipeline.vae_scale_factor
+        _, size = resolve_image_sizes(sampling, default, self._token_pixels, None)
+        max_side = config.pos_embed_max_size * self._token_pixels
         if max(size) > max_side:
             height, width = size
             raise InvalidRequest(
@@ -197,6 +208,5 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
 
     def _schedule(self, steps: int, size: Size) -> FlowSchedule:
         config: Any = self.pipeline.scheduler.config
-        token_pixels = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
-        tokens = (size[0] // token_pixels) * (size[1] // token_pixels)
+        tokens = (size[0] // self._token_pixels) * (size[1] // self._token_pixels)
         return FlowSchedule.from_config(config, steps, dynamic_shift(config, tokens), self.device, linear_sigmas=False)

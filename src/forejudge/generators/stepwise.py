@@ -118,7 +118,8 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
             latents = self._noise(conditioning, seeds, draw=0)
         else:
             latents = self._prepare_latents(conditioning, noise_NCHW.to(self.device))
-        return Candidates(seeds, NOISE, {}, StepState(conditioning, seeds, 0, latents))
+        state: StepState[ConditioningT, HiddenT] = StepState(conditioning, seeds, 0, latents)
+        return Candidates(seeds, NOISE, {}, state, self.grid(conditioning.sampling))
 
     @torch.no_grad()
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
@@ -131,7 +132,7 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
             if stage not in views:
                 state = self._advance_to(state, stage)
                 views[stage] = self._view(state, stage)
-        return Candidates(candidates.seeds, stage, views, state)
+        return replace(candidates, stage=stage, views=views, state=state)
 
     @abstractmethod
     def _noise(self, conditioning: ConditioningT, seeds: tuple[int, ...], draw: int) -> Tensor:

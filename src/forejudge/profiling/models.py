@@ -15,7 +15,7 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator, SamplingParams
 from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, scoring_stage
 from forejudge.profiling.measure import StageCost, count_cost
-from forejudge.types import IMAGE, NOISE, Candidates, Phase, Stage, latent_stage, prefix_stage
+from forejudge.types import IMAGE, NOISE, Candidates, Grid, Phase, Stage, latent_stage, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -159,6 +159,10 @@ class _PrecomputedInput(VerifierInput):
     def tokens(self, candidates: Candidates) -> Tensor:
         """See `VerifierInput.tokens`."""
         return self._tokens_NTD
+
+    def grid(self, candidates: Candidates) -> Grid | None:
+        """See `VerifierInput.grid`."""
+        return self._verifier_input.grid(candidates)
 
 
 def load_profiled_models(

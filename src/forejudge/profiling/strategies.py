@@ -25,7 +25,7 @@ from forejudge.profiling.measure import StageCost, measure_time_interleaved
 from forejudge.profiling.models import ProfiledModels
 from forejudge.profiling.roofline import StageRun, total_flops, total_roofline_ms
 from forejudge.session import PromptSession
-from forejudge.types import IMAGE, Candidates, Phase, Stage, prefix_stage
+from forejudge.types import IMAGE, Candidates, Grid, Phase, Stage, prefix_stage
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.published_import import official_score
 
@@ -237,7 +237,7 @@ class Official(SearchStrategy):
             tokens_NTD = recorded_NTD.to(candidate.tensor(stage).device)
         else:
             tokens_NTD = self.verifier.verifier_input.tokens(candidate)
-        return self._answer(tokens_NTD)
+        return self._answer(tokens_NTD, self.verifier.verifier_input.grid(candidate))
 
     def _generate(self, seed: int, stage: Stage) -> tuple[Candidates, Tensor]:
         """Return a candidate at a stage, and the output of the last block recorded on its way, on the CPU."""
@@ -249,11 +249,11 @@ class Official(SearchStrategy):
             recorded_NTD = candidate.tensor(prefix_stage(num_run)).cpu()
         return generator.advance(candidate, [stage]), recorded_NTD
 
-    def _answer(self, tokens_NTD: Tensor) -> float:
+    def _answer(self, tokens_NTD: Tensor, grid: Grid | None) -> float:
         model, tokenizer = self.verifier.model, self.verifier.tokenizer
         texts = self.verifier.question.tokens_around_image(self.models.prompt)
         left_NL, right_NL = (torch.tensor([text], device=tokens_NTD.device) for text in texts)
-        embedded_NSE = model.embed(tokens_NTD.to(next(model.parameters()).dtype), left_NL, right_NL)
+        embedded_NSE = model.embed(tokens_NTD.to(next(model.parameters()).dtype), left_NL, right_NL, grid)
         output = model.language_model.generate(
             inputs_embeds=embedded_NSE,
             attention_mask=torch.ones(embedded_NSE.shape[:2], dtype=torch.long, device=embedded_NSE.device),

@@ -27,6 +27,7 @@ from forejudge.generators.base import Generator
 from forejudge.prompts.geneval import normalized_text
 from forejudge.training.config import RunInputs
 from forejudge.training.model import Verification, log_odds
+from forejudge.types import Grid
 from forejudge.verifiers.config import Calibration, fit_calibration
 from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.question import Question
@@ -137,6 +138,10 @@ class _SelectedStates(States):
 
     def tokens(self, rows: Sequence[int]) -> Tensor:
         return self.states.tokens([self.selection[row] for row in rows])
+
+    @property
+    def grid(self) -> Grid | None:
+        return self.states.grid
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,7 @@ class QuestionBatches:
         sides = [self._question_tokens(self.prompts[row]) for row in rows]
         right_NL, mask_NL = pad_right([right for _, right in sides])
         return {
-            "tokens_NTD": self.states.tokens(rows),
+            **_image_tokens(self.states, rows),
             "left_NL": torch.tensor([left for left, _ in sides]),
             "right_NL": right_NL,
             "mask_NL": mask_NL,
@@ -306,11 +311,19 @@ class CaptionBatches:
         is_target_NL = mask_NL.bool()
         is_target_NL[:, : len(instruction_ids)] = False
         return {
-            "tokens_NTD": self.states.tokens(rows),
+            **_image_tokens(self.states, rows),
             "left_NL": torch.tensor([left] * len(rows)),
             "right_NL": right_NL,
             "labels": right_NL.masked_fill(~is_target_NL, IGNORE_INDEX),
         }
+
+
+def _image_tokens(states: States, rows: list[int]) -> dict[str, Tensor]:
+    """Return the states of some rows (N, T, D) and, unless their tokens are a square, its rows and columns (N, 2)."""
+    tokens_NTD, grid = states.tokens(rows), states.grid
+    if grid is None or grid[0] == grid[1]:
+        return {"tokens_NTD": tokens_NTD}
+    return {"tokens_NTD": tokens_NTD, "grid_N2": torch.tensor([grid] * len(rows))}
 
 
 def pad_right(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

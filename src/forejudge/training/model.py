@@ -30,6 +30,7 @@ from forejudge.training.config import (
     TrainingRecipe,
     with_public_names,
 )
+from forejudge.types import Grid
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.language_model import CONNECTOR_FILE, LanguageModelVerifier, YesNoModel
@@ -52,9 +53,11 @@ class Alignment(_StageModule):
         super().__init__(model)
         model.language_model.requires_grad_(False)
 
-    def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, grid_N2: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the logits (N, L, V) that predict each token of `right_NL`."""
-        embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL)
+        embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL, _grid(grid_N2))
         length = right_NL.shape[1]
         logits_NLV = self.model.language_model(inputs_embeds=embedded_NSE, logits_to_keep=length + 1).logits
         return {"logits_NLV": logits_NLV[:, :-1]}
@@ -67,10 +70,25 @@ class Verification(_StageModule):
         super().__init__(model)
         self.answer_ids = list(answer_ids)
 
-    def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, mask_NL: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        tokens_NTD: Tensor,
+        left_NL: Tensor,
+        right_NL: Tensor,
+        mask_NL: Tensor,
+        grid_N2: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Return log-probabilities of yes and no over the whole vocabulary (N, 2), or a head's value (N, 1)."""
-        logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL)
+        logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL, _grid(grid_N2))
         return {"logprobs": logprobs if self.model.head is not None else logprobs[:, self.answer_ids]}
+
+
+def _grid(grid_N2: Tensor | None) -> Grid | None:
+    """Return the grid that all rows of a batch share."""
+    if grid_N2 is None:
+        return None
+    rows, columns = grid_N2[0].tolist()
+    return rows, columns
 
 
 def log_odds(logprobs: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.files import is_file, write_text
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
+from forejudge.options import SamplingParams
 from forejudge.types import Candidates, Stage, Verdict
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input, load_verifier_input
@@ -48,6 +49,10 @@ class Verifier(ABC):
 
         Raises MismatchError, naming both values, for one that it cannot read.
         """
+
+    def size_warnings(self, generator: Generator, sampling: SamplingParams) -> list[str]:
+        """Return warnings about an image size that it can read but was not trained on."""
+        return []
 
     def at_step(self, step: int) -> "Verifier":
         """Return the verifier reading in another denoising step, counted from 0; finished images have none."""
@@ -164,6 +169,16 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
                 f"{generator.name} has width {width}: use the verifier that was trained for it"
             )
         return list(self.config.mismatch_warnings(generator, self.name))
+
+    def size_warnings(self, generator: Generator, sampling: SamplingParams) -> list[str]:
+        """See `Verifier.size_warnings`. Training generates at the generator's default size."""
+        trained, grid = generator.grid(generator.defaults), generator.grid(sampling)
+        if trained is None or grid is None or grid == trained:
+            return []
+        return [
+            f"verifier {self.name} was trained on {trained[0]} rows of {trained[1]} tokens, these images have "
+            f"{grid[0]} rows of {grid[1]}: its verdicts may not hold"
+        ]
 
     def at_step(self, step: int) -> Self:
         """See `Verifier.at_step`."""

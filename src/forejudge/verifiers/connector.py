@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forejudge.errors import InvalidRequest
+from forejudge.types import Grid
 
 StatisticsKind = Literal["channel", "token", "global", "none"]
 """Mean and variance per channel (D,), per token (T, 1), of all values (1,), or none."""
@@ -59,15 +60,15 @@ class Standardizer(KeepBufferDtype):
         device = self.mean_D.device
         self.mean_D, self.variance_D = mean_D.to(device, copy=True), variance_D.to(device, copy=True)
 
-    def standardize(self, hidden_NTD: Tensor) -> Tensor:
-        """Standardize states. Raises InvalidRequest for a number of tokens other than that of per-token statistics."""
+    def standardize(self, hidden_NTD: Tensor, grid: Grid | None = None) -> Tensor:
+        """Standardize states. Raises InvalidRequest for tokens other than those of statistics per token, a square."""
         if self.mean_D is None or self.variance_D is None:
             return hidden_NTD
-        num_tokens = hidden_NTD.shape[1]
-        if self.mean_D.dim() == 2 and len(self.mean_D) != num_tokens:
+        rows, columns = grid or (1, 1)
+        if self.mean_D.dim() == 2 and (len(self.mean_D) != hidden_NTD.shape[1] or rows != columns):
             raise InvalidRequest(
                 f"a verifier with statistics for each of {len(self.mean_D)} tokens cannot read an image of "
-                f"{num_tokens} tokens: generate at the generator's default size"
+                f"{_describe(grid, hidden_NTD.shape[1])}: generate at the generator's default size"
             )
         return (hidden_NTD - self.mean_D) / torch.sqrt(self.variance_D + _EPSILON)
 
@@ -99,22 +100,29 @@ class Connector(Standardizer):
             nn.Linear(embedding_width, embedding_width),
         )
 
-    def forward(self, hidden_NTD: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, T / merge_size^2, embedding width). Raises InvalidRequest for T that does not fit."""
-        merged_NTD = self._merge_tokens(self.standardize(hidden_NTD))
+    def forward(self, hidden_NTD: Tensor, grid: Grid | None = None) -> Tensor:
+        """Map (N, T, D) to (N, T / merge_size^2, embedding width); without `grid` the T tokens are a square.
+
+        Raises InvalidRequest for tokens that do not fit.
+        """
+        merged_NTD = self._merge_tokens(self.standardize(hidden_NTD, grid), grid)
         embedded_NTE: Tensor = self.layers(merged_NTD.to(next(self.layers.parameters()).dtype))
         return embedded_NTE
 
-    def _merge_tokens(self, tokens_NTD: Tensor) -> Tensor:
-        """Concatenate squares of neighbors; the tokens of an image are in row-major order."""
+    def _merge_tokens(self, tokens_NTD: Tensor, grid: Grid | None) -> Tensor:
+        """Concatenate squares of neighbors."""
         size, (count, tokens, width) = self.merge_size, tokens_NTD.shape
         if size == 1:
             return tokens_NTD
-        side = math.isqrt(tokens)
-        if side * side != tokens or side % size:
+        rows, columns = grid or (math.isqrt(tokens), math.isqrt(tokens))
+        if rows * columns != tokens or rows % size or columns % size:
             raise InvalidRequest(
-                f"a verifier that merges {size} x {size} tokens reads square images whose sides have a multiple of "
-                f"{size} tokens, not {tokens} tokens in all"
+                f"a verifier that merges {size} x {size} tokens reads images whose sides have a multiple of {size} "
+                f"tokens, not {_describe(grid, tokens)}: choose another height and width"
             )
-        squares = tokens_NTD.reshape(count, side // size, size, side // size, size, width).transpose(2, 3)
+        squares = tokens_NTD.reshape(count, rows // size, size, columns // size, size, width).transpose(2, 3)
         return squares.reshape(count, tokens // size**2, size**2 * width)
+
+
+def _describe(grid: Grid | None, tokens: int) -> str:
+    return f"{tokens} tokens in all" if grid is None else f"{grid[0]} rows of {grid[1]} tokens"

@@ -22,7 +22,7 @@ from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.generators.base import Architecture
 from forejudge.hub import local_folder
 from forejudge.library_models import load_library_model
-from forejudge.types import IMAGE, Candidates, Stage, latent_stage, prefix_stage
+from forejudge.types import IMAGE, Candidates, Grid, Stage, latent_stage, prefix_stage
 
 if TYPE_CHECKING:  # they take seconds to import, and only clip needs them
     from transformers import CLIPImageProcessorPil, CLIPVisionModel
@@ -53,6 +53,10 @@ class VerifierInput(ABC):
     @abstractmethod
     def tokens(self, candidates: Candidates) -> Tensor:
         """Return the tokens (N, T, D) of candidates at `stage`."""
+
+    def grid(self, candidates: Candidates) -> Grid | None:
+        """Return the grid of the T tokens; None stands for a square."""
+        return None
 
     def at_step(self, step: int) -> Self:
         """Return the input in another denoising step, counted from 0; its name stays. Finished images have none."""
@@ -100,6 +104,10 @@ class HiddenStateInput(VerifierInput):
         """See `VerifierInput.tokens`."""
         return candidates.tensor(self.stage)
 
+    def grid(self, candidates: Candidates) -> Grid | None:
+        """See `VerifierInput.grid`."""
+        return candidates.grid
+
 
 class LatentInput(VerifierInput):
     """Predicted clean latents_NCHW of the first step, one token per place of the latent grid, row by row."""
@@ -114,6 +122,11 @@ class LatentInput(VerifierInput):
     def tokens(self, candidates: Candidates) -> Tensor:
         """See `VerifierInput.tokens`."""
         return candidates.tensor(self.stage).flatten(2).transpose(1, 2)
+
+    def grid(self, candidates: Candidates) -> Grid:
+        """See `VerifierInput.grid`."""
+        height, width = candidates.tensor(self.stage).shape[-2:]
+        return height, width
 
 
 class ImageFeaturesInput(VerifierInput):

@@ -22,7 +22,7 @@ from forejudge.digests import PROBE
 from forejudge.errors import CheckpointError
 from forejudge.generators.base import Size
 from forejudge.library_models import load_library_model, load_tokenizer
-from forejudge.types import Candidates, Verdict
+from forejudge.types import Candidates, Grid, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
 from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Connector, KeepBufferDtype, StatisticsKind
@@ -65,13 +65,20 @@ class YesNoModel(KeepBufferDtype):
         super().__init__()
         self.connector, self.language_model, self.head = connector, language_model, head
 
-    def forward(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, mask_NL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_NTD: Tensor,
+        left_NL: Tensor,
+        right_NL: Tensor,
+        mask_NL: Tensor | None = None,
+        grid: Grid | None = None,
+    ) -> Tensor:
         """Return log-probabilities of the next token (N, V), or the head's value (N, 1), in float32.
 
         `right_NL` may be padded on its right; `mask_NL` of its shape then marks the real tokens. Attention is causal:
-        padding after the last real token does not change the answer.
+        padding after the last real token does not change the answer. `grid` is that of the image (default: a square).
         """
-        embedded_NSE = self.embed(tokens_NTD, left_NL, right_NL)
+        embedded_NSE = self.embed(tokens_NTD, left_NL, right_NL, grid)
         padding_N = None if mask_NL is None else (mask_NL == 0).sum(1)
         if self.head is not None:
             decoder = self.language_model.get_decoder()
@@ -86,10 +93,10 @@ class YesNoModel(KeepBufferDtype):
         """Return a model with the same weights whose language model's layers are compiled."""
         return YesNoModel(self.connector, compile_layers(self.language_model), self.head).train(self.training)
 
-    def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor) -> Tensor:
+    def embed(self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, grid: Grid | None = None) -> Tensor:
         """Embed the language model's input (N, S, E): text, image, text."""
         embedding = self.language_model.get_input_embeddings()
-        return torch.cat([embedding(left_NL), self.connector(tokens_NTD), embedding(right_NL)], dim=1)
+        return torch.cat([embedding(left_NL), self.connector(tokens_NTD, grid), embedding(right_NL)], dim=1)
 
 
 def _last_token(values_NSE: Tensor, padding_N: Tensor | None) -> Tensor:
@@ -191,4 +198,4 @@ class LanguageModelVerifier(PretrainedVerifier[LanguageModelVerifierConfig]):
             torch.tensor(tokens, device=tokens_NTD.device).expand(len(candidates), -1)
             for tokens in self.question.tokens_around_image(prompt)
         )
-        return self.model(tokens_NTD, left_NL, right_NL)
+        return self.model(tokens_NTD, left_NL, right_NL, grid=self.verifier_input.grid(candidates))
