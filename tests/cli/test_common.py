@@ -101,7 +101,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(on_the_hub: CommandLine, us
 
 def test_folders_have_no_license_notice(generate: CommandLine, user_cache: Path) -> None:
     assert "license" not in generate("generate", "a star", "--n", "1").err
-    assert not user_cache.exists()
+    assert not (user_cache / "forejudge" / "licenses-shown.txt").exists()
 
 
 def test_without_a_home_licenses_are_shown_each_time(
