@@ -31,8 +31,8 @@ _DEFINITION = "1"  # of the digest of tensors; another one must not find digests
 _PARALLEL_BYTES = 2**28  # from which on threads save more time than they take
 
 
-class _Checksums(RootModel[dict[str, str]]):
-    """Content of CHECKSUMS_FILE: SHA-256 by path."""
+class FileChecksums(RootModel[dict[str, str]]):
+    """SHA-256 of files by path: content of CHECKSUMS_FILE, and of the seal of a training's checkpoint."""
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -93,7 +93,7 @@ def check_checksums(folder: Path) -> None:
     path = folder / CHECKSUMS_FILE
     if os.environ.get(SKIP_VARIABLE, "0") != "0" or not is_file(path):
         return
-    for name, expected in read_config(path, _Checksums).root.items():
+    for name, expected in read_config(path, FileChecksums).root.items():
         if is_file(folder / name) and (found := file_checksum(folder / name)) != expected:
             raise CheckpointError(
                 f"{folder / name} is damaged or was changed: its SHA-256 is {found[:16]}..., expected "
@@ -107,4 +107,4 @@ def file_checksum(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): change its permissions") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): expected a file that can be read") from None

@@ -8,7 +8,6 @@ GenEval's lines, extended by the evaluator. A stopped run resumes: an image is n
 if neither its file nor its prompt has changed.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from forejudge.checkpoint import first_line
 from forejudge.config_files import read_json_lines
+from forejudge.digests import file_checksum
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.evaluation.bootstrap import bootstrap_averages
 from forejudge.evaluators.base import Evaluation, Evaluator
@@ -294,8 +294,8 @@ def _key(image: ImageFile, folder: Path) -> Key:
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; the path itself where it cannot be read, as opening it reports the error."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return file_checksum(path)
+    except CheckpointError:
         return str(path)
 
 

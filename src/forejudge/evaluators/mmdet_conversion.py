@@ -4,7 +4,6 @@ All sizes are read from the tensors. mmdetection 2.x numbers the attention and f
 them; both spellings are read. Target names are those of transformers' files, which each of its versions understands.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import Mask2FormerConfig, SwinConfig
 
 from forejudge.checkpoint import checkpoint_errors, read_pickle, weights_digest
+from forejudge.digests import file_checksum
 from forejudge.errors import CheckpointError
 from forejudge.evaluators.detector import CLASS_NAMES, ORIGIN_FILE, Mask2Former, Origin, check_classes
 from forejudge.files import atomic_folder, is_file, write_bytes, write_text
@@ -107,7 +107,7 @@ def convert_detector(source: Path, folder: Path) -> Origin:
         config.save_pretrained(part)
         write_bytes(part / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
         _check_fit(part, source)
-        origin = Origin(file=source.name, sha256=_sha256(source), weights=weights_digest(part))
+        origin = Origin(file=source.name, sha256=file_checksum(source), weights=weights_digest(part))
         write_text(part / ORIGIN_FILE, origin.model_dump_json(indent=2) + "\n")
     return origin
 
@@ -212,11 +212,6 @@ def _refuse(source: Path, names: list[str], what: str) -> None:
     if names:
         more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
         raise CheckpointError(f"{source}: tensors are {what}: {', '.join(names[:_MAX_NAMED])}{more}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def spelled_by_2x(name: str) -> str:

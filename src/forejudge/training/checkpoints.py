@@ -4,7 +4,6 @@ A checkpoint without a seal was interrupted while it was written; one that diffe
 newest are kept, each with the best one up to it, so that a run can continue from the one before a damaged one.
 """
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, RootModel
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from transformers import TrainerCallback
 
 from forejudge.config_files import read_config
 from forejudge.device import is_main_process
+from forejudge.digests import FileChecksums, file_checksum
 from forejudge.errors import CheckpointError
 from forejudge.files import exists, is_file, write_json
 
@@ -27,10 +27,6 @@ _SEAL_FILE, _STATE_FILE = "digests.json", "trainer_state.json"
 _PREFIX = "checkpoint-"
 _MAX_RECENT = 2
 MAX_CHECKPOINTS = _MAX_RECENT + 2  # on disk at once: a best one beside them, and the next until it is sealed
-
-
-class _Seal(RootModel[dict[str, str]]):
-    """SHA-256 by file name."""
 
 
 class _State(BaseModel):
@@ -83,27 +79,18 @@ class Checkpoint:
 
     def seal(self) -> None:
         """Record the digests of all files. Raises OutputError."""
-        write_json(
-            self.path / _SEAL_FILE, {path.name: _digest(path) for path in sorted(self.path.iterdir()) if is_file(path)}
-        )
+        files = sorted(path for path in self.path.iterdir() if is_file(path))
+        write_json(self.path / _SEAL_FILE, {path.name: file_checksum(path) for path in files})
 
     def check(self) -> None:
         """Raise CheckpointError naming a file of this checkpoint, or of the best one up to it, that has changed."""
         for checkpoint in {self.path, self.best.path}:
-            seal = read_config(checkpoint / _SEAL_FILE, _Seal).root
+            seal = read_config(checkpoint / _SEAL_FILE, FileChecksums).root
             if _STATE_FILE not in seal:
                 raise CheckpointError(f"{checkpoint / _SEAL_FILE} has no {_STATE_FILE}")
             for name, digest in seal.items():
-                if _digest(checkpoint / name) != digest:
+                if file_checksum(checkpoint / name) != digest:
                     raise CheckpointError(f"{checkpoint / name} has changed since it was written")
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _checkpoints(folder: Path) -> list[Checkpoint]:
