@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, OutputError
-from forejudge.files import is_file, write_json, write_text
+from forejudge.files import is_file, user_cache, write_json, write_text
 
 CHECKSUMS_FILE = "checksums.json"
 SKIP_VARIABLE = "FOREJUDGE_SKIP_CHECKSUMS"
@@ -69,14 +69,13 @@ def cached_digest(files: Sequence[Path], kind: str, compute: Callable[[], str]) 
     known = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (each.resolve() for each in files)]
     key = hashlib.sha256(json.dumps([_DEFINITION, kind, *sorted(known)]).encode()).hexdigest()
     with suppress(OSError, RuntimeError, ValueError):  # RuntimeError where there is no home
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forejudge" / "digests" / key
+        path = user_cache() / "digests" / key
         if is_file(path) and len(digest := path.read_text(encoding="ascii")) == hashlib.sha256().digest_size * 2:
             return digest
-        digest = compute()
-        with suppress(OutputError):  # computed again the next time
-            write_text(path, digest)
-        return digest
-    return compute()
+    digest = compute()
+    with suppress(OutputError, RuntimeError, ValueError):  # computed again the next time
+        write_text(user_cache() / "digests" / key, digest)
+    return digest
 
 
 def write_checksums(folder: Path) -> None:

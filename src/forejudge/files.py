@@ -67,6 +67,11 @@ class Journal:
             file.write(json.dumps(entry).encode() + b"\n")
 
 
+def user_cache() -> Path:
+    """Return forejudge's folder in the user's cache (XDG). Raises RuntimeError where there is no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forejudge"
+
+
 def prepare_folder(folder: Path) -> None:
     """Create a folder that can be written to, and clear what killed processes left in it. Raises OutputError."""
     probe = folder / _temporary_name()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forejudge.errors import OutputError, printable
-from forejudge.files import output_folder, write_text
+from forejudge.files import output_folder, user_cache, write_text
 from forejudge.progress import Shard
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def use_compile_cache() -> None:
     PyTorch's own place is temporary. It stays if TORCHINDUCTOR_CACHE_DIR is set or the cache cannot be written.
     """
     try:
-        cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = cache_root / "forejudge" / "compiled"
+        folder = user_cache() / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # the latter where there is no home
         return
@@ -84,8 +83,8 @@ def _license_text(source: "Source") -> str:
 
 
 def _shown_licenses_file() -> Path:
-    """Return the file that lists models whose license was shown, in the user's cache (XDG base directory)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forejudge" / "licenses-shown.txt"
+    """Return the file that lists models whose license was shown."""
+    return user_cache() / "licenses-shown.txt"
 
 
 def _shown_models() -> list[str]:
