@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from forejudge.compiling import unwrap_compiled
 from forejudge.digests import PROBE, tensors_digest
 from forejudge.generators.hooks import stored_weight
 
@@ -26,7 +27,7 @@ def pipeline_digest(pipeline: Any, options: BaseModel, known: ModelDigests) -> s
     by name or other adapters; a weight that was overwritten through `.data` is not noticed.
     """
     parts = {
-        name: _describe(name, getattr(part, "_orig_mod", part), known)
+        name: _describe(name, unwrap_compiled(part), known)
         for name, part in pipeline.components.items()
         if part is not None
     }
@@ -35,7 +36,7 @@ def pipeline_digest(pipeline: Any, options: BaseModel, known: ModelDigests) -> s
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def weights_digest(model: nn.Module) -> str:
+def model_digest(model: nn.Module) -> str:
     """Hash the weights that a model runs with: its own, and those of its active adapters, wherever they are kept."""
     modules = list(model.named_modules())
     unused = _unused_prefixes(modules)
@@ -56,7 +57,7 @@ def _describe(name: str, part: Any, known: ModelDigests) -> Any:
     if isinstance(part, nn.Module):
         layout = _, adapters = _layout(part)
         if name not in known or known[name][0] != layout:
-            known[name] = layout, weights_digest(part)
+            known[name] = layout, model_digest(part)
         return description | {"weights": known[name][1], "adapters": adapters}
     if hasattr(part, "get_vocab"):
         return {"tokens": part(PROBE).input_ids}

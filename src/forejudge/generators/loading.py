@@ -20,7 +20,7 @@ from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir, is_file
 from forejudge.generators.base import Architecture, Generator
 from forejudge.generators.diffusers_pipeline import BlackBox
-from forejudge.generators.digest import ModelDigests, remember_weights, weights_digest
+from forejudge.generators.digest import ModelDigests, model_digest, remember_weights
 from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
@@ -238,7 +238,7 @@ class PipelineIndex:
         def compute() -> str:
             # float16 holds other weights than those that were stored, so it must not decide their digest.
             is_exact = dtype != torch.float16
-            return weights_digest(
+            return model_digest(
                 model
                 if is_exact
                 else load_library_model(component_class, folder, torch.float32, allow_unexpected_keys=True)
