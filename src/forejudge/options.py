@@ -61,6 +61,7 @@ OptionalWhole = Annotated[int | None, BeforeValidator(_whole)]
 Real = Annotated[float, BeforeValidator(_real)]
 OptionalReal = Annotated[float | None, BeforeValidator(_real)]
 Count = Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
+LargeCount = Annotated[int, Field(gt=0, le=10**9)]  # of rows or steps, which are not laid out before
 Seed = Annotated[Whole, Field(ge=0, le=MAX_SEED)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AnyOptions = TypeVar("AnyOptions", bound=BaseModel)

@@ -20,10 +20,10 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from forejudge.candidates.store import MAX_PROMPTS, SETTINGS_FILE, Count, RowStore
+from forejudge.candidates.store import SETTINGS_FILE, RowStore
 from forejudge.errors import CheckpointError, validation_message
 from forejudge.files import write_bytes
-from forejudge.options import Seed
+from forejudge.options import MAX_PROMPTS, LargeCount, Seed
 from forejudge.prompts.geneval import PromptMetadata
 from forejudge.prompts.prompt_file import PromptLine
 
@@ -47,10 +47,10 @@ class EvaluationSettings(BaseModel):
     verifiers: dict[str, str]
     reads: dict[str, str]
     prompts: Annotated[int, Field(ge=1, le=MAX_PROMPTS)]
-    seeds: Count
-    images_per_prompt: Count
-    candidates: Count
-    steps: Count
+    seeds: LargeCount
+    images_per_prompt: LargeCount
+    candidates: LargeCount
+    steps: LargeCount
     second_evaluators: tuple[str, ...] = ()
 
     @property

@@ -22,16 +22,11 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -42,7 +37,7 @@ from forejudge.config_files import read_config, record_config, refuse_other_conf
 from forejudge.errors import CheckpointError, ForejudgeError, InvalidRequest
 from forejudge.files import exists, is_file, output_folder, write_bytes, write_text
 from forejudge.noise import Split
-from forejudge.options import Seed
+from forejudge.options import LargeCount, Seed
 from forejudge.progress import Shard
 from forejudge.prompts.prompt_file import PromptLine
 from forejudge.types import Grid
@@ -50,10 +45,7 @@ from forejudge.types import Grid
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
 _ROWS_PER_BLOCK = 128  # about
-MAX_PROMPTS = 1_000_000  # each is looked for on the disk
 _BYTES_AT_ONCE = 2**24
-
-Count = Annotated[int, Field(ge=1, le=10**9)]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -107,7 +99,8 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     def num_added(self, lines: Sequence[PromptLine]) -> int:
         """Return how many prompts follow those the folder was begun with."""
-        return len(lines) - len(self._recorded_prompts) if self._recorded_prompts else 0
+        recorded = len(self._recorded_prompts)
+        return len(lines) - recorded if recorded else 0
 
     def record_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
@@ -284,11 +277,11 @@ class CollectionConfig(BaseModel):
     dtype: str = "float32"
     observer_name: str
     prompts: str
-    candidates: Count
+    candidates: LargeCount
     seed: Seed
     split: Split = "training"
     recorded: tuple[str, ...] = ()
-    rows: Count
+    rows: LargeCount
 
     @model_validator(mode="after")
     def _rows_are_whole_prompts(self) -> Self:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from forejudge.errors import InvalidRequest, one_line, validation_message
 from forejudge.hub import public_model_name
-from forejudge.options import Count, Seed
+from forejudge.options import Count, LargeCount, Seed
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
@@ -37,7 +37,6 @@ def _check_instruction(text: str) -> str:
     return text
 
 
-_Count = Annotated[int, Field(gt=0, le=10**9)]
 _BatchSize = Annotated[int, Field(gt=0, le=2**20)]
 _Rank = Annotated[int, Field(gt=0, le=2**16)]
 
@@ -56,7 +55,7 @@ class TrainingRecipe(_FrozenModel):
     language_model: str
     vision_tower: str | None = None
     spatial_merge_size: int = Field(default=1, gt=0, le=1024)
-    steps: _Count
+    steps: LargeCount
     batch_size: _BatchSize
     gradient_accumulation_steps: _BatchSize = 1
     learning_rate: float = Field(gt=0, le=10)
@@ -66,9 +65,9 @@ class TrainingRecipe(_FrozenModel):
     max_grad_norm: float = Field(default=1.0, gt=0, le=10**6)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
-    eval_steps: _Count
-    early_stopping_patience: _Count | None = None
-    statistics_rows: _Count = 4096
+    eval_steps: LargeCount
+    early_stopping_patience: LargeCount | None = None
+    statistics_rows: LargeCount = 4096
     seed: Seed = 0
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     tensorboard: bool = False
@@ -108,7 +107,7 @@ class VerifyRecipe(TrainingRecipe):
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     loss: VerifierLoss = VerifierLoss(kind="class-weighted")
     lora: LoraOptions | None = None
-    training_rows: _Count | None = None
+    training_rows: LargeCount | None = None
 
 
 class RunInputs(_FrozenModel):
