@@ -20,7 +20,7 @@ from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
-from forejudge.errors import CheckpointError, InvalidRequest
+from forejudge.errors import InvalidRequest
 from forejudge.evaluation.build_report import Baseline, VerifierWeights, build_report
 from forejudge.evaluation.equal_cost import BUDGET_NS
 from forejudge.evaluation.report import EvaluationCosts, EvaluationReport
@@ -264,10 +264,7 @@ class Suite:
 
 def read_costs(folder: Path) -> EvaluationCosts:
     """Read the costs of an evaluation. Raises CheckpointError."""
-    try:
-        return read_config(folder / COSTS_FILE, EvaluationCosts)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}: delete the file, and the same eval measures costs anew") from None
+    return read_config(folder / COSTS_FILE, EvaluationCosts, "delete the file, and the same eval measures costs anew")
 
 
 def folder_report(

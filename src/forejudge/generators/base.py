@@ -45,7 +45,7 @@ class GeneratorOptions(BaseModel):
             raise InvalidRequest(f"generator option {validation_message(error)}; options are: {names}") from None
 
 
-Size = Annotated[int, Field(gt=0, le=2**20)]
+Dimension = Annotated[int, Field(gt=0, le=2**20)]
 
 
 class Architecture(BaseModel):
@@ -54,11 +54,11 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     transformer: str  # class name
-    width: Size  # of the hidden state
-    num_blocks: Size
-    latent_channels: Size
-    latent_size: Size  # rows, and columns, of tokens at the generator's default image size
-    text_width: Size
+    width: Dimension  # of the hidden state
+    num_blocks: Dimension
+    latent_channels: Dimension
+    latent_size: Dimension  # rows, and columns, of tokens at the generator's default image size
+    text_width: Dimension
 
     @property
     def num_tokens(self) -> int:

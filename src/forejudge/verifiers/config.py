@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
 from forejudge.errors import MismatchError
-from forejudge.generators.base import Architecture, Generator, Size
+from forejudge.generators.base import Architecture, Dimension, Generator
 from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
 
 CONFIG_FILE = "verifier.json"
@@ -66,7 +66,7 @@ class VerifierConfig(BaseModel):
     generator_fingerprint: str | None
     generator_source: str | None = None
     reads: VerifierInputName
-    width: Size | None = None
+    width: Dimension | None = None
     calibration: Calibration | None = None
 
     @classmethod

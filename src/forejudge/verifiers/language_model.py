@@ -20,7 +20,7 @@ from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
 from forejudge.digests import PROBE
 from forejudge.errors import CheckpointError
-from forejudge.generators.base import Size
+from forejudge.generators.base import Dimension
 from forejudge.library_models import load_library_model, load_tokenizer
 from forejudge.types import Candidates, Grid, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
@@ -43,9 +43,9 @@ class LanguageModelVerifierConfig(VerifierConfig):
 
     kind: Literal["language_model"] = "language_model"
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
-    spatial_merge_size: Size = 1
+    spatial_merge_size: Dimension = 1
     statistics: StatisticsKind = "channel"
-    tokens: Size | None = None
+    tokens: Dimension | None = None
     has_head: bool = False
     published_config: dict[str, JsonValue] | None = None
 
