@@ -77,7 +77,7 @@ def prepare_folder(folder: Path) -> None:
     probe = folder / _temporary_name()
     with _output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder)
+        clear_leftovers(folder, _DEPTH)
         probe.touch(exist_ok=False)
         probe.unlink()
 
@@ -92,7 +92,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder on the same disk as `folder`, which need not exist. Raises OutputError."""
     with _output_errors(folder):
         location = nearest_existing_path(folder)
-        clear_leftovers(location, ".")
+        clear_leftovers(location)
         scratch = location / _temporary_name()
         scratch.mkdir()
     try:
@@ -151,6 +151,7 @@ def _target(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
+_DEPTH = 2  # levels of an output folder, such as 00000/samples; it may lie in a folder of much else
 _TEMPORARY = f".forejudge-{platform.node()}-"  # the host, as process ids are its own
 
 
@@ -158,9 +159,10 @@ def _temporary_name() -> str:
     return f"{_TEMPORARY}{os.getpid()}-{uuid4().hex}.partial"
 
 
-def clear_leftovers(folder: Path, pattern: str = "**") -> None:
-    """Remove what killed processes of this host left in a folder and, with the pattern "**", in those below it."""
-    for path in list(folder.glob(f"{pattern}/{_TEMPORARY}*.partial")):
+def clear_leftovers(folder: Path, depth: int = 0) -> None:
+    """Remove what killed processes of this host left in a folder and in those up to `depth` levels below it."""
+    patterns = ["/".join([*["*"] * level, f"{_TEMPORARY}*.partial"]) for level in range(depth + 1)]
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
         if not _is_running(path.name.removeprefix(_TEMPORARY).partition("-")[0]):
             with suppress(OSError):
                 shutil.rmtree(path) if is_dir(path) and not path.is_symlink() else path.unlink()
@@ -189,7 +191,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         with _output_errors(folder):
             folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-            clear_leftovers(partial.parent, ".")
+            clear_leftovers(partial.parent)
             partial.mkdir()
         yield partial
         with _output_errors(folder):
