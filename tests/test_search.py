@@ -109,6 +109,22 @@ class RecordingPolicy(SearchPolicy):
         return min(2, len(SEEDS) - state.num_generated)
 
 
+class Insatiable(RecordingPolicy):
+    """Policy that asks for two more candidates for ever."""
+
+    def next_batch(self, state: SearchState) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("policy", [Insatiable(), AllPolicies((Insatiable(),))])
+def test_a_policy_that_asks_for_more_than_there_are_seeds_is_stopped(policy: SearchPolicy) -> None:
+    session = PromptSession(ScriptedGenerator(), ScriptedVerifier(SCRIPT), PROMPT, SamplingParams())
+    output = search(session, policy, SEEDS)
+    assert (output.num_generated, output.stopped_by) == (9, "max_n")
+    assert output.batch_timings[-1][0] == 1
+    assert list(output.images) == [7]
+
+
 @pytest.mark.parametrize("top_k", [1, 3, 20])
 def test_only_the_best_are_kept_and_finished(top_k: int) -> None:
     session, policy = (

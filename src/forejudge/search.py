@@ -58,11 +58,12 @@ def search(
 ) -> SearchOutput:
     """Score batches of candidates until the policy stops, then finish the `top_k` best.
 
-    `seeds` are those of all candidates there can be. Where memory runs out, batches are halved from then on. In place
-    of a broken image the next best candidate is finished; raises BrokenImage if all of them are broken.
+    `seeds` are those of all candidates there can be; a policy that asks for more is stopped by `max_n`. Where memory
+    runs out, batches are halved from then on. In place of a broken image the next best candidate is finished; raises
+    BrokenImage if all of them are broken.
     """
     state = SearchState(max_batch_size, session.clock.elapsed)
-    while size := policy.next_batch(state):
+    while (size := policy.next_batch(state)) and state.num_generated < len(seeds):
         batch_seeds = tuple(seeds[state.num_generated : state.num_generated + size])
         state = _extend(state, _score_batch(session, batch_seeds), policy, top_k, session.clock.elapsed)
         if on_progress:
@@ -73,7 +74,7 @@ def search(
         order=order_by_score(state.verdicts),
         images=images,
         broken=broken,
-        stopped_by=policy.stopped_by(state),
+        stopped_by="max_n" if size else policy.stopped_by(state),
         num_generated=state.num_generated,
         batch_timings=state.batch_timings,
         timings=session.clock.seconds | {"total": session.clock.elapsed},
