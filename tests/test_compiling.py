@@ -85,6 +85,7 @@ def test_what_is_compiled_is_told_apart_and_saved_as_before(
     assert LanguageModelVerifier.from_pretrained(tmp_path / "saved").digest == verifier.digest
 
 
+@pytest.mark.slow
 def test_hooks_that_one_gets_later_do_not_reach_the_other(
     generator: SanaSprint, compile_counter: CompileCounter
 ) -> None:
@@ -98,6 +99,7 @@ def test_hooks_that_one_gets_later_do_not_reach_the_other(
     assert calls == [1]
 
 
+@pytest.mark.slow
 def test_an_image_is_read_alike_whichever_model_runs_first(
     monkeypatch: pytest.MonkeyPatch, compile_counter: CompileCounter
 ) -> None:

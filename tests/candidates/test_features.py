@@ -41,7 +41,7 @@ def test_recomputed_states_keep_the_order_where_prompts_repeat(folder: Candidate
     assert torch.equal(anew.tokens(rows), RecordedStates(folder, "hidden:3").tokens(rows))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_a_generator_recomputes_what_was_recorded(tiny_run: TinyRun, dtype: torch.dtype, tmp_path: Path) -> None:
     """Within what another batch size does to its sums: a thousandth in float32, a hundredth in bfloat16."""
     from tests.support.tiny_run import collect

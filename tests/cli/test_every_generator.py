@@ -48,8 +48,7 @@ class EveryOther(Observer):
         return [columns | {"correct": index % 2 == 0} for index in range(len(images))]
 
 
-# The default tier has two: several lists of blocks and several steps; one list and one step.
-IN_DEFAULT_TIER = ("flux", "pixart")
+IN_DEFAULT_TIER = ("pixart",)
 PARAMS = [pytest.param(name, marks=() if name in IN_DEFAULT_TIER else pytest.mark.slow) for name in SAVE]
 
 

@@ -26,7 +26,7 @@ from forejudge.result import Result, SearchRecord
 from tests.support.command import CommandLine, refusal
 from tests.support.tiny import save_tiny_generator
 
-PROMPTS = [f"a photo of {number} red circles" for number in range(40)]
+PROMPTS = [f"a photo of {number} red circles" for number in range(12)]
 N = ("--n", "4")
 
 
@@ -63,7 +63,7 @@ def written_at(out: Path) -> dict[str, int]:
 
 def test_layout_is_that_of_geneval(whole_run: Path) -> None:
     folders = sorted(path.name for path in whole_run.iterdir() if path.is_dir())
-    assert folders == [f"{number:05}" for number in range(40)]
+    assert folders == [f"{number:05}" for number in range(12)]
     files = sorted(path.relative_to(whole_run / "00007").as_posix() for path in (whole_run / "00007").glob("**/*.*"))
     assert files == ["metadata.jsonl", "results/0000.json", "samples/0000.png"]
     assert json.loads((whole_run / "00007" / "metadata.jsonl").read_text()) == {"prompt": PROMPTS[7]}
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert (run.returncode, said) == (status, ""), errors
     assert done == 3
     if stop == signal.SIGINT:
-        assert errors.splitlines()[-1] == "error: interrupted: 37 images are left, the same command generates them"
+        assert errors.splitlines()[-1] == "error: interrupted: 9 images are left, the same command generates them"
 
     outcome = generate(*arguments)
     assert outcome.status == 0
@@ -139,7 +139,7 @@ def test_an_interrupted_run_keeps_its_images_and_says_how_many_are_left(
     monkeypatch.setattr(BestOfN, "__call__", search_or_stop)
     outcome = generate("generate", "--prompts", prompts_file, "--out", "out", *N)
     assert (outcome.status, outcome.out) == (130, "")
-    assert outcome.err.splitlines()[-1] == "error: interrupted: 37 images are left, the same command generates them"
+    assert outcome.err.splitlines()[-1] == "error: interrupted: 9 images are left, the same command generates them"
     assert len(images(Path("out"))) == 3
 
 
@@ -150,7 +150,7 @@ def test_what_is_complete_is_not_made_again(
     before = written_at(whole_run)
     outcome = generate("generate", "--prompts", prompts_file, "--out", whole_run, *N)
     assert outcome.status == 0
-    assert "40 images of 40 prompts" in outcome.out
+    assert "12 images of 12 prompts" in outcome.out
     assert "0 were generated now" in outcome.out
     assert written_at(whole_run) == before
 

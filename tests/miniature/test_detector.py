@@ -81,7 +81,7 @@ def worn(drawn: RenderedScenes, blur: float, noise: float, cast: float) -> Image
 
 
 def test_rendered_scenes_are_read_as_they_were_drawn() -> None:
-    scenes = held_out(800)
+    scenes = held_out(400)
     assert agreement(scenes, to_uint8(scenes.images)) >= 0.995
 
 

@@ -123,6 +123,7 @@ def test_layers_are_compared_and_a_stopped_study_continues(inputs: StudyInputs) 
     assert StudyReport.read(inputs.folder / "layers.json") == report
 
 
+@pytest.mark.slow
 def test_captions_decide_what_a_connector_is_aligned_to(inputs: StudyInputs) -> None:
     found = variants(inputs, "captions", aligned=True)
     assert {name: variant.captions for name, variant in found.items()} == {

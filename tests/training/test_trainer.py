@@ -49,6 +49,7 @@ def evaluated(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["eval_loss"]) for line in lines(folder) if "eval_loss" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_and_ends_the_same(killed: TinyRun, whole: dict[str, Path], moment: str) -> None:
     folder, expected = killed.folder / moment, whole[moment]

@@ -195,7 +195,7 @@ def test_a_picture_is_read_through_a_tower_that_stays_as_it_is(tiny_run: TinyRun
     "changes",
     [
         {"gradient_accumulation_steps": 4},
-        {"gradient_checkpointing": True},
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
         {"lora": {"rank": 4}, "gradient_checkpointing": True},
     ],
     ids=["accumulated", "checkpointed", "adapters checkpointed"],

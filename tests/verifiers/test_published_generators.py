@@ -72,6 +72,7 @@ def test_an_exported_verifier_is_imported_for_its_generator(
     assert imported.score(PROMPT, candidates) == verifier.score(PROMPT, candidates)
 
 
+@pytest.mark.slow
 def test_the_commands_convert_it_and_it_picks_the_winner(
     folder: Path, generator: Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
