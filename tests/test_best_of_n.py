@@ -25,8 +25,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from forejudge import BestOfN, Result, SamplingParams
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
+from forejudge.options import SearchOptions
+from forejudge.policies import AllPolicies, LatencyEstimate, SearchState
 from forejudge.result import SearchRecord
-from forejudge.types import IMAGE, Candidates, Stage, prefix_stage
+from forejudge.types import BROKEN, IMAGE, Candidates, Stage, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.doubles import (
@@ -331,6 +333,36 @@ class TestUntil:
         assert engine(PROMPT, n=2).record.passed is None
 
 
+def no_costs(seconds: float) -> LatencyEstimate:
+    raise AssertionError("no budget, so nothing is measured")
+
+
+class TestPrice:
+    @pytest.mark.parametrize(("price", "n", "stopped_by"), [(0.001, 9, "max_n"), (0.01, 6, "price"), (1, 2, "price")])
+    def test_a_higher_price_ends_the_search_earlier(self, price: float, n: int, stopped_by: str) -> None:
+        result = scripted(batch_size=8)(PROMPT, price=price, max_n=9)
+        assert (result.record.n, result.record.stopped_by) == (n, stopped_by)
+
+    @pytest.mark.parametrize("options", [{"price": 0.02}, {"price": 0.02, "until": 0.5}, {"until": 0.9}, {"n": 7}])
+    def test_a_stored_result_is_replayed_by_its_policies(self, options: dict[str, Any], tmp_path: Path) -> None:
+        """Policies built from the record, shown its verdicts alone, end the search where it ended."""
+        (tmp_path / "result.json").write_text(scripted(batch_size=4)(PROMPT, **options).record.model_dump_json())
+        record = SearchRecord.model_validate_json((tmp_path / "result.json").read_text())
+        settings = record.settings
+        verdicts = [Verdict(candidate.score, probability=candidate.probability) for candidate in record.candidates]
+        policy = AllPolicies.from_options(SearchOptions.model_validate(settings.limits), no_costs, settings.prior)
+        state = SearchState(settings.batch_size or 0)
+        while size := policy.next_batch(state):
+            batch = verdicts[state.num_generated :][:size]
+            state = state.extended([*batch, *[BROKEN] * (size - len(batch))], policy)  # unused ones have no record
+        assert (state.verdicts, state.num_generated) == (tuple(verdicts), record.n + record.unused)
+        assert policy.stopped_by(state) == record.stopped_by
+
+    def test_a_verifier_without_a_prior_is_refused_by_name(self, best_of_n: BestOfN) -> None:
+        with pytest.raises(InvalidRequest, match=r"price = 0\.01 needs .* prior.*, and verifier .* has none: use n"):
+            best_of_n(PROMPT, price=0.01)
+
+
 class TestBudget:
     @pytest.mark.parametrize("top_k", [1, 3])
     @pytest.mark.parametrize("budget_ms", [120, 150, 400])
@@ -499,6 +531,7 @@ class TestRefusals:
             ({"budget_ms": -20.5}, "budget_ms = -20.5: Input should be greater than 0"),
             ({"budget_ms": math.nan}, "budget_ms = nan: Input should be a finite number"),
             ({"until": 0}, "until = 0: Input should be greater than 0"),
+            ({"price": -1}, "price = -1: Input should be greater than or equal to 0"),
             ({"until": 1.01}, "until = 1.01: Input should be less than or equal to 1"),
             ({"until": math.nan}, "until = nan: Input should be"),
             ({"top_k": 0}, "top_k = 0: Input should be greater than or equal to 1"),

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from forejudge.errors import InvalidRequest
+from forejudge.expected_improvement import NextLogOdds, Prior
 from forejudge.options import SearchOptions
 from forejudge.policies import (
     POLICIES,
     AllPolicies,
     Deadline,
+    ExpectedImprovement,
     FixedN,
     LatencyEstimate,
     SearchPolicy,
@@ -22,10 +24,11 @@ from forejudge.types import Verdict
 
 ENCODE = 0.02
 COSTS = LatencyEstimate(batch={1: 0.01, 2: 0.015, 4: 0.025, 8: 0.045}, finish=0.03, min_seconds=0.06)
+PRIOR = Prior(mean=0.5, weight=1.0, min_deviation=1.0)
 
 
 def policy(**options: float) -> AllPolicies:
-    return AllPolicies.from_options(SearchOptions.model_validate(options), lambda seconds: COSTS)
+    return AllPolicies.from_options(SearchOptions.model_validate(options), lambda seconds: COSTS, PRIOR)
 
 
 def next_batch(policy: SearchPolicy, num_generated: int, elapsed: float, *timings: tuple[int, float]) -> int:
@@ -37,13 +40,12 @@ def stopped_by(policy: SearchPolicy, num_generated: int, elapsed: float = 0.0) -
 
 
 def test_each_policy_is_built_from_its_option_alone() -> None:
-    options = {"until": 0.9, "n": 3, "budget_ms": 100.0}
+    options = {"until": 0.9, "n": 3, "price": 0.01, "budget_ms": 100.0}
     for name, policy_class in POLICIES.items():
-        assert isinstance(
-            policy_class.from_options(SearchOptions(**{name: options[name]}), lambda _: COSTS), policy_class
-        )
+        asked = SearchOptions(**{name: options[name]})
+        assert isinstance(policy_class.from_options(asked, lambda _: COSTS, PRIOR), policy_class)
     assert policy(n=3).policies == (FixedN(3),)
-    every = (UntilProbability(0.9), FixedN(3), Deadline(100.0, COSTS))
+    every = (UntilProbability(0.9), FixedN(3), ExpectedImprovement(0.01, PRIOR, COSTS.batch), Deadline(100.0, COSTS))
     assert policy(**options).policies == every
 
 
@@ -69,6 +71,8 @@ def test_a_deadline_has_its_costs_measured_in_seconds() -> None:
         ({"max_n": 100}, 8, "n"),
         ({"budget_ms": 100}, 64, "max_n"),
         ({"until": 0.9}, 64, "max_n"),
+        ({"price": 0, "max_n": 9}, 9, "max_n"),
+        ({"price": 0, "n": 100}, 100, "n"),
         ({"until": 0.9, "max_n": 8}, 8, "max_n"),
         ({"until": 0.9, "n": 100}, 100, "n"),
         ({"budget_ms": 100, "until": 0.9, "n": 4, "max_n": 2}, 4, "n"),
@@ -171,3 +175,52 @@ def test_a_budget_too_small_for_one_candidate_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"budget_ms = 59\.9 is too small.* takes at least 60 ms"):
         policy(budget_ms=59.9)
     assert next_batch(policy(budget_ms=60.1), 0, ENCODE) == 1
+
+
+def scored(*probabilities: float | None, max_batch_size: int = 8) -> SearchState:
+    return SearchState(max_batch_size, verdicts=tuple(sure_of(*probabilities)), num_generated=len(probabilities))
+
+
+def test_a_search_goes_on_while_two_more_candidates_are_worth_their_price() -> None:
+    state = scored(0.3, 0.6)
+    worth = NextLogOdds.after([0.3, 0.6], PRIOR).improvement(0.6, 2) / 2
+    assert [policy(price=worth * factor, max_n=64).next_batch(state) for factor in (0.99, 1.01)] == [2, 0]
+    assert policy(price=worth * 1.01).stopped_by(state) == "price"
+
+
+def test_a_price_asks_for_fewer_candidates_the_surer_the_best_one_is() -> None:
+    worth = [NextLogOdds.after([0.3, best], PRIOR).improvement(best, 2) / 2 for best in (0.6, 0.9, 0.99)]
+    assert worth == sorted(worth, reverse=True)
+    patient = policy(price=worth[1])
+    assert [patient.next_batch(scored(0.3, best)) for best in (0.6, 0.9, 0.99)] == [2, 0, 0]
+
+
+def test_the_first_candidates_are_generated_at_any_price() -> None:
+    assert policy(price=1).next_batch(scored()) == 2
+    assert policy(price=1).next_batch(scored(max_batch_size=1)) == 1
+    assert policy(price=1).next_batch(scored(0.01, 0.02)) == 0
+
+
+def test_broken_candidates_say_nothing_of_the_next_one() -> None:
+    rule = policy(price=0.01)
+    assert rule.next_batch(scored(0.9, None)) == rule.next_batch(scored(0.9))
+    assert rule.next_batch(scored(None, None)) == 2
+
+
+@pytest.mark.parametrize("seconds", [{1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0}, {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0}])
+def test_measured_costs_choose_the_batch_that_improves_most_for_its_cost(seconds: dict[int, float]) -> None:
+    rule, state = ExpectedImprovement(0.001, PRIOR, seconds), scored(0.3, 0.6)
+    assert rule.next_batch(state) == (8 if seconds[8] == 1 else 1)
+    assert rule.next_batch(replace(state, max_batch_size=3)) == (2 if seconds[8] == 1 else 1)
+
+
+@pytest.mark.parametrize("price", [0.0, 0.001])
+@pytest.mark.parametrize("budget_ms", [75, 150, 300])
+def test_a_price_exceeds_neither_deadline_nor_cap(price: float, budget_ms: float) -> None:
+    both, state = policy(price=price, budget_ms=budget_ms, max_n=11), SearchState(8, ENCODE)
+    while size := both.next_batch(state):
+        state = after(state, size, COSTS.batch[size] * 1.1)
+        state = replace(state, verdicts=tuple(sure_of(*[0.2] * state.num_generated)))
+    assert 1 <= state.num_generated <= 11
+    assert state.elapsed + COSTS.finish * 1.1 <= budget_ms / 1000 * 1.02
+    assert both.stopped_by(state) == ("max_n" if budget_ms == 300 else "budget_ms")

@@ -101,7 +101,7 @@ class RecordingPolicy(SearchPolicy):
     option = "n"
 
     @classmethod
-    def from_options(cls, options: SearchOptions, measure: object) -> "RecordingPolicy":
+    def from_options(cls, options: SearchOptions, measure: object, prior: object) -> "RecordingPolicy":
         return cls()
 
     def next_batch(self, state: SearchState) -> int:

@@ -115,6 +115,11 @@ class BestOfN:
                 f"until = {options.until:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
                 "calibrated: use n instead"
             )
+        if options.price is not None and self.verifier.prior is None:
+            raise InvalidRequest(
+                f"price = {options.price:g} needs a calibrated verifier with a prior, and verifier "
+                f"{self.verifier.name} has none: use n instead, or train it again with this version"
+            )
         return self._alone(partial(self._search, prompt, options, on_progress))
 
     def warm_up(self, prompt: str = "a photo", *, sampling: SamplingParams | None = None) -> None:
@@ -155,7 +160,7 @@ class BestOfN:
         sampling = (options.sampling or SamplingParams()).with_defaults(self.generator.defaults)
         seeds = options.seeds or CandidateSeeds(options.seed, prompt, options.image_index, options.cap)
         measure = partial(self.costs.measure, prompt, sampling, min(self.max_batch_size, len(seeds)))
-        policy = AllPolicies.from_options(options, measure)
+        policy = AllPolicies.from_options(options, measure, self.verifier.prior)
         session = PromptSession(self.generator, self.verifier, prompt, sampling, self._encode)
         output = search(
             session, policy, seeds, top_k=options.top_k, max_batch_size=self.max_batch_size, on_progress=on_progress
@@ -181,6 +186,8 @@ class BestOfN:
             verifier=self.verifier.name,
             seed=options.seed if options.seeds is None else None,
             image_index=options.image_index,
+            limits=options.limits,
+            prior=self.verifier.prior,
             sampling=sampling,
             generator_options=self.generator.options.model_dump(),
             device=str(self.generator.device),

@@ -96,9 +96,9 @@ class SamplingParams(BaseModel):
 class SearchOptions(BaseModel):
     """Options of one search: the candidates, when to stop, and which candidates to finish.
 
-    The search stops after `n` candidates, before `budget_ms` have passed, or at the first candidate whose calibrated
-    probability reaches `until`, whichever comes first. Without `n`, `max_n` caps the other two; without any of the
-    three, `n` is 8, or `max_n` if that is less.
+    The search stops after `n` candidates, before `budget_ms` have passed, at the first candidate whose calibrated
+    probability reaches `until`, or when further ones are not worth their `price`, whichever comes first. Without `n`,
+    `max_n` caps the other three; without any of the four, `n` is 8, or `max_n` if that is less.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -113,8 +113,18 @@ class SearchOptions(BaseModel):
     until: OptionalReal = Field(
         default=None, gt=0, le=1, description="Stop at the first candidate whose probability reaches this value."
     )
+    price: OptionalReal = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Stop when further candidates are expected to add less than this to the best probability, each; "
+        "0.006 is a good start.",
+    )
     max_n: Whole = Field(
-        default=64, ge=1, le=MAX_N, description="Most candidates if a budget or a probability ends the search."
+        default=64,
+        ge=1,
+        le=MAX_N,
+        description="Most candidates if a budget, a probability or a price ends the search.",
     )
     seed: Seed = Field(default=0, description="Random seed, from which candidate seeds derive.")
     seeds: Annotated[tuple[Seed, ...] | None, BeforeValidator(_sequence)] = Field(
@@ -147,8 +157,15 @@ class SearchOptions(BaseModel):
         """Number of candidates asked for, given or by default; None where only `max_n` caps the search."""
         if self.seeds is not None:
             return len(self.seeds)
-        is_open_ended = self.budget_ms is not None or self.until is not None
+        is_open_ended = any(limit is not None for limit in (self.budget_ms, self.until, self.price))
         return self.n or (None if is_open_ended or self.max_n < DEFAULT_N else DEFAULT_N)
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """Options that can end this search, given or by default: with them, its policies are built again."""
+        caps = {"n": self.fixed_n, "max_n": None if self.fixed_n else self.max_n}
+        limits = {**caps, "budget_ms": self.budget_ms, "until": self.until, "price": self.price}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 class ModelOptions(BaseModel):

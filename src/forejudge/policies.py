@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from forejudge.errors import InvalidRequest
+from forejudge.expected_improvement import NextLogOdds, Prior
 from forejudge.options import SearchOptions
 from forejudge.types import Candidates, Verdict
 
-StopReason = Literal["n", "budget_ms", "until", "max_n"]
+StopReason = Literal["n", "budget_ms", "until", "price", "max_n"]
 _SAFETY_FACTOR = 1.15  # a batch starts only if this many times its expected time is left
 
 
@@ -32,6 +33,22 @@ class SearchState:
     num_generated: int = 0
     batch_timings: tuple[tuple[int, float], ...] = ()
     best: Mapping[int, Candidates] = field(default_factory=dict)
+
+    def extended(
+        self, verdicts: Sequence[Verdict], policy: "SearchPolicy", seconds: float = 0.0, elapsed: float = 0.0
+    ) -> "SearchState":
+        """Add the verdicts of a batch, up to the candidate that stops the search.
+
+        It took `seconds` and ended `elapsed` seconds after the prompt came in.
+        """
+        size, all_verdicts = len(verdicts), (*self.verdicts, *verdicts)
+        return replace(
+            self,
+            elapsed=elapsed,
+            verdicts=all_verdicts[: policy.num_used(all_verdicts)],
+            num_generated=self.num_generated + size,
+            batch_timings=(*self.batch_timings, (size, seconds)),
+        )
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,8 @@ class SearchPolicy(ABC):
 
     @classmethod
     @abstractmethod
-    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
-        """Build the policy, or return None if `options` do not ask for it."""
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None) -> Self | None:
+        """Build the policy, or return None if `options` do not ask for it. `prior` is the verifier's."""
 
     @abstractmethod
     def next_batch(self, state: SearchState) -> int:
@@ -81,7 +98,7 @@ class UntilProbability(SearchPolicy):
     option = "until"
 
     @classmethod
-    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None) -> Self | None:
         """See `SearchPolicy.from_options`."""
         return None if options.until is None else cls(options.until)
 
@@ -107,7 +124,7 @@ class FixedN(SearchPolicy):
     option: StopReason = "n"
 
     @classmethod
-    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self:
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None) -> Self:
         """See `SearchPolicy.from_options`; every search has a cap."""
         return cls(options.cap, "n" if options.fixed_n else "max_n")
 
@@ -130,7 +147,7 @@ class Deadline(SearchPolicy):
     option = "budget_ms"
 
     @classmethod
-    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self | None:
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None) -> Self | None:
         """See `SearchPolicy.from_options`."""
         if options.budget_ms is None:
             return None
@@ -159,7 +176,53 @@ class Deadline(SearchPolicy):
         return expected * max([1.0, *slowdowns]) * _SAFETY_FACTOR
 
 
-POLICIES: dict[str, type[SearchPolicy]] = {"until": UntilProbability, "n": FixedN, "budget_ms": Deadline}
+@dataclass(frozen=True)
+class ExpectedImprovement(SearchPolicy):
+    """Stop when the next batch is expected to improve the best probability by at most `price` times its cost.
+
+    The cost of a single candidate is 1. The next batch has the size with the most expected improvement per cost. Where
+    a deadline has had them measured, costs are those of `batch_seconds`; else batches of two cost 2, and what the
+    policy decides follows from the verdicts alone.
+    """
+
+    price: float
+    prior: Prior
+    batch_seconds: Mapping[int, float] = field(default_factory=dict)
+    option = "price"
+
+    @classmethod
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None) -> Self | None:
+        """See `SearchPolicy.from_options`."""
+        if options.price is None:
+            return None
+        assert prior is not None, "a price needs the verifier's prior"
+        measured = {} if options.budget_ms is None else measure(options.budget_ms / 1000).batch
+        return cls(options.price, prior, measured)
+
+    def next_batch(self, state: SearchState) -> int:
+        """See `SearchPolicy.next_batch`."""
+        probabilities = [verdict.probability for verdict in state.verdicts if verdict.probability is not None]
+        predicted, best = NextLogOdds.after(probabilities, self.prior), max(probabilities, default=0.0)
+        worth = {
+            size: predicted.improvement(best, size) / cost for size, cost in self._costs(state.max_batch_size).items()
+        }
+        size = max(worth, key=worth.__getitem__, default=0)
+        return size if size and (worth[size] > self.price or state.num_generated == 0) else 0
+
+    def _costs(self, max_batch_size: int) -> dict[int, float]:
+        """Return the costs of the batches to choose from, in units of a single candidate's."""
+        if not self.batch_seconds:
+            return {size: float(size) for size in [min(2, max_batch_size)] if size}
+        sizes = [size for size in self.batch_seconds if size <= max_batch_size]
+        return {size: self.batch_seconds[size] / self.batch_seconds[1] for size in sizes}
+
+
+POLICIES: dict[str, type[SearchPolicy]] = {
+    "until": UntilProbability,
+    "n": FixedN,
+    "price": ExpectedImprovement,
+    "budget_ms": Deadline,
+}
 """Policies by the option that asks for one. If several stop a search at once, the first names the reason."""
 
 
@@ -170,9 +233,9 @@ class AllPolicies(SearchPolicy):
     policies: tuple[SearchPolicy, ...]
 
     @classmethod
-    def from_options(cls, options: SearchOptions, measure: MeasureLatency) -> Self:
+    def from_options(cls, options: SearchOptions, measure: MeasureLatency, prior: Prior | None = None) -> Self:
         """Build all policies that `options` ask for. Raises InvalidRequest if one cannot be kept."""
-        policies = (policy_class.from_options(options, measure) for policy_class in POLICIES.values())
+        policies = (policy_class.from_options(options, measure, prior) for policy_class in POLICIES.values())
         return cls(tuple(policy for policy in policies if policy is not None))
 
     def next_batch(self, state: SearchState) -> int:

@@ -14,6 +14,7 @@ import torch
 from PIL.Image import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from forejudge.expected_improvement import Prior
 from forejudge.generators.base import Generator
 from forejudge.hub import Source
 from forejudge.options import SamplingParams
@@ -81,12 +82,18 @@ class CandidateRecord(_Record):
 
 
 class Settings(_Record):
-    """Everything that decides a result, so that it can be reproduced."""
+    """Everything that decides a result, so that it can be reproduced.
+
+    `limits` are the options that could end the search, `prior` the verifier's: with the verdicts, they decide where it
+    ends, unless there is a time budget.
+    """
 
     generator: str
     verifier: str
     seed: int | None
     image_index: int
+    limits: dict[str, int | float] = {}
+    prior: Prior | None = None
     sampling: SamplingParams
     generator_options: dict[str, Any]
     device: str

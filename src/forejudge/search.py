@@ -4,7 +4,7 @@ The loop depends on no concrete generator, verifier or policy. "Generate" means 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from PIL.Image import Image
@@ -123,18 +123,13 @@ def _score_batch(session: PromptSession, seeds: tuple[int, ...]) -> _ScoredBatch
 
 def _extend(state: SearchState, batch: _ScoredBatch, policy: SearchPolicy, top_k: int, elapsed: float) -> SearchState:
     """Add a batch, up to the candidate that stops the search, and keep only the `top_k` best candidates."""
-    num_generated, size = state.num_generated, len(batch.verdicts)
-    verdicts = (*state.verdicts, *batch.verdicts)
-    verdicts = verdicts[: policy.num_used(verdicts)]
-    best_indices = order_by_score(verdicts)[:top_k]
-    return SearchState(
-        max_batch_size=size if batch.is_reduced else state.max_batch_size,
-        elapsed=elapsed,
-        verdicts=verdicts,
-        num_generated=num_generated + size,
-        batch_timings=(*state.batch_timings, (size, batch.seconds)),
+    before = state.num_generated
+    extended = state.extended(batch.verdicts, policy, batch.seconds, elapsed)
+    return replace(
+        extended,
+        max_batch_size=len(batch.verdicts) if batch.is_reduced else state.max_batch_size,
         best={
-            index: state.best[index] if index < num_generated else batch.candidates[[index - num_generated]]
-            for index in best_indices
+            index: state.best[index] if index < before else batch.candidates[[index - before]]
+            for index in order_by_score(extended.verdicts)[:top_k]
         },
     )

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -18,7 +18,8 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     for name, field in model.model_fields.items():
         names.add(prefix + name)
         item = next((kind for kind in get_args(field.annotation) if isinstance(kind, type)), None)
-        for kind, mark in ((field.annotation, ""), (item, "[]")):
+        item_mark = "[]" if get_origin(field.annotation) is tuple else ""
+        for kind, mark in ((field.annotation, ""), (item, item_mark)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 names |= fields_of(kind, f"{prefix}{name}{mark}.")
     return names

@@ -56,7 +56,9 @@ def test_outcome_says_when_no_candidate_passed() -> None:
     assert "No candidate passed" not in describe_winner(fake_result([None], with_images=[0]).record)
 
 
-@pytest.mark.parametrize(("stopped_by", "said"), [("n", "All 3"), ("budget_ms", "--n 3"), ("until", "candidate 2")])
+@pytest.mark.parametrize(
+    ("stopped_by", "said"), [("n", "All 3"), ("budget_ms", "--n 3"), ("until", "candidate 2"), ("price", "--n 3")]
+)
 def test_the_reason_for_stopping_is_described(stopped_by: str, said: str) -> None:
     record = fake_result([0.1, 0.2, 0.9], with_images=[2]).record.model_copy(
         update={"stopped_by": stopped_by, "unused": 5}

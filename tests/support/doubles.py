@@ -8,6 +8,7 @@ import torch
 from diffusers import SanaSprintPipeline
 from PIL import Image
 
+from forejudge.expected_improvement import Prior
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator, SamplingParams
 from forejudge.noise import candidate_seed
@@ -77,6 +78,8 @@ class ScriptedGenerator(Generator):
 
 class ScriptedVerifier(Verifier):
     """Verifier that gives each seed the probability of its script, also as its score; 0 to all others."""
+
+    prior = Prior(mean=0.0, weight=1.0, min_deviation=1.0)
 
     def __init__(self, script: dict[int, float], *reads: Stage) -> None:
         self.name, self.digest, self.calibrated, self.script = "scripted", "0", True, script

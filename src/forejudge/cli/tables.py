@@ -132,6 +132,8 @@ def describe_stop(record: "SearchRecord") -> str:
         "n": f"All {record.n} candidates were scored.",
         "max_n": f"Stopped at --max-n after {record.n} candidates.",
         "budget_ms": f"Stopped by --budget-ms after {record.n} candidates; --n {record.n} repeats them.",
+        "price": f"Stopped by --price after {record.n} candidates: others would add too little; --n {record.n} "
+        "repeats them.",
         "until": f"Stopped at candidate {record.n - 1}, the first to reach --until; --n {record.n} repeats them.",
     }[record.stopped_by]
     return reason + (f" {record.unused} candidates of the last batch went unused." if record.unused else "")

@@ -22,6 +22,7 @@ from forejudge.checkpoint import library_output_errors
 from forejudge.config_files import read_config
 from forejudge.digests import cached_digest, check_checksums, tensors_digest, write_checksums
 from forejudge.errors import InvalidRequest, MismatchError
+from forejudge.expected_improvement import Prior
 from forejudge.files import is_file, write_text
 from forejudge.generators.base import Generator
 from forejudge.hub import Source, fetch
@@ -30,7 +31,7 @@ from forejudge.types import Candidates, Stage, Verdict
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input, load_verifier_input
 
-_NOT_IN_DIGEST = {"generator", "generator_fingerprint", "generator_source", "published_config"}
+_NOT_IN_DIGEST = {"generator", "generator_fingerprint", "generator_source", "prior", "published_config"}
 COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # written by training beside the weights
 
 
@@ -41,6 +42,7 @@ class Verifier(ABC):
     reads: frozenset[Stage]
     calibrated: bool  # its verdicts carry a probability
     digest: str  # of its weights
+    prior: Prior | None = None  # of its calibrated log-odds
     source: Source | None = None  # of a verifier that was loaded by name
 
     @abstractmethod
@@ -85,6 +87,7 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
         self.verifier_input = verifier_input or build_verifier_input(config.reads)
         self.reads = frozenset({self.verifier_input.stage})
         self.calibrated = config.calibration is not None
+        self.prior = config.prior
 
     @classmethod
     @abstractmethod

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
 from forejudge.errors import MismatchError
+from forejudge.expected_improvement import Prior
 from forejudge.generators.base import Architecture, Dimension, Generator
 from forejudge.verifiers.inputs import VerifierInput, VerifierInputName
 
@@ -53,7 +54,8 @@ class VerifierConfig(BaseModel):
     """Fields of verifier.json that do not depend on the class of verifier; a class adds its own in a subclass.
 
     `kind` is the verifier's row in VERIFIER_CLASSES, `reads` the name of its input. `generator_source` is the commit
-    of the generator it was trained on, as `owner/model@COMMIT`, if that came from the hub.
+    of the generator it was trained on, as `owner/model@COMMIT`, if that came from the hub. `prior` is that of the
+    calibrated log-odds, which a search with a price needs.
 
     A published verifier does not name its generator: `generator` is None if it is unknown, and `width` is then the
     width of a token. The fingerprint of its generator's weights is never known.
@@ -68,6 +70,7 @@ class VerifierConfig(BaseModel):
     reads: VerifierInputName
     width: Dimension | None = None
     calibration: Calibration | None = None
+    prior: Prior | None = None
 
     @classmethod
     def from_generator(cls, generator: Generator, reads: str, **fields: Any) -> Self:

@@ -1,0 +1,59 @@
+"""Expected improvement against integrals and samples computed another way, and the prior against known ones."""
+
+import numpy as np
+import pytest
+
+from forejudge.expected_improvement import NextLogOdds, Prior, fit_prior, log_odds
+
+PRIOR = Prior(mean=1.0, weight=2.0, min_deviation=0.5)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.1), (1.5, 1.0), (-4.0, 3.0), (2.0, 8.0)])
+@pytest.mark.parametrize("best", [0.0, 0.3, 0.95])
+def test_one_candidate_improves_as_gauss_and_hermite_integrate(mean: float, deviation: float, best: float) -> None:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(150)
+    gains = np.maximum(sigmoid(mean + deviation * nodes) - best, 0)
+    expected = float(weights @ gains / weights.sum())
+    smooth = best == 0.0  # elsewhere their rule errs at the kink
+    assert NextLogOdds(mean, deviation).improvement(best, 1) == pytest.approx(expected, abs=1e-4 if smooth else 0.01)
+
+
+def test_several_candidates_improve_as_the_best_of_samples() -> None:
+    x = np.random.default_rng(0).normal(0.4, 1.3, (200_000, 4))
+    sampled = np.maximum(sigmoid(x.max(axis=1)) - 0.7, 0).mean()
+    assert NextLogOdds(0.4, 1.3).improvement(0.7, 4) == pytest.approx(sampled, abs=1e-3)
+
+
+@pytest.mark.parametrize(("mean", "best", "gain"), [(100.0, 0.25, 0.75), (-100.0, 0.25, 0.0), (0.0, 1.0, 0.0)])
+def test_the_ends_are_exact(mean: float, best: float, gain: float) -> None:
+    assert NextLogOdds(mean, 1.0).improvement(best, 2) == pytest.approx(gain, abs=1e-12)
+
+
+def test_what_cannot_improve_is_no_rounding_error() -> None:
+    assert NextLogOdds(-60.0, 0.1).improvement(0.9, 2) == 0.0
+
+
+def test_the_next_candidate_is_between_the_prompt_and_the_prior() -> None:
+    assert NextLogOdds.after([], PRIOR) == NextLogOdds(1.0, 0.5)
+    one = NextLogOdds.after([0.5], PRIOR)
+    assert (one.mean, one.deviation) == pytest.approx((2 / 3, 0.5))
+    three = NextLogOdds.after(sigmoid(np.array([-2.0, 0.0, 2.0])).tolist(), PRIOR)
+    assert (three.mean, three.deviation) == pytest.approx((0.4, 2.0))
+
+
+def test_log_odds_stay_finite() -> None:
+    assert log_odds([0.0, 0.5, 1.0]).tolist() == [-30.0, 0.0, 30.0]
+
+
+def test_the_prior_of_sampled_prompts_is_found_again() -> None:
+    """Prompts deviate by 2 and their candidates by 1, so that the prior weighs a quarter of a candidate."""
+    rng = np.random.default_rng(1)
+    prompts = rng.normal(0.5, 2, (400, 1)) + rng.normal(0, 1, (400, 8))
+    prior = fit_prior(sigmoid(prompts).tolist())
+    assert prior.mean == pytest.approx(0.5, abs=0.2)
+    assert 0.15 < prior.weight < 0.5
+    assert 0.9 < prior.min_deviation < 1.2
