@@ -1,6 +1,7 @@
 """Evaluations: the files of their store, resuming after an interruption, shards and their merge."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -9,20 +10,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL.Image import Image
 
 from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import merge_evaluation, with_controls
+from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.benchmarks import Benchmark, load_benchmark
 from forejudge.generators import load_generator
 from forejudge.miniature.evaluator import MiniatureEvaluator, miniature_benchmark
+from forejudge.options import SamplingParams
 from forejudge.progress import Progress, Shard, ignore_progress
+from forejudge.prompts.prompt_file import PromptLine
+from forejudge.types import IMAGE
 from forejudge.verifiers import load_verifier
 
 CPU = torch.device("cpu")
 ALL = Shard()
+
+
+class BrightIsRight(Evaluator):
+    """Evaluator that calls an image right by its bytes, so that two images rarely agree by chance alone."""
+
+    name = "bright"
+
+    @staticmethod
+    def says(image: Image) -> bool:
+        return sum(image.tobytes()) % 2 == 0
+
+    def __call__(self, lines: Sequence[PromptLine], images: Sequence[Image]) -> list[Evaluation]:
+        return [Evaluation(self.says(image), "odd") for image in images]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +84,26 @@ def test_every_candidate_has_a_row(collected: EvaluationStore) -> None:
         assert set(row["verdicts"]) == {"tiny", "states shuffled", "states zeroed"}
         assert 0 < (row["verdicts"]["tiny"]["probability"] or 0) < 1
         assert row["correct"] or row["reason"]
+
+
+def test_images_after_a_second_step_are_evaluated_too(
+    evaluation: EvaluationCollector, collected: EvaluationStore, tmp_path: Path
+) -> None:
+    """They are the two-step images of the candidates' own seeds; all else is as without."""
+    brightness = BrightIsRight()
+    few = replace(evaluation.benchmark, lines=evaluation.benchmark.lines[:1], evaluator=brightness)
+    store = EvaluationStore(tmp_path)
+    replace(evaluation, benchmark=few, second_step=True).run(store, ALL, ignore_progress)
+    rows, group = store.rows(0), few.groups(0, 1, 3)[0][0]
+    (one,) = group.generate(evaluation.generator, [IMAGE], 16, SamplingParams(steps=1))
+    (two,) = group.generate(evaluation.generator, [IMAGE], 16, SamplingParams(steps=2))
+    by_seed = {row["seed"]: (row["correct"], row["second_step_correct"]) for row in rows}
+    for seed, first, second in zip(group.seeds, one.images, two.images, strict=True):
+        assert by_seed[seed] == (brightness.says(first), brightness.says(second))
+    recorded = load_outcomes(store).second_step_correct_CSN
+    assert recorded is not None
+    assert recorded[0].tolist() == [[row["second_step_correct"] for row in rows[at : at + 3]] for at in (0, 3)]
+    assert load_outcomes(collected).second_step_correct_CSN is None
 
 
 def test_damaged_metadata_changes_no_outcome_and_a_damaged_row_is_named(

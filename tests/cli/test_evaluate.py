@@ -24,7 +24,7 @@ def test_all_strategies_are_reported_in_figures_and_tables(evaluate: CommandLine
     Path("again").symlink_to(tiny_verifier)
     scorer = "tests.support.scorer:first_pixel"
     asked = ("--verifier", scorer, "--combine", f"verifier,{scorer}", "--controls", "--steps", "2")
-    done = evaluate("eval", *asked, "--out", "out", "--figures", "figures.json")
+    done = evaluate("eval", *asked, "--record-for", "simulate", "--out", "out", "--figures", "figures.json")
     assert done.status == 0, done.err
     found = json.loads(Path("figures.json").read_text())
     assert set(found["verifiers"]) == {"verifier", scorer, "states shuffled", "states zeroed"}
@@ -36,6 +36,10 @@ def test_all_strategies_are_reported_in_figures_and_tables(evaluate: CommandLine
     assert {row["strategy"] for row in found["equal_time"]} == {"verifier", scorer, "1 step", "2 steps"}
     assert set(found["costs"]["searches"]) == {"verifier", scorer}
     assert found["settings"]["prompts"] == found["test_cases"] == 6
+    costs = json.loads(Path("out/policy_costs.json").read_text())
+    assert set(costs["verifiers"]) == {"verifier", scorer}
+    assert list(costs["verifiers"]["verifier"]["batch_ms"]) == ["1", "2", "4", "8", "16", "32"]
+    assert found["settings"]["second_step"] is True
     assert "Best-of-N on 6 test cases" in done.out
     assert "written to out/figures.json and figures.json" in done.out
     assert json.loads(Path("out/figures.json").read_text()) == found  # for `forejudge report`
@@ -70,6 +74,7 @@ def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
         ),
         (("--benchmark", "geneval"), "give its own file"),
         (("--evaluator", "no-such-program"), "unknown evaluator 'no-such-program'"),
+        (("--record-for", "fun"), "--record-for 'fun': expected simulate"),
         (("--shard", "3/2"), "shard '3/2': expected NUMBER/COUNT"),
     ],
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
 from forejudge.candidates.features import half
-from forejudge.candidates.observers import Columns, EvaluationObserver, Observer
+from forejudge.candidates.observers import Columns, EvaluationObserver, LabelObserver, Observer
 from forejudge.candidates.store import BlockStore, CandidateStore, CollectionConfig
 from forejudge.device import dtype_name
 from forejudge.errors import BrokenImage
@@ -256,6 +256,7 @@ class EvaluationCollector(Collector[EvaluationStore]):
     """Candidates of a benchmark, shared by all `verifiers`, whose names are those of the tables.
 
     The benchmark's evaluator decides which images are correct; `second_evaluators`, by name, are recorded beside it.
+    With `second_step` it also evaluates each candidate's image after two steps from the same noise.
     """
 
     generator: Generator
@@ -267,6 +268,7 @@ class EvaluationCollector(Collector[EvaluationStore]):
     sampling: SamplingParams = _ONE_STEP
     batch_size: int = 16
     second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
+    second_step: bool = False
 
     unit = "prompts"
 
@@ -294,6 +296,7 @@ class EvaluationCollector(Collector[EvaluationStore]):
             candidates=self.candidates,
             steps=self.sampling.steps,
             second_evaluators=tuple(self.second_evaluators),
+            second_step=self.second_step,
         )
 
     @property
@@ -318,8 +321,16 @@ class EvaluationCollector(Collector[EvaluationStore]):
         group = Group(line, 0, tuple(row["seed"] for row in rows))
         observed = observe(self.generator, [group], self._observer, batch_size=self.batch_size, sampling=self.sampling)
         kept = [image for row, image in zip(rows, observed.images, strict=True) if row["sample"]]
-        rows = [row | columns for row, columns in zip(rows, observed.columns, strict=True)]
-        store.write_prompt(block, line.metadata, rows, kept)
+        columns = [*zip(rows, observed.columns, self._second_step_columns(group), strict=True)]
+        store.write_prompt(block, line.metadata, [row | one | two for row, one, two in columns], kept)
+
+    def _second_step_columns(self, group: Group) -> list[Columns]:
+        if not self.second_step:
+            return [{}] * len(group.seeds)
+        sampling = self.sampling.model_copy(update={"steps": 2})
+        observer = LabelObserver(self.benchmark.evaluator)
+        observed = observe(self.generator, [group], observer, batch_size=self.batch_size, sampling=sampling)
+        return [{"second_step_correct": label["correct"]} for label in observed.columns]
 
     def _rows(self, prompt: int) -> list[dict[str, Any]]:
         """Return the rows of a prompt's candidates without the observer's columns; `sample` names a kept image."""

@@ -32,7 +32,8 @@ class EvaluationSettings(BaseModel):
     """Configuration that decides the rows of an evaluation.
 
     `revision`, `benchmark_digest` and the values of `verifiers` identify weights and prompts. `reads` names the stages
-    each verifier reads; the names of `second_evaluators` identify their weights.
+    each verifier reads; the names of `second_evaluators` identify their weights. With `second_step` the image after a
+    second denoising step is evaluated as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class EvaluationSettings(BaseModel):
     candidates: LargeCount
     steps: LargeCount
     second_evaluators: tuple[str, ...] = ()
+    second_step: bool = False
 
     @property
     def digest(self) -> str:
@@ -73,7 +75,10 @@ class RowVerdict(TypedDict):
 
 
 class EvaluationRow(TypedDict):
-    """A candidate of an evaluation with all verdicts; `sample` names its image where that is kept."""
+    """A candidate of an evaluation with all verdicts; `sample` names its image where that is kept.
+
+    `second_step_correct` says whether its image after a second denoising step is right, where that was recorded.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -82,6 +87,7 @@ class EvaluationRow(TypedDict):
     index: NonNegativeInt
     seed: Seed
     correct: StrictBool
+    second_step_correct: StrictBool | None
     reason: str
     sample: Annotated[str, Field(pattern=r"^\d{4,}\.png$")] | None  # not a path to another file
     verdicts: dict[str, RowVerdict]
@@ -118,7 +124,8 @@ class EvaluationStore(RowStore[EvaluationSettings]):
 
     def rows(self, prompt: int) -> list[EvaluationRow]:
         """Return the rows of a prompt's candidates. Raises CheckpointError."""
-        rows = [{"verdicts": {}, "second_correct": {}} | row for row in self.block_table(prompt).to_pylist()]
+        absent: dict[str, Any] = {"verdicts": {}, "second_correct": {}, "second_step_correct": None}
+        rows = [absent | row for row in self.block_table(prompt).to_pylist()]
         with self.damage_named(self.rows_path(prompt), prompt):
             try:
                 typed = _ROWS.validate_python(rows)

@@ -52,6 +52,14 @@ def evaluate(
     controls: Annotated[
         bool, Option(help="Add the first verifier on shuffled and on zeroed hidden states as controls.")
     ] = False,
+    record_for: Annotated[
+        str | None,
+        Option(
+            metavar="simulate",
+            help="simulate: record what `forejudge simulate` needs, the evaluation of each candidate's image after a "
+            "second step and the costs of batches.",
+        ),
+    ] = None,
     shard: Annotated[str, Option(help="This process's part, such as 1/4.")] = "1/1",
     out: Annotated[Path, Option(help="Output folder; an interrupted evaluation continues in it.")] = Path("runs/eval"),
     figures: Annotated[Path | None, Option(help="Further file for the report, beside OUT/figures.json.")] = None,
@@ -84,6 +92,7 @@ def evaluate(
         baselines=baseline or (),
         combined=combine or (),
         controls=controls,
+        record_for=record_for,
     )
     part = Shard.parse(shard)
     hold_output(out, part)

@@ -23,6 +23,7 @@ class Outcomes:
 
     `prompts` and `tasks` have one entry per case. Verifiers without calibration have no probabilities.
     `second_correct_CSN` holds the verdicts of second evaluators on the same images, by their names.
+    `second_step_correct_CSN` says whether images after a second step are right, where that was recorded.
     """
 
     prompts: Sequence[str]
@@ -31,6 +32,7 @@ class Outcomes:
     score_CSN: Mapping[str, FloatArray]
     probability_CSN: Mapping[str, FloatArray]
     second_correct_CSN: Mapping[str, BoolArray] = field(default_factory=dict)
+    second_step_correct_CSN: BoolArray | None = None
 
     @property
     def candidates(self) -> int:
@@ -71,6 +73,9 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
             name: np.array([row["second_correct"][name] for row in rows], dtype=np.bool_).reshape(shape)
             for name in settings.second_evaluators
         },
+        second_step_correct_CSN=np.array([row["second_step_correct"] for row in rows], dtype=np.bool_).reshape(shape)
+        if settings.second_step
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 Files of a folder, beside those of its `EvaluationStore`:
 
     costs.json                  costs of searches, measured before any quality is known
+    policy_costs.json           costs of batches and priors, with --record-for simulate
     baselines/2-steps/          images without a verifier, kept apart from those GenEval's evaluator would read
     figures.json                the report
 """
@@ -23,6 +24,7 @@ from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.build_report import Baseline, VerifierWeights, build_report
 from forejudge.evaluation.equal_cost import BUDGET_NS
+from forejudge.evaluation.policy_costs import POLICY_COSTS_FILE, PolicyCosts
 from forejudge.evaluation.report import EvaluationCosts, EvaluationReport
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluators.base import Evaluator
@@ -44,6 +46,7 @@ from forejudge.verifiers.language_model import LanguageModelVerifier
 
 TIMED_NS = (1, 2, 4, 8, 16)
 COSTS_FILE, BASELINES_FOLDER = "costs.json", "baselines"
+SIMULATE = "simulate"
 _ROUNDS = 21
 
 
@@ -69,6 +72,7 @@ class EvaluationOptions:
     baselines: Sequence[str] = ()
     combined: Sequence[str] = ()
     controls: bool = False
+    record_for: str | None = None
 
     @cached_property
     def verifiers_by_name(self) -> dict[str, str]:
@@ -79,6 +83,13 @@ class EvaluationOptions:
                 f"two of the verifiers {', '.join(self.verifiers)} have one name: rename the folder of one"
             )
         return by_name
+
+    @cached_property
+    def for_simulation(self) -> bool:
+        """True if the folder is to hold what `forejudge simulate` needs. Raises InvalidRequest for another purpose."""
+        if self.record_for not in (None, SIMULATE):
+            raise InvalidRequest(f"--record-for {self.record_for!r}: expected {SIMULATE}, or leave it out")
+        return self.record_for == SIMULATE
 
     @cached_property
     def combinations(self) -> list[VerifierWeights]:
@@ -138,6 +149,7 @@ class Suite:
     baselines: Mapping[str, EvaluationCollector]
     progress: ProgressCallback
     warnings: Sequence[str] = field(default_factory=list)
+    for_simulation: bool = False
 
     @classmethod
     def load(
@@ -149,7 +161,7 @@ class Suite:
         progress: ProgressCallback,
     ) -> "Suite":
         """Load everything the options name. Raises InvalidRequest, CheckpointError and MissingExtra."""
-        _ = options.combinations  # refused now, not after hours
+        _ = options.combinations, options.for_simulation  # refused now, not after hours
         benchmark, second_evaluators = options.load_evaluators(device)
         generator = load_generator(options.generator, device, dtype)
         timed = {name: load_verifier(given, device, dtype) for name, given in options.verifiers_by_name.items()}
@@ -172,9 +184,9 @@ class Suite:
         }
         candidates = max(*options.ns, max(BUDGET_NS) if options.budgets_ms is None else 1)
         main = run(generator, verifiers, candidates, generator.defaults)
-        return cls(
-            folder, replace(main, second_evaluators=second_evaluators), timed, baselines, progress, warnings=warnings
-        )
+        second_step = options.for_simulation and generator.defaults.steps == 1
+        main = replace(main, second_evaluators=second_evaluators, second_step=second_step)
+        return cls(folder, main, timed, baselines, progress, warnings, options.for_simulation)
 
     @property
     def sources(self) -> list[Source | None]:
@@ -191,6 +203,8 @@ class Suite:
             collector.check(collector.blocks_left(store, shard), store)
         if not self._costs_are_known():
             write_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
+        if self.for_simulation and not exists(self.folder / POLICY_COSTS_FILE):
+            self._measure_policy_costs().write(self.folder)
         for store, collector in self._parts:
             collector.run(store, shard, self.progress)
 
@@ -232,6 +246,10 @@ class Suite:
                 for name, each in self.baselines.items()
             },
         }
+
+    def _measure_policy_costs(self) -> PolicyCosts:
+        prompt, second_step = self.main.benchmark.lines[0].prompt, self.main.second_step
+        return PolicyCosts.measure(self.main.generator, self.timed_verifiers, prompt, second_step)
 
     def _measure_costs(self) -> EvaluationCosts:
         """Time all searches and baselines in turns, so that a disturbance of the machine affects all alike."""

@@ -16,6 +16,7 @@ from forejudge.noise import Split, split_seed
 from forejudge.prompts.prompt_file import PromptLine
 
 BENCHMARK_NAME = "geneval-miniature"
+_VALIDATION_CASES_PER_TASK = 30
 
 
 class RulesEvaluator(Evaluator):
@@ -52,4 +53,10 @@ def _evaluate(line: PromptLine, detections: Sequence[Detection]) -> Evaluation:
 def miniature_benchmark(per_task: int = CASES_PER_TASK, split: Split = "test") -> Benchmark:
     """Build the benchmark of `per_task` cases of each of the six tasks; a repeated prompt stands for its next image."""
     lines = [case.line for case in cases(split, per_task)]
-    return Benchmark(BENCHMARK_NAME, lines, MiniatureEvaluator(), partial(split_seed, split))
+    name = BENCHMARK_NAME if split == "test" else f"{BENCHMARK_NAME}-{split}"
+    return Benchmark(name, lines, MiniatureEvaluator(), partial(split_seed, split))
+
+
+def validation_benchmark() -> Benchmark:
+    """Build the benchmark of 180 validation cases, on which settings are chosen."""
+    return miniature_benchmark(_VALIDATION_CASES_PER_TASK, "validation")

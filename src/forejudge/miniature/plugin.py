@@ -58,5 +58,8 @@ PLUGIN = Plugin(
     evaluators={"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"},
     model_evaluators={"classifier-miniature": "forejudge.miniature.classifier:ClassifierEvaluator"},
     captioners={"miniature": "forejudge.miniature.captioner:MiniatureCaptioner"},
-    benchmarks={"geneval-miniature": "forejudge.miniature.evaluator:miniature_benchmark"},
+    benchmarks={
+        "geneval-miniature": "forejudge.miniature.evaluator:miniature_benchmark",
+        "geneval-miniature-validation": "forejudge.miniature.evaluator:validation_benchmark",
+    },
 )
