@@ -330,7 +330,23 @@ class TestUntil:
         engine = BestOfN(best_of_n.generator, uncalibrated)
         with pytest.raises(InvalidRequest, match="verifier raw is not calibrated"):
             engine(PROMPT, until=0.9)
+        with pytest.raises(InvalidRequest, match=r"refine_below = 0.9 needs a calibrated probability"):
+            engine(PROMPT, refine_below=0.9)
         assert engine(PROMPT, n=2).record.passed is None
+
+    def test_a_doubtful_winner_is_finished_in_one_step_more(self, best_of_n: BestOfN) -> None:
+        refined = best_of_n(PROMPT, n=3, refine_below=1.0)
+        as_it_is, in_two_steps = best_of_n(PROMPT, n=3), best_of_n(PROMPT, n=3, sampling=SamplingParams(steps=2))
+        assert refined.winner == in_two_steps.winner.model_copy(update={"refined": True})
+        assert distance(refined.image, in_two_steps.image) == 0
+        assert distance(refined.image, as_it_is.image) > 1
+
+    def test_what_is_scored_after_the_first_step_is_not_refined(
+        self, best_of_n: BestOfN, verifier: LanguageModelVerifier
+    ) -> None:
+        later = BestOfN(best_of_n.generator, verifier, verifier_step=1)
+        with pytest.raises(InvalidRequest, match=r"refine_below: verifier \S+ scores after the first step"):
+            later(PROMPT, n=2, refine_below=0.9, sampling=SamplingParams(steps=2))
 
 
 def no_costs(seconds: float) -> LatencyEstimate:

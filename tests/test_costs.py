@@ -6,7 +6,7 @@ import torch
 from forejudge.costs import CostModel
 from forejudge.generators.base import SamplingParams
 from forejudge.policies import Deadline, SearchState
-from forejudge.types import IMAGE, prefix_stage
+from forejudge.types import IMAGE, latent_stage, prefix_stage
 from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier
 
 CUT = prefix_stage(2)
@@ -51,6 +51,15 @@ def test_batches_that_no_budget_allows_are_not_measured(generator: ScriptedGener
         PROMPT, SamplingParams(), max_batch_size=64, seconds=0.013
     )
     assert list(costs.batch) == [1, 2, 4]
+
+
+def test_finishing_in_one_step_more_is_measured_apart(generator: ScriptedGenerator) -> None:
+    model = CostModel(generator, ScriptedVerifier({}))
+    for refine, last in ((False, latent_stage()), (True, latent_stage(1))):
+        before = len(generator.advanced)
+        model.measure(PROMPT, SamplingParams(), max_batch_size=1, seconds=9.0, refine=refine)
+        finished = {stage for stage, _ in generator.advanced[before:]}
+        assert finished == {CUT, last, IMAGE}
 
 
 def test_nothing_is_measured_twice(generator: ScriptedGenerator) -> None:

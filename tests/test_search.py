@@ -50,13 +50,14 @@ def run(
     script: dict[int, float] = SCRIPT,
     generator: ScriptedGenerator | None = None,
     reads: tuple[Stage, ...] = (),
+    refine_below: float = 0.0,
     **options: float,
 ) -> SearchOutput:
     """Search among `SEEDS`; `options` are fields of `SearchOptions`."""
     verifier = ScriptedVerifier(script, *reads)
     session = PromptSession(generator or ScriptedGenerator(), verifier, PROMPT, SamplingParams())
     policy = AllPolicies.from_options(SearchOptions.model_validate(options), no_costs)
-    return search(session, policy, SEEDS, top_k=top_k, max_batch_size=batch_size)
+    return search(session, policy, SEEDS, top_k=top_k, refine_below=refine_below, max_batch_size=batch_size)
 
 
 def chosen(output: SearchOutput) -> tuple:
@@ -262,3 +263,15 @@ def test_every_stage_is_timed() -> None:
     assert set(found.timings) == {"encode", "prefix", "verify", "suffix", "decode", "total"}
     parts = sum(seconds for stage, seconds in found.timings.items() if stage != "total")
     assert 0 < parts <= found.timings["total"]
+
+
+@pytest.mark.parametrize(
+    ("refine_below", "refined"), [(0.0, ()), (0.8, ()), (0.81, (6,)), (0.96, (4, 6)), (1.0, (7, 4, 6))]
+)
+def test_images_below_the_probability_are_refined(refine_below: float, refined: tuple[int, ...]) -> None:
+    """The three best have probabilities of 0.96, 0.95 and 0.8; one that reaches it is finished as it is."""
+    generator = ScriptedGenerator()
+    output = run(4, n=9, top_k=3, refine_below=refine_below, generator=generator)
+    assert list(output.images) == [7, 4, 6]
+    assert output.refined == refined
+    assert generator.advanced.count((latent_stage(1), 1)) == len(refined)

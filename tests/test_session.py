@@ -51,6 +51,15 @@ def test_a_candidate_is_finished_through_the_latent_of_its_last_step(steps: int)
     assert generator.advanced == [(prefix_stage(2), 2), (latent_stage(steps - 1), 1), (IMAGE, 1)]
 
 
+@pytest.mark.parametrize("reads", [prefix_stage(2), latent_stage(), IMAGE], ids=str)
+def test_a_refined_candidate_is_finished_through_the_latent_of_one_step_more(reads: Stage) -> None:
+    generator = ScriptedGenerator()
+    session = PromptSession(generator, ScriptedVerifier({}, reads), PROMPT, SamplingParams())
+    candidates, _ = session.score((5, 6))
+    session.finish(candidates[[1]], refine=True)
+    assert generator.advanced == [(reads, 2), (latent_stage(1), 1), (IMAGE, 1)]
+
+
 @pytest.mark.parametrize(("reads", "kept"), [(prefix_stage(2), []), (latent_stage(), []), (IMAGE, [IMAGE])])
 def test_scored_candidates_let_go_what_the_verifier_read(reads: Stage, kept: list[Stage]) -> None:
     session = PromptSession(ScriptedGenerator(), ScriptedVerifier({}, reads), PROMPT, SamplingParams())

@@ -19,6 +19,7 @@ from forejudge.policies import AllPolicies
 from forejudge.result import Result, Settings, search_record
 from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, SearchOutput, search
 from forejudge.session import PromptSession
+from forejudge.types import IMAGE
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
 
@@ -110,16 +111,7 @@ class BestOfN:
         if not callable(on_progress) and on_progress is not None:
             raise InvalidRequest(f"on_progress = {on_progress!r}: expected a function of two numbers, or None")
         options = _with_overrides(options, {"n": n, **overrides})
-        if options.until is not None and not self.verifier.calibrated:
-            raise InvalidRequest(
-                f"until = {options.until:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
-                "calibrated: use n instead"
-            )
-        if options.price is not None and self.verifier.prior is None:
-            raise InvalidRequest(
-                f"price = {options.price:g} needs a calibrated verifier with a prior, and verifier "
-                f"{self.verifier.name} has none: use n instead, or train it again with this version"
-            )
+        self._check_verifier(options)
         return self._alone(partial(self._search, prompt, options, on_progress))
 
     def warm_up(self, prompt: str = "a photo", *, sampling: SamplingParams | None = None) -> None:
@@ -159,15 +151,26 @@ class BestOfN:
     def _search(self, prompt: str, options: SearchOptions, on_progress: OnProgress | None) -> Result:
         sampling = (options.sampling or SamplingParams()).with_defaults(self.generator.defaults)
         seeds = options.seeds or CandidateSeeds(options.seed, prompt, options.image_index, options.cap)
-        measure = partial(self.costs.measure, prompt, sampling, min(self.max_batch_size, len(seeds)))
+        refines = options.refine_below > 0
+        if refines:
+            self._check_refining(prompt, sampling)
+        measure = partial(self.costs.measure, prompt, sampling, min(self.max_batch_size, len(seeds)), refine=refines)
         policy = AllPolicies.from_options(options, measure, self.verifier.prior)
         session = PromptSession(self.generator, self.verifier, prompt, sampling, self._encode)
         output = search(
-            session, policy, seeds, top_k=options.top_k, max_batch_size=self.max_batch_size, on_progress=on_progress
+            session,
+            policy,
+            seeds,
+            top_k=options.top_k,
+            refine_below=options.refine_below,
+            max_batch_size=self.max_batch_size,
+            on_progress=on_progress,
         )
         finish_seconds = output.timings["suffix"] + output.timings["decode"]
         num_finished = len(output.images) + len(output.broken)
-        self.costs.learn(sampling, output.batch_timings, finish_seconds / num_finished)
+        if len(output.refined) in (0, len(output.images)):
+            refined = bool(output.refined)
+            self.costs.learn(sampling, output.batch_timings, finish_seconds / num_finished, refined=refined)
         warnings = [
             *self.verifier.size_warnings(self.generator, sampling),
             *_unknown_words(self.generator, prompt),
@@ -175,6 +178,29 @@ class BestOfN:
         ]
         settings = self._settings(options, sampling, warnings)
         return Result(search_record(prompt, seeds, output, settings, self.generator, self.verifier), output.images)
+
+    def _check_verifier(self, options: SearchOptions) -> None:
+        """Refuse options that need what the verifier lacks."""
+        for name in ("until", "refine_below"):
+            if (value := getattr(options, name)) and not self.verifier.calibrated:
+                raise InvalidRequest(
+                    f"{name} = {value:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
+                    "calibrated: leave it out"
+                )
+        if options.price is not None and self.verifier.prior is None:
+            raise InvalidRequest(
+                f"price = {options.price:g} needs a calibrated verifier with a prior, and verifier "
+                f"{self.verifier.name} has none: use n instead, or train it again with this version"
+            )
+
+    def _check_refining(self, prompt: str, sampling: SamplingParams) -> None:
+        """Refuse candidates that are scored after the first step, and one step more than the generator takes."""
+        if any(sampling.steps > 1 if stage == IMAGE else stage.step for stage in self.verifier.reads):
+            raise InvalidRequest(
+                f"refine_below: verifier {self.verifier.name} scores after the first step, from which on the number of "
+                "steps is fixed: leave refine_below out, or score in step 0"
+            )
+        self.generator.check(prompt, sampling.model_copy(update={"steps": sampling.steps + 1}))
 
     def _settings(self, options: SearchOptions, sampling: SamplingParams, warnings: list[str]) -> Settings:
         """Record the settings of one search, with its own warnings after those of the models; log each warning once."""

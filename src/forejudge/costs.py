@@ -25,49 +25,57 @@ class CostModel:
 
     def __init__(self, generator: Generator, verifier: Verifier) -> None:
         self._generator, self._verifier = generator, verifier
-        self._histories: dict[SamplingParams, _TimingHistory] = {}
+        self._histories: dict[tuple[SamplingParams, bool], _TimingHistory] = {}
 
-    def measure(self, prompt: str, sampling: SamplingParams, max_batch_size: int, seconds: float) -> LatencyEstimate:
+    def measure(
+        self, prompt: str, sampling: SamplingParams, max_batch_size: int, seconds: float, *, refine: bool = False
+    ) -> LatencyEstimate:
         """Estimate the latency of batches of 1, 2, 4, ... candidates, up to `max_batch_size`, and of finishing one.
 
+        With `refine` it is finished in one denoising step more.
         Leaves out batches larger than the first one that takes more than `seconds` or does not fit in memory. Sizes
         measured before are not measured again, unless `seconds` seem too few for one candidate.
         """
-        if sampling not in self._histories or seconds < self._histories[sampling].costs.min_seconds:
-            self._measure(prompt, sampling, 1)
-        history = self._histories[sampling]
+        key = sampling, refine
+        if key not in self._histories or seconds < self._histories[key].costs.min_seconds:
+            self._measure(prompt, sampling, 1, refine)
+        history = self._histories[key]
         while (size := 2 * max(history.min_seconds)) <= max_batch_size and max(history.costs.batch.values()) < seconds:
             try:
-                self._measure(prompt, sampling, size)
+                self._measure(prompt, sampling, size, refine)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 history.min_seconds[size] = math.inf  # never generated, and not tried again
         return history.costs
 
-    def learn(self, sampling: SamplingParams, batches: Iterable[tuple[int, float]], finish: float) -> None:
-        """Add the seconds that a search took for batches of these sizes, and to finish one candidate.
+    def learn(
+        self, sampling: SamplingParams, batches: Iterable[tuple[int, float]], finish: float, *, refined: bool = False
+    ) -> None:
+        """Add the seconds that a search took for batches of these sizes, and to finish one candidate, `refined` or not.
 
         A device shared with others is as slow as they leave it. Without a measurement before, nothing is learned.
         """
-        history = self._histories.get(sampling)
+        history = self._histories.get((sampling, refined))
         if history is not None:
             known_batches = [(size, seconds) for size, seconds in batches if size in history.min_seconds]
             history.add([*known_batches, (_FINISH, finish)])
 
-    def _measure(self, prompt: str, sampling: SamplingParams, size: int) -> None:
-        rounds = [self._run_round(prompt, sampling, size, round_index) for round_index in range(_ROUNDS)][1:]
-        history = self._histories.setdefault(sampling, _TimingHistory())
+    def _measure(self, prompt: str, sampling: SamplingParams, size: int, refine: bool) -> None:
+        rounds = [self._run_round(prompt, sampling, size, number, refine) for number in range(_ROUNDS)][1:]
+        history = self._histories.setdefault((sampling, refine), _TimingHistory())
         for batch, finish in rounds:
             history.add([(size, batch), (_FINISH, finish)])
 
-    def _run_round(self, prompt: str, sampling: SamplingParams, size: int, round_index: int) -> tuple[float, float]:
+    def _run_round(
+        self, prompt: str, sampling: SamplingParams, size: int, round_index: int, refine: bool
+    ) -> tuple[float, float]:
         """Return the seconds to generate and score `size` candidates, and to finish one of them."""
         session = PromptSession(self._generator, self._verifier, prompt, sampling)
         seeds = tuple(candidate_seed(round_index, "warm-up", size, index) for index in range(size))
         candidates, _ = session.score(seeds)
         with suppress(BrokenImage):  # it takes as long
-            session.finish(candidates[[0]])
+            session.finish(candidates[[0]], refine=refine)
         timings = session.clock.seconds
         return timings["prefix"] + timings["verify"], timings["suffix"] + timings["decode"]
 

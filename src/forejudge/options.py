@@ -137,6 +137,12 @@ class SearchOptions(BaseModel):
         default=0, ge=0, lt=MAX_COUNT, description="Index of the image of this prompt; seeds depend on it."
     )
     top_k: Whole = Field(default=1, ge=1, le=MAX_N, description="Number of best candidates to finish.")
+    refine_below: Real = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Finish an image whose probability is below this value in one denoising step more.",
+    )
     sampling: SamplingParams | None = Field(default=None, description="Sampling parameters (default: the generator's).")
 
     @model_validator(mode="after")

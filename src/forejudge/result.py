@@ -67,7 +67,8 @@ Score = Annotated[
 class CandidateRecord(_Record):
     """One candidate and its verdict. `stage` is the stage it was generated to.
 
-    The image of a `broken` one is not finite; if that was known before scoring, it has no score.
+    The image of a `broken` one is not finite; if that was known before scoring, it has no score. That of a `refined`
+    one took one denoising step more.
     """
 
     index: int
@@ -79,6 +80,7 @@ class CandidateRecord(_Record):
     probability: float | None
     stage: str
     broken: bool = False
+    refined: bool = False
 
 
 class Settings(_Record):
@@ -160,6 +162,7 @@ def search_record(
             seed=seeds[index],
             stage=str(IMAGE if index in output.images else scored_stage),
             broken=index in output.broken,
+            refined=index in output.refined,
             **vars(verdict),
         )
         for index, verdict in enumerate(output.verdicts)

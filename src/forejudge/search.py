@@ -24,7 +24,8 @@ OnProgress = Callable[[int, int], None]
 class SearchOutput:
     """Outcome of a search: the verdicts of the candidates used, their indices from best to worst, and the best images.
 
-    `images` maps candidate indices to images, best first, without the `broken` ones, which are not finite.
+    `images` maps candidate indices to images, best first, without the `broken` ones, which are not finite; those of
+    the `refined` ones took one denoising step more.
     `batch_timings` lists size and seconds of each batch, `timings` seconds by stage.
     """
 
@@ -32,6 +33,7 @@ class SearchOutput:
     order: tuple[int, ...]
     images: dict[int, Image]
     broken: tuple[int, ...]
+    refined: tuple[int, ...]
     stopped_by: StopReason
     num_generated: int
     batch_timings: tuple[tuple[int, float], ...]
@@ -53,10 +55,13 @@ def search(
     seeds: Sequence[int],
     *,
     top_k: int = 1,
+    refine_below: float = 0.0,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     on_progress: OnProgress | None = None,
 ) -> SearchOutput:
     """Score batches of candidates until the policy stops, then finish the `top_k` best.
+
+    Those whose probability is below `refine_below` are finished in one denoising step more.
 
     `seeds` are those of all candidates there can be; a policy that asks for more is stopped by `max_n`. Where memory
     runs out, batches are halved from then on. In place of a broken image the next best candidate is finished; raises
@@ -68,12 +73,13 @@ def search(
         state = _extend(state, _score_batch(session, batch_seeds), policy, top_k, session.clock.elapsed)
         if on_progress:
             on_progress(len(state.verdicts), len(seeds))
-    images, broken = _finish_best(session, state, seeds, top_k)
+    images, broken = _finish_best(session, state, seeds, top_k, refine_below)
     return SearchOutput(
         verdicts=state.verdicts,
         order=order_by_score(state.verdicts),
         images=images,
         broken=broken,
+        refined=tuple(index for index in images if _is_doubtful(state.verdicts[index], refine_below)),
         stopped_by="max_n" if size else policy.stopped_by(state),
         num_generated=state.num_generated,
         batch_timings=state.batch_timings,
@@ -82,7 +88,7 @@ def search(
 
 
 def _finish_best(
-    session: PromptSession, state: SearchState, seeds: Sequence[int], top_k: int
+    session: PromptSession, state: SearchState, seeds: Sequence[int], top_k: int, refine_below: float
 ) -> tuple[dict[int, Image], tuple[int, ...]]:
     """Finish the `top_k` best candidates whose images are not broken; return the images and the broken candidates.
 
@@ -94,12 +100,17 @@ def _finish_best(
         if len(images) == top_k:
             break
         try:
-            images[index] = session.finish(state.best.get(index) or session.score((seeds[index],))[0])
+            candidate = state.best.get(index) or session.score((seeds[index],))[0]
+            images[index] = session.finish(candidate, refine=_is_doubtful(state.verdicts[index], refine_below))
         except BrokenImage:
             broken.append(index)
     if not images:
         raise BrokenImage(seeds[broken[0]], f"none of {len(broken)} candidates gives an image: ")
     return images, tuple(broken)
+
+
+def _is_doubtful(verdict: Verdict, refine_below: float) -> bool:
+    return (verdict.probability or 0.0) < refine_below
 
 
 def order_by_score(verdicts: Sequence[Verdict]) -> tuple[int, ...]:

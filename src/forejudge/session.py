@@ -31,7 +31,7 @@ class PromptSession:
     ) -> None:
         self.clock = StageClock(generator.device)
         self._generator, self._verifier, self._prompt = generator, verifier, prompt
-        self._final_latent_stage = latent_stage(sampling.steps - 1)
+        self._steps = sampling.steps
         with self.clock.stage("encode"):
             self._conditioning = (encode or generator.encode_without_padding)(prompt, sampling)
 
@@ -50,11 +50,17 @@ class PromptSession:
             verdicts = dict(zip(finite_rows, scored, strict=True))
         return candidates.without_views(), [verdicts.get(row, BROKEN) for row in range(len(seeds))]
 
-    def finish(self, candidate: Candidates) -> Image:
-        """Generate the image of a single candidate, continuing from its stage. Raises BrokenImage."""
+    def finish(self, candidate: Candidates, *, refine: bool = False) -> Image:
+        """Generate the image of a single candidate, continuing from its stage; with `refine` in one step more.
+
+        Raises BrokenImage, and InvalidRequest for a generator that cannot go on so.
+        """
         with self.clock.stage("suffix"):
-            if candidate.stage < self._final_latent_stage:
-                candidate = self._generator.advance(candidate, [self._final_latent_stage])
+            if refine:
+                candidate = self._generator.with_steps(candidate, self._steps + 1)
+            final_stage = latent_stage(self._steps - 1 + refine)
+            if candidate.stage < final_stage:
+                candidate = self._generator.advance(candidate, [final_stage])
         with self.clock.stage("decode"):
             return self._generator.advance(candidate, [IMAGE]).images[0]
 

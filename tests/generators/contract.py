@@ -212,6 +212,15 @@ class GeneratorContract:
         assert np.array_equal(pixels(candidate.images), reference)
         assert set(candidate.views) == set(stops)
 
+    @pytest.mark.parametrize("begun", [prefix_stage(2), latent_stage(), IMAGE], ids=str)
+    def test_a_candidate_of_one_step_goes_on_in_two(self, generator: Generator, pipeline: Any, begun: Stage) -> None:
+        candidates = generator.with_steps(self.generated(generator, SEEDS, begun), 2)
+        images = generator.advance(candidates, [latent_stage(1), IMAGE]).images
+        reference = pixels(self.call_reference_pipeline(pipeline, SEEDS, self.sampling(steps=2)))
+        assert np.array_equal(pixels(images), reference)
+        with pytest.raises(InvalidRequest, match=r"cannot go from 2 to 3 steps in step 1: only the first"):
+            generator.with_steps(generator.advance(candidates, [latent_stage(1)]), 3)
+
     def test_several_stages_are_read_on_one_way(self, generator: Generator) -> None:
         stages = (NOISE, prefix_stage(2), latent_stage(), IMAGE)
         together = generator.advance(self.generated(generator, SEEDS), stages[::-1])

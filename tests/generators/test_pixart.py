@@ -16,7 +16,7 @@ from torch import Tensor
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
 from forejudge.generators import KNOWN_MODELS, load_generator
-from forejudge.generators.base import SamplingParams
+from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.pixart import PixArt, PixArtInput, PixArtOptions, PixArtSplit
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
 from tests.generators.contract import SEEDS, GeneratorContract, PaddingContract, SplitContract, pixels
@@ -118,6 +118,12 @@ class TestDMD(PixArtContract):
     @pytest.fixture
     def steps(self) -> int:
         return 1
+
+    @pytest.mark.parametrize("begun", [prefix_stage(2)], ids=str)
+    def test_a_candidate_of_one_step_goes_on_in_two(self, generator: Generator, pipeline: Any, begun: Stage) -> None:
+        candidates = self.generated(generator, SEEDS, begun)
+        with pytest.raises(InvalidRequest, match=r"takes one step, not 2: leave out --steps"):
+            generator.with_steps(candidates, 2)
 
 
 class TestLatentConsistency(PixArtContract):

@@ -1,6 +1,7 @@
 """Doubles of the engine's tests: scripted models, a fake clock, and a call of the reference pipeline."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from forejudge.expected_improvement import Prior
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator, SamplingParams
 from forejudge.noise import candidate_seed
-from forejudge.types import IMAGE, NOISE, Candidates, Stage, Verdict, prefix_stage
+from forejudge.types import IMAGE, NOISE, Candidates, Stage, Verdict, latent_stage, prefix_stage
 from forejudge.verifiers.base import Verifier
 
 PROMPT = "a photo of a red circle left of a blue square"
@@ -74,6 +75,9 @@ class ScriptedGenerator(Generator):
             )
             views[stage] = images if stage == IMAGE else candidates.state
         return Candidates(candidates.seeds, max(stages), views, candidates.state)
+
+    def with_steps(self, candidates: Candidates, steps: int) -> Candidates:
+        return replace(candidates, stage=min(candidates.stage, latent_stage()), views={})
 
 
 class ScriptedVerifier(Verifier):

@@ -143,6 +143,8 @@ def describe_winner(record: "SearchRecord") -> str:
     """Describe the winner, and say where it did not pass."""
     winner = record.candidates[record.winner]
     text = f"Winner: candidate {winner.index}, seed {winner.seed}, {format_probability(winner)}."
+    if winner.refined:
+        text += f" Its probability is below --refine-below: finished in {record.settings.sampling.steps + 1} steps."
     if record.passed is False:
         text += " No candidate passed: no probability reached 0.5. The best one is returned all the same."
     return text

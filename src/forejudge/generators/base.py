@@ -127,3 +127,10 @@ class Generator(ABC, Generic[ConditioningT]):
     @abstractmethod
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:
         """Advance candidates to the furthest of `stages`, with a view at each of them."""
+
+    def with_steps(self, candidates: Candidates, steps: int) -> Candidates:
+        """Return candidates of the first step that go on in another number of steps, as if begun so.
+
+        Raises InvalidRequest where the first step depends on that number, or is over.
+        """
+        raise InvalidRequest(f"{self.name} cannot change the number of steps once it has begun")

@@ -118,6 +118,11 @@ class FluxConditioning:
     image_ids_T3: Tensor
     grid: Grid
 
+    @property
+    def timesteps(self) -> Tensor:
+        """See `Conditioning.timesteps`."""
+        return self.schedule.timesteps_S
+
 
 _State = StepState[FluxConditioning, FluxHidden]
 
@@ -169,6 +174,10 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
             self.pipeline._prepare_latent_image_ids(1, rows, columns, self.device, text_NLD.dtype),
             grid,
         )
+
+    def _with_sampling(self, conditioning: FluxConditioning, sampling: SamplingParams) -> FluxConditioning:
+        rows, columns = conditioning.grid
+        return replace(conditioning, sampling=sampling, schedule=self._schedule(sampling.steps, rows * columns))
 
     def _noise(self, conditioning: FluxConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         rows, columns = conditioning.grid

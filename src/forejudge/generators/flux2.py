@@ -130,6 +130,11 @@ class Flux2Conditioning:
     image_ids_T4: Tensor
     grid: Grid
 
+    @property
+    def timesteps(self) -> Tensor:
+        """See `Conditioning.timesteps`."""
+        return self.schedule.timesteps_S
+
 
 _State = StepState[Flux2Conditioning, Flux2Hidden]
 
@@ -173,20 +178,27 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
     def encode(self, prompt: str, sampling: SamplingParams) -> Flux2Conditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
-        grid = rows, columns = token_grid(self.pipeline, sampling)
+        grid = token_grid(self.pipeline, sampling)
         text_NLD, text_ids_NL4 = self.pipeline.encode_prompt(
             prompt, device=self.device, max_sequence_length=self.options.max_sequence_length
         )
-        (image_ids_T4,) = self.pipeline._prepare_latent_ids(torch.empty(1, 0, rows, columns))
-        shift = compute_empirical_mu(rows * columns, sampling.steps)
+        (image_ids_T4,) = self.pipeline._prepare_latent_ids(torch.empty(1, 0, *grid))
         return Flux2Conditioning(
             sampling,
             text_NLD.to(self.dtype),
-            FlowSchedule.from_config(self.pipeline.scheduler.config, sampling.steps, shift, self.device),
+            self._schedule(sampling.steps, grid),
             text_ids_NL4[0],
             image_ids_T4.to(self.device),
             grid,
         )
+
+    def _with_sampling(self, conditioning: Flux2Conditioning, sampling: SamplingParams) -> Flux2Conditioning:
+        schedule = self._schedule(sampling.steps, conditioning.grid)
+        return replace(conditioning, sampling=sampling, schedule=schedule)
+
+    def _schedule(self, steps: int, grid: Grid) -> FlowSchedule:
+        shift = compute_empirical_mu(grid[0] * grid[1], steps)
+        return FlowSchedule.from_config(self.pipeline.scheduler.config, steps, shift, self.device)
 
     def _noise(self, conditioning: Flux2Conditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         shape = (self.transformer.config.in_channels, *conditioning.grid)

@@ -189,6 +189,10 @@ class PixArt(StepwiseGenerator[PixArtTransformer2DModel, PixArtInput, AdaLNSingl
         assert padded.mask_NL is not None
         return replace(padded, text_NLD=padded.text_NLD[:, padded.mask_NL[0].bool()], mask_NL=None)
 
+    def _with_sampling(self, conditioning: PixArtConditioning, sampling: SamplingParams) -> PixArtConditioning:
+        self._check_steps(sampling.steps)
+        return replace(conditioning, sampling=sampling, timesteps=self._scheduler(sampling.steps).timesteps)
+
     def _noise(self, conditioning: PixArtConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         return noise_batch(seeds, draw, conditioning.latent_shape, self.dtype).to(self.device)
 

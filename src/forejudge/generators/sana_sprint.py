@@ -177,6 +177,9 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
         timesteps = self._timesteps(sampling.steps)
         return SanaConditioning(sampling, text_NLD.to(self.dtype), mask_NL, guidance_N, timesteps, shape, size)
 
+    def _with_sampling(self, conditioning: SanaConditioning, sampling: SamplingParams) -> SanaConditioning:
+        return replace(conditioning, sampling=sampling, timesteps=self._timesteps(sampling.steps))
+
     def _noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         return self._prepare_latents(conditioning, noise_batch(seeds, draw, conditioning.latent_shape).to(self.device))
 

@@ -101,6 +101,11 @@ class StableDiffusion3Conditioning:
     schedule: FlowSchedule
     size: Size
 
+    @property
+    def timesteps(self) -> Tensor:
+        """See `Conditioning.timesteps`."""
+        return self.schedule.timesteps_S
+
 
 _State = StepState[StableDiffusion3Conditioning, SD3Hidden]
 
@@ -155,6 +160,12 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         )
         schedule = self._schedule(sampling.steps, size)
         return StableDiffusion3Conditioning(sampling, text_NLD.to(self.dtype), pooled_NP.to(self.dtype), schedule, size)
+
+    def _with_sampling(
+        self, conditioning: StableDiffusion3Conditioning, sampling: SamplingParams
+    ) -> StableDiffusion3Conditioning:
+        schedule = self._schedule(sampling.steps, conditioning.size)
+        return replace(conditioning, sampling=sampling, schedule=schedule)
 
     def _noise(self, conditioning: StableDiffusion3Conditioning, seeds: tuple[int, ...], draw: int) -> Tensor:
         factor, (height, width) = self.pipeline.vae_scale_factor, conditioning.size

@@ -21,7 +21,7 @@ from forejudge.generators.digest import ModelDigests, pipeline_digest
 from forejudge.generators.hooks import check_hooks, execution_device, forward_context
 from forejudge.generators.latents import Size, decode_latents
 from forejudge.generators.split import HiddenT, InputsT, SplitTransformer, TransformerT
-from forejudge.types import NOISE, Candidates, Phase, Stage
+from forejudge.types import NOISE, Candidates, Phase, Stage, latent_stage
 
 if TYPE_CHECKING:
     from forejudge.types import View
@@ -32,6 +32,10 @@ class Conditioning(Protocol):
 
     @property
     def sampling(self) -> SamplingParams: ...
+
+    @property
+    def timesteps(self) -> Tensor:
+        """Times at which the steps start, and possibly the end of the last one."""
 
 
 ConditioningT = TypeVar("ConditioningT", bound=Conditioning)
@@ -133,6 +137,23 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
                 state = self._advance_to(state, stage)
                 views[stage] = self._view(state, stage)
         return replace(candidates, stage=stage, views=views, state=state)
+
+    def with_steps(self, candidates: Candidates, steps: int) -> Candidates:
+        """See `Generator.with_steps`."""
+        state: StepState[ConditioningT, HiddenT] = candidates.state
+        before = state.conditioning
+        after = self._with_sampling(before, before.sampling.model_copy(update={"steps": steps}))
+        if state.step > 0 or after.timesteps[0] != before.timesteps[0]:
+            raise InvalidRequest(
+                f"{self.name} cannot go from {before.sampling.steps} to {steps} steps in step {state.step}: only the "
+                "first step may be the same for both"
+            )
+        stage = min(candidates.stage, latent_stage())
+        return replace(candidates, stage=stage, views={}, state=replace(state, conditioning=after))
+
+    @abstractmethod
+    def _with_sampling(self, conditioning: ConditioningT, sampling: SamplingParams) -> ConditioningT:
+        """Return an encoded prompt for sampling parameters that differ in their number of steps."""
 
     @abstractmethod
     def _noise(self, conditioning: ConditioningT, seeds: tuple[int, ...], draw: int) -> Tensor:
