@@ -13,6 +13,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
+from forejudge.expected_improvement import fit_prior
 from forejudge.training.config import LoraOptions
 from forejudge.training.dataset import LabeledRows, StoredRows
 from forejudge.training.model import TrainableVerifier
@@ -78,11 +79,18 @@ def test_its_probabilities_are_fitted_to_validation_prompts(
     verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, **changes))
     rows = StoredRows.of(tiny_run.validation, tiny_run.generator)
     held_out = LabeledRows.of(rows, tiny_run.generator, verifier.verifier_input, verifier.question)
-    scores = [verdict.score for verdict in judged(verifier, held_out)]
+    verdicts = judged(verifier, held_out)
+    scores = [verdict.score for verdict in verdicts]
     found, expected = verifier.config.calibration, fit_calibration(scores, rows.correct.tolist())
     assert found is not None
     assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert found.bias == pytest.approx(expected.bias, rel=1e-3, abs=1e-6)
+    by_group: dict[object, list[float]] = {}
+    for group, verdict in zip(rows.groups, verdicts, strict=True):
+        by_group.setdefault(group, []).append(verdict.probability or 0)
+    prior, expected_prior = verifier.config.prior, fit_prior(by_group.values())
+    assert prior is not None
+    assert prior.model_dump() == pytest.approx(expected_prior.model_dump(), rel=1e-3)
 
 
 def judged(verifier: LanguageModelVerifier, held_out: LabeledRows) -> list[Verdict]:

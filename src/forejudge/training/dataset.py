@@ -23,6 +23,7 @@ from forejudge.candidates.store import CandidateStore
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
+from forejudge.expected_improvement import Prior, fit_prior
 from forejudge.generators.base import Generator
 from forejudge.prompts.geneval import normalized_text
 from forejudge.training.config import RunInputs
@@ -238,6 +239,13 @@ class LabeledRows:
         calibration = fit_calibration(score.tolist(), self.rows.correct.tolist())
         probability = np.array([calibration.probability(value) for value in score])
         return verifier_metrics(self.rows.groups, self.rows.correct, score, probability), calibration
+
+    def prior(self, logprobs: NDArray[np.float32], calibration: Calibration) -> Prior:
+        """Return the prior that fits a stage's answers (M, 2) or (M, 1) best, once they are calibrated."""
+        by_group: dict[tuple[str, int], list[float]] = {}
+        for group, score in zip(self.rows.groups, log_odds(torch.from_numpy(logprobs)).tolist(), strict=True):
+            by_group.setdefault(group, []).append(calibration.probability(score))
+        return fit_prior(by_group.values())
 
     @torch.no_grad()
     def logprobs(self, stage: Verification, device: torch.device, size: int = 128) -> NDArray[np.float32]:

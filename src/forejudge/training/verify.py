@@ -127,7 +127,8 @@ def _write(
     trainable, held_out = prepared.trainable.merge_adapters(), prepared.held_out
     stage = Verification(trainable.model, held_out.batches.question.answer_token_ids())
     stage.to(output.dtype(recipe)).float()
-    metrics, calibration = held_out.metrics(held_out.logprobs(stage, output.generator.device))
+    logprobs = held_out.logprobs(stage, output.generator.device)
+    metrics, calibration = held_out.metrics(logprobs)
     config = LanguageModelVerifierConfig.from_generator(
         output.generator,
         recipe.reads,
@@ -135,6 +136,7 @@ def _write(
         spatial_merge_size=recipe.spatial_merge_size,
         has_head=trainable.model.head is not None,
         calibration=calibration,
+        prior=held_out.prior(logprobs, calibration),
     )
     model, tokenizer = trainable.model, trainable.tokenizer
     verifier = LanguageModelVerifier(str(output.folder), config, model, tokenizer, prepared.verifier_input)
