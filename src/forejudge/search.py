@@ -79,7 +79,7 @@ def search(
         order=order_by_score(state.verdicts),
         images=images,
         broken=broken,
-        refined=tuple(index for index in images if _is_doubtful(state.verdicts[index], refine_below)),
+        refined=tuple(index for index in images if is_doubtful(state.verdicts[index], refine_below)),
         stopped_by="max_n" if size else policy.stopped_by(state),
         num_generated=state.num_generated,
         batch_timings=state.batch_timings,
@@ -101,7 +101,7 @@ def _finish_best(
             break
         try:
             candidate = state.best.get(index) or session.score((seeds[index],))[0]
-            images[index] = session.finish(candidate, refine=_is_doubtful(state.verdicts[index], refine_below))
+            images[index] = session.finish(candidate, refine=is_doubtful(state.verdicts[index], refine_below))
         except BrokenImage:
             broken.append(index)
     if not images:
@@ -109,7 +109,8 @@ def _finish_best(
     return images, tuple(broken)
 
 
-def _is_doubtful(verdict: Verdict, refine_below: float) -> bool:
+def is_doubtful(verdict: Verdict, refine_below: float) -> bool:
+    """Return whether an image is finished in one denoising step more: its probability is below `refine_below`."""
     return (verdict.probability or 0.0) < refine_below
 
 

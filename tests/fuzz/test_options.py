@@ -55,6 +55,7 @@ BASES: dict[str, tuple[tuple[str, ...], ...]] = {
             *("--steps", "1", "--training-seeds", "1", *QUICK, *OUT),
         ),
     ),
+    "simulate": (("evaluated", "--n", "1", "--until", "0.9", "--price", "0.01", *OUT),),
     "report": (("evaluated", *OUT),),
     "geneval convert-detector": (("detector.pth", "out"),),
     "geneval score": (SCORED, ("photos", "--detector", "detector", "--color-model", "clip", "--device", "cpu")),

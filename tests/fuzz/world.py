@@ -63,7 +63,7 @@ def make_world(folder: Path) -> Path:
     _made(folder, *ALIGN, "--out", "aligned")
     _made(folder, *VERIFY, "--out", "trained")
     _stop_at(5, folder, *VERIFY, "--out", "run")
-    _made(folder, "eval", *EVALUATION, *COMPARED, "--controls", "--out", "evaluated")
+    _made(folder, "eval", *EVALUATION, *COMPARED, "--controls", "--record-for", "simulate", "--out", "evaluated")
     for part in ("1", "2"):
         _made(folder, "eval", *EVALUATION, *COMPARED, "--shard", f"{part}/2", "--out", f"part{part}")
     _made(folder, "generate", *TINY, "--prompts", "few.jsonl", "--n", "2", "--out", "images")

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("train:group", "Train a verifier for a generator: align its connector, then teach it yes and no."),
     "verifier": ("verifier:group", "Show a verifier, import a published one, or export one to the published layout."),
     "eval": ("evaluate:group", "Compare verifiers on a benchmark, at equal N and at equal time."),
+    "simulate": ("simulate:simulate", "Simulate search policies on recorded verdicts: quality against mean cost."),
     "study": ("study:study", "Train verifiers that differ in one choice, and compare them on held-out prompts."),
     "report": ("report:report", "Write tables, plots and a gallery of an evaluation as one HTML page."),
     "geneval": ("geneval:group", "Convert GenEval's detector, or score a folder of images."),

@@ -118,6 +118,17 @@ def parse_ints(option: str, text: str, maximum: int = MAX_COUNT) -> list[int]:
     return numbers
 
 
+def parse_shares(option: str, text: str) -> list[float]:
+    """Parse "0.5,0.9" into sorted distinct numbers. Raises InvalidRequest unless all are from 0 to 1."""
+    try:
+        numbers = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= 1 for number in numbers):
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers from 0 to 1, such as 0.5,0.9")
+    return numbers
+
+
 Device = Annotated[str | None, field_option(ModelOptions, "device")]
 Dtype = Annotated[str | None, field_option(ModelOptions, "dtype")]
 AsJson = Annotated[

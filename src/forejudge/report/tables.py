@@ -20,6 +20,7 @@ from forejudge.evaluation.report import (
 from forejudge.evaluation.study_report import StudyReport, VariantReport
 from forejudge.profiling.figures import SearchCosts
 from forejudge.prompts.geneval import TASKS, Task
+from forejudge.simulation.report import SimulatedRule, SimulationReport
 
 TASK_NAMES: Mapping[Task, str] = {
     "single_object": "Single object",
@@ -230,6 +231,28 @@ def study(report: StudyReport) -> Table:
 
 def _parameters(variant: VariantReport) -> Cell:
     return Cell(EMPTY if variant.language_model_parameters is None else f"{variant.language_model_parameters:,}")
+
+
+def simulation(report: SimulationReport) -> Table:
+    """Lay out each rule's mean cost, accuracy and lead over fixed Best-of-N at that cost, by policy."""
+    opens = [
+        index for index, rule in enumerate(report.rules) if index == 0 or rule.policy != report.rules[index - 1].policy
+    ]
+
+    def cells(rule: SimulatedRule) -> list[Cell]:
+        options = ", ".join(f"{name} {value}" for name, value in rule.options.items())
+        counts = rule.candidates
+        fixed, same = Cell(number(100 * rule.fixed_accuracy, 1)), Cell(str(rule.same_quality_n or EMPTY))
+        numbers = [Cell(f"{rule.mean_cost:.2f}"), percent(rule.accuracy.micro), fixed, percent(rule.lead)]
+        spread = Cell(f"{counts.p50:.0f}, {counts.p90:.0f}, {counts.p99:.0f}")
+        return [Cell(rule.policy), Cell(options), *numbers, Cell(f"{rule.lead.p:.3f}"), same, spread]
+
+    title = (
+        f"{report.verifier} on {report.test_cases} recorded cases ({report.distinct_prompts} prompts): accuracy in % "
+        f"against mean cost in {report.unit}, 95 % intervals over prompts"
+    )
+    headings = ["Policy", "Options", "Cost", "Right, %", "Fixed, %", "Lead", "p", "Fixed N", "N p50, p90, p99"]
+    return Table(title, headings, [cells(rule) for rule in report.rules], names=2, groups=frozenset(opens))
 
 
 def percent(figure: Interval | None) -> Cell:

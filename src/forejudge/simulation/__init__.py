@@ -1,0 +1,1 @@
+"""Simulation of search policies on recorded verdicts: quality against mean cost in seconds, without models."""

@@ -1,0 +1,135 @@
+"""Recorded verdicts: an evaluation's outcomes with the costs that price a search, as a folder or as one Parquet file.
+
+The file has a row for each candidate, in the order of cases, seeds and candidates; its metadata holds the `Header`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+
+from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
+from forejudge.checkpoint import first_line
+from forejudge.errors import CheckpointError, InvalidRequest, validation_message
+from forejudge.evaluation.policy_costs import PolicyCosts
+from forejudge.evaluation.report import FrozenModel
+from forejudge.evaluation.strategies import Outcomes, load_outcomes
+from forejudge.evaluation.suite import read_costs
+from forejudge.expected_improvement import Prior, fit_prior
+from forejudge.files import is_dir, write_bytes
+
+_HEADER_KEY = b"forejudge recording"
+_SCORE, _PROBABILITY = "score of ", "probability of "
+
+
+class CandidateFlops(FrozenModel):
+    """Operations of one more candidate that a verifier scores, and of the scoring in them."""
+
+    candidate: PositiveInt
+    scoring: NonNegativeInt
+
+
+class Header(FrozenModel):
+    """What a recording holds beside its rows."""
+
+    settings: EvaluationSettings
+    costs: PolicyCosts
+    flops: dict[str, CandidateFlops]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Outcomes of an evaluation, with the costs and priors of its timed verifiers."""
+
+    header: Header
+    outcomes: Outcomes
+
+    @property
+    def verifiers(self) -> list[str]:
+        """Verifiers with probabilities and costs."""
+        return [name for name in self.header.costs.verifiers if name in self.outcomes.probability_CSN]
+
+    def prior(self, verifier: str) -> Prior:
+        """Return the verifier's own prior, or one that is fitted on these verdicts where it has none."""
+        own = self.header.costs.verifiers[verifier].prior
+        probability_CSN = self.outcomes.probability_CSN[verifier]
+        return own or fit_prior(probability_CSN.reshape(-1, probability_CSN.shape[-1]).tolist())
+
+    def write(self, path: Path) -> None:
+        """Write the recording as one file. Raises OutputError."""
+        outcomes = self.outcomes
+        _, seeds, candidates = outcomes.correct_CSN.shape
+        columns: dict[str, Any] = {
+            "prompt": pa.array(np.repeat(outcomes.prompts, seeds * candidates)).dictionary_encode(),
+            "task": pa.array(np.repeat(outcomes.tasks, seeds * candidates)).dictionary_encode(),
+            "correct": outcomes.correct_CSN.ravel(),
+        }
+        if outcomes.second_step_correct_CSN is not None:
+            columns["second_step_correct"] = outcomes.second_step_correct_CSN.ravel()
+        columns |= {_SCORE + name: scores.ravel() for name, scores in outcomes.score_CSN.items()}
+        columns |= {_PROBABILITY + name: values.ravel() for name, values in outcomes.probability_CSN.items()}
+        table = pa.table(columns).replace_schema_metadata({_HEADER_KEY: self.header.model_dump_json().encode()})
+        content = BytesIO()
+        pq.write_table(table, content, compression="zstd", write_page_checksum=True)
+        write_bytes(path, content.getvalue())
+
+
+def load_recording(path: Path) -> Recording:
+    """Read a folder of `forejudge eval --record-for simulate`, or a file that `Recording.write` wrote.
+
+    Raises CheckpointError for one that is not finished, damaged or has no costs; InvalidRequest for no such path.
+    """
+    if is_dir(path):
+        return _load_folder(path)
+    try:
+        table = pq.read_table(BytesIO(path.read_bytes()), page_checksum_verification=True)
+        header = Header.model_validate_json((table.schema.metadata or {})[_HEADER_KEY])
+        return Recording(header, _outcomes(table, header.settings))
+    except FileNotFoundError:
+        raise InvalidRequest(f"{path} is not there: expected a folder of `forejudge eval`, or a recording") from None
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {validation_message(error)}; record the verdicts again") from None
+    except Exception as error:  # pyarrow raises many types
+        raise CheckpointError(f"{path} is no recording of verdicts ({first_line(error)}): record them again") from None
+
+
+def _load_folder(folder: Path) -> Recording:
+    costs, outcomes = read_costs(folder), load_outcomes(EvaluationStore(folder))
+    flops = {
+        name: CandidateFlops(candidate=search.candidate_flops, scoring=costs.stage_flops[name])
+        for name, search in costs.searches.items()
+    }
+    return Recording(
+        Header(settings=EvaluationStore(folder).settings, costs=PolicyCosts.read(folder), flops=flops), outcomes
+    )
+
+
+def _outcomes(table: pa.Table, settings: EvaluationSettings) -> Outcomes:
+    shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
+
+    def values(name: str, dtype: type) -> Any:
+        return table[name].to_numpy().astype(dtype).reshape(shape)
+
+    def named(prefix: str) -> dict[str, Any]:
+        names = [name for name in table.column_names if name.startswith(prefix)]
+        return {name.removeprefix(prefix): values(name, np.float64) for name in names}
+
+    def of_cases(name: str) -> Sequence[str]:
+        texts: list[str] = table[name].to_pylist()[:: settings.seeds * settings.candidates]
+        return texts
+
+    has_second_step = "second_step_correct" in table.column_names
+    return Outcomes(
+        prompts=of_cases("prompt"),
+        tasks=of_cases("task"),
+        correct_CSN=values("correct", np.bool_),
+        score_CSN=named(_SCORE),
+        probability_CSN=named(_PROBABILITY),
+        second_step_correct_CSN=values("second_step_correct", np.bool_) if has_second_step else None,
+    )

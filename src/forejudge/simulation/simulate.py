@@ -1,0 +1,156 @@
+"""Searches on recorded verdicts: what each finds and costs.
+
+Shapes: C cases, S seeds, N candidates in the order they were generated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forejudge.errors import InvalidRequest
+from forejudge.evaluation.metrics import FloatArray
+from forejudge.evaluation.policy_costs import BatchCosts, PolicyCosts
+from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
+from forejudge.search import is_doubtful, order_by_score
+from forejudge.simulation.recording import Recording
+from forejudge.simulation.rules import Cascade, Rule
+from forejudge.types import Verdict
+
+CANDIDATES, MILLISECONDS = "candidates", "ms"
+SECOND_STEP = 1.41  # candidates, on SANA-Sprint
+
+
+@dataclass(frozen=True)
+class UnitCosts:
+    """Costs of the parts of a search in one unit. Batches of a size that was not measured are interpolated."""
+
+    unit: str
+    batch: dict[int, float]
+    encode: float = 0.0
+    finish: float = 0.0
+    second_step: float = SECOND_STEP
+
+    @classmethod
+    def in_candidates(cls, second_step: float = SECOND_STEP) -> "UnitCosts":
+        """Count candidates: their prefixes and scores, and a second step as `second_step` candidates."""
+        return cls(CANDIDATES, {}, second_step=second_step)
+
+    @classmethod
+    def in_milliseconds(cls, costs: PolicyCosts, verifier: str) -> "UnitCosts":
+        """Take the milliseconds that were measured."""
+        measured: BatchCosts = costs.verifiers[verifier]
+        second_step = costs.second_step_ms or 0.0  # no rule has one where none was recorded
+        return cls(MILLISECONDS, dict(measured.batch_ms), costs.encode_ms, measured.finish_ms, second_step)
+
+    def of_batch(self, size: int) -> float:
+        """Return the cost of generating and scoring a batch."""
+        if not self.batch:
+            return float(size)
+        return float(np.interp(size, sorted(self.batch), [self.batch[each] for each in sorted(self.batch)]))
+
+    def latency(self, seconds: float, *, refine: bool) -> LatencyEstimate:
+        """Return what a deadline measures; with `refine`, a finish has a second step.
+
+        Raises InvalidRequest where costs are not times.
+        """
+        if self.unit != MILLISECONDS:
+            raise InvalidRequest("a deadline is simulated in ms: give --unit ms")
+        batch = {size: milliseconds / 1000 for size, milliseconds in self.batch.items()}
+        finish = self.finish + refine * self.second_step
+        return LatencyEstimate(batch, finish / 1000, (self.batch[1] + finish) / 1000)
+
+
+@dataclass(frozen=True)
+class SimulatedSearch:
+    """Outcome of one search: the candidates used, the winner's index, and the cost of all but finishing it."""
+
+    used: int
+    winner: int
+    cost: float
+
+
+def simulate_search(
+    policy: SearchPolicy, verdicts: Sequence[Verdict], costs: UnitCosts, batch_size: int
+) -> SimulatedSearch:
+    """Let a policy search among recorded verdicts, in their order."""
+    cost = costs.encode
+    state = SearchState(batch_size, elapsed=cost / 1000)
+    while size := min(policy.next_batch(state), len(verdicts) - state.num_generated):
+        took = costs.of_batch(size)
+        cost += took
+        batch = verdicts[state.num_generated : state.num_generated + size]
+        state = state.extended(batch, policy, seconds=took / 1000, elapsed=cost / 1000)
+    return SimulatedSearch(len(state.verdicts), order_by_score(state.verdicts)[0], cost)
+
+
+@dataclass(frozen=True)
+class SimulatedOutcomes:
+    """Outcomes (in {0, 1}), costs, candidates used and second steps taken of each case and seed, (C, S) each."""
+
+    correct_CS: FloatArray
+    cost_CS: FloatArray
+    used_CS: NDArray[np.intp]
+    refined_CS: NDArray[np.bool_]
+
+    @property
+    def outcome_C(self) -> FloatArray:
+        """Outcome of each case, averaged over seeds."""
+        outcome_C: FloatArray = self.correct_CS.mean(axis=1)
+        return outcome_C
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Simulates rules with one verifier of a recording."""
+
+    recording: Recording
+    verifier: str
+    costs: UnitCosts
+
+    def run(self, rule: Rule) -> SimulatedOutcomes:
+        """Simulate a rule on every case and seed. Raises InvalidRequest for a second step that was not recorded."""
+        outcomes, second_CSN = self.recording.outcomes, self.recording.outcomes.second_step_correct_CSN
+        refine_below = rule.options.refine_below
+        if refine_below > 0 and second_CSN is None:
+            raise InvalidRequest(
+                "a second step is simulated from its recorded evaluation, which is missing: run `forejudge eval` with "
+                "--record-for simulate"
+            )
+        prior = self.recording.prior(self.verifier) if rule.options.price is not None else None
+        policy = AllPolicies.from_options(rule.options, partial(self.costs.latency, refine=refine_below > 0), prior)
+        score_CSN, probability_CSN = (table[self.verifier] for table in (outcomes.score_CSN, outcomes.probability_CSN))
+        shape = outcomes.correct_CSN.shape[:2]
+        correct_CS, cost_CS = np.zeros(shape), np.zeros(shape)
+        used_CS, refined_CS = np.zeros(shape, np.intp), np.zeros(shape, np.bool_)
+        for at in np.ndindex(*shape):
+            columns = zip(score_CSN[at].tolist(), probability_CSN[at].tolist(), strict=True)
+            verdicts = [Verdict(score, probability=probability) for score, probability in columns]
+            found = simulate_search(policy, verdicts, self.costs, rule.batch_size)
+            is_refined = is_doubtful(verdicts[found.winner], refine_below)
+            labels_CSN = second_CSN if is_refined and second_CSN is not None else outcomes.correct_CSN
+            correct_CS[at], used_CS[at] = labels_CSN[at][found.winner], found.used
+            cost_CS[at] = found.cost + self.costs.finish + is_refined * self.costs.second_step
+            refined_CS[at] = is_refined
+        return SimulatedOutcomes(correct_CS, cost_CS, used_CS, refined_CS)
+
+    def run_cascade(self, cascade: Cascade) -> SimulatedOutcomes:
+        """Simulate a cascade; its cost is counted in candidates of the later cut, by operations.
+
+        Those that are kept continue from the early cut: their first blocks are not run again.
+        """
+        outcomes, flops = self.recording.outcomes, self.recording.header.flops
+        early, late = flops[cascade.early], flops[cascade.late]
+        kept = ceil(cascade.n / 2)
+        continued = late.candidate - (early.candidate - early.scoring)
+        cost = (cascade.n * early.candidate + kept * continued) / late.candidate
+        early_CSN = outcomes.score_CSN[cascade.early][..., : cascade.n]
+        kept_CSK = np.argsort(-early_CSN, axis=-1, kind="stable")[..., :kept]
+        late_CSK = np.take_along_axis(outcomes.score_CSN[cascade.late], kept_CSK, axis=-1)
+        winner_CS1 = np.take_along_axis(kept_CSK, late_CSK.argmax(axis=-1)[..., None], axis=-1)
+        correct_CS = np.take_along_axis(outcomes.correct_CSN, winner_CS1, axis=-1)[..., 0].astype(np.float64)
+        shape = correct_CS.shape
+        return SimulatedOutcomes(correct_CS, np.full(shape, cost), np.full(shape, cascade.n), np.zeros(shape, np.bool_))
