@@ -1,4 +1,4 @@
-"""What `forejudge eval --record-for simulate` keeps beside the verdicts: costs of batches, and priors of verifiers."""
+"""Costs of batches and priors of verifiers, which `forejudge eval --record-for simulate` keeps beside the verdicts."""
 
 import math
 from collections.abc import Mapping
