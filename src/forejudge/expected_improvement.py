@@ -21,8 +21,8 @@ _WEIGHTS = np.logspace(-2, 1.5, 36)
 _MIN_DEVIATIONS = np.logspace(-1, 1, 41)
 
 
+class Prior(BaseModel):
     """Distribution of a prompt's calibrated log-odds before its candidates are scored.
-    """What is known of a prompt's calibrated log-odds before its candidates are scored.
 
     Their mean is `mean`, as if `weight` candidates had been seen; they deviate by `min_deviation` at least.
     """
