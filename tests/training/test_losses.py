@@ -18,6 +18,8 @@ from forejudge.training.losses import (
     class_weighted_cross_entropy,
     cross_entropy,
     focal_loss,
+    listwise_loss,
+    pairwise_loss,
     squared_error,
 )
 
@@ -195,3 +197,39 @@ def test_weights_that_would_ignore_a_class_are_refused(alpha: float, share: floa
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         VerifierLoss.model_validate(settings)
+
+
+SCORES = torch.tensor([[2.0, 0.0, 1.0], [5.0, 1.0, 9.0], [1.0, 2.0, 3.0]], dtype=torch.float64)
+CORRECT = torch.tensor([[True, False, False], [False, True, True], [True, True, True]])
+IS_CANDIDATE = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+
+
+def test_pairs_of_a_right_and_a_wrong_candidate_of_one_group_are_compared() -> None:
+    """The last candidate of the second group is padding; the third group has no such pair."""
+    found = pairwise_loss(SCORES, CORRECT, IS_CANDIDATE).tolist()
+    expected = [(np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2, np.log1p(np.exp(4)), 0]
+    assert found == pytest.approx(expected)
+
+
+def test_right_candidates_share_the_softmax_of_their_group() -> None:
+    found = listwise_loss(SCORES, CORRECT, IS_CANDIDATE).tolist()
+    expected = [-np.log(np.exp(2) / np.exp([2, 0, 1]).sum()), -np.log(np.exp(1) / np.exp([5, 1]).sum()), 0]
+    assert found == pytest.approx(expected)
+
+
+def test_a_group_weighs_as_much_as_its_candidates() -> None:
+    loss = VerifierLoss(kind="class-weighted", pairwise=0.5, listwise=2)
+    groups = SCORES, CORRECT, IS_CANDIDATE
+    expected = (0.5 * pairwise_loss(*groups) + 2 * listwise_loss(*groups)) * torch.tensor([3, 2, 3])
+    torch.testing.assert_close(loss.ranking(*groups), expected)
+    assert loss.ranks
+    assert not VerifierLoss(kind="focal").ranks
+
+
+@pytest.mark.parametrize("loss", [pairwise_loss, listwise_loss])
+def test_ranking_losses_have_finite_gradients(loss: Callable[..., Tensor]) -> None:
+    scores = (1000 * SCORES).requires_grad_()
+    loss(scores, CORRECT, IS_CANDIDATE).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert (scores.grad[~IS_CANDIDATE] == 0).all()

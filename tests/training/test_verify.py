@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
 from forejudge.expected_improvement import fit_prior
-from forejudge.training.config import LoraOptions
-from forejudge.training.dataset import LabeledRows, StoredRows
+from forejudge.training.config import LoraOptions, with_changes
+from forejudge.training.dataset import LabeledRows, StoredRows, collate_rows
 from forejudge.training.model import TrainableVerifier
+from forejudge.training.verify import prepare_verification
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import fit_calibration
 from forejudge.verifiers.language_model import LanguageModelVerifier
-from tests.support.tiny_run import CPU, TinyRun, assert_weights_equal, relabeled, weights
+from tests.support.tiny_run import CANDIDATES, CPU, TinyRun, assert_weights_equal, relabeled, weights
 
 QUICK: dict[str, Any] = {"steps": 6, "eval_steps": 6}
 ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "eval_steps": 10}
@@ -102,12 +104,40 @@ def judged(verifier: LanguageModelVerifier, held_out: LabeledRows) -> list[Verdi
     return verdicts
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "class-weighted", "focal", "regression"])
-def test_every_loss_trains_a_verifier(tiny_run: TinyRun, tmp_path: Path, loss: str) -> None:
-    verifier = loaded(tiny_run.verify(tmp_path / "out", **FEW, loss={"kind": loss}))
-    assert verifier.config.has_head == (loss == "regression")
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"kind": "cross-entropy"},
+        {"kind": "class-weighted"},
+        {"kind": "focal"},
+        {"kind": "regression"},
+        {"kind": "class-weighted", "pairwise": 1.0},
+        {"kind": "regression", "listwise": 1.0},
+    ],
+    ids=lambda loss: "-".join(map(str, loss.values())),
+)
+def test_every_loss_trains_a_verifier(tiny_run: TinyRun, tmp_path: Path, loss: dict[str, Any]) -> None:
+    verifier = loaded(tiny_run.verify(tmp_path / "out", **FEW, loss=loss))
+    assert verifier.config.has_head == (loss["kind"] == "regression")
     assert verifier.calibrated
     assert metrics(tmp_path / "out")["auroc"] > 0.7
+
+
+def test_batches_for_ranking_hold_all_candidates_of_a_prompt(tiny_run: TinyRun, tmp_path: Path) -> None:
+    recipe = tiny_run.verify_recipe(loss={"kind": "class-weighted", "pairwise": 1.0})
+    run = prepare_verification(recipe, tiny_run.generator, tiny_run.data, aligned=None).run
+    batch = collate_rows([run.training[1], run.training[3]])
+    labels = tiny_run.data.training.correct.reshape(-1, CANDIDATES)
+    assert len(run.training) == len(labels)
+    assert batch["labels"].tolist() == labels[[1, 3]].astype(int).tolist()
+    assert run.batch_size == recipe.batch_size
+    with pytest.raises(InvalidRequest, match=r"batch_size = 6 does not divide by .* batches of groups of 4"):
+        replace(run, recipe=with_changes(recipe, batch_size=6)).check(tmp_path, CPU)
+
+
+def test_hindsight_needs_labels_that_follow_from_detections(tiny_run: TinyRun) -> None:
+    with pytest.raises(InvalidRequest, match=r"hindsight: the labels for .* do not follow from the detections"):
+        prepare_verification(tiny_run.verify_recipe(hindsight=1), tiny_run.generator, tiny_run.data, aligned=None)
 
 
 def test_losses_differ(tiny_run: TinyRun, trained_verifier: Path, tmp_path: Path) -> None:

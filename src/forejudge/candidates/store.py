@@ -83,7 +83,7 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     def check_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Raise InvalidRequest, saying what changed, where the folder was begun with other prompts."""
-        given, recorded = [line.metadata for line in lines], self._recorded_prompts
+        given, recorded = [line.metadata for line in lines], self.recorded_prompts
         same = recorded == (given[: len(recorded)] if self.may_grow else given)
         if not recorded or same:
             return
@@ -99,18 +99,18 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     def num_added(self, lines: Sequence[PromptLine]) -> int:
         """Return how many prompts follow those the folder was begun with."""
-        recorded = len(self._recorded_prompts)
+        recorded = len(self.recorded_prompts)
         return len(lines) - recorded if recorded else 0
 
     def record_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
-        if len(self._recorded_prompts) < len(lines):
+        if len(self.recorded_prompts) < len(lines):
             self.check_prompts(lines)
             write_text(self.path / PROMPTS_FILE, "".join(f"{line.metadata}\n" for line in lines))
         self.check_prompts(lines)
 
     @property
-    def _recorded_prompts(self) -> list[str]:
+    def recorded_prompts(self) -> list[str]:
         """Metadata lines the folder was begun with; none where it was not."""
         path = self.path / PROMPTS_FILE
         try:

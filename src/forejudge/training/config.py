@@ -101,13 +101,20 @@ class LoraOptions(_FrozenModel):
 class VerifyRecipe(TrainingRecipe):
     """Stage 2: train connector and language model, in full or through `lora`, to answer the question.
 
-    `training_rows` limits training to the first rows of the labeled candidates.
+    `training_rows` limits training to the first rows of the labeled candidates. `hindsight` (0 to 3) is how many other
+    questions are asked about each prompt's candidates, as often as their own is, see `training.hindsight`.
     """
 
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     loss: VerifierLoss = VerifierLoss(kind="class-weighted")
     lora: LoraOptions | None = None
     training_rows: LargeCount | None = None
+    hindsight: int = Field(default=0, ge=0, le=3)
+
+    @property
+    def by_group(self) -> bool:
+        """True if training batches are made of all candidates of a prompt's image."""
+        return self.loss.ranks or self.hindsight > 0
 
 
 class RunInputs(_FrozenModel):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from forejudge.candidates.features import RecomputedStates, RecordedStates, States, channel_statistics
@@ -25,8 +26,9 @@ from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
 from forejudge.expected_improvement import Prior, fit_prior
 from forejudge.generators.base import Generator
-from forejudge.prompts.geneval import normalized_text
+from forejudge.prompts.geneval import PromptMetadata, normalized_text
 from forejudge.training.config import RunInputs
+from forejudge.training.hindsight import AskedGroup, OtherQuestions, rows_by_group
 from forejudge.training.model import Verification, log_odds
 from forejudge.types import Grid
 from forejudge.verifiers.config import Calibration, fit_calibration
@@ -35,6 +37,7 @@ from forejudge.verifiers.question import Question
 
 IGNORE_INDEX = -100  # label of tokens that no loss counts, as in torch and transformers
 _MAX_CACHED_QUESTIONS = 2**16
+_CHECKED_GROUPS = 64  # whose labels are compared with their detections
 _HELD_OUT_FRACTION = 0.2  # of the prompts of a folder that has no second one beside it
 
 Collate = Callable[[list[int]], dict[str, Tensor]]
@@ -95,6 +98,12 @@ class StoredRows:
     def groups(self) -> list[tuple[str, int]]:
         """Prompt and image index of each row: rows of one group are the candidates of one image."""
         return list(zip(self.prompts, self.column("image_index"), strict=True))
+
+    @property
+    def other_questions(self) -> OtherQuestions:
+        """Prompts of the folder and detections of its rows. Raises InvalidRequest without GenEval's metadata."""
+        prompts = [PromptMetadata.from_line(line) for line in self.store.recorded_prompts]
+        return OtherQuestions(prompts, self.column("detections"))
 
     @property
     def digest(self) -> str:
@@ -231,6 +240,20 @@ class LabeledRows:
         """Return the first `count` rows as a dataset (default: all)."""
         return RowDataset(range(len(self.rows))[:count], self.batches)
 
+    def first_groups(self, count: int | None = None, hindsight: int = 0, seed: int = 0) -> "RowDataset":
+        """Return the groups of the first `count` rows (default: all), each with its own and other questions.
+
+        With `hindsight` other questions, which depend on `seed` and the group, its own question is asked as often.
+        """
+        groups = rows_by_group(self.rows.groups[:count]).items()
+        own = [AskedGroup(rows, prompt, self.rows.correct[rows].tolist()) for (prompt, _), rows in groups]
+        asked = own
+        if hindsight:
+            questions = self.rows.other_questions
+            questions.check(own[:_CHECKED_GROUPS])
+            asked = [*own * hindsight, *questions.ask(own, hindsight, seed)]
+        return RowDataset(range(len(asked)), GroupBatches(self.batches, asked), max(len(group.rows) for group in own))
+
     def metrics(self, logprobs: NDArray[np.float32]) -> tuple[VerifierMetrics, Calibration]:
         """Return the metrics of a stage's answers (M, 2) or (M, 1), and the calibration that fits them best."""
         score = log_odds(torch.from_numpy(logprobs)).double().numpy()
@@ -260,10 +283,13 @@ class LabeledRows:
 
 
 class RowDataset(Dataset[tuple[Collate, int]]):
-    """Row numbers, each with the function that makes a batch: a trainer has one collator for both datasets."""
+    """Row numbers, each with the function that makes a batch: a trainer has one collator for both datasets.
 
-    def __init__(self, rows: Sequence[int], collate: Collate) -> None:
-        self.rows, self.collate = list(rows), collate
+    A number may also stand for a group of up to `candidates` rows.
+    """
+
+    def __init__(self, rows: Sequence[int], collate: Collate, candidates: int = 1) -> None:
+        self.rows, self.collate, self.candidates = list(rows), collate, candidates
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -288,20 +314,39 @@ class QuestionBatches:
     correct: Sequence[bool]
 
     def __call__(self, rows: list[int]) -> dict[str, Tensor]:
-        sides = [self._question_tokens(self.prompts[row]) for row in rows]
+        labels = torch.tensor([int(self.correct[row]) for row in rows])
+        return {**self.asked(rows, [self.prompts[row] for row in rows]), "labels": labels}
+
+    def asked(self, rows: Sequence[int], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the states of rows, each with the question about the prompt at its index."""
+        sides = [self._question_tokens(prompt) for prompt in prompts]
         right_NL, mask_NL = pad_right([right for _, right in sides])
         return {
             **_image_tokens(self.states, rows),
             "left_NL": torch.tensor([left for left, _ in sides]),
             "right_NL": right_NL,
             "mask_NL": mask_NL,
-            "labels": torch.tensor([int(self.correct[row]) for row in rows]),
         }
 
     @cached_property
     def _question_tokens(self) -> Callable[[str], tuple[list[int], list[int]]]:
         """Both sides of a question; cached, because all candidates of a prompt share it in every epoch."""
         return lru_cache(maxsize=_MAX_CACHED_QUESTIONS)(self.question.tokens_around_image)
+
+
+@dataclass(frozen=True)
+class GroupBatches:
+    """Batches of stage 2 that hold whole groups; labels (G, K) are padded on the right with IGNORE_INDEX."""
+
+    batches: QuestionBatches
+    groups: Sequence[AskedGroup]
+
+    def __call__(self, numbers: list[int]) -> dict[str, Tensor]:
+        groups = [self.groups[number] for number in numbers]
+        rows = [row for group in groups for row in group.rows]
+        asked = self.batches.asked(rows, [group.prompt for group in groups for _ in group.rows])
+        labels = [torch.tensor(group.correct).long() for group in groups]
+        return {**asked, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX)}
 
 
 @dataclass(frozen=True)
@@ -326,7 +371,7 @@ class CaptionBatches:
         }
 
 
-def _image_tokens(states: States, rows: list[int]) -> dict[str, Tensor]:
+def _image_tokens(states: States, rows: Sequence[int]) -> dict[str, Tensor]:
     """Return the states of some rows (N, T, D) and, unless their tokens are a square, its rows and columns (N, 2)."""
     tokens_NTD, grid = states.tokens(rows), states.grid
     if grid is None or grid[0] == grid[1]:

@@ -144,11 +144,12 @@ def _with_few_statistics(recipe: RecipeT) -> RecipeT:
 
 
 def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows: int) -> CostEstimate:
-    recipe, num_rows, trial = run.recipe, len(run.training), _TrialRun(run, device)
+    recipe, group, trial = run.recipe, run.training.candidates, _TrialRun(run, device)
+    num_rows = len(run.training) * group
     num_trained, num_standardized = recipe.steps * recipe.batch_size, min(statistics_rows, num_rows)
     num_validated = -(-recipe.steps // recipe.eval_steps) * len(run.validation)
     flops = num_trained * count_flops(trial.train_one) + num_validated * count_flops(partial(trial.predict, 1))
-    flops += num_standardized * count_flops(partial(trial.load_batch, 1))
+    flops = (flops + num_standardized * count_flops(partial(trial.load_batch, 1))) // group
     with scratch_folder(out) as folder:
         seconds = run.time_batches(folder, device, _TIMED_BATCHES)
     load_seconds, predict_seconds = (
@@ -174,7 +175,7 @@ class _TrialRun:
     device: torch.device
 
     def train_one(self) -> None:
-        """Run one candidate forward and backward."""
+        """Run one candidate, or the smallest group of them, forward and backward."""
         batch = self.load_batch(1)
         labels = batch.pop("labels")
         self.run.module.train()  # as the trainer does: gradient checkpointing runs the forward pass twice
@@ -191,5 +192,6 @@ class _TrialRun:
     def load_batch(self, count: int) -> dict[str, Tensor]:
         """Load a batch: its states from the disk, or generated again."""
         rows = self.run.training
-        batch = collate_rows([rows[row % len(rows)] for row in range(count)])
+        items = max(count // rows.candidates, 1)
+        batch = collate_rows([rows[item % len(rows)] for item in range(items)])
         return {name: part.to(self.device) for name, part in batch.items()}

@@ -1,8 +1,9 @@
 """Losses for training a verifier, as pure functions (arXiv 2603.22492, "Training").
 
-Shapes: N items, V words. Every loss is per item, (N,), not averaged: the trainer divides the sum over an accumulated
-batch by its number of items. Class weights average 1 over the training labels, so that the unweighted mean over the
-training set is the weighted mean.
+Shapes: N items, V words, G groups of up to K candidates of one question. Every loss is per item, (N,), not averaged:
+the trainer divides the sum over an accumulated batch by its number of items. Class weights average 1 over the training
+labels, so that the unweighted mean over the training set is the weighted mean. The ranking losses compare candidates of
+one group; each group weighs as many items as it has candidates.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -90,11 +92,35 @@ def squared_error(value_N: Tensor, correct_N: Tensor) -> Tensor:
     return (value_N - correct_N.to(value_N)).square()
 
 
+def pairwise_loss(score_GK: Tensor, correct_GK: Tensor, is_candidate_GK: Tensor) -> Tensor:
+    """Return softplus(wrong score - right score), averaged over a group's pairs of a right and a wrong candidate: (G,).
+
+    0 for a group without such a pair (RankNet, Burges et al. 2005).
+    """
+    is_pair_GKK = (correct_GK & is_candidate_GK)[:, :, None] & (~correct_GK & is_candidate_GK)[:, None, :]
+    loss_GKK = F.softplus(score_GK[:, None, :] - score_GK[:, :, None]) * is_pair_GKK
+    return loss_GKK.sum((1, 2)) / is_pair_GKK.sum((1, 2)).clamp(min=1)
+
+
+def listwise_loss(score_GK: Tensor, correct_GK: Tensor, is_candidate_GK: Tensor) -> Tensor:
+    """Return -log of the share of right candidates in the softmax over a group's scores: (G,).
+
+    0 for a group in which all or none are right (ListNet's top-one probability, Cao et al. 2007).
+    """
+    is_right_GK = correct_GK & is_candidate_GK
+    is_mixed_G = is_right_GK.any(1) & (is_candidate_GK & ~correct_GK).any(1)
+    lowest = torch.finfo(score_GK.dtype).min
+    all_G = score_GK.masked_fill(~is_candidate_GK, lowest).logsumexp(1)
+    right_G = score_GK.masked_fill(~is_right_GK, lowest).logsumexp(1)
+    return torch.where(is_mixed_G, all_G - right_G, 0.0)
+
+
 class VerifierLoss(BaseModel):
     """Loss of stage 2.
 
     `alpha` (class-weighted and focal) weights right candidates, 1 - alpha wrong ones; by default both classes of the
-    training labels get the same total weight. `gamma` is the exponent of the focal loss.
+    training labels get the same total weight. `gamma` is the exponent of the focal loss. `pairwise` and `listwise`
+    weight the ranking losses that are added; with either, batches are made of all candidates of a prompt's image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,6 +128,19 @@ class VerifierLoss(BaseModel):
     kind: Literal["cross-entropy", "class-weighted", "focal", "regression"]
     alpha: float | None = Field(default=None, gt=0, lt=1)
     gamma: float = Field(default=2.0, ge=0, le=100)
+    pairwise: float = Field(default=0.0, ge=0, le=1000)
+    listwise: float = Field(default=0.0, ge=0, le=1000)
+
+    @property
+    def ranks(self) -> bool:
+        """True if candidates of one group are compared."""
+        return self.pairwise > 0 or self.listwise > 0
+
+    def ranking(self, score_GK: Tensor, correct_GK: Tensor, is_candidate_GK: Tensor) -> Tensor:
+        """Return the weighted sum of both ranking losses, each group times its number of candidates: (G,)."""
+        groups = score_GK, correct_GK, is_candidate_GK
+        loss_G = self.pairwise * pairwise_loss(*groups) + self.listwise * listwise_loss(*groups)
+        return loss_G * is_candidate_GK.sum(1)
 
     def for_labels(self, correct: ArrayLike) -> PerItemLoss:
         """Return the loss for training labels (M,), a function of two tensors (N,): a prediction and `correct_N`.

@@ -157,7 +157,7 @@ class TrainingRun:
         return dict(
             output_dir=str(folder / CHECKPOINTS),
             max_steps=recipe.steps,
-            per_device_train_batch_size=self.batch_size,
+            per_device_train_batch_size=self.batch_size // self.training.candidates,
             per_device_eval_batch_size=self.batch_size,
             gradient_accumulation_steps=recipe.gradient_accumulation_steps,
             learning_rate=recipe.learning_rate,
@@ -188,13 +188,14 @@ class TrainingRun:
     @property
     def batch_size(self) -> int:
         """Candidates per batch and process. Raises InvalidRequest if a step does not divide evenly."""
-        recipe = self.recipe
+        recipe, group = self.recipe, self.training.candidates
         _, num_processes = launched_processes()
         parts = num_processes * recipe.gradient_accumulation_steps
-        if recipe.batch_size % parts:
+        if recipe.batch_size % (parts * group):
+            groups = f" of groups of {group}" if group > 1 else ""
             raise InvalidRequest(
                 f"batch_size = {recipe.batch_size} does not divide by {num_processes} processes x "
-                f"{recipe.gradient_accumulation_steps} accumulated batches: change one of them"
+                f"{recipe.gradient_accumulation_steps} accumulated batches{groups}: change one of them"
             )
         return recipe.batch_size // parts
 

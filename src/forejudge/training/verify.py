@@ -12,13 +12,21 @@ from torch import Tensor
 from forejudge.generators.base import Generator
 from forejudge.progress import ProgressCallback
 from forejudge.training.config import VerifyRecipe
-from forejudge.training.dataset import LabeledRows, TrainingData, state_statistics, training_prompt_overlap
+from forejudge.training.dataset import (
+    IGNORE_INDEX,
+    LabeledRows,
+    RowDataset,
+    TrainingData,
+    state_statistics,
+    training_prompt_overlap,
+)
 from forejudge.training.model import (
     TrainableVerifier,
     Verification,
     add_head,
     aligned_digest,
     load_aligned_verifier,
+    log_odds,
     new_trainable_verifier,
     set_statistics,
 )
@@ -84,13 +92,19 @@ def prepare_verification(
         stage_name="verify",
         module=_stage_module(recipe, trainable, question, generator.device),
         recipe=recipe,
-        training=training.first(recipe.training_rows),
+        training=_training_rows(recipe, training),
         validation=held_out.first(),
         loss=_answer_loss(recipe, training.rows.correct[: recipe.training_rows]),
         best_metric="pair_accuracy",
         metrics=lambda logprobs: _validation_metrics(held_out, logprobs),
     )
     return PreparedVerification(run, trainable, verifier_input, held_out)
+
+
+def _training_rows(recipe: VerifyRecipe, training: LabeledRows) -> RowDataset:
+    if not recipe.by_group:
+        return training.first(recipe.training_rows)
+    return training.first_groups(recipe.training_rows, recipe.hindsight, recipe.seed)
 
 
 def _stage_module(
@@ -106,11 +120,19 @@ def _stage_module(
 def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]) -> SummedLoss:
     loss = recipe.loss.for_labels(correct)
 
-    def summed_loss(outputs: Mapping[str, Tensor], labels_N: Tensor) -> Tensor:
-        logprobs, correct_N = outputs["logprobs"], labels_N.bool()
-        if recipe.loss.kind == "regression":
-            return loss(logprobs[:, 0], correct_N).sum()
-        return loss(torch.where(correct_N, logprobs[:, 0], logprobs[:, 1]), correct_N).sum()
+    def summed_loss(outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Sum over rows (N,), or over groups (G, K) with their ranking."""
+        is_candidate, logprobs = labels != IGNORE_INDEX, outputs["logprobs"]
+        correct_N = labels[is_candidate].bool()
+        is_value = recipe.loss.kind == "regression"
+        prediction_N = logprobs[:, 0] if is_value else torch.where(correct_N, logprobs[:, 0], logprobs[:, 1])
+        summed = loss(prediction_N, correct_N).sum()
+        if labels.ndim == 1 or not recipe.loss.ranks:
+            return summed
+        scores = log_odds(logprobs)
+        score_GK = torch.zeros(labels.shape, dtype=scores.dtype, device=labels.device)
+        score_GK = score_GK.masked_scatter(is_candidate, scores)
+        return summed + recipe.loss.ranking(score_GK, labels == 1, is_candidate).sum()
 
     return summed_loss
 
