@@ -36,7 +36,7 @@ class CandidateFlops(FrozenModel):
 
 
 class Header(FrozenModel):
-    """What a recording holds beside its rows."""
+    """Settings, costs and operations that a recording holds beside its rows."""
 
     settings: EvaluationSettings
     costs: PolicyCosts

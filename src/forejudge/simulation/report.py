@@ -34,7 +34,7 @@ class CandidateCounts(FrozenModel):
 
 
 class SimulatedRule(FrozenModel):
-    """What one rule reaches, and its lead over fixed Best-of-N at its mean cost.
+    """Accuracy and cost of one rule, and its lead over fixed Best-of-N at its mean cost.
 
     Fixed Best-of-N between two whole N is a mixture of both; `same_quality_n` is the least N at which it is as good, if
     any. `second_steps` is the share of searches whose winner takes a second step. The lead takes the mean cost as
