@@ -175,6 +175,31 @@ def test_shards_merge_to_the_same_rows_as_one_run(
     assert merge_evaluation(tmp_path / "1", tmp_path / "2") == 0
 
 
+def test_merging_mends_metadata_and_names_a_damaged_image(
+    evaluation: EvaluationCollector, collected: EvaluationStore, tmp_path: Path
+) -> None:
+    part = EvaluationStore(copytree(collected.path, tmp_path / "part"))
+    part.images(3).metadata_path.write_text('{"tag": "col')
+    merged = EvaluationStore(tmp_path / "merged")
+    merged.begin(evaluation.settings)
+    assert merge_evaluation(merged.path, part.path) == 6
+    for prompt in range(6):
+        assert merged.images(prompt).metadata == collected.images(prompt).metadata
+        for row in merged.rows(prompt)[:3]:
+            assert merged.sample(prompt, row).read_bytes() == collected.sample(prompt, row).read_bytes()
+
+    merged.rows_path(3).unlink()
+    image = part.images(3).sample_path(1)
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1  # of the checksum: decoding alone does not notice
+    image.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"part/00003/samples/0001\.png is damaged .* run the command that wrote it"
+    ):
+        merge_evaluation(merged.path, part.path)
+    assert merged.missing == [3]
+
+
 @pytest.mark.parametrize("field", ["seeds", "candidates", "images_per_prompt"])
 def test_other_settings_are_refused_by_name(
     evaluation: EvaluationCollector, collected: EvaluationStore, field: str

@@ -63,7 +63,7 @@ def test_an_image_that_does_not_open_is_named(evaluation: Path, tmp_path: Path):
     folder = EvaluationStore(copy_folder(evaluation, tmp_path / "copy"))
     for prompt in range(6):
         folder.sample(prompt, folder.rows(prompt)[1]).write_bytes(b"no image")
-    with pytest.raises(CheckpointError, match=r"0001\.png cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"0001\.png is damaged"):
         gallery(folder)
 
 

@@ -1,13 +1,13 @@
 """Store of an evaluation: candidates of a benchmark with the verdicts of several verifiers, a block for each prompt."""
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
+from PIL.Image import open as open_image
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -144,8 +144,11 @@ class EvaluationStore(RowStore[EvaluationSettings]):
 
     def metadata(self, prompt: int) -> PromptMetadata:
         """Return a prompt's metadata, as its rows have it. Raises CheckpointError."""
-        text = self.block_table(prompt)["metadata"][0].as_py()
-        return PromptLine("", text, str(self.rows_path(prompt))).geneval_metadata()
+        return PromptLine("", self._metadata_line(prompt), str(self.rows_path(prompt))).geneval_metadata()
+
+    def _metadata_line(self, prompt: int) -> str:
+        line: str = self.block_table(prompt)["metadata"][0].as_py()
+        return line
 
     def sample(self, prompt: int, row: EvaluationRow) -> Path:
         """Return the file of a row's image. Raises CheckpointError where it was not kept."""
@@ -158,17 +161,28 @@ class EvaluationStore(RowStore[EvaluationSettings]):
             )
         return path
 
+    def image(self, prompt: int, row: EvaluationRow) -> Image:
+        """Read a row's image. Raises CheckpointError where it was not kept or is damaged."""
+        path = self.sample(prompt, row)
+        with self.damage_named(path, prompt):
+            with open_image(path) as image:
+                image.verify()  # by the checksums of PNG, which decoding ignores
+            with open_image(path) as image:
+                image.load()
+        return image
+
     def merge(self, other: "EvaluationStore") -> int:
         """Copy the prompts of another shard of the same evaluation that are missing here, and return their number.
 
-        Raises InvalidRequest for a shard of another evaluation, CheckpointError for a folder that is none.
+        Raises InvalidRequest for a shard of another evaluation, CheckpointError for a folder that is none and for
+        damaged rows and images. Metadata come from the rows.
         """
         _ = other.settings  # raises where there are none
         other.refuse_other(self.settings)
         new = [prompt for prompt in self.missing if other.has(prompt)]
         for prompt in new:
-            other.block_table(prompt)  # raises where it is damaged
-            shutil.copytree(other.images(prompt).path, self.images(prompt).path, dirs_exist_ok=True)
+            images = [other.image(prompt, row) for row in other.rows(prompt) if row["sample"]]
+            self.images(prompt).write(other._metadata_line(prompt), images)
             write_bytes(self.checksums_path(prompt), other.checksums_path(prompt).read_bytes())
             write_bytes(self.rows_path(prompt), other.rows_path(prompt).read_bytes())
         return len(new)

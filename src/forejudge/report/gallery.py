@@ -4,12 +4,10 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image
 
 from forejudge.candidates.evaluation_store import EvaluationRow, EvaluationStore, RowVerdict
-from forejudge.checkpoint import checkpoint_errors
 from forejudge.prompts.geneval import TASKS, PromptMetadata
 from forejudge.report.tables import TASK_NAMES
 from forejudge.types import PASS_THRESHOLD
@@ -93,7 +91,7 @@ def _prompt(folder: EvaluationStore, number: int, verifier: str) -> _Prompt:
 def _gallery_prompt(folder: EvaluationStore, prompt: _Prompt) -> GalleryPrompt:
     thumbnails = [
         Thumbnail(
-            image=_thumbnail(folder.sample(prompt.number, row)),
+            image=_thumbnail(folder.image(prompt.number, row)),
             verdict=_verdict(row["verdicts"][prompt.verifier]),
             correct=row["correct"],
             reason=row["reason"],
@@ -110,9 +108,8 @@ def _verdict(verdict: RowVerdict) -> str:
     return f"score {verdict['score']:.3g}" if probability is None else f"{100 * probability:.0f} %"
 
 
-def _thumbnail(path: Path) -> str:
-    with checkpoint_errors(path), Image.open(path) as image:
-        resized = image.convert("RGB")
+def _thumbnail(image: Image.Image) -> str:
+    resized = image.convert("RGB")
     resized.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     resized.save(buffer, "WEBP", quality=85)
