@@ -265,6 +265,7 @@ def line_with(clause: str, tag: str = "position") -> str:
         (line_with('{"count": 1}'), "include.1.class: Field required"),
         (line_with('{"class_name": "dog", "count": 1}'), "include.1.class: Field required"),
         (line_with('{"class": "dog", "count": 0}'), "include.1.count = 0: "),
+        (line_with(f'{{"class": "dog", "count": {10**20}}}'), f"include.1.count = {10**20}: "),
         (line_with('{"class": "dog", "count": "1"}'), "include.1.count = '1': "),
         (line_with('{"class": "dog", "count": 1, "color": "teal"}'), "include.1.color = 'teal': "),
         (line_with('{"class": "dog", "count": 1, "colour": "red"}'), "include.1.colour = 'red': Extra"),

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forejudge.errors import InvalidRequest, validation_messages
+from forejudge.options import MAX_COUNT
 
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 Color = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"]
@@ -41,7 +42,7 @@ class CountedObject(_Schema):
     """A class and a count. As an `exclude` clause: fewer than `count` objects of the class may be detected."""
 
     class_name: str = Field(validation_alias="class", serialization_alias="class", min_length=1)
-    count: Annotated[int, Field(strict=True, ge=1)]
+    count: Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 
 
 class IncludedObject(CountedObject):
