@@ -88,7 +88,8 @@ class TestLibraryModel:
         for change, said in wrong:
             changed = {key: tensor for key, tensor in (tensors | change).items() if tensor is not None}
             save_file(changed, folder / weights, metadata={"format": "pt"})
-            assert_refused(lambda: self.load(kind, folder), f"{folder}: {said}")
+            expected = "expected weights and config.json of one model: get both again"
+            assert_refused(lambda: self.load(kind, folder), f"{folder}: {said}; {expected}")
 
     def test_an_extra_tensor_may_be_allowed(self, kind: Any, folder: Path, weights: str) -> None:
         extra = load_file(folder / weights) | {"other.weight": torch.ones(2)}

@@ -201,6 +201,7 @@ def check_loading_info(
     missing_keys: Iterable[str],
     unexpected_keys: Iterable[str],
     mismatched_keys: Iterable[tuple[str, Shape, Shape]],
+    advice: str = "",
 ) -> None:
     """Raise CheckpointError naming the first wrong tensor, if any; shapes are those found and those expected."""
     problems = [f"tensor {name} is missing" for name in sorted(missing_keys)]
@@ -210,4 +211,4 @@ def check_loading_info(
         for name, actual, expected in sorted(mismatched_keys)
     ]
     if problems:
-        raise CheckpointError(f"{path}: {problems[0]}")
+        raise CheckpointError(f"{path}: {problems[0]}{advice}")

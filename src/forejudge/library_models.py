@@ -47,7 +47,13 @@ def load_library_model(
             output_loading_info=True,
         )
     unexpected_keys = [] if allow_unexpected_keys else loading_info["unexpected_keys"]
-    check_loading_info(folder, loading_info["missing_keys"], unexpected_keys, loading_info["mismatched_keys"])
+    check_loading_info(
+        folder,
+        loading_info["missing_keys"],
+        unexpected_keys,
+        loading_info["mismatched_keys"],
+        "; expected weights and config.json of one model: get both again",
+    )
     return model.to(device)
 
 
