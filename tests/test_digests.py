@@ -10,6 +10,7 @@ from forejudge.digests import CHECKSUMS_FILE, cached_digest, check_checksums, te
 from forejudge.errors import CheckpointError
 from forejudge.generators import load_generator
 from forejudge.verifiers import load_verifier
+from forejudge.verifiers.published_export import export_published
 from tests.support.doubles import CPU
 from tests.support.folders import copy_folder
 
@@ -105,6 +106,20 @@ def test_a_flipped_byte_of_a_verifier_is_named(tiny_verifier: Path, tmp_path: Pa
     flip(folder / name)
     with pytest.raises(CheckpointError, match=f"{name} is damaged or was changed"):
         load_verifier(str(folder), CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "name", ["verifier.json", "language_model/chat_template.jinja", "language_model/tokenizer_config.json"]
+)
+def test_a_changed_config_of_a_verifier_is_named(tiny_verifier: Path, tmp_path: Path, name: str) -> None:
+    folder = copy_folder(tiny_verifier, tmp_path / "copy")
+    (folder / "README.md").write_text("edited by hand")
+    load_verifier(str(folder), CPU, torch.float32)
+    with (folder / name).open("a") as file:
+        file.write(" ")
+    for read in (lambda: load_verifier(str(folder), CPU, torch.float32), lambda: export_published(folder, tmp_path)):
+        with pytest.raises(CheckpointError, match=f"{name} is damaged or was changed"):
+            read()
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])

@@ -1,6 +1,6 @@
 """Digests that identify weights, and the checksums beside weights that we write.
 
-    checksums.json      the SHA-256 of every safetensors file in a folder and its subfolders
+    checksums.json      the SHA-256 of weights, configs and tokenizers in a folder and its subfolders
 
 Digests of tensors do not depend on names of files, on the folder or, for weights that bfloat16 or float32 hold, on the
 dtype in use. Those of files that were seen before come from the user's cache.
@@ -24,10 +24,13 @@ from forejudge.errors import CheckpointError, OutputError
 from forejudge.files import is_file, user_cache, write_json, write_text
 
 CHECKSUMS_FILE = "checksums.json"
+COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")
+"""Files that training writes beside a verifier's weights, and that decide no verdict."""
 SKIP_VARIABLE = "FOREJUDGE_SKIP_CHECKSUMS"
 PROBE = "A photo of three red circles above 12 blue squares, left of the dog's caf\u00e9!"
 """Prompt that tokenizers are compared by, instead of their vocabularies, which are large."""
 _DEFINITION = "1"  # of the digest of tensors; another one must not find digests of this one in the cache
+_CHECKED_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 _PARALLEL_BYTES = 2**28  # from which on threads save more time than they take
 
 
@@ -79,13 +82,15 @@ def cached_digest(files: Sequence[Path], kind: str, compute: Callable[[], str]) 
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the checksums of all safetensors files in a folder. Raises OutputError."""
-    files = sorted(folder.rglob("*.safetensors"))
+    """Write the checksums of all files in a folder that decide what its model gives. Raises OutputError."""
+    not_checked = {CHECKSUMS_FILE, *COMPANIONS}
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in _CHECKED_SUFFIXES]
+    files = [path for path in files if path.name not in not_checked and is_file(path)]
     write_json(folder / CHECKSUMS_FILE, {file.relative_to(folder).as_posix(): file_checksum(file) for file in files})
 
 
 def check_checksums(folder: Path) -> None:
-    """Compare the weights in a folder with its checksums, if it has any. Files without a checksum are not compared.
+    """Compare the files in a folder with its checksums, if it has any. Files without a checksum are not compared.
 
     Raises CheckpointError naming a file that differs. FOREJUDGE_SKIP_CHECKSUMS=1 in the environment skips it all.
     """

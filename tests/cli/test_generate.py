@@ -325,6 +325,7 @@ def test_none_passed_is_said_and_the_best_returned(
     config = json.loads(Path("doubtful/verifier.json").read_text())
     config["calibration"] = {"temperature": 1.0, "bias": -9.0}
     Path("doubtful/verifier.json").write_text(json.dumps(config))
+    Path("doubtful/checksums.json").unlink()
     outcome = forejudge(
         "generate", PROMPT, "--until", "0.9", "--max-n", "2", "--generator", tiny_generator, "--verifier", "doubtful"
     )

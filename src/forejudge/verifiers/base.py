@@ -20,7 +20,7 @@ from torch import Tensor
 
 from forejudge.checkpoint import library_output_errors
 from forejudge.config_files import read_config
-from forejudge.digests import cached_digest, check_checksums, tensors_digest, write_checksums
+from forejudge.digests import COMPANIONS, cached_digest, check_checksums, tensors_digest, write_checksums
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.expected_improvement import Prior
 from forejudge.files import is_file, write_text
@@ -32,7 +32,6 @@ from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 from forejudge.verifiers.inputs import VerifierInput, build_verifier_input, load_verifier_input
 
 _NOT_IN_DIGEST = {"generator", "generator_fingerprint", "generator_source", "prior", "published_config"}
-COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")  # written by training beside the weights
 
 
 class Verifier(ABC):

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from forejudge.checkpoint import checkpoint_errors, library_output_errors, load_tensors, quiet_libraries
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
+from forejudge.digests import check_checksums
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 from forejudge.library_models import load_tokenizer
@@ -49,8 +50,10 @@ _TRANSFORMERS_5_FIELDS = {"backend", "is_local", "local_files_only", "extra_spec
 def export_published(source: Path, folder: Path) -> None:
     """Export the verifier in the folder `source` to the existing `folder`, without its calibration and generator.
 
-    Raises InvalidRequest for a verifier that the layout cannot hold, CheckpointError for an incomplete folder.
+    Raises InvalidRequest for a verifier that the layout cannot hold, CheckpointError for an incomplete or changed
+    folder.
     """
+    check_checksums(source)
     config = read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
     with checkpoint_errors(source / LANGUAGE_MODEL):
         language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
