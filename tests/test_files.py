@@ -10,6 +10,7 @@ from forejudge.errors import InvalidRequest, OutputError
 from forejudge.files import (
     Journal,
     atomic_folder,
+    check_replaceable,
     check_writable,
     exists,
     is_dir,
@@ -115,6 +116,22 @@ def test_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:
     assert "work is being written to by another process: wait for it, or choose another --out" in refusals[0]
     assert refusals[1:] == [""]
     assert list((tmp_path / "work").iterdir()) == [], "no lock is left"
+
+
+def test_a_folder_is_prepared_once_however_often_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[Path] = []
+    monkeypatch.setattr("forejudge.files.prepare_folder", prepared.append)
+    with output_folder(tmp_path), output_folder(tmp_path):
+        pass
+    assert prepared == [tmp_path]
+
+
+def test_a_path_that_no_file_can_be_written_to_is_refused_beforehand(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new" / "figures.json")
+    assert list(tmp_path.iterdir()) == []
+    for path in (tmp_path, Path(".."), Path("/dev/null")):
+        with pytest.raises(OutputError, match="is a folder or a device, which is not replaced"):
+            check_replaceable(path)
 
 
 def test_links_are_written_through(tmp_path: Path) -> None:

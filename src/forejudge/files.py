@@ -107,6 +107,11 @@ def check_writable(folder: Path) -> None:
         pass
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError where a file cannot be written at a path; leaves nothing behind."""
+    check_writable(_target(path).parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically. Raises OutputError."""
     write_bytes(path, text.encode())
@@ -212,18 +217,20 @@ def output_folder(folder: Path, number: int = 1, count: int = 1) -> Iterator[Non
 
     Raises OutputError, and InvalidRequest where another process holds that shard.
     """
-    prepare_folder(folder)
-    with exclusive_lock(folder / f".{number}-of-{count}.lock"):
+    with exclusive_lock(folder / f".{number}-of-{count}.lock") as is_first:
+        if is_first:
+            prepare_folder(folder)
         yield
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[bool]:
     """Hold a lock file, in one thread also several times; it is removed afterwards, and a kill releases it.
 
+    Yields whether it was not held before.
     Raises InvalidRequest where another process or thread holds it.
     """
-    with _output_errors(path):
+    with _output_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True)
         try:
@@ -233,7 +240,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
                 f"{path.parent} is being written to by another process: wait for it, or choose another --out"
             ) from None
     try:
-        yield
+        yield lock.lock_counter == 1
     finally:
         if lock.lock_counter == 1:
             with suppress(OSError):

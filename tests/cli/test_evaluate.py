@@ -85,6 +85,12 @@ def test_what_cannot_be_done_is_refused_in_one_line(evaluate: CommandLine, asked
     assert not Path("out/00000").exists() or asked[0] == "--budget-ms", "refused before anything is generated"
 
 
+def test_figures_that_cannot_be_written_are_refused_before_anything_is_generated(evaluate: CommandLine) -> None:
+    said = refusal(evaluate("eval", "--out", "out", "--figures", ".."), 1)
+    assert ".. is a folder or a device, which is not replaced" in said
+    assert not Path("out").exists()
+
+
 @pytest.fixture
 def evaluate_one(evaluate: CommandLine) -> CommandLine:
     """On a single prompt."""

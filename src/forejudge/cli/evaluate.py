@@ -10,6 +10,7 @@ from forejudge.cli import options
 from forejudge.cli.common import echo, hold_output, print_licenses
 from forejudge.cli.options import parse_ints
 from forejudge.cli.progress import StageProgress, spinner
+from forejudge.files import check_replaceable
 from forejudge.options import MAX_COUNT, MAX_MS, MAX_STEPS
 
 group = typer.Typer(help="Compare verifiers on a benchmark, at equal N and at equal time.", invoke_without_command=True)
@@ -95,6 +96,8 @@ def evaluate(
         record_for=record_for,
     )
     part = Shard.parse(shard)
+    if figures:
+        check_replaceable(figures)
     hold_output(out, part)
     with StageProgress() as progress:
         torch_device = resolve_device(device)
