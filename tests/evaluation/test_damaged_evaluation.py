@@ -14,6 +14,7 @@ from forejudge.evaluation.report import EvaluationReport
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import folder_report
 from forejudge.report.page import Contents
+from forejudge.report.tables import ranking
 from tests.support.folders import copy_folder
 from tests.support.made_up_evaluation import COSTS, SETTINGS, fake_evaluation
 
@@ -152,6 +153,20 @@ def test_wrong_costs_are_named_with_what_to_do(
         folder_report(evaluation, ["1 step"], {}, [1], None, [])
     assert said in str(refused.value)
     assert "delete the file, and the same eval measures costs anew" in str(refused.value)
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_undefined_figures_are_written_read_and_shown_as_dashes(evaluation: Path, correct: bool) -> None:
+    """No verifier can rank images that are all wrong or all right."""
+    store = EvaluationStore(evaluation)
+    for prompt in range(6):
+        rows: Any = store.rows(prompt)
+        store.write(prompt, [row | {"correct": correct} for row in rows], {})
+    folder_report(evaluation, ["1 step"], {}, [1, 2], None, []).write(evaluation / "figures.json")
+    report = Contents.read(evaluation).report
+    assert np.isnan(report.verifiers["hidden"].pair_accuracy.estimate)
+    (row, _) = ranking(report).rows
+    assert [cell.text for cell in row[2:5]] == ["–", "–", "–"]
 
 
 def test_a_report_without_rounds_of_its_timing_is_read(repository: Path) -> None:

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from forejudge.prompts.geneval import TASKS, Task
 
 FloatArray = NDArray[np.float64]
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # an undefined ratio is nan
 _DIGITS = 4  # of reported figures
 RESAMPLES = 2000
 

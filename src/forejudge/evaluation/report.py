@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from forejudge.candidates.evaluation_store import EvaluationSettings
 from forejudge.config_files import read_config
-from forejudge.errors import CheckpointError
 from forejudge.evaluation.bootstrap import Averages, Interval, Lead, Share
 from forejudge.files import write_text
 from forejudge.profiling.figures import Milliseconds, RoundsMs, SearchCosts
@@ -203,10 +202,7 @@ class EvaluationReport(FrozenModel):
     @classmethod
     def read(cls, path: Path) -> "EvaluationReport":
         """Read a report. Raises CheckpointError naming the file, the field and what to do."""
-        try:
-            return read_config(path, cls)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; the same `forejudge eval` writes the report anew") from None
+        return read_config(path, cls, "the same `forejudge eval` writes the report anew")
 
     def write(self, path: Path) -> None:
         """Write the report as JSON. Raises OutputError."""
