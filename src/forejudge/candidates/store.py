@@ -83,7 +83,10 @@ class BlockStore(ABC, Generic[ConfigT]):
 
     def check_prompts(self, lines: Sequence[PromptLine]) -> None:
         """Raise InvalidRequest, saying what changed, where the folder was begun with other prompts."""
-        given, recorded = [line.metadata for line in lines], self.recorded_prompts
+        self._refuse_other_prompts(lines, self.recorded_prompts)
+
+    def _refuse_other_prompts(self, lines: Sequence[PromptLine], recorded: list[str]) -> None:
+        given = [line.metadata for line in lines]
         same = recorded == (given[: len(recorded)] if self.may_grow else given)
         if not recorded or same:
             return
@@ -103,11 +106,11 @@ class BlockStore(ABC, Generic[ConfigT]):
         return len(lines) - recorded if recorded else 0
 
     def record_prompts(self, lines: Sequence[PromptLine]) -> None:
-        """Record the prompts, or continue with them. Raises as `check_prompts`, and OutputError."""
-        if len(self.recorded_prompts) < len(lines):
-            self.check_prompts(lines)
+        """Record the prompts, or continue with them. Raises InvalidRequest for other ones, and OutputError."""
+        recorded = self.recorded_prompts
+        self._refuse_other_prompts(lines, recorded)
+        if len(recorded) < len(lines):
             write_text(self.path / PROMPTS_FILE, "".join(f"{line.metadata}\n" for line in lines))
-        self.check_prompts(lines)
 
     @property
     def recorded_prompts(self) -> list[str]:
