@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -140,6 +142,12 @@ def test_a_card_says_how_many_validation_candidates_have_a_training_prompt(
     figures = json.loads((trained_verifier / "metrics.json").read_text())
     assert figures["share_with_training_prompt"] == expected
     assert f"| share with training prompt | {expected:.4f} |" in (trained_verifier / "README.md").read_text()
+
+
+def test_a_mirrored_prompt_is_a_training_prompt_too() -> None:
+    training = SimpleNamespace(prompts=["a photo of a star left of a ring", "a photo of a star"])
+    held_out = SimpleNamespace(prompts=["a photo of a ring right of a star", "a photo of a ring left of a star"])
+    assert training_prompt_overlap(cast(StoredRows, training), cast(StoredRows, held_out)) == 0.5
 
 
 def test_an_alignment_with_another_language_model_is_refused(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:

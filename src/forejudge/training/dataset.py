@@ -26,7 +26,7 @@ from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
 from forejudge.expected_improvement import Prior, fit_prior
 from forejudge.generators.base import Generator
-from forejudge.prompts.geneval import PromptMetadata, normalized_text
+from forejudge.prompts.geneval import PromptMetadata, normalized_text, prompt_content
 from forejudge.training.config import RunInputs
 from forejudge.training.hindsight import AskedGroup, OtherQuestions, rows_by_group
 from forejudge.training.model import Verification, log_odds
@@ -195,9 +195,9 @@ def check_held_out(training: StoredRows, validation: StoredRows) -> None:
 
 
 def training_prompt_overlap(training: StoredRows, validation: StoredRows) -> float:
-    """Return the fraction of validation rows, in [0, 1], whose prompt is also a training prompt."""
-    training_texts = set(map(normalized_text, set(training.prompts)))
-    return float(np.mean([normalized_text(prompt) in training_texts for prompt in validation.prompts]))
+    """Return the fraction of validation rows, in [0, 1], whose prompt asks for the same as a training prompt."""
+    contents = set(map(prompt_content, set(training.prompts)))
+    return float(np.mean([prompt_content(prompt) in contents for prompt in validation.prompts]))
 
 
 def state_statistics(states: States, count: int, seed: int, max_rows: int) -> tuple[Tensor, Tensor]:
