@@ -69,8 +69,9 @@ def noise_generator(
 
 
 def noise(seed: int, draw: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return standard normal noise (1, *shape) on the CPU. Another dtype gives other noise, not rounded noise.
+    """Return standard normal noise (1, *shape) on the CPU, drawn in `dtype`.
 
+    Another dtype may give other noise: in float16 and bfloat16 the size decides whether it is that of float32, rounded.
     Draw 0 is the initial latent, draw s the noise of the s-th further step: what diffusers takes, one after the other,
     from `torch.Generator().manual_seed(seed)`, so that the reference pipeline reproduces the image.
     """
