@@ -118,6 +118,12 @@ def test_shards_together_are_one_run(tmp_path: Path, whole: CandidateStore) -> N
     assert_stores_equal(second, whole)
 
 
+def test_shards_of_another_split_make_what_is_left(tmp_path: Path, whole: CandidateStore) -> None:
+    for shard in (Shard(2, 2), Shard(1, 3), Shard(2, 3), Shard(3, 3)):
+        store = collect(tmp_path / "rows", candidate_collector(), shard)
+    assert_stores_equal(store, whole)
+
+
 def test_the_batch_size_changes_nothing(tmp_path: Path, whole: CandidateStore) -> None:
     other = CandidateCollector(**{**vars(candidate_collector()), "batch_size": 3})
     assert_stores_equal(collect(tmp_path / "rows", other), whole)
