@@ -14,7 +14,7 @@ from forejudge.types import NOISE, prefix_stage
 _N = 8
 _PAPER, _INK, _FAINT, _BAR, _WINNER = "#ffffff", "#1d1d1f", "#6e6e73", "#b8c4d0", "#0969da"
 _TILE, _GAP = 64, 12
-_FLOW_PROMPT = "a photo of a red circle left of a blue square"
+_FLOW_PROMPT = "a photo of two circles"
 
 
 def write_readme_images(best_of_n: BestOfN, folder: Path) -> None:
@@ -73,7 +73,7 @@ def _arrow(draw: ImageDraw.ImageDraw, left: int, text: str) -> None:
 
 
 def _verdicts(draw: ImageDraw.ImageDraw, left: int, result: Result) -> None:
-    draw.text((left, 56), "p(yes)", _FAINT, _font(14))
+    draw.text((left, 56), "probability", _FAINT, _font(14))
     for index, candidate in enumerate(result.candidates):
         top, is_winner = 82 + index * 37, candidate.index == result.record.winner
         probability = candidate.probability or 0.0
@@ -96,7 +96,7 @@ def gallery(best_of_n: BestOfN) -> Image.Image:
         for index, image in result.images.items():
             left, is_winner = 24 + index * (tile + _GAP), index == result.record.winner
             sheet.paste(_frame(image, tile, is_winner), (left - 4, top + label - 4))
-            text = f"p(yes) {result.candidates[index].probability:.2f}"
+            text = f"prob. {result.candidates[index].probability:.2f}"
             draw.text((left, top + label + tile + 6), text, _WINNER if is_winner else _FAINT, _font(13))
     return sheet
 
