@@ -30,7 +30,7 @@ REQUIRE_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("forejudge
 
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
-DEMO_PROMPT := a photo of a red circle left of a blue square
+DEMO_PROMPT := a photo of two circles
 
 .PHONY: demo test test-research test-slow check audit setup
 
