@@ -61,16 +61,16 @@ def test_every_image_has_a_line_of_genevals_results(folder: Path) -> None:
 
 def test_scores_are_shares_of_images_and_of_tasks(folder: Path) -> None:
     summary = score_folder(folder, LooksAtACorner(), ignore_progress).summary()
-    assert {name: summary[name] for name in ("evaluator", "images", "prompts", "left_out")} == {
+    assert {name: getattr(summary, name) for name in ("evaluator", "images", "prompts", "left_out")} == {
         "evaluator": "corner",
         "images": 9,
         "prompts": 3,
         "left_out": 0,
     }
-    assert summary["micro"]["estimate"] == pytest.approx(3 / 9, abs=1e-4)
-    assert summary["macro"]["estimate"] == pytest.approx((3 / 6 + 0) / 2)
-    assert summary["micro"]["low"] < summary["micro"]["estimate"] < summary["micro"]["high"]
-    assert {task: (figure["images"], figure["estimate"]) for task, figure in summary["tasks"].items()} == {
+    assert summary.micro.estimate == pytest.approx(3 / 9, abs=1e-4)
+    assert summary.macro.estimate == pytest.approx((3 / 6 + 0) / 2)
+    assert summary.micro.low < summary.micro.estimate < summary.micro.high
+    assert {task: (score.images, score.estimate) for task, score in summary.tasks.items()} == {
         "single_object": (3, 0.0),
         "colors": (6, 0.5),
     }
@@ -113,8 +113,8 @@ def test_images_that_cannot_be_opened_are_left_out(folder: Path) -> None:
     whole = (folder / "00001/samples/0000.png").read_bytes()
     (folder / "00001/samples/0000.png").write_bytes(whole[:40])
     scored = score_folder(folder, LooksAtACorner(), ignore_progress)
-    assert scored.summary()["left_out"] == 2
-    assert scored.summary()["images"] == len(lines_of(folder)) == 7
+    assert scored.summary().left_out == 2
+    assert scored.summary().images == len(lines_of(folder)) == 7
     for each, name in zip(scored.left_out, ("00000/samples/0001.png", "00001/samples/0000.png"), strict=True):
         assert each.reason.startswith(f"{folder}/{name} cannot be opened (")
         assert "\n" not in each.reason

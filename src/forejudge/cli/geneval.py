@@ -1,6 +1,7 @@
 """`forejudge geneval`: convert its detector and score a folder of images."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,11 +78,11 @@ def _show(folder_score: "FolderScore", folder: Path, as_json: bool) -> None:
 
     summary = folder_score.summary()
     if as_json:
-        echo(json.dumps(summary, indent=2))
+        echo(json.dumps(asdict(summary), indent=2))
         return
     print_scores(summary)
-    echo(f"{summary['images']} images of {summary['prompts']} prompts, evaluated by {summary['evaluator']}")
-    if summary["left_out"]:
-        echo(f"images left out: {summary['left_out']}")
+    echo(f"{summary.images} images of {summary.prompts} prompts, evaluated by {summary.evaluator}")
+    if summary.left_out:
+        echo(f"images left out: {summary.left_out}")
     if is_file(folder / RESULTS_FILE):
         echo(f"results of each image: {folder / RESULTS_FILE}")

@@ -1,8 +1,8 @@
 """Results, reports and profiles on the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -14,6 +14,7 @@ from forejudge.errors import printable
 if TYPE_CHECKING:
     from forejudge import Result
     from forejudge.evaluation.report import EvaluationReport
+    from forejudge.evaluation.score_folder import ScoreSummary
     from forejudge.evaluation.study_report import StudyReport
     from forejudge.profiling.figures import Profile
     from forejudge.report.tables import Table as NeutralTable
@@ -98,14 +99,14 @@ def print_profile(profile: "Profile") -> None:
         print_table(tables.deadlines(profile.deadline_adherence))
 
 
-def print_scores(summary: Mapping[str, Any]) -> None:
+def print_scores(summary: "ScoreSummary") -> None:
     """Print a row for each task of a scored folder, then the averages."""
     table = Table("task", "images", "accuracy, %", "95 % interval", box=SIMPLE_HEAD)
-    averages = {"micro, over images": summary["micro"], f"macro, over {len(summary['tasks'])} tasks": summary["macro"]}
-    for task, figure in (summary["tasks"] | averages).items():
-        estimate, low, high = (100 * figure[name] for name in ("estimate", "low", "high"))
-        images = str(figure.get("images", summary["images"]))
-        table.add_row(task.replace("_", " "), images, f"{estimate:.1f}", f"{low:.0f}-{high:.0f}")
+    rows = [(task.replace("_", " "), score.images, score) for task, score in summary.tasks.items()]
+    averages = {"micro, over images": summary.micro, f"macro, over {len(summary.tasks)} tasks": summary.macro}
+    for name, images, figure in [*rows, *((name, summary.images, average) for name, average in averages.items())]:
+        interval = f"{100 * figure.low:.0f}-{100 * figure.high:.0f}"
+        table.add_row(name, str(images), f"{100 * figure.estimate:.1f}", interval)
     new_console().print(table)
 
 

@@ -14,9 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,12 +25,12 @@ from forejudge.checkpoint import first_line
 from forejudge.config_files import read_json_lines
 from forejudge.digests import file_checksum
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
-from forejudge.evaluation.bootstrap import bootstrap_averages
+from forejudge.evaluation.bootstrap import Interval, bootstrap_averages
 from forejudge.evaluators.base import Evaluation, Evaluator
 from forejudge.evaluators.geneval_rules import keep_detections
 from forejudge.files import Journal, is_dir, output_folder, write_text
 from forejudge.progress import ProgressCallback, Stopwatch
-from forejudge.prompts.geneval import PromptMetadata
+from forejudge.prompts.geneval import PromptMetadata, Task
 from forejudge.prompts.prompt_file import PromptLine, read_lines
 
 _LOGGER = logging.getLogger("forejudge")
@@ -217,6 +216,26 @@ def read_results(path: Path, evaluator: str) -> list[ImageResult]:
 
 
 @dataclass(frozen=True)
+class TaskScore(Interval):
+    """Accuracy of a task's images in [0, 1] with its 95 % interval."""
+
+    images: int
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """Accuracies of a folder with 95 % intervals: over images (micro), over tasks (macro), and of each task."""
+
+    evaluator: str
+    images: int
+    prompts: int
+    left_out: int
+    micro: Interval
+    macro: Interval
+    tasks: dict[Task, TaskScore]
+
+
+@dataclass(frozen=True)
 class FolderScore:
     """Results of all images in the order of their names, and the images left out."""
 
@@ -224,24 +243,24 @@ class FolderScore:
     results: list[ImageResult]
     left_out: list[LeftOut]
 
-    def summary(self) -> dict[str, Any]:
-        """Return micro (over images) and macro (over tasks) average and each task's accuracy, with 95 % intervals.
-
-        Raises InvalidRequest without results.
-        """
+    def summary(self) -> ScoreSummary:
+        """Return the averages. Raises InvalidRequest without results."""
         if not self.results:
             raise InvalidRequest("no image could be evaluated")
         tags, prompts = [each.tag for each in self.results], [each.prompt for each in self.results]
         averages, counts = bootstrap_averages(prompts, tags, [each.correct for each in self.results]), Counter(tags)
-        return {
-            "evaluator": self.evaluator,
-            "images": len(self.results),
-            "prompts": len({each.metadata for each in self.results}),
-            "left_out": sum(each.images for each in self.left_out),
-            "micro": asdict(averages.micro),
-            "macro": asdict(averages.macro),
-            "tasks": {task: {"images": counts[task], **asdict(figure)} for task, figure in averages.tasks.items()},
-        }
+        return ScoreSummary(
+            evaluator=self.evaluator,
+            images=len(self.results),
+            prompts=len({each.metadata for each in self.results}),
+            left_out=sum(each.images for each in self.left_out),
+            micro=averages.micro,
+            macro=averages.macro,
+            tasks={
+                task: TaskScore(figure.estimate, figure.low, figure.high, counts[task])
+                for task, figure in averages.tasks.items()
+            },
+        )
 
 
 def score_folder(folder: Path, evaluator: Evaluator, report: ProgressCallback) -> FolderScore:
