@@ -49,6 +49,7 @@ def refusal(name: str) -> str:
 def test_a_folder_is_taken_as_it_is(folder: Path) -> None:
     assert fetch(str(folder)) == Source(str(folder), folder)
     assert "a folder has no revisions" in refusal(f"{folder}@main")
+    assert "config.json is a file: expected the folder" in refusal(str(folder / "config.json"))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,27 @@ class TestDownload:
         monkeypatch.setattr("huggingface_hub.file_download.http_get", written_half)
         assert f"owner/model cannot be loaded: {cache} is full: make room there" in refusal("owner/model")
         assert not list(cache.rglob("*.incomplete"))
+
+    @pytest.mark.usefixtures("hub")
+    @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+    def test_a_cache_that_cannot_be_written_is_named(
+        self, error: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuses(*_: object, **__: object) -> None:
+            raise OSError(error, "no")
+
+        monkeypatch.setattr("huggingface_hub.file_download.http_get", refuses)
+        said = refusal("owner/model")
+        assert f"{cache} cannot be written (no): make it writable, or set HF_HUB_CACHE to another folder" in said
+
+    @pytest.mark.usefixtures("hub")
+    def test_a_cache_that_is_a_file_is_named(self, cache: Path) -> None:
+        cache.write_text("")
+        assert f"{cache} cannot be written" in refusal("owner/model")
+
+    @pytest.mark.usefixtures("hub")
+    def test_a_name_that_the_hub_cannot_have_is_refused(self) -> None:
+        assert "that is no name of a model: expected owner/model" in refusal("owner/mo del")
 
     @pytest.mark.usefixtures("hub")
     def test_an_interrupted_one_says_how_to_go_on(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -17,11 +18,12 @@ from huggingface_hub.errors import (
 
 from forejudge.checkpoint import first_line, quiet_libraries
 from forejudge.errors import CheckpointError, ForejudgeError
-from forejudge.files import is_dir
+from forejudge.files import exists, is_dir
 
 # No .bin or .pt, which can run code when opened (PICKLED_WEIGHTS is the one exception), and no .py.
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")
 _CARD = "README.md"
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def check_name(name: str) -> None:
         return
     if is_dir(split_revision(name)[0]):
         raise CheckpointError(f"{name}: a folder has no revisions, leave out the part after @")
+    if exists(name):
+        raise CheckpointError(f"{name} is a file: expected the folder that holds it, or a hub id such as owner/model")
     if not is_hub_id(name):
         raise CheckpointError(f"{name} is no folder, nor a hub id such as owner/model or owner/model@revision")
 
@@ -114,7 +118,9 @@ def _download_errors(name: str) -> Iterator[None]:
     except RepositoryNotFoundError:
         reason = "the hub has no such model, or it is private: check its name, or log in with `hf auth login`"
     except RevisionNotFoundError:
-        reason = f"it has no revision {revision}"
+        reason = f"it has no revision {revision}: name a branch, a tag or a commit of {constants.ENDPOINT}/{model}"
+    except HFValidationError:
+        reason = "that is no name of a model: expected owner/model of letters, digits, '-', '_' and '.'"
     except LocalEntryNotFoundError:
         cause = "HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else "the hub cannot be reached"
         reason = (
@@ -123,7 +129,12 @@ def _download_errors(name: str) -> Iterator[None]:
     except OSError as error:
         is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = f"{constants.HF_HUB_CACHE} is full: make room there, or set HF_HOME to a folder on another disk"
-        reason = advice if is_disk_full else _download_failed(error)
+        if error.errno in _NOT_WRITABLE:
+            advice = (
+                f"{constants.HF_HUB_CACHE} cannot be written ({error.strerror}): make it writable, or set HF_HUB_CACHE "
+                "to another folder"
+            )
+        reason = advice if is_disk_full or error.errno in _NOT_WRITABLE else _download_failed(error)
     except Exception as error:  # the hub client's network library has its own exception tree
         reason = _download_failed(error)
     else:
