@@ -185,19 +185,34 @@ def find_spec(name: str) -> GeneratorSpec | None:
 def split_options(name: str) -> tuple[str, dict[str, Any]]:
     """Split a name, folder or hub id from the options after it; values are JSON, or else text.
 
-    Raises InvalidRequest for an option without a value.
+    A list, a mapping or quoted text may hold commas. Raises InvalidRequest for an option without a value, and for a
+    list or mapping that is not JSON.
     """
     if exists(name):
         return name, {}
-    model, *options = name.split(",")
-    for option in options:
-        if "=" not in option:
+    model, _, rest = name.partition(",")
+    options: dict[str, Any] = {}
+    while rest:
+        key, equals, text = rest.partition("=")
+        if not equals or "," in key:
+            option = rest.partition(",")[0]
             raise InvalidRequest(f"generator {name!r}: {option!r} is no option, expected NAME=VALUE after each comma")
-    return model, {key: _value(text) for key, _, text in (option.partition("=") for option in options)}
+        options[key], rest = _leading_value(name, text)
+    return model, options
 
 
-def _value(text: str) -> Any:
+def _leading_value(name: str, text: str) -> tuple[Any, str]:
+    """Split the value that a text begins with from what follows its comma."""
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        value, end = json.JSONDecoder().raw_decode(text)
+        if text[end : end + 1] in ("", ","):
+            return value, text[end + 1 :]
+    except (ValueError, RecursionError):
+        pass
+    if text.startswith(("[", "{")):
+        raise InvalidRequest(
+            f'generator {name!r}: {text!r} does not begin with JSON, such as ["a, b", "c"] with double quotes, before '
+            "the next comma"
+        )
+    value, _, rest = text.partition(",")
+    return value, rest
