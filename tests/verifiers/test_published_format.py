@@ -1,13 +1,16 @@
 """Statistics beside a published verifier: shapes that are read, and values that are refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError
-from forejudge.verifiers.published_format import find_statistics, read_statistics, write_statistics
+from forejudge.verifiers.published_format import PublishedConfig, find_statistics, read_statistics, write_statistics
+from tests.support.official import OFFICIAL
 
 
 def saved(folder: Path, mean: object, variance: object) -> tuple[Path, Path]:
@@ -78,3 +81,28 @@ def test_files_of_the_block_alone_are_found_in_any_subfolder(tmp_path: Path) -> 
     assert find_statistics(tmp_path, block=7) == files
     with pytest.raises(CheckpointError, match="holds no statistics"):
         find_statistics(tmp_path, block=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mm_hidden_size", 123456789012345678901),
+        ("mm_hidden_size", -1),
+        ("mm_vision_select_feature", "block_99999999999"),
+        ("vocab_size", 2**40),
+        ("hidden_size", 2**40),
+        ("intermediate_size", -4),
+        ("num_hidden_layers", 10**9),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 10**9),
+        ("max_position_embeddings", -1),
+        ("rms_norm_eps", -1),
+        ("rope_theta", 0),
+    ],
+)
+def test_a_number_out_of_range_is_named_before_anything_is_built(tmp_path: Path, field: str, value: object) -> None:
+    fields = json.loads((OFFICIAL / "vhs-tiny-96" / "config.json").read_text())
+    assert PublishedConfig.model_validate(fields).to_dict() == fields
+    (tmp_path / "config.json").write_text(json.dumps(fields | {field: value}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: {field} = "):
+        read_config(tmp_path / "config.json", PublishedConfig)

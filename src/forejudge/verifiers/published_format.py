@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 from transformers import Qwen2Config
 
@@ -14,6 +14,7 @@ from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecat
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError
 from forejudge.files import is_file
+from forejudge.generators.base import Dimension
 from forejudge.hub import MODEL_FILES
 from forejudge.verifiers.config import CONFIG_FILE
 from forejudge.verifiers.connector import StatisticsKind
@@ -27,27 +28,38 @@ _TRANSFORMERS_4_FIELDS = {"rope_theta", "rope_scaling"}
 _KIND_SUFFIXES = {"channel": "", "token": "_token", "global": "_global"}
 _DTYPE_SUFFIXES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
+_Count = Annotated[int, Field(gt=0, le=2**10)]
+
 
 class PublishedConfig(BaseModel):
     """Content of a published verifier's config.json: the input's fields, and the language model's fields as extras.
 
-    LLaVA's other ways to pass an image to the language model are refused: no published verifier uses them.
+    Sizes of the language model have bounds here, since it is built before its tensors are compared with them. LLaVA's
+    other ways to pass an image to the language model are refused: no published verifier uses them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
 
     model_type: Literal["llava_qwen"]
     mm_projector_type: Literal["mlp2x_gelu"]
-    mm_hidden_size: PositiveInt
+    mm_hidden_size: Dimension
     mm_vision_tower: str
-    mm_vision_select_feature: Annotated[str, Field(pattern=r"^(block_\d+|patch)$")] = "patch"
+    mm_vision_select_feature: Annotated[str, Field(pattern=r"^(block_\d{1,4}|patch)$")] = "patch"
     mm_vision_select_layer: Literal[-2] = -2
     mm_vision_normalize: bool = True
     mm_patch_merge_type: Literal["flat"] = "flat"
     mm_use_im_start_end: Literal[False] = False
     mm_use_im_patch_token: Literal[False] = False
     tie_word_embeddings: bool = False
-    vocab_size: PositiveInt
+    vocab_size: Annotated[int, Field(gt=0, le=2**24)]
+    hidden_size: Dimension = 896
+    intermediate_size: Dimension = 4864
+    num_hidden_layers: _Count = 24
+    num_attention_heads: _Count = 14
+    num_key_value_heads: _Count = 2
+    max_position_embeddings: Annotated[int, Field(gt=0, le=2**31)] = 32768
+    rms_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    rope_theta: Annotated[float, Field(gt=0, le=1e12)] = 1e6
 
     @property
     def block(self) -> int | None:
