@@ -8,11 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from forejudge.checkpoint import check_loading_info, check_safetensors, checkpoint_errors, quiet_libraries, read_pickle
+from forejudge.checkpoint import (
+    check_loading_info,
+    check_safetensors,
+    checkpoint_errors,
+    first_line,
+    quiet_libraries,
+    read_pickle,
+)
 from forejudge.errors import CheckpointError, MissingExtra
 from forejudge.files import is_dir, is_file
 
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"  # of diffusers; opened with weights_only=True
+_MESSAGE = "\u241f"  # stands in for a message while a chat template is rendered
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
 
 
@@ -27,7 +35,8 @@ def load_library_model(
     """Load a model of diffusers or transformers, which by themselves would fill missing tensors with noise.
 
     `pretrained_class` is its class or an `AutoModel`; with transformers a `dtype` of "auto" keeps the stored one.
-    Weights already stored in `dtype` are memory-mapped, not copied. Raises CheckpointError for a missing, extra or
+    Weights already stored in `dtype` are memory-mapped, not copied. A variant, such as fp16, is loaded if a folder
+    holds nothing else. Raises CheckpointError for a missing, extra or
     misshapen tensor, a truncated file, weights other than safetensors (except PICKLED_WEIGHTS of diffusers, if they
     hold tensors only), and a model that needs code of its own.
     """
@@ -41,6 +50,7 @@ def load_library_model(
             folder,
             dtype=dtype,
             use_safetensors=is_safe,
+            variant=only_variant(folder) if is_safe else None,
             trust_remote_code=False,  # None would ask
             local_files_only=True,
             ignore_mismatched_sizes=True,  # refused below, by name
@@ -94,7 +104,50 @@ def load_tokenizer(pretrained_class: Any, folder: Path) -> Any:
     files = sorted(tokenizer.vocab_files_names.values())
     if not any(is_file(folder / name) for name in files):
         raise CheckpointError(f"{folder} holds no vocabulary: expected one of {', '.join(files)}")
+    if not isinstance(limit := tokenizer.model_max_length, int | float) or limit <= 0:
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length = {limit!r}: expected a number of tokens; "
+            "correct it, or leave it out"
+        )
     return tokenizer
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Raise CheckpointError for a tokenizer with a token id that a model of transformers does not embed."""
+    largest, rows = max(tokenizer.get_vocab().values(), default=-1), len(model.get_input_embeddings().weight)
+    if largest >= rows:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the tokenizer has token ids up to {largest}, but {type(model).__name__} embeds "
+            f"{rows} tokens: expected the tokenizer that it was trained with"
+        )
+
+
+def check_chat_template(tokenizer: Any, **options: Any) -> None:
+    """Raise CheckpointError for a chat template that is missing, fails, or does not repeat a message once."""
+    message, problem = [{"role": "user", "content": _MESSAGE}], "it repeats a message {} times"
+    try:
+        rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **options)
+    except Exception as error:  # of jinja2 or transformers
+        problem, rendered = first_line(error), ""
+    if (count := rendered.count(_MESSAGE)) != 1:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the tokenizer's chat template (chat_template.jinja) is missing or does not "
+            f"repeat the message once ({problem.format(count)}): get it again, or use a model with a chat template"
+        )
+
+
+def only_variant(folder: Path) -> str | None:
+    """Return the variant of weights, such as fp16, that a folder holds instead of the weights themselves.
+
+    Raises CheckpointError for several.
+    """
+    # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors
+    variants = {path.stem.partition(".")[2].partition("-")[0] for path in folder.glob("*.safetensors")}
+    if len(variants) > 1 and "" not in variants:
+        raise CheckpointError(
+            f"{folder} holds its weights only as the variants {', '.join(sorted(variants))}: keep the files of one"
+        )
+    return None if "" in variants or not variants else variants.pop()
 
 
 def _require_sentencepiece() -> None:

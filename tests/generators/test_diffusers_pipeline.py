@@ -1,5 +1,6 @@
 """Any diffusers pipeline as a baseline: the images of its own call, and nothing before them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,10 @@ def test_bad_input_is_refused(black_box: BlackBox, tmp_path: Path) -> None:
         black_box.encode(" ", TWO_STEPS)
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         BlackBox.from_pretrained(str(tmp_path), CPU, torch.float32)
+
+
+def test_weights_that_are_there_as_a_variant_only_are_loaded(sana: Path, black_box: BlackBox, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sana, tmp_path / "pipeline"))
+    for path in [*folder.glob("vae/*.safetensors"), *folder.glob("text_encoder/*.safetensors")]:
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    assert BlackBox.from_pretrained(str(folder), CPU, torch.float32).fingerprint == black_box.fingerprint

@@ -15,6 +15,7 @@ from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.digest import ModelDigests, pipeline_digest
 from forejudge.generators.text_encoding import check_text
 from forejudge.hub import split_revision
+from forejudge.library_models import only_variant
 from forejudge.types import IMAGE, NOISE, Candidates, Stage
 
 
@@ -49,8 +50,11 @@ class BlackBox(Generator):
         from diffusers import DiffusionPipeline
 
         model, revision = (name, None) if is_dir(name) else split_revision(name)
+        variant = next((found for part in Path(model).glob("*/") if (found := only_variant(part))), None)
         with checkpoint_errors(Path(name)), quiet_libraries():
-            pipeline = DiffusionPipeline.from_pretrained(model, revision=revision, dtype=dtype, use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(
+                model, revision=revision, variant=variant, dtype=dtype, use_safetensors=True
+            )
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), name)
 

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from forejudge.compiling import unwrap_compiled
 from forejudge.digests import PROBE, tensors_digest
-from forejudge.generators.hooks import stored_weight
+from forejudge.generators.hooks import adapter_layers, stored_weight
 
 _ADDED_NAMES = (".base_layer", "_orig_mod.")  # by peft and torch.compile to names of weights
 
@@ -101,14 +100,6 @@ def _plain(name: str) -> str:
     return name
 
 
-def _adapter_layers(modules: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
-    if "peft" not in sys.modules:  # it takes a second to import, and who made adapters has done so
-        return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [(name, layer) for name, layer in modules if isinstance(layer, BaseTunerLayer)]
-
-
 def _used(layer: Any) -> list[str]:
     """Return the adapters of a layer that are merged into its weights or added to its output."""
     return sorted({*layer.merged_adapters, *(() if layer.disable_adapters else layer.active_adapters)})
@@ -118,7 +109,7 @@ def _adapters(modules: Iterable[tuple[str, nn.Module]]) -> list[Any]:
     """Return scale of each adapter that is in use, and whether it is merged, by layer."""
     return [
         (name, adapter, getattr(layer, "scaling", {}).get(adapter), adapter in layer.merged_adapters)
-        for name, layer in _adapter_layers(modules)
+        for name, layer in adapter_layers(modules)
         for adapter in _used(layer)
     ]
 
@@ -127,7 +118,7 @@ def _unused_prefixes(modules: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...
     """Return how the names of weights of adapters that are not in use begin."""
     return tuple(
         f"{name}.{kind}.{adapter}."
-        for name, layer in _adapter_layers(modules)
+        for name, layer in adapter_layers(modules)
         for kind in layer.adapter_layer_names
         for adapter in getattr(layer, kind)
         if adapter not in _used(layer)

@@ -141,8 +141,6 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
     def __init__(self, pipeline: FluxPipeline, name: str, options: FluxOptions | None = None) -> None:
         super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
-        # Encoding stores the LoRA scale on the pipeline, so the caller's one is copied around the same models.
-        self.pipeline = FluxPipeline(**pipeline.components)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. T5 must read the whole prompt; guidance is refused if the transformer takes none."""
@@ -161,9 +159,10 @@ class Flux(StepwiseGenerator[FluxTransformer2DModel, FluxInput, FluxHidden, Flux
         """See `Generator.encode`. CLIP reads the beginning of the prompt only."""
         self.check(prompt, sampling)
         grid = rows, columns = token_grid(self._original_pipeline, sampling)
-        text_NLD, pooled_NP, text_ids_L3 = self.pipeline.encode_prompt(
-            prompt, device=self.device, max_sequence_length=self._max_sequence_length, lora_scale=sampling.lora_scale
-        )
+        with self._scaled_text_encoders(sampling.lora_scale):
+            text_NLD, pooled_NP, text_ids_L3 = self.pipeline.encode_prompt(
+                prompt, device=self.device, max_sequence_length=self._max_sequence_length
+            )
         return FluxConditioning(
             sampling,
             text_NLD.to(self.dtype),

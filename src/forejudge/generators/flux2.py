@@ -27,6 +27,7 @@ from forejudge.generators.stepwise import (
     expand_to_batch,
 )
 from forejudge.generators.text_encoding import check_prompt
+from forejudge.library_models import check_chat_template
 from forejudge.noise import noise_batch
 from forejudge.types import Grid
 
@@ -153,6 +154,7 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
     def __init__(self, pipeline: Flux2KleinPipeline, name: str, options: Flux2Options | None = None) -> None:
         super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
+        check_chat_template(pipeline.tokenizer, enable_thinking=False)
         if not pipeline.config.is_distilled:
             raise InvalidRequest(
                 f"{name} is not distilled (is_distilled = false): guidance runs its transformer twice a step, which is "
@@ -179,9 +181,10 @@ class Flux2Klein(StepwiseGenerator[Flux2Transformer2DModel, Flux2Input, Flux2Hid
         """See `Generator.encode`."""
         self.check(prompt, sampling)
         grid = token_grid(self.pipeline, sampling)
-        text_NLD, text_ids_NL4 = self.pipeline.encode_prompt(
-            prompt, device=self.device, max_sequence_length=self.options.max_sequence_length
-        )
+        with self._scaled_text_encoders(sampling.lora_scale):
+            text_NLD, text_ids_NL4 = self.pipeline.encode_prompt(
+                prompt, device=self.device, max_sequence_length=self.options.max_sequence_length
+            )
         (image_ids_T4,) = self.pipeline._prepare_latent_ids(torch.empty(1, 0, *grid))
         return Flux2Conditioning(
             sampling,

@@ -3,12 +3,12 @@
 A split transformer never calls the module's own `forward`, so this file does what accelerate and peft do around it.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 
@@ -25,16 +25,38 @@ def forward_context(module: nn.Module, lora_scale: float = 1.0) -> Iterator[None
     hook = getattr(module, "_hf_hook", None)
     if hook is not None:
         hook.pre_forward(module)
-    scaled = USE_PEFT_BACKEND and lora_scale != 1  # a scale of 1 would only import peft
-    if scaled:
-        scale_lora_layers(module, lora_scale)
+    try:
+        with scaled_adapters([module], lora_scale):
+            yield
+    finally:
+        if hook is not None:
+            hook.post_forward(module, None)
+
+
+@contextmanager
+def scaled_adapters(modules: Iterable[nn.Module], scale: float) -> Iterator[None]:
+    """Multiply the weights of all adapters by a scale for a while.
+
+    Weights are restored exactly: diffusers' own `unscale_lora_layers` rounds, and forgets them after a scale of 0.
+    """
+    layers = [] if scale == 1 else [layer for module in modules for _, layer in adapter_layers(module.named_modules())]
+    scalings = [dict(layer.scaling) for layer in layers]
+    for layer in layers:
+        layer.scale_layer(scale)
     try:
         yield
     finally:
-        if scaled:
-            unscale_lora_layers(module, lora_scale)
-        if hook is not None:
-            hook.post_forward(module, None)
+        for layer, scaling in zip(layers, scalings, strict=True):
+            layer.scaling.update(scaling)
+
+
+def adapter_layers(modules: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
+    """Return the modules with adapters of peft, by name."""
+    if "peft" not in sys.modules:  # it takes a second to import, and who made adapters has done so
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(name, layer) for name, layer in modules if isinstance(layer, BaseTunerLayer)]
 
 
 def execution_device(module: nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ A pipeline is read component by component and strictly; its transformer may come
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,10 @@ from forejudge.digests import cached_digest, check_checksums
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir, is_file
 from forejudge.generators.base import Architecture, Generator
+from forejudge.generators.components import check_tokenizers, load_scheduler, missing_components
 from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.generators.digest import ModelDigests, model_digest, remember_weights
-from forejudge.generators.known import GeneratorSpec, SchedulerSpec, find_spec, known_models, split_options
+from forejudge.generators.known import GeneratorSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 from forejudge.plugins import load_object
@@ -66,8 +67,9 @@ def load_spec(spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, off
     """Load the generator of a spec; results call it by the spec's name. Raises the same errors as `load_generator`."""
     check_offload(offload)
     index = PipelineIndex.from_pretrained(spec.pipeline)
-    _generator_class(index.pipeline_class, spec.pipeline)
-    loaded = index.load(spec, device, dtype, offload)
+    generator_class = _generator_class(index.pipeline_class, spec.pipeline)
+    index.check(spec, generator_class.optional_components)
+    loaded = index.load(spec, device, dtype, offload, generator_class.optional_components)
     generator = as_generator(loaded.pipeline, spec.name, spec.options)
     generator.known_digests |= loaded.digests
     if offload:
@@ -99,6 +101,10 @@ def as_generator(
     Raises InvalidRequest for a class that is not supported or an unknown option.
     """
     generator_class = _generator_class(type(pipeline).__name__)
+    present = [component for component, part in pipeline.components.items() if part is not None]
+    for component in missing_components(type(pipeline), present, generator_class.optional_components):
+        raise InvalidRequest(f"{name} has no {component}: a {type(pipeline).__name__} cannot generate without it")
+    check_tokenizers(pipeline.components)
     return generator_class(pipeline, name, generator_class.options_type.from_pipeline(pipeline, options or {}))
 
 
@@ -172,12 +178,36 @@ class PipelineIndex:
             raise CheckpointError(f"{name} holds no {_INDEX}: expected a folder saved by a diffusers pipeline")
         with checkpoint_errors(path):
             index = json.loads(path.read_text(encoding="utf-8"))
-            entries = {component: tuple(entry) for component, entry in index.items() if isinstance(entry, list)}
-            pipeline_class = str(index["_class_name"])
-        return cls(source, pipeline_class, {name: entry for name, entry in entries.items() if entry[0] is not None})
+            pipeline_class = str(index.pop("_class_name"))
+        entries = {component: entry for component, entry in index.items() if isinstance(entry, list | None)}
+        for component, entry in entries.items():
+            if entry != [None, None] and (entry is None or [type(part) for part in entry] != [str, str]):
+                raise CheckpointError(
+                    f"{path}: {component} = {entry!r}: expected library and class, or [null, null] for no component"
+                )
+        return cls(
+            source,
+            pipeline_class,
+            {name: (entry[0], entry[1]) for name, entry in entries.items() if entry and entry[0]},
+        )
+
+    def check(self, spec: GeneratorSpec, optional: Collection[str]) -> None:
+        """Raise CheckpointError for an index that leaves out a component which its pipeline needs."""
+        pipeline_class = self._class_of("diffusers", self.pipeline_class)
+        present = [*self.components, *([_TRANSFORMER] if spec.transformer else [])]
+        for component in missing_components(pipeline_class, present, optional):
+            raise CheckpointError(
+                f"{self.source.folder / _INDEX} names no {component}, which a {self.pipeline_class} needs: get the "
+                "pipeline again"
+            )
 
     def load(
-        self, spec: GeneratorSpec, device: torch.device, dtype: torch.dtype, offload: str | None = None
+        self,
+        spec: GeneratorSpec,
+        device: torch.device,
+        dtype: torch.dtype,
+        offload: str | None = None,
+        optional_components: Collection[str] = (),
     ) -> "LoadedPipeline":
         """Load the pipeline. Offloaded components stay on the CPU. Raises CheckpointError for damaged weights."""
         folder = self._fetch_folder(spec)
@@ -186,14 +216,23 @@ class PipelineIndex:
         if spec.transformer:
             sources.append(_fetch_transformer(spec.transformer))
             folders[_TRANSFORMER] = _transformer_folder(sources[1].folder)
+        for component, component_folder in folders.items():
+            if not is_dir(component_folder):
+                raise CheckpointError(
+                    f"{component_folder} is missing: {_INDEX} names the pipeline's {component}, so get its folder again"
+                )
         devices = {component: _CPU if offload and is_text_encoder(component) else device for component in folders}
         components = {
             component: self._load_component(component, folder, devices[component], dtype)
             for component, folder in folders.items()
         }
         if spec.scheduler:
-            components["scheduler"] = _scheduler(spec.scheduler, folders["scheduler"])
+            components["scheduler"] = load_scheduler(
+                self._class_of("diffusers", spec.scheduler.class_name), folders["scheduler"], spec.scheduler.config
+            )
         loaded_components = {component: loaded for component, loaded in components.items() if loaded is not None}
+        # diffusers takes a component that it needs and that is left out on purpose as None only.
+        loaded_components |= dict.fromkeys(set(optional_components) - components.keys())
         with checkpoint_errors(self.source.folder), quiet_libraries():
             from diffusers import DiffusionPipeline
 
@@ -220,15 +259,22 @@ class PipelineIndex:
             return self.source.folder
         components = [component for component in self.components if component != _TRANSFORMER or not spec.transformer]
         files = [f"{component}/{pattern}" for component in components for pattern in MODEL_FILES]
-        return fetch(str(self.source), ["*.json", "README.md", *files], _VARIANT_FILES).folder
+        folder = fetch(str(self.source), ["*.json", "README.md", *files], _VARIANT_FILES).folder
+        without_weights = [name for name in components if _lacks_weights(folder / name)]
+        if without_weights:
+            fetch(str(self.source), [f"{name}/{pattern}" for name in without_weights for pattern in MODEL_FILES])
+        return folder
 
     def _load_component(self, component: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-        """Load a model onto its device, or a tokenizer; return None for what diffusers loads itself."""
+        """Load a model onto its device, a scheduler or a tokenizer; return None for what diffusers loads itself."""
+        from diffusers import SchedulerMixin
         from transformers import PreTrainedTokenizerBase
 
         component_class = self._component_class(component)
         if issubclass(component_class, nn.Module):
             return load_library_model(component_class, folder, dtype, device, allow_unexpected_keys=True)
+        if issubclass(component_class, SchedulerMixin):
+            return load_scheduler(component_class, folder)
         return load_tokenizer(component_class, folder) if issubclass(component_class, PreTrainedTokenizerBase) else None
 
     def _weights_digest(self, component: str, model: nn.Module, folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
@@ -255,30 +301,32 @@ class PipelineIndex:
                 "comes with a model is never run: use a pipeline whose components are classes of diffusers or "
                 "transformers"
             )
-        with checkpoint_errors(self.source.folder / _INDEX):
-            component_class: type = getattr(importlib.import_module(library), class_name)
-            assert isinstance(component_class, type), f"{class_name} is not a class"
-        return component_class
+        return self._class_of(library, class_name)
+
+    def _class_of(self, library: str, class_name: str) -> type:
+        with checkpoint_errors(self.source.folder / _INDEX), quiet_libraries():
+            named_class: type = getattr(importlib.import_module(library), class_name)
+            assert isinstance(named_class, type), f"{class_name} is not a class"
+        return named_class
 
 
 def _fetch_transformer(name: str) -> Source:
-    """Fetch a transformer's own repository; pickled weights only if there are no others."""
+    """Fetch a transformer's own repository; variants of weights, then pickled ones, only if there are no others."""
     source = fetch(name, _TRANSFORMER_FILES, _VARIANT_FILES)
+    if _lacks_weights(_transformer_folder(source.folder)):
+        fetch(str(source), _TRANSFORMER_FILES)
     if not any(_transformer_folder(source.folder).glob("*.safetensors")):
         fetch(str(source), (PICKLED_WEIGHTS, f"{_TRANSFORMER}/{PICKLED_WEIGHTS}"))
     return source
 
 
+def _lacks_weights(folder: Path) -> bool:
+    return is_file(folder / "config.json") and not any(folder.glob("*.safetensors"))
+
+
 def _transformer_folder(folder: Path) -> Path:
     """Return the folder of a transformer in its own repository: the root, or where a pipeline has it."""
     return folder / _TRANSFORMER if is_dir(folder / _TRANSFORMER) else folder
-
-
-def _scheduler(spec: SchedulerSpec, folder: Path) -> Any:
-    import diffusers
-
-    with checkpoint_errors(folder), quiet_libraries():
-        return getattr(diffusers, spec.class_name).from_pretrained(folder, local_files_only=True, **spec.config)
 
 
 def check_offload(offload: str | None) -> None:

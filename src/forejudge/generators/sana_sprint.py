@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
+from typing import Any
 
 import torch
 from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
@@ -16,6 +17,7 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
+from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import Size, patch_grid, patched_architecture, resolve_image_sizes, unpatchify
 from forejudge.generators.schedules import scm_add_noise, scm_model_input, scm_pred_original_sample, to_scm_timestep
@@ -127,6 +129,7 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
 
     def __init__(self, pipeline: SanaSprintPipeline, name: str, options: SanaSprintOptions | None = None) -> None:
         super().__init__(pipeline, name, options)
+        _check_scheduler(pipeline.scheduler)
         components = pipeline.components
         # Encoding sets the tokenizer's padding side, so the caller's pipeline and tokenizer are copied.
         overrides = {"tokenizer": copy(components["tokenizer"])}
@@ -151,20 +154,21 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
     def encode(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:
         """See `Generator.encode`."""
         self.check(prompt, sampling)
-        text_NLD, mask_NL = self.pipeline.encode_prompt(
-            prompt,
-            device=self.device,
-            max_sequence_length=MAX_TEXT_TOKENS,
-            complex_human_instruction=list(self.options.complex_human_instruction or ()) or None,
-            lora_scale=sampling.lora_scale,
-        )
+        with self._scaled_text_encoders(sampling.lora_scale):
+            text_NLD, mask_NL = self.pipeline.encode_prompt(
+                prompt,
+                device=self.device,
+                max_sequence_length=MAX_TEXT_TOKENS,
+                complex_human_instruction=list(self.options.complex_human_instruction or ()) or None,
+            )
         return self._conditioning(sampling, text_NLD, mask_NL)
 
     @torch.no_grad()
     def encode_without_padding(self, prompt: str, sampling: SamplingParams) -> SanaConditioning:
         """See `Generator.encode_without_padding`. The instruction is encoded once for all prompts."""
         self.check(prompt, sampling)
-        states_NLD = self.encoder.hidden_states(prompt.lower().strip())
+        with self._scaled_text_encoders(sampling.lora_scale):
+            states_NLD = self.encoder.hidden_states(prompt.lower().strip(), sampling.lora_scale)
         kept_positions = [0, *range(self.num_instruction_tokens + 1, states_NLD.shape[1])]
         return self._conditioning(sampling, states_NLD[:, kept_positions], None)
 
@@ -239,3 +243,13 @@ class SanaSprint(StepwiseGenerator[SanaTransformer2DModel, SanaInput, AdaLNSingl
     @property
     def _instruction(self) -> str:
         return "\n".join(self.options.complex_human_instruction or ())
+
+
+def _check_scheduler(scheduler: Any) -> None:
+    """Raise InvalidRequest for a scheduler with other steps than SCM's."""
+    if not isinstance(scheduler, SCMScheduler) or scheduler.config.prediction_type != "trigflow":
+        prediction = getattr(scheduler.config, "prediction_type", None)
+        raise InvalidRequest(
+            f"scheduler {type(scheduler).__name__} with prediction_type = {prediction!r} is not supported: give the "
+            "pipeline an SCMScheduler with prediction_type 'trigflow'"
+        )

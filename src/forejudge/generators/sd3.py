@@ -120,14 +120,13 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
     options: StableDiffusion3Options
     split = StableDiffusion3Split()
     options_type = StableDiffusion3Options
+    optional_components = frozenset({"text_encoder_3", "tokenizer_3"})
 
     def __init__(
         self, pipeline: StableDiffusion3Pipeline, name: str, options: StableDiffusion3Options | None = None
     ) -> None:
         super().__init__(pipeline, name, options)
         check_scheduler(pipeline.scheduler)
-        # Encoding stores the LoRA scale on the pipeline, so the caller's one is copied around the same models.
-        self.pipeline = StableDiffusion3Pipeline(**pipeline.components)
 
     def check(self, prompt: str, sampling: SamplingParams) -> None:
         """See `Generator.check`. T5, or CLIP if there is no T5, must read the whole prompt; guidance is refused."""
@@ -149,15 +148,15 @@ class StableDiffusion3(StepwiseGenerator[SD3Transformer2DModel, SD3Input, SD3Hid
         """See `Generator.encode`. If there is a T5, the two CLIPs read the beginning of the prompt only."""
         self.check(prompt, sampling)
         size = self._size(sampling)
-        text_NLD, _, pooled_NP, _ = self.pipeline.encode_prompt(
-            prompt,
-            None,
-            None,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.options.max_sequence_length,
-            lora_scale=sampling.lora_scale,
-        )
+        with self._scaled_text_encoders(sampling.lora_scale):
+            text_NLD, _, pooled_NP, _ = self.pipeline.encode_prompt(
+                prompt,
+                None,
+                None,
+                device=self.device,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.options.max_sequence_length,
+            )
         schedule = self._schedule(sampling.steps, size)
         return StableDiffusion3Conditioning(sampling, text_NLD.to(self.dtype), pooled_NP.to(self.dtype), schedule, size)
 

@@ -6,6 +6,7 @@ images. This file does the rest.
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -18,7 +19,7 @@ from forejudge.compiling import compile_layers, compile_submodule, unwrap_compil
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Generator, GeneratorOptions, SamplingParams
 from forejudge.generators.digest import ModelDigests, pipeline_digest
-from forejudge.generators.hooks import check_hooks, execution_device, forward_context
+from forejudge.generators.hooks import check_hooks, execution_device, forward_context, scaled_adapters
 from forejudge.generators.latents import Size, decode_latents
 from forejudge.generators.split import HiddenT, InputsT, SplitTransformer, TransformerT
 from forejudge.types import NOISE, Candidates, Phase, Stage, latent_stage
@@ -80,6 +81,7 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
 
     split: SplitTransformer[TransformerT, InputsT, HiddenT]  # set by the subclass, for all its instances
     options_type: ClassVar[type[GeneratorOptions]] = GeneratorOptions
+    optional_components: ClassVar[frozenset[str]] = frozenset()  # of those that the pipeline's constructor asks for
     transformer: TransformerT
 
     def __init__(self, pipeline: Any, name: str, options: GeneratorOptions | None = None) -> None:
@@ -178,6 +180,11 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
     @abstractmethod
     def _images(self, latents_NCHW: Tensor, conditioning: ConditioningT) -> tuple[Image | None, ...]:
         """Decode clean latents; None stands for an image that is not finite."""
+
+    def _scaled_text_encoders(self, lora_scale: float) -> AbstractContextManager[None]:
+        """Scale the adapters of all text encoders while a prompt is encoded."""
+        encoders = [module for name, module in self.modules().items() if name.startswith("text_encoder")]
+        return scaled_adapters(encoders, lora_scale)
 
     def _decode_latents(self, scaled_NCHW: Tensor, size: Size) -> tuple[Image | None, ...]:
         """Decode with the pipeline that was passed in, since offloading hooks are its own."""

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,25 +55,32 @@ class CachedInstructionEncoder:
     ) -> None:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.instruction, self.device = instruction, device
+        self._instruction_caches: dict[float, TextCache] = {}
 
     @torch.no_grad()
-    def hidden_states(self, prompt: str) -> Tensor:
-        """Return the hidden states (1, L, D) of all tokens, equal to those of a single pass up to rounding."""
-        num_cached, remaining_tokens = self.split(prompt)
+    def hidden_states(self, prompt: str, lora_scale: float = 1.0) -> Tensor:
+        """Return the hidden states (1, L, D) of all tokens, equal to those of a single pass up to rounding.
+
+        `lora_scale` is the scale at which the text encoder's adapters are now.
+        """
+        num_cached, remaining_tokens = self.split(prompt, lora_scale)
         if not num_cached:
             return TextCache.from_tokens(self.text_encoder, remaining_tokens, self.device).states_NLD
-        return self._instruction_cache.extend_states(self.text_encoder, num_cached, remaining_tokens)
+        return self._instruction_cache(lora_scale).extend_states(self.text_encoder, num_cached, remaining_tokens)
 
-    def split(self, prompt: str) -> tuple[int, list[int]]:
+    def split(self, prompt: str, lora_scale: float = 1.0) -> tuple[int, list[int]]:
         """Return the number of tokens cached with the instruction, and the tokens that remain."""
         tokens = self._tokens(self.instruction + prompt)
-        num_cached = self._instruction_cache.num_common_tokens(tokens) if self.instruction else 0
+        num_cached = self._instruction_cache(lora_scale).num_common_tokens(tokens) if self.instruction else 0
         return num_cached, tokens[num_cached:]
 
-    @cached_property
-    def _instruction_cache(self) -> "TextCache":
-        with torch.no_grad():
-            return TextCache.from_tokens(self.text_encoder, self._tokens(self.instruction), self.device)
+    @torch.no_grad()
+    def _instruction_cache(self, lora_scale: float) -> "TextCache":
+        """Return the instruction read at a scale of adapters; that of one scale is kept."""
+        if lora_scale not in self._instruction_caches:
+            cache = TextCache.from_tokens(self.text_encoder, self._tokens(self.instruction), self.device)
+            self._instruction_caches = {lora_scale: cache}
+        return self._instruction_caches[lora_scale]
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text).input_ids)

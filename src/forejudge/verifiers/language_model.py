@@ -19,9 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from forejudge.checkpoint import load_weights, quiet_libraries
 from forejudge.compiling import compile_layers
 from forejudge.digests import PROBE
-from forejudge.errors import CheckpointError
 from forejudge.generators.base import Dimension
-from forejudge.library_models import load_library_model, load_tokenizer
+from forejudge.library_models import check_vocabulary, load_library_model, load_tokenizer
 from forejudge.types import Candidates, Grid, Verdict
 from forejudge.verifiers.base import PretrainedVerifier
 from forejudge.verifiers.config import VerifierConfig
@@ -37,7 +36,8 @@ class LanguageModelVerifierConfig(VerifierConfig):
     """verifier.json of a `LanguageModelVerifier`.
 
     For `spatial_merge_size`, `statistics` and their `tokens` see `Connector`. With `has_head` the score is a number
-    from a head, trained by regression, and not the log-odds of yes. `published_config` is the config.json of an
+    from a head, trained by regression, and not the log-odds of yes. At `stage` "align" the connector was trained, but
+    not to answer: stage 2 of training begins with it. `published_config` is the config.json of an
     imported verifier.
     """
 
@@ -47,6 +47,7 @@ class LanguageModelVerifierConfig(VerifierConfig):
     statistics: StatisticsKind = "channel"
     tokens: Dimension | None = None
     has_head: bool = False
+    stage: Literal["align", "verify"] = "verify"
     published_config: dict[str, JsonValue] | None = None
 
     def new_connector(self, verifier_input: VerifierInput, embedding_width: int) -> Connector:
@@ -122,11 +123,7 @@ class LanguageModelVerifier(PretrainedVerifier[LanguageModelVerifierConfig]):
         super().__init__(name, config, verifier_input)
         self.model, self.tokenizer, self.question = model.eval(), tokenizer, Question(config.question, tokenizer)
         self.answer_token_ids = list(self.question.answer_token_ids())
-        if len(tokenizer) > (rows := len(model.language_model.get_input_embeddings().weight)):
-            raise CheckpointError(
-                f"{tokenizer.name_or_path}: the tokenizer has {len(tokenizer)} tokens, but the language model embeds "
-                f"{rows}: expected the tokenizer that it was trained with"
-            )
+        check_vocabulary(tokenizer, model.language_model)
 
     @classmethod
     def load_model(

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from forejudge.checkpoint import first_line
 from forejudge.errors import CheckpointError
+from forejudge.library_models import check_chat_template
 
 IMAGE_PLACEHOLDER = "<image>"
 PROMPT_PLACEHOLDER = "{prompt}"
@@ -34,16 +34,13 @@ class Question:
 
     def __post_init__(self) -> None:
         """Raise CheckpointError for a chat template that is missing, fails, or puts nothing before a message."""
-        place = f"{self.tokenizer.name_or_path}: the tokenizer's chat template (chat_template.jinja)"
-        try:
-            left, _ = self.tokens_around_image("")
-        except Exception as error:  # of jinja2, of transformers, or of the split around the message
-            raise CheckpointError(
-                f"{place} is missing or does not repeat the message once ({first_line(error)}): get it again, or use a "
-                "language model with a chat template"
-            ) from None
+        check_chat_template(self.tokenizer)
+        left, _ = self.tokens_around_image("")
         if not left:
-            raise CheckpointError(f"{place} puts nothing before a message: expected a token such as <|im_start|>")
+            raise CheckpointError(
+                f"{self.tokenizer.name_or_path}: the tokenizer's chat template (chat_template.jinja) puts nothing "
+                "before a message: expected a token such as <|im_start|>"
+            )
 
     def tokens_around_image(self, prompt: str) -> tuple[list[int], list[int]]:
         """Return token ids before and after the image. Control tokens written in the prompt stay plain text."""
