@@ -20,7 +20,7 @@ from forejudge.result import Result, Settings, search_record
 from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, SearchOutput, search
 from forejudge.session import PromptSession
 from forejudge.types import IMAGE
-from forejudge.verifiers import load_verifier
+from forejudge.verifiers import check_verifier, load_verifier
 from forejudge.verifiers.base import Verifier
 
 _LOGGER = logging.getLogger("forejudge")
@@ -81,6 +81,7 @@ class BestOfN:
                 f"no verifier is known for generator {options.generator!r}: name one, or use one of "
                 f"{', '.join(known_generators)}"
             )
+        check_verifier(options.verifier or options.generator, options.generator)
         device = resolve_device(options.device)
         dtype = resolve_dtype(options.dtype, device)
         return cls(

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
 from forejudge.generators import load_architecture
 from forejudge.hub import Source
+from forejudge.verifiers import VERIFIER_CLASSES
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.published_export import export_published
@@ -75,7 +77,9 @@ def test_its_tokenizer_is_written_as_transformers_4_reads_it(tmp_path: Path) -> 
     assert len((folder / "merges.txt").read_text().splitlines()) > 100
 
 
-def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str = "hidden:8") -> LanguageModelVerifier:
+def trained(
+    merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str = "hidden:8", **fields: Any
+) -> LanguageModelVerifier:
     """One that was never published."""
     torch.manual_seed(0)
     tokenizer = qwen2_tokenizer([PUBLISHED_QUESTION])
@@ -86,6 +90,7 @@ def trained(merge_size: int = 1, question: str = PUBLISHED_QUESTION, reads: str 
         reads=reads,
         question=question,
         spatial_merge_size=merge_size,
+        **fields,
     )
     width = architecture.width if reads != "latent" else architecture.latent_channels
     connector = Connector(width, 64, merge_size)
@@ -112,6 +117,7 @@ def test_one_that_was_never_published_scores_alike_when_it_is(tmp_path: Path) ->
         (lambda: trained(merge_size=2), "merged tokens"),
         (lambda: trained(question="<image> {prompt}?"), "a question of its own"),
         (lambda: trained(reads="latent"), "a verifier that reads latent"),
+        (lambda: trained(stage="align"), "a connector of stage 1"),
     ],
 )
 def test_a_verifier_that_the_layout_cannot_hold_is_refused(tmp_path: Path, verifier: object, said: str) -> None:
@@ -137,3 +143,12 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for write in (partial(export_published, folder), verifier.save_pretrained):
         with pytest.raises(OutputError, match="new cannot be written"):
             write(tmp_path / "new")
+
+
+def test_another_kind_of_verifier_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "verifier.json").write_text('{"kind": "mlp_probe"}')
+    with pytest.raises(CheckpointError, match=r"kind = 'mlp_probe' is unknown, expected language_model"):
+        export_published(tmp_path, tmp_path / "published")
+    monkeypatch.setitem(VERIFIER_CLASSES, "mlp_probe", "tests.support.probe:MlpProbeVerifier")
+    with pytest.raises(InvalidRequest, match="the published layout cannot hold a MlpProbeVerifier"):
+        export_published(tmp_path, tmp_path / "published")

@@ -1,12 +1,14 @@
 """A new verifier input and a new verifier class: one class and one row of a table each."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from forejudge import BestOfN
-from forejudge.errors import CheckpointError, MismatchError
+from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.generators import load_generator
 from forejudge.generators.base import Generator
 from forejudge.verifiers import VERIFIER_CLASSES, load_verifier
@@ -91,3 +93,26 @@ def test_an_unknown_input_is_refused_with_the_known_ones(probe: Path, monkeypatc
     monkeypatch.delitem(VERIFIER_INPUTS, "pooled")
     with pytest.raises(CheckpointError, match=r"reads = 'pooled:2'.* hidden:K \(after K blocks\), latent or clip"):
         load_verifier(str(probe), CPU, torch.float32)
+
+
+def test_what_does_not_go_together_is_refused_before_models_load(
+    tiny_generator: Path, tiny_verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forejudge.best_of_n.load_generator", lambda *_: pytest.fail("the generator is loaded"))
+    with pytest.raises(InvalidRequest, match="unknown verifier 'nope'"):
+        BestOfN.from_pretrained(str(tiny_generator), "nope")
+    with pytest.raises(CheckpointError, match=r"verifier\.json is missing"):
+        BestOfN.from_pretrained(str(tiny_generator), str(tmp_path))
+    with pytest.raises(MismatchError, match="reads a generator with width = 64, but miniature has width = "):
+        BestOfN.from_pretrained("miniature", str(tiny_verifier))
+
+
+def test_an_aligned_connector_is_refused_by_name(tiny_generator: Path, tiny_verifier: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_verifier, tmp_path / "aligned"))
+    config = folder / "verifier.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"stage": "align"}))
+    said = rf"{folder} is an aligned connector \(stage 1\).*: train stage 2 with .* --aligned {folder}"
+    with pytest.raises(InvalidRequest, match=said):
+        load_verifier(str(folder), CPU, torch.float32)
+    with pytest.raises(InvalidRequest, match=said):
+        BestOfN.from_pretrained(str(tiny_generator), str(folder))

@@ -35,7 +35,7 @@ def align(recipe: AlignRecipe, generator: Generator, data: TrainingData, out: Pa
     output.begin(recipe, inputs)
     if stage.run.train(out, generator.device, report):
         config = LanguageModelVerifierConfig.from_generator(
-            generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size
+            generator, recipe.reads, spatial_merge_size=recipe.spatial_merge_size, stage="align"
         )
         model, tokenizer = stage.trainable.model, stage.trainable.tokenizer
         output.write(LanguageModelVerifier(str(out), config, model, tokenizer, stage.verifier_input), recipe)

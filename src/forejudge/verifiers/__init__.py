@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir
-from forejudge.generators import find_spec, known_models
+from forejudge.generators import find_spec, known_models, load_architecture
 from forejudge.hub import fetch, is_hub_id
 from forejudge.plugins import is_import_path, load_object
 from forejudge.verifiers.base import PretrainedVerifier, Verifier
@@ -27,8 +27,43 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
 
     Raises InvalidRequest for an unknown name, CheckpointError for a folder that is incomplete.
     """
-    if not exists(name) and (name.startswith(_CLIPSCORE) or is_import_path(name)):
+    if _names_image_scorer(name):
         return _load_image_scorer(name, device, dtype)
+    source = _find_source(name)
+    from forejudge.verifiers.published_format import PUBLISHED_FILES, is_published
+
+    origin = fetch(source, PUBLISHED_FILES)
+    if is_published(origin.folder):
+        from forejudge.verifiers.published_import import PublishedSource, import_published
+
+        return import_published(PublishedSource(origin), name, device, dtype).verifier
+    _refuse_aligned(origin.folder)
+    return find_verifier_class(origin.folder).from_pretrained(origin, name, device, dtype)
+
+
+def check_verifier(name: str, generator: str) -> None:
+    """Refuse what `load_verifier` would refuse, or a generator that does not fit, by their configs, in a moment.
+
+    Only folders of ours are read; what has to be downloaded is checked when it is loaded. Raises InvalidRequest,
+    CheckpointError, and MismatchError for a generator of another architecture.
+    """
+    if _names_image_scorer(name):
+        return
+    from forejudge.verifiers.published_format import is_published
+
+    folder = Path(_find_source(name))
+    if not is_dir(folder) or is_published(folder):
+        return
+    _refuse_aligned(folder)
+    read_verifier_config(folder).check(load_architecture(generator), generator, name)
+
+
+def _names_image_scorer(name: str) -> bool:
+    return not exists(name) and (name.startswith(_CLIPSCORE) or is_import_path(name))
+
+
+def _find_source(name: str) -> str:
+    """Return a verifier's folder or hub id. Raises InvalidRequest for an unknown name."""
     spec = find_spec(name)
     source = spec.verifier if spec and spec.verifier else name
     if not is_dir(source) and not is_hub_id(source):
@@ -37,14 +72,15 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
             f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model or "
             f"owner/model@revision, clipscore:FOLDER, module:function, or one of {known}"
         )
-    from forejudge.verifiers.published_format import PUBLISHED_FILES, is_published
+    return source
 
-    origin = fetch(source, PUBLISHED_FILES)
-    if is_published(origin.folder):
-        from forejudge.verifiers.published_import import PublishedSource, import_published
 
-        return import_published(PublishedSource(origin), name, device, dtype).verifier
-    return find_verifier_class(origin.folder).from_pretrained(origin, name, device, dtype)
+def _refuse_aligned(folder: Path) -> None:
+    if getattr(read_verifier_config(folder), "stage", None) == "align":
+        raise InvalidRequest(
+            f"{folder} is an aligned connector (stage 1), which was not trained to answer yet: train stage 2 with "
+            f"forejudge train verify --aligned {folder}"
+        )
 
 
 def read_verifier_config(folder: Path) -> VerifierConfig:

@@ -163,7 +163,7 @@ class PretrainedVerifier(Verifier, Generic[ConfigT]):
 
     def check(self, generator: Generator) -> list[str]:
         """See `Verifier.check`."""
-        self.config.check(generator, self.name)
+        self.config.check(generator.architecture, generator.name, self.name)
         width = self.verifier_input.width(generator.architecture)
         if width != self.input_width:
             raise MismatchError(

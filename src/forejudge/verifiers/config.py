@@ -89,13 +89,13 @@ class VerifierConfig(BaseModel):
         assert width is not None, "a verifier of an unknown generator records its width"
         return width
 
-    def check(self, generator: Generator, verifier: str) -> None:
+    def check(self, architecture: Architecture, generator: str, verifier: str) -> None:
         """Raise MismatchError, naming both values, for a generator of another architecture."""
         for field in Architecture.model_fields if self.generator else ():
-            expected, actual = getattr(self.generator, field), getattr(generator.architecture, field)
+            expected, actual = getattr(self.generator, field), getattr(architecture, field)
             if expected != actual:
                 raise MismatchError(
-                    f"verifier {verifier} reads a generator with {field} = {expected}, but {generator.name} has "
+                    f"verifier {verifier} reads a generator with {field} = {expected}, but {generator} has "
                     f"{field} = {actual}: use the verifier that was trained for it"
                 )
 

@@ -15,8 +15,14 @@ from forejudge.digests import check_checksums
 from forejudge.errors import InvalidRequest
 from forejudge.files import write_json
 from forejudge.library_models import load_tokenizer
+from forejudge.verifiers import find_verifier_class
 from forejudge.verifiers.config import CONFIG_FILE
-from forejudge.verifiers.language_model import CONNECTOR_FILE, LANGUAGE_MODEL, LanguageModelVerifierConfig
+from forejudge.verifiers.language_model import (
+    CONNECTOR_FILE,
+    LANGUAGE_MODEL,
+    LanguageModelVerifier,
+    LanguageModelVerifierConfig,
+)
 from forejudge.verifiers.published_format import (
     HIDDEN,
     PUBLISHED_CONFIG_FILE,
@@ -53,8 +59,8 @@ def export_published(source: Path, folder: Path) -> None:
     Raises InvalidRequest for a verifier that the layout cannot hold, CheckpointError for an incomplete or changed
     folder.
     """
+    config = _read_supported_config(source)
     check_checksums(source)
-    config = read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
     with checkpoint_errors(source / LANGUAGE_MODEL):
         language_model = AutoConfig.from_pretrained(source / LANGUAGE_MODEL, local_files_only=True)
     _check_supported(config, language_model.model_type, source)
@@ -74,6 +80,16 @@ def export_published(source: Path, folder: Path) -> None:
     write_tokenizer(load_tokenizer(AutoTokenizer, source / LANGUAGE_MODEL), folder)
 
 
+def _read_supported_config(source: Path) -> LanguageModelVerifierConfig:
+    verifier_class = find_verifier_class(source)
+    if not issubclass(verifier_class, LanguageModelVerifier):
+        raise InvalidRequest(
+            f"the published layout cannot hold a {verifier_class.__name__}, only one of kind language_model: use "
+            f"{source} as it is"
+        )
+    return read_config(source / CONFIG_FILE, LanguageModelVerifierConfig)
+
+
 def _check_supported(config: LanguageModelVerifierConfig, language_model: str, source: Path) -> None:
     """Raise InvalidRequest that names a feature which the layout cannot hold."""
     published = config.published_config or {}
@@ -84,6 +100,7 @@ def _check_supported(config: LanguageModelVerifierConfig, language_model: str, s
         "a question of its own": config.question != PUBLISHED_QUESTION,
         "merged tokens": config.spatial_merge_size != 1,
         "a head": config.has_head,
+        "a connector of stage 1": config.stage == "align",
     }
     for feature, is_present in unsupported.items():
         if is_present:
