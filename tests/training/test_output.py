@@ -1,5 +1,6 @@
 """Folder of a run: the verifier's files alone, and no paths of the training machine."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ from forejudge.errors import InvalidRequest
 from forejudge.progress import Progress
 from forejudge.training.config import TrainingRecipe, with_changes, with_public_names
 from forejudge.training.output import RunFolder, verifier_card
+from forejudge.verifiers import read_verifier_config
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.tiny_run import TinyRun
+
+WEIGHTS = Path(__file__).parents[2] / "src" / "forejudge" / "miniature" / "weights"
 
 
 def written(folder: Path, tiny_run: TinyRun, **changes: str) -> str:
@@ -28,7 +32,7 @@ def test_the_card_names_recipe_metrics_commit_and_weights(
 ) -> None:
     text = (trained_verifier / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: forejudge\nlicense: other\n---\n# A verifier\n")
-    assert "Reads hidden:2 of generator" in text
+    assert "Reads hidden:2 of `generator`" in text
     assert f"| generator weights | {tiny_run.generator.fingerprint} |" in text
     assert "| commit | " in text
     assert "| pair accuracy | 0." in text
@@ -42,16 +46,16 @@ def test_licenses_are_those_of_both_models_cards(
     (tmp_path / "spoken").mkdir()
     (tmp_path / "spoken" / "README.md").write_text("---\ntags:\n- a\nlicense: mit\nx: y\n---\nlicense: none\n")
     text = written(trained_verifier, tiny_run, language_model=str(tmp_path / "spoken"))
-    assert "| language model spoken | mit |" in text
-    assert "| generator generator | none: see where it came from |" in text
+    assert "| language model | spoken | mit |" in text
+    assert "| generator | generator | none: see where it came from |" in text
     assert "\nlicense: other\n" in text
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda hub_id, name, **_: str(tmp_path / "spoken" / name))
-    assert "| language model owner/model | mit |" in written(trained_verifier, tiny_run, language_model="owner/model")
+    assert "| language model | owner/model | mit |" in written(trained_verifier, tiny_run, language_model="owner/model")
 
 
 def test_a_missing_model_card_of_the_hub_is_accepted(tiny_run: TinyRun, trained_verifier: Path) -> None:
     text = written(trained_verifier, tiny_run, language_model="owner/model-that-is-nowhere")
-    assert "| language model owner/model-that-is-nowhere | none: see where it came from |" in text
+    assert "| language model | owner/model-that-is-nowhere | none: see where it came from |" in text
 
 
 def test_one_license_of_both_is_the_verifier_s(trained_verifier: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -149,3 +153,17 @@ def test_weights_are_stored_as_the_recipe_says(tiny_run: TinyRun, tmp_path: Path
     for file in ("connector", "head", "language_model/model"):
         tensors = load_file(folder / f"{file}.safetensors")
         assert {tensor.dtype for name, tensor in tensors.items() if not name.endswith("_D")} == {float16}
+
+
+def test_an_aligned_folder_says_its_stage(aligned: Path, trained_verifier: Path) -> None:
+    assert read_verifier_config(aligned).model_dump()["stage"] == "align"
+    assert read_verifier_config(trained_verifier).model_dump()["stage"] == "verify"
+
+
+def test_no_card_that_is_shipped_names_a_removed_command_or_says_a_word_twice() -> None:
+    cards = sorted(WEIGHTS.rglob("README.md"))
+    assert len(cards) >= 2
+    for card in cards:
+        text = card.read_text(encoding="utf-8")
+        assert "forejudge miniature" not in text, card
+        assert not re.search(r"\b([a-z]+) \1\b", text), card

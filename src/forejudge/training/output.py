@@ -83,15 +83,15 @@ license: {license}
 ---
 # {title}
 
-Reads {reads} of {generator} and {does}. Load it with `forejudge generate PROMPT --generator GENERATOR --verifier FOLDER`, or `LanguageModelVerifier.from_pretrained(FOLDER)`.
+Reads {reads} of `{generator}` and {does}. Load it with `forejudge generate PROMPT --generator GENERATOR --verifier FOLDER`, or `LanguageModelVerifier.from_pretrained(FOLDER)`.
 
 ## Licenses
 A verifier is made from a language model and from images of a generator: the terms of both apply to it.
 
-| made from | license stated there |
-| --- | --- |
-| generator {generator} | {generator_license} |
-| language model {language_model} | {language_model_license} |
+| made from | name | license stated there |
+| --- | --- | --- |
+| generator | {generator} | {generator_license} |
+| language model | {language_model} | {language_model_license} |
 
 ## Metrics on validation prompts
 {metrics}
