@@ -49,11 +49,18 @@ def test_log_odds_stay_finite() -> None:
     assert log_odds([0.0, 0.5, 1.0]).tolist() == [-30.0, 0.0, 30.0]
 
 
-def test_the_prior_of_sampled_prompts_is_found_again() -> None:
-    """Prompts deviate by 2 and their candidates by 1, so that the prior weighs a quarter of a candidate."""
+def test_the_fitted_prior_predicts_improvements() -> None:
+    """Prompts deviate by 3 and their candidates by 1; a first one has no deviation of its own yet."""
     rng = np.random.default_rng(1)
-    prompts = rng.normal(0.5, 2, (400, 1)) + rng.normal(0, 1, (400, 8))
-    prior = fit_prior(sigmoid(prompts).tolist())
-    assert prior.mean == pytest.approx(0.5, abs=0.2)
-    assert 0.15 < prior.weight < 0.5
-    assert 0.9 < prior.min_deviation < 1.2
+    prompts = sigmoid(rng.normal(0.5, 3, (60, 1)) + rng.normal(0, 1, (60, 8)))
+    prior = fit_prior(prompts.tolist())
+    assert prior.mean == pytest.approx(log_odds(prompts).mean())
+    assert prior.weight < 1
+    assert prior.min_deviation in (0.7, 1.0, 1.4)
+    predicted, realized = 0.0, 0.0
+    for probabilities in prompts.tolist():
+        for n in range(1, 8):
+            best = max(probabilities[:n])
+            predicted += NextLogOdds.after(probabilities[:n], prior).improvement(best, 1)
+            realized += max(probabilities[n] - best, 0)
+    assert predicted == pytest.approx(realized, rel=0.2)

@@ -22,7 +22,7 @@ MADE_UP = recording(LATE, CORRECT, SECOND, EARLY)
 
 
 def simulator(costs: UnitCosts | None = None) -> Simulator:
-    return Simulator(MADE_UP, "late", costs or UnitCosts.in_candidates())
+    return Simulator(MADE_UP, "late", costs or UnitCosts.in_candidates(), PRIOR)
 
 
 def rule(batch_size: int = 2, **options: float) -> Rule:
@@ -58,7 +58,7 @@ def test_an_unsure_winner_takes_the_second_step_that_was_recorded() -> None:
 
 def test_a_second_step_that_was_not_recorded_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"a second step .* run `forejudge eval` with --record-for simulate"):
-        Simulator(recording(LATE, CORRECT), "late", UnitCosts.in_candidates()).run(rule(n=2, refine_below=0.9))
+        Simulator(recording(LATE, CORRECT), "late", UnitCosts.in_candidates(), PRIOR).run(rule(n=2, refine_below=0.9))
 
 
 def test_milliseconds_are_those_of_prompt_batches_finish_and_second_step() -> None:
@@ -128,3 +128,13 @@ def test_a_report_compares_each_rule_with_fixed_at_its_mean_cost() -> None:
 def test_a_verifier_without_a_prior_has_one_fitted_on_the_recording() -> None:
     assert MADE_UP.prior("early") == fit_prior(EARLY)
     assert np.isfinite(MADE_UP.prior("early").mean)
+
+
+def test_orders_begin_at_other_candidates() -> None:
+    """Two orders of four candidates: 0 1 2 3 and 2 3 0 1."""
+    reordered = MADE_UP.in_orders(2).outcomes
+    assert reordered.probability_CSN["late"][0].tolist() == [[0.2, 0.6, 0.9, 0.4], [0.9, 0.4, 0.2, 0.6]]
+    assert reordered.correct_CSN[0].tolist() == [[False, False, True, False], [True, False, False, False]]
+    grid = Grid(4, ns=(1,), untils=(), prices=(), refine_below=(0,))
+    (fixed,) = simulation_report({}, MADE_UP, "late", UnitCosts.in_candidates(), grid, orders=2).rules
+    assert fixed.accuracy.micro.estimate == pytest.approx(2 / 6, abs=1e-4), "of candidates 0 and 2 of three cases"

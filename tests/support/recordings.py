@@ -47,7 +47,7 @@ def recording(
         prompts=[f"a photo of {case} stars" for case in range(cases)],
         tasks=[("counting", "colors")[case % 2] for case in range(cases)],
         correct_CSN=as_CSN(correct).astype(np.bool_),
-        score_CSN={name: log_odds(table.ravel()).reshape(table.shape) for name, table in probability_CSN.items()},
+        score_CSN={name: log_odds(table) for name, table in probability_CSN.items()},
         probability_CSN=probability_CSN,
         second_step_correct_CSN=None if second_step is None else as_CSN(second_step).astype(np.bool_),
     )

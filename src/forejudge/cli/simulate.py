@@ -35,6 +35,9 @@ def simulate(
         Option(help="Probabilities below which the winner takes a second step (default: 0.9 where it was recorded)."),
     ] = None,
     budget_ms: Annotated[str | None, Option(help="Deadlines in ms, with --unit ms (default: none).")] = None,
+    orders: Annotated[
+        int, Option(min=1, max=MAX_COUNT, help="Orders in which each case's recorded candidates are searched.")
+    ] = 8,
     save: Annotated[
         Path | None, Option(metavar="FILE", help="Further file for the recorded verdicts, to simulate from it later.")
     ] = None,
@@ -77,7 +80,7 @@ def simulate(
         else UnitCosts.in_milliseconds(loaded.header.costs, name)
     )
     with spinner("simulating"):
-        report = simulation_report(provenance(torch.device("cpu")), loaded, name, costs, grid)
+        report = simulation_report(provenance(torch.device("cpu")), loaded, name, costs, grid, orders)
     report.write(out / _FIGURES)
     print_table(simulation_table(report))
     try:

@@ -235,24 +235,29 @@ def _parameters(variant: VariantReport) -> Cell:
 
 def simulation(report: SimulationReport) -> Table:
     """Lay out each rule's mean cost, accuracy and lead over fixed Best-of-N at that cost, by policy."""
-    opens = [
-        index for index, rule in enumerate(report.rules) if index == 0 or rule.policy != report.rules[index - 1].policy
-    ]
-
-    def cells(rule: SimulatedRule) -> list[Cell]:
-        options = ", ".join(f"{name} {value}" for name, value in rule.options.items())
-        counts = rule.candidates
-        fixed, same = Cell(number(100 * rule.fixed_accuracy, 1)), Cell(str(rule.same_quality_n or EMPTY))
-        numbers = [Cell(f"{rule.mean_cost:.2f}"), percent(rule.accuracy.micro), fixed, percent(rule.lead)]
-        spread = Cell(f"{counts.p50:.0f}, {counts.p90:.0f}, {counts.p99:.0f}")
-        return [Cell(rule.policy), Cell(options), *numbers, Cell(f"{rule.lead.p:.3f}"), same, spread]
-
+    policies = [rule.policy for rule in report.rules]
+    opens = [at for at, policy in enumerate(policies) if at == 0 or policy != policies[at - 1]]
     title = (
-        f"{report.verifier} on {report.test_cases} recorded cases ({report.distinct_prompts} prompts): accuracy in % "
-        f"against mean cost in {report.unit}, 95 % intervals over prompts"
+        f"{report.verifier} on {report.test_cases} recorded cases ({report.distinct_prompts} prompts), {report.orders} "
+        f"orders: accuracy in % against mean cost in {report.unit}, 95 % intervals over prompts"
     )
     headings = ["Policy", "Options", "Cost", "Right, %", "Fixed, %", "Lead", "p", "Fixed N", "N p50, p90, p99"]
-    return Table(title, headings, [cells(rule) for rule in report.rules], names=2, groups=frozenset(opens))
+    return Table(title, headings, [_rule_cells(rule) for rule in report.rules], names=2, groups=frozenset(opens))
+
+
+def _rule_cells(rule: SimulatedRule) -> list[Cell]:
+    counts = rule.candidates
+    return [
+        Cell(rule.policy),
+        Cell(", ".join(f"{name} {value}" for name, value in rule.options.items())),
+        Cell(f"{rule.mean_cost:.2f}"),
+        percent(rule.accuracy.micro),
+        Cell(number(100 * rule.fixed_accuracy, 1)),
+        percent(rule.lead),
+        Cell(f"{rule.lead.p:.3f}"),
+        Cell(str(rule.same_quality_n or EMPTY)),
+        Cell(f"{counts.p50:.0f}, {counts.p90:.0f}, {counts.p99:.0f}"),
+    ]
 
 
 def percent(figure: Interval | None) -> Cell:

@@ -4,14 +4,15 @@ The file has a row for each candidate, in the order of cases, seeds and candidat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
@@ -25,6 +26,7 @@ from forejudge.expected_improvement import Prior, fit_prior
 from forejudge.files import is_dir, write_bytes
 
 _HEADER_KEY = b"forejudge recording"
+AnyScalar = TypeVar("AnyScalar", bound=np.generic)
 _SCORE, _PROBABILITY = "score of ", "probability of "
 
 
@@ -60,6 +62,29 @@ class Recording:
         own = self.header.costs.verifiers[verifier].prior
         probability_CSN = self.outcomes.probability_CSN[verifier]
         return own or fit_prior(probability_CSN.reshape(-1, probability_CSN.shape[-1]).tolist())
+
+    def in_orders(self, count: int) -> "Recording":
+        """Search each case in `count` orders of its candidates, as further seeds.
+
+        Each begins at another candidate, goes on to the last one and then from the first one: they are as good as new
+        for searches that end early.
+        """
+        outcomes, candidates = self.outcomes, self.outcomes.candidates
+        order_KN = (np.arange(candidates) + candidates * np.arange(count)[:, None] // count) % candidates
+
+        def reordered(table_CSN: NDArray[AnyScalar]) -> NDArray[AnyScalar]:
+            return np.concatenate([table_CSN[..., order_N] for order_N in order_KN], axis=1)
+
+        second_step_CSN = outcomes.second_step_correct_CSN
+        reordered_outcomes = replace(
+            outcomes,
+            correct_CSN=reordered(outcomes.correct_CSN),
+            score_CSN={name: reordered(table) for name, table in outcomes.score_CSN.items()},
+            probability_CSN={name: reordered(table) for name, table in outcomes.probability_CSN.items()},
+            second_correct_CSN={},
+            second_step_correct_CSN=None if second_step_CSN is None else reordered(second_step_CSN),
+        )
+        return Recording(self.header, reordered_outcomes)
 
     def write(self, path: Path) -> None:
         """Write the recording as one file. Raises OutputError."""

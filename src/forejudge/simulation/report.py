@@ -42,7 +42,7 @@ class SimulatedRule(FrozenModel):
     """
 
     policy: str
-    options: dict[str, float | str]
+    options: dict[str, int | float | str]
     mean_cost: Cost
     accuracy: Averages
     fixed_accuracy: UndefinedShare
@@ -72,6 +72,7 @@ class SimulationReport(FrozenModel):
     second_step_cost: float
     test_cases: PositiveInt
     distinct_prompts: PositiveInt
+    orders: PositiveInt
     fixed: Annotated[list[FixedPoint], Field(min_length=1)]
     rules: list[SimulatedRule]
 
@@ -122,12 +123,16 @@ def simulation_report(
     verifier: str,
     costs: UnitCosts,
     grid: Grid,
+    orders: int = 1,
 ) -> SimulationReport:
     """Simulate all rules of a grid; where costs are counted in candidates, cascades too, from each earlier cut.
 
+    Every case is searched in `orders` orders of its candidates.
+
     Raises InvalidRequest for a rule whose costs or labels were not recorded.
     """
-    simulator = Simulator(recording, verifier, costs)
+    prior, recording = recording.prior(verifier), recording.in_orders(orders)
+    simulator = Simulator(recording, verifier, costs, prior)
     curve = FixedCurve.of(simulator)
     rules = [(rule.policy, _options(rule), simulator.run(rule)) for rule in grid.rules()]
     for cascade in _cascades(recording, verifier, grid) if costs.unit == CANDIDATES else ():
@@ -136,11 +141,12 @@ def simulation_report(
         provenance=dict(provenance),
         settings=recording.header.settings,
         verifier=verifier,
-        prior=recording.prior(verifier),
+        prior=prior,
         unit=costs.unit,
         second_step_cost=costs.second_step,
         test_cases=len(recording.outcomes.prompts),
         distinct_prompts=len(set(recording.outcomes.prompts)),
+        orders=orders,
         fixed=curve.points(),
         rules=[_simulated_rule(recording, curve, *rule) for rule in rules],
     )
@@ -154,14 +160,18 @@ def _cascades(recording: Recording, late: str, grid: Grid) -> Iterator[Cascade]:
             yield from (Cascade(early, late, n) for n in grid.ns if 1 < n <= grid.max_n)
 
 
-def _options(rule: Rule) -> dict[str, float | str]:
+def _options(rule: Rule) -> dict[str, int | float | str]:
     limits = {name: limit for name, limit in rule.options.limits.items() if name != "max_n"}
     refine_below = rule.options.refine_below
     return {**limits, **({"refine_below": refine_below} if refine_below else {})}
 
 
 def _simulated_rule(
-    recording: Recording, curve: FixedCurve, policy: str, options: dict[str, float | str], found: SimulatedOutcomes
+    recording: Recording,
+    curve: FixedCurve,
+    policy: str,
+    options: dict[str, int | float | str],
+    found: SimulatedOutcomes,
 ) -> SimulatedRule:
     outcomes, outcome_C = recording.outcomes, found.outcome_C
     mean_cost = float(found.cost_CS.mean())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.metrics import FloatArray
 from forejudge.evaluation.policy_costs import BatchCosts, PolicyCosts
+from forejudge.expected_improvement import Prior
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
 from forejudge.search import is_doubtful, order_by_score
 from forejudge.simulation.recording import Recording
@@ -105,11 +106,12 @@ class SimulatedOutcomes:
 
 @dataclass(frozen=True)
 class Simulator:
-    """Simulates rules with one verifier of a recording."""
+    """Simulates rules with one verifier of a recording and its prior."""
 
     recording: Recording
     verifier: str
     costs: UnitCosts
+    prior: Prior
 
     def run(self, rule: Rule) -> SimulatedOutcomes:
         """Simulate a rule on every case and seed. Raises InvalidRequest for a second step that was not recorded."""
@@ -120,8 +122,9 @@ class Simulator:
                 "a second step is simulated from its recorded evaluation, which is missing: run `forejudge eval` with "
                 "--record-for simulate"
             )
-        prior = self.recording.prior(self.verifier) if rule.options.price is not None else None
-        policy = AllPolicies.from_options(rule.options, partial(self.costs.latency, refine=refine_below > 0), prior)
+        policy = AllPolicies.from_options(
+            rule.options, partial(self.costs.latency, refine=refine_below > 0), self.prior
+        )
         score_CSN, probability_CSN = (table[self.verifier] for table in (outcomes.score_CSN, outcomes.probability_CSN))
         shape = outcomes.correct_CSN.shape[:2]
         correct_CS, cost_CS = np.zeros(shape), np.zeros(shape)
