@@ -40,7 +40,11 @@ def test_the_page_names_what_was_tested(page: str):
 
 def test_names_are_not_taken_for_tags(page: str):
     assert "tiny <1>" not in page
-    assert "tiny <1>" in html.unescape(page)
+    assert r"tiny <1>\u202e" in html.unescape(page)
+
+
+def test_no_character_reorders_the_page(page: str):
+    assert "\u202e" not in page
 
 
 def test_sections_come_in_order(page: str):

@@ -13,7 +13,7 @@ from forejudge.files import write_text
 from forejudge.profiling.figures import SearchCosts
 
 SETTINGS = EvaluationSettings(
-    generator="tiny <1>",  # as HTML, a tag
+    generator="tiny <1>\u202e",  # as HTML, a tag; then what reverses a line
     revision="0",
     dtype="float32",
     benchmark="six prompts",

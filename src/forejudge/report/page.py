@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from forejudge.candidates.evaluation_store import EvaluationStore
-from forejudge.errors import CheckpointError
+from forejudge.errors import CheckpointError, printable
 from forejudge.evaluation.report import ORACLE, RANDOM, REPORT_FILE, EvaluationReport
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
 from forejudge.evaluation.study_report import StudyReport
@@ -89,6 +89,7 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -117,6 +118,11 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
         light=LIGHT,
         dark=DARK,
     )
+
+
+def _printable(value: object) -> object:
+    """Escape what reorders or hides text, such as prompts may hold; markup of the template stays."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _summary(report: EvaluationReport) -> Mapping[str, str]:
