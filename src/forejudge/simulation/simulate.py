@@ -4,8 +4,8 @@ Shapes: C cases, S seeds, N candidates in the order they were generated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from math import ceil
 
 import numpy as np
@@ -17,7 +17,7 @@ from forejudge.evaluation.policy_costs import BatchCosts, PolicyCosts
 from forejudge.expected_improvement import Prior
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
 from forejudge.search import is_doubtful, order_by_score
-from forejudge.simulation.recording import Recording
+from forejudge.simulation.recording import AnyScalar, Recording
 from forejudge.simulation.rules import Cascade, Rule
 from forejudge.types import Verdict
 
@@ -104,7 +104,7 @@ class SimulatedOutcomes:
         return outcome_C
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulator:
     """Simulates rules with one verifier of a recording and its prior."""
 
@@ -112,33 +112,59 @@ class Simulator:
     verifier: str
     costs: UnitCosts
     prior: Prior
+    _searches: dict[Rule, list[SimulatedSearch]] = field(default_factory=dict)
 
     def run(self, rule: Rule) -> SimulatedOutcomes:
         """Simulate a rule on every case and seed. Raises InvalidRequest for a second step that was not recorded."""
-        outcomes, second_CSN = self.recording.outcomes, self.recording.outcomes.second_step_correct_CSN
-        refine_below = rule.options.refine_below
+        outcomes, refine_below = self.recording.outcomes, rule.options.refine_below
+        second_CSN = outcomes.second_step_correct_CSN
         if refine_below > 0 and second_CSN is None:
             raise InvalidRequest(
                 "a second step is simulated from its recorded evaluation, which is missing: run `forejudge eval` with "
                 "--record-for simulate"
             )
-        policy = AllPolicies.from_options(
-            rule.options, partial(self.costs.latency, refine=refine_below > 0), self.prior
+        shape, searches = outcomes.correct_CSN.shape[:2], self._searches_of(rule)
+        winner_CS1 = np.array([search.winner for search in searches]).reshape(*shape, 1)
+
+        def of_winners(table_CSN: NDArray[AnyScalar]) -> NDArray[AnyScalar]:
+            return np.take_along_axis(table_CSN, winner_CS1, axis=-1)[..., 0]
+
+        winners = zip(searches, self._verdicts, strict=True)
+        refined = [is_doubtful(verdicts[search.winner], refine_below) for search, verdicts in winners]
+        refined_CS, correct_CS = np.array(refined).reshape(shape), of_winners(outcomes.correct_CSN)
+        if second_CSN is not None:
+            correct_CS = np.where(refined_CS, of_winners(second_CSN), correct_CS)
+        cost_CS = np.array([search.cost for search in searches]).reshape(shape) + self.costs.finish
+        return SimulatedOutcomes(
+            correct_CS=correct_CS.astype(np.float64),
+            cost_CS=cost_CS + refined_CS * self.costs.second_step,
+            used_CS=np.array([search.used for search in searches]).reshape(shape),
+            refined_CS=refined_CS,
         )
-        score_CSN, probability_CSN = (table[self.verifier] for table in (outcomes.score_CSN, outcomes.probability_CSN))
-        shape = outcomes.correct_CSN.shape[:2]
-        correct_CS, cost_CS = np.zeros(shape), np.zeros(shape)
-        used_CS, refined_CS = np.zeros(shape, np.intp), np.zeros(shape, np.bool_)
-        for at in np.ndindex(*shape):
-            columns = zip(score_CSN[at].tolist(), probability_CSN[at].tolist(), strict=True)
-            verdicts = [Verdict(score, probability=probability) for score, probability in columns]
-            found = simulate_search(policy, verdicts, self.costs, rule.batch_size)
-            is_refined = is_doubtful(verdicts[found.winner], refine_below)
-            labels_CSN = second_CSN if is_refined and second_CSN is not None else outcomes.correct_CSN
-            correct_CS[at], used_CS[at] = labels_CSN[at][found.winner], found.used
-            cost_CS[at] = found.cost + self.costs.finish + is_refined * self.costs.second_step
-            refined_CS[at] = is_refined
-        return SimulatedOutcomes(correct_CS, cost_CS, used_CS, refined_CS)
+
+    def _searches_of(self, rule: Rule) -> list[SimulatedSearch]:
+        """Search every case and seed, once for rules that differ in what follows the search alone."""
+        refines, has_deadline = rule.options.refine_below > 0, rule.options.budget_ms is not None
+        search_options = rule.options.model_copy(update={"refine_below": float(refines and has_deadline)})
+        key = replace(rule, policy="", options=search_options)
+        if key not in self._searches:
+            latency = partial(self.costs.latency, refine=refines)
+            policy = AllPolicies.from_options(rule.options, latency, self.prior)
+            self._searches[key] = [
+                simulate_search(policy, verdicts, self.costs, rule.batch_size) for verdicts in self._verdicts
+            ]
+        return self._searches[key]
+
+    @cached_property
+    def _verdicts(self) -> list[list[Verdict]]:
+        """Verdicts of each case and seed."""
+        outcomes = self.recording.outcomes
+        score_XN, probability_XN = (
+            table[self.verifier].reshape(-1, outcomes.candidates).tolist()
+            for table in (outcomes.score_CSN, outcomes.probability_CSN)
+        )
+        columns = zip(score_XN, probability_XN, strict=True)
+        return [list(map(_verdict, scores, probabilities)) for scores, probabilities in columns]
 
     def run_cascade(self, cascade: Cascade) -> SimulatedOutcomes:
         """Simulate a cascade; its cost is counted in candidates of the later cut, by operations.
@@ -157,3 +183,7 @@ class Simulator:
         correct_CS = np.take_along_axis(outcomes.correct_CSN, winner_CS1, axis=-1)[..., 0].astype(np.float64)
         shape = correct_CS.shape
         return SimulatedOutcomes(correct_CS, np.full(shape, cost), np.full(shape, cascade.n), np.zeros(shape, np.bool_))
+
+
+def _verdict(score: float, probability: float) -> Verdict:
+    return Verdict(score, probability=probability)
