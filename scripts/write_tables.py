@@ -15,6 +15,7 @@ from forejudge.evaluation.study_report import StudyReport
 from forejudge.profiling.figures import DeadlineAdherence, Profile
 from forejudge.report import profile_tables, tables
 from forejudge.report.tables import TASK_NAMES, Cell, Table, describe_test_set, percent
+from forejudge.simulation.report import SimulationReport
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -25,6 +26,7 @@ DOCUMENTS = (
     ROOT / "docs" / "evaluate.md",
     ROOT / "docs" / "what-we-found.md",
     ROOT / "docs" / "profile.md",
+    ROOT / "docs" / "search.md",
     WEIGHTS / "generator" / "README.md",
     WEIGHTS / "verifier" / "README.md",
 )
@@ -107,6 +109,12 @@ def best_of_n(report: EvaluationReport) -> str:
     )
     headings = ["Best of", "Strategy", "Overall (micro)", "Macro", *TASK_NAMES.values()]
     return markdown(introduction, Table("", headings, rows))
+
+
+def policies(report: SimulationReport) -> str:
+    """Write every simulated rule."""
+    table = tables.simulation(report)
+    return markdown(table.title, table)
 
 
 def equal_n(report: EvaluationReport) -> str:
@@ -321,6 +329,7 @@ TABLES: dict[str, tuple[Callable[..., str], type[BaseModel], str]] = {
     "searches-miniature": (searches, Profile, f"{_MINIATURE}/profile.json"),
     "searches-miniature-compiled": (searches, Profile, f"{_MINIATURE}-compiled/profile.json"),
     "budgets-miniature": (miniature_deadlines, MiniatureTiming, "miniature-time.json"),
+    "policies": (policies, SimulationReport, "simulate/simulation.json"),
     **{f"study-{name}": (study, StudyReport, f"studies/{name}.json") for name in _STUDIES},
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from forejudge.generators import KNOWN_MODELS
+from forejudge.policies import POLICIES
 from tests.support.command import CommandLine
 from tests.support.folders import copy_folder
 from tests.support.hub_cache import add_to_cache
@@ -106,9 +107,15 @@ def page(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-README, TRAINING, OWN_MODEL, IMPORT = (
+README, TRAINING, OWN_MODEL, IMPORT, SEARCH = (
     find_blocks(page(name))
-    for name in ("README.md", "docs/train-a-verifier.md", "docs/use-it-with-your-model.md", "docs/import-a-verifier.md")
+    for name in (
+        "README.md",
+        "docs/train-a-verifier.md",
+        "docs/use-it-with-your-model.md",
+        "docs/import-a-verifier.md",
+        "docs/search.md",
+    )
 )
 RUNNABLE = [block for block in README if block.script.strip() and block.reason is None]
 
@@ -207,6 +214,21 @@ def test_the_import_guide_names_both_published_verifiers_and_every_command() -> 
     code = "\n".join(block.code for block in IMPORT)
     for named in (*list(PUBLISHED)[:2], "verifier import", "verifier export", "--statistics", "official_scores"):
         assert named in code
+
+
+@pytest.mark.slow
+def test_the_search_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in (block for block in SEARCH if block.reason is None):
+        block.run_here(capsys)
+    assert (tmp_path / "forejudge-out" / "best.png").is_file()
+
+
+def test_the_search_guide_has_an_example_of_every_policy() -> None:
+    code = "\n".join(block.script for block in SEARCH if block.reason is None)
+    assert {name for name in POLICIES if f"--{name.replace('_', '-')} " not in code} == set()
 
 
 def test_tables_are_generated_from_the_benchmarks() -> None:
