@@ -54,14 +54,18 @@ def load_scheduler(scheduler_class: Any, folder: Path, changes: Mapping[str, Any
 
 
 def _field_types(scheduler_class: Any) -> dict[str, Any]:
-    """Return the types of a scheduler's fields. Some annotations are wrong, so a default's own type is taken too."""
+    """Return the types of a scheduler's fields. Some annotations are wrong, so a default's own type is taken too.
+
+    A choice may be null: schedulers are also made from the configs of others, which leave choices open.
+    """
     hints = get_type_hints(scheduler_class.__init__)
     defaults = {name: field.default for name, field in inspect.signature(scheduler_class.__init__).parameters.items()}
-    return {
+    types = {
         name: hints[name] | type(defaults[name])
         for name in hints.keys() & defaults.keys()
         if isinstance(defaults[name], bool | int | float | str)
     }
+    return types | {name: types[name] | None for name in types if isinstance(defaults[name], str)}
 
 
 def _check_field(path: Path, name: str, value: Any, field_type: Any) -> None:
