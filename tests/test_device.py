@@ -10,8 +10,10 @@ from forejudge.device import (
     launched_processes,
     resolve_device,
     resolve_dtype,
+    resolve_precision,
 )
 from forejudge.errors import InvalidRequest
+from tests.support.doubles import CPU
 
 
 def test_a_device_that_is_not_here_is_refused() -> None:
@@ -50,6 +52,23 @@ def test_the_dtype_suits_the_device(
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
     assert resolve_dtype("auto", torch.device(device)) is chosen
     assert resolve_dtype("float16", torch.device(device)) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+    ],
+)
+def test_training_is_in_bfloat16_where_a_processor_has_it(
+    capabilities: dict[str, bool], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", CPU) is chosen
+    assert resolve_precision("bfloat16", CPU) is torch.bfloat16
+    assert resolve_dtype("auto", CPU) is torch.float32
 
 
 @pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])

@@ -78,7 +78,7 @@ def test_an_unknown_field_is_refused_with_the_known_ones(change: str) -> None:
         ("loss.gamma=1e308", "--set loss.gamma = 1e+308: Input should be less than or equal to 100"),
         ("lora.rank=100000", "--set lora.rank = 100000: Input should be less than or equal to 65536"),
         ("steps=" + "[" * 100_000, "--set steps = '[[["),
-        ("precision=int8", "--set precision = 'int8': Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("precision=int8", "--set precision = 'int8': Input should be 'auto', 'float32', 'bfloat16' or 'float16'"),
         ("language_model=null", "--set language_model = None: Input should be a valid string"),
         ("loss.kind=hinge", "--set loss.kind = 'hinge': Input should be 'cross-entropy'"),
         ("loss=focal", "--set loss = 'focal': Input should be an object"),

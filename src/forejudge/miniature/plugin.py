@@ -16,7 +16,7 @@ _TRAINING: dict[str, Any] = {
     "batch_size": 64,
     "spatial_merge_size": 2,
     "adam_beta2": 0.99,
-    "precision": "bfloat16",
+    "precision": "auto",
     "save_dtype": "float16",
 }
 _ALIGN: dict[str, Any] = {

@@ -48,7 +48,8 @@ class TrainingRecipe(_FrozenModel):
     `vision_tower` (for reads = clip) are folders or hub ids. The learning rate warms up linearly, then decays as a
     cosine. Every `eval_steps` steps a checkpoint is evaluated on the validation rows, and the best one is kept;
     training stops early after `early_stopping_patience` evaluations without progress. `statistics_rows` candidates
-    give the mean and variance of each channel that the connector standardizes by.
+    give the mean and variance of each channel that the connector standardizes by. A `precision` of "auto" is bfloat16
+    where the device multiplies it fast, else float32.
     """
 
     reads: VerifierInputName
@@ -63,7 +64,7 @@ class TrainingRecipe(_FrozenModel):
     weight_decay: float = Field(default=0.0, ge=0, le=1000)
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0, le=10**6)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     eval_steps: LargeCount
     early_stopping_patience: LargeCount | None = None

@@ -18,7 +18,7 @@ from torch import Tensor
 from forejudge.candidates.collect import RECORDED, CandidateCollector
 from forejudge.candidates.store import CandidateStore
 from forejudge.config_files import read_config
-from forejudge.device import launched_processes, resolve_dtype
+from forejudge.device import launched_processes, resolve_precision
 from forejudge.files import scratch_folder
 from forejudge.generators.base import Generator
 from forejudge.hub import check_name
@@ -184,7 +184,7 @@ class _TrialRun:
     @torch.no_grad()
     def predict(self, count: int) -> None:
         """Run `count` candidates forward in the recipe's precision."""
-        precision, batch = resolve_dtype(self.run.recipe.precision), self.load_batch(count)
+        precision, batch = resolve_precision(self.run.recipe.precision, self.device), self.load_batch(count)
         batch.pop("labels")
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             self.run.module(**batch)

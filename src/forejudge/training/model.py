@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from forejudge.checkpoint import checkpoint_errors, ignore_transformers_deprecations
 from forejudge.config_files import read_config
-from forejudge.device import dtype_name
+from forejudge.device import dtype_name, resolve_precision
 from forejudge.digests import check_checksums
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError, MissingExtra
 from forejudge.generators import find_spec
@@ -145,7 +145,7 @@ class TrainableVerifier:
         if recipe.gradient_checkpointing:
             with ignore_transformers_deprecations():
                 language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        if device.type == "cpu" and recipe.precision == "bfloat16":
+        if device.type == "cpu" and resolve_precision(recipe.precision, device) == torch.bfloat16:
             language_model.set_attn_implementation("eager")  # a third faster: PyTorch's fused backward is slow there
         return self
 

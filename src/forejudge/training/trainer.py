@@ -29,7 +29,7 @@ from transformers import (
 
 from forejudge.checkpoint import library_output_errors, quiet_libraries
 from forejudge.config_files import read_json_lines
-from forejudge.device import is_main_process, launched_processes, resolve_dtype
+from forejudge.device import is_main_process, launched_processes, resolve_dtype, resolve_precision
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.files import check_room, exclusive_lock, is_file, write_text
 from forejudge.progress import Progress, ProgressCallback, Stopwatch
@@ -145,7 +145,8 @@ class TrainingRun:
 
     def _arguments(self, folder: Path, device: torch.device) -> dict[str, Any]:
         recipe = self.recipe
-        if recipe.precision == "float16" and device.type == "cpu":
+        precision = resolve_precision(recipe.precision, device)
+        if precision == torch.float16 and device.type == "cpu":
             raise InvalidRequest("precision = float16 needs a GPU: train in bfloat16 or float32")
         _, num_processes = launched_processes()
         if recipe.tensorboard:
@@ -166,8 +167,8 @@ class TrainingRun:
             weight_decay=recipe.weight_decay,
             adam_beta2=recipe.adam_beta2,
             max_grad_norm=recipe.max_grad_norm,
-            bf16=recipe.precision == "bfloat16",
-            fp16=recipe.precision == "float16",
+            bf16=precision == torch.bfloat16,
+            fp16=precision == torch.float16,
             use_cpu=device.type == "cpu",
             ddp_backend="gloo" if device.type == "cpu" and num_processes > 1 else None,
             seed=recipe.seed,
