@@ -62,6 +62,7 @@ def check_alike(generator: Generator, verifier: Verifier, cases: Sequence[tuple[
         assert scores == pytest.approx([verdict.score for verdict in verifier.score(prompt, expected)], abs=ROUNDING)
 
 
+@pytest.mark.slow
 def test_all_is_alike_and_the_models_stay_as_they_are(
     generator: SanaSprint, verifier: LanguageModelVerifier, compile_counter: CompileCounter
 ) -> None:

@@ -168,7 +168,9 @@ def test_a_verifier_input_that_the_generator_does_not_have_is_refused(tmp_path: 
     assert not (tmp_path / "rows").exists()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", ["evaluating", *(pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS[1:])]
+)
 def test_a_killed_run_continues_and_ends_the_same(
     repository: Path, tmp_path: Path, whole: CandidateStore, moment: str
 ) -> None:

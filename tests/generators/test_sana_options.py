@@ -103,7 +103,11 @@ def autoencoder(channels: tuple[int, ...]) -> AutoencoderDC:
 
 @pytest.mark.parametrize(
     ("binned", "height", "width"),
-    [pytest.param(True, 600, 1000, marks=pytest.mark.slow), (True, 512, 512), (False, 512, 768)],
+    [
+        pytest.param(True, 600, 1000, marks=pytest.mark.slow),
+        pytest.param(True, 512, 512, marks=pytest.mark.slow),
+        (False, 512, 768),
+    ],
 )
 def test_sizes_of_a_model_with_bins(of_1024_pixels: SanaSprintPipeline, binned: bool, height: int, width: int) -> None:
     options = {"complex_human_instruction": None, "use_resolution_binning": binned}
