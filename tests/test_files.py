@@ -232,3 +232,12 @@ def test_a_path_in_a_locked_folder_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.stat", locked)
     with pytest.raises(InvalidRequest, match=r"model cannot be opened \(Permission denied\): change its permissions"):
         is_dir("model")
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="is no text in UTF-8: choose another folder"),
+        output_folder(tmp_path / "caf\udce9"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

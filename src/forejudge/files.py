@@ -215,8 +215,13 @@ def remove(path: Path) -> None:
 def output_folder(folder: Path, number: int = 1, count: int = 1) -> Iterator[None]:
     """Prepare a folder and hold one of its `count` shards.
 
-    Raises OutputError, and InvalidRequest where another process holds that shard.
+    Raises OutputError, also for a path that is no text in UTF-8 (safetensors cannot read it again), and InvalidRequest
+    where another process holds that shard.
     """
+    try:
+        os.fsencode(folder).decode("utf-8")
+    except UnicodeDecodeError:
+        raise OutputError(f"{folder} is no text in UTF-8: choose another folder") from None
     with exclusive_lock(folder / f".{number}-of-{count}.lock") as is_first:
         if is_first:
             prepare_folder(folder)

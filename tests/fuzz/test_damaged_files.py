@@ -60,7 +60,7 @@ READERS = [
     Reader("caption again", (*CAPTION, *COLLECTED, "captions"), ("captions", "few.jsonl"), ("generator",)),
     Reader(
         "eval again",
-        ("eval", *EVALUATION, *COMPARED, "--controls", "--out", "evaluated"),
+        ("eval", *EVALUATION, *COMPARED, "--controls", "--record-for", "simulate", "--out", "evaluated"),
         ("evaluated", "few.jsonl"),
         ("generator", "verifier"),
     ),
