@@ -183,12 +183,17 @@ def quality_against_time(report: EvaluationReport, theme: Theme) -> Figure:
         for x, row in zip(milliseconds, rows, strict=True):
             _annotate_n(axes, x, row.micro.estimate, row.n, above=index % 2 == 0, color=styles[name]["color"])
     _plot_baselines(axes, report, theme)
+    use_log_costs(axes)
+    add_legend(figure)
+    return figure
+
+
+def use_log_costs(axes: Axes) -> None:
+    """Make the x axis logarithmic, with plain numbers at its ticks."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.xaxis.set_minor_locator(NullLocator())
-    add_legend(figure)
-    return figure
 
 
 def quality_against_n(report: EvaluationReport, theme: Theme) -> Figure:

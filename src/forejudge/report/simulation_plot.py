@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from forejudge.files import write_bytes
-from forejudge.report.plots import LIGHT, Plot, Theme, add_legend, assign_styles, new_axes
+from forejudge.report.plots import LIGHT, Plot, Theme, add_legend, assign_styles, new_axes, use_log_costs
 from forejudge.simulation.report import SimulatedRule, SimulationReport
 from forejudge.simulation.rules import FIXED
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 except ImportError:
     from forejudge.errors import MissingExtra
 
@@ -46,10 +45,7 @@ def quality_against_cost(report: SimulationReport, theme: Theme = LIGHT) -> Figu
         ordered = sorted(rules, key=lambda rule: rule.mean_cost)
         costs, accuracies = [rule.mean_cost for rule in ordered], [rule.accuracy.micro.estimate for rule in ordered]
         axes.plot(costs, accuracies, label=name, **styles[name])
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
-    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    use_log_costs(axes)
     add_legend(figure)
     return figure
 
