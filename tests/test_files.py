@@ -236,7 +236,7 @@ def test_a_path_in_a_locked_folder_is_named(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match="is no text in UTF-8: choose another folder"),
+        pytest.raises(OutputError, match="is no text in UTF-8: choose another --out"),
         output_folder(tmp_path / "caf\udce9"),
     ):
         pass

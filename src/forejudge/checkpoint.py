@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from forejudge.errors import CheckpointError, ForejudgeError, OutputError
-from forejudge.files import is_dir, is_file
+from forejudge.files import check_utf8, is_dir, is_file
 
 Shape = tuple[int, ...]
 _WEIGHTS = "model.safetensors"
@@ -74,6 +74,7 @@ def _parse_int(digits: str) -> int:
 @contextmanager
 def library_output_errors(folder: Path) -> Iterator[None]:
     """Turn errors of libraries that cannot write to a folder, on a full disk for instance, into an OutputError."""
+    check_utf8(folder)
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:

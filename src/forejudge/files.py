@@ -215,13 +215,8 @@ def remove(path: Path) -> None:
 def output_folder(folder: Path, number: int = 1, count: int = 1) -> Iterator[None]:
     """Prepare a folder and hold one of its `count` shards.
 
-    Raises OutputError, also for a path that is no text in UTF-8 (safetensors cannot read it again), and InvalidRequest
-    where another process holds that shard.
+    Raises OutputError, and InvalidRequest where another process holds that shard.
     """
-    try:
-        os.fsencode(folder).decode("utf-8")
-    except UnicodeDecodeError:
-        raise OutputError(f"{folder} is no text in UTF-8: choose another folder") from None
     with exclusive_lock(folder / f".{number}-of-{count}.lock") as is_first:
         if is_first:
             prepare_folder(folder)
@@ -255,6 +250,7 @@ def exclusive_lock(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def _output_errors(path: Path) -> Iterator[None]:
+    check_utf8(path)
     try:
         yield
     except OSError as error:
@@ -262,6 +258,14 @@ def _output_errors(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror}): choose another --out or free some space; "
             "what was written before is kept"
         ) from None
+
+
+def check_utf8(path: Path) -> None:
+    """Raise OutputError for a path that is no text in UTF-8: safetensors could not read what is written there."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise OutputError(f"{path} is no text in UTF-8: choose another --out") from None
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:

@@ -77,6 +77,8 @@ READERS = [
     Reader("score by geneval", (*SCORE, *DETECTED), ("detector", "clip"), ("photos",)),
     Reader("convert", ("geneval", "convert-detector", "detector.pth", "out"), ("detector.pth",)),
 ]
+# Nothing tells a changed number in weights that others wrote without checksums.
+_WEIGHTS = {".safetensors", ".pt"}
 # No text is generated, so that a damaged generation_config.json is copied; and the repository may change meanwhile.
 _UNREAD = re.compile(r"generation_config\.json|/provenance/commit$")
 
@@ -108,6 +110,8 @@ def all_cases(world: Path) -> Iterator[Case]:
             paths = [path for path in sorted((world / name).rglob("*")) if path.is_file()] or [world / name]
             for path in (path for path in paths if path.stat().st_size):
                 for damage in damages(path):
+                    if reader.name == "import" and path.suffix in _WEIGHTS and damage.startswith("flip"):
+                        continue
                     yield Case(reader, path.relative_to(world).as_posix(), damage)
 
 

@@ -55,6 +55,7 @@ def test_json_lines_are_kept_as_they_are(tmp_path: Path) -> None:
     [
         ("empty.txt", "", "holds no prompt"),
         ("blank.txt", "\n \n", "holds no prompt"),
+        ("array.json", "[]", "holds no prompt"),
         ("binary.txt", b"\xff\xfe\x00", "not UTF-8"),
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": ', "line 2: not JSON"),
         ("b.jsonl", '{"prompt": "x"}\n\n{"tag": "colors"}', "line 3: expected an object"),

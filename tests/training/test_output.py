@@ -1,5 +1,6 @@
 """Folder of a run: the verifier's files alone, and no paths of the training machine."""
 
+import json
 import re
 import shutil
 import sys
@@ -111,6 +112,9 @@ def test_a_finished_run_keeps_its_figures_and_no_checkpoints(trained_verifier: P
         "README.md", "connector.safetensors", "language_model", "metrics.json", "metrics.jsonl", "recipe.json",
         "trained_on.json", "verifier.json", "checksums.json",
     }  # fmt: skip
+    checked = json.loads((trained_verifier / "checksums.json").read_text())
+    assert "connector.safetensors" in checked
+    assert all((trained_verifier / name).is_file() for name in checked)
 
 
 def test_a_run_whose_models_have_moved_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:

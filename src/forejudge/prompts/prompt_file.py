@@ -98,6 +98,8 @@ def _from_json(line: str, where: str) -> PromptLine:
 def _from_array(lines: dict[int, str], path: Path) -> list[PromptLine]:
     """Read a JSON array of objects, or of prompts alone."""
     entries = _parse_json(" ".join(lines.values()), f"{path}, from line {min(lines)} on")
+    if not entries:
+        raise InvalidRequest(f"{path} holds no prompt: its array is empty")
     given = [entry if isinstance(entry, dict) else {"prompt": entry} for entry in entries]
     return [
         _from_entry(entry, json.dumps(entry), f"{path}, entry {number}") for number, entry in enumerate(given, start=1)
