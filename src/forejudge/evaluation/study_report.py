@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import PositiveInt
+
 from forejudge.config_files import read_config
-from forejudge.evaluation.bootstrap import Interval
-from forejudge.evaluation.report import FrozenModel
+from forejudge.evaluation.bootstrap import Interval, Share
+from forejudge.evaluation.report import FrozenModel, Ratio, UndefinedShare
 from forejudge.files import write_text
 
 _HIDDEN = "hidden:"
@@ -19,16 +21,16 @@ class VariantReport(FrozenModel):
     """
 
     reads: str
-    language_model_parameters: int | None = None
+    language_model_parameters: PositiveInt | None = None
     generator_fingerprint: str | None = None
-    best_of_1: Interval | None = None
-    oracle: Interval | None = None
-    best_of_n: Interval
-    oracle_gap_closed: Interval
+    best_of_1: Share | None = None
+    oracle: Share | None = None
+    best_of_n: Share
+    oracle_gap_closed: Ratio
     oracle_gap_closed_per_seed: list[float]
-    pair_accuracy: Interval
-    auroc: float
-    expected_calibration_error: float | None = None
+    pair_accuracy: Ratio
+    auroc: UndefinedShare
+    expected_calibration_error: UndefinedShare | None = None
 
     @property
     def num_prefix_blocks(self) -> int | None:
@@ -41,11 +43,11 @@ class StudyReport(FrozenModel):
     """All figures of one study, by variant. `steps` is the length of each training."""
 
     provenance: dict[str, str]
-    n: int
-    steps: int
-    training_seeds: int
-    test_cases: int
-    test_seeds: int
+    n: PositiveInt
+    steps: PositiveInt
+    training_seeds: PositiveInt
+    test_cases: PositiveInt
+    test_seeds: PositiveInt
     generator_fingerprint: str
     variants: dict[str, VariantReport]
 
