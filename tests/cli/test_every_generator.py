@@ -76,6 +76,7 @@ def test_a_profile_measures_every_stage(forejudge: CommandLine, generator: Path,
     assert (profile["settings"]["height"], profile["settings"]["num_prefix_blocks"]) == (32, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", ["pixart"], indirect=True)
 def test_a_generator_without_a_verifier_has_its_stages_profiled(forejudge: CommandLine, generator: Path) -> None:
     done = forejudge("profile", "--generator", NAME, *ONCE)

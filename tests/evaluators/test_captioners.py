@@ -35,6 +35,7 @@ def images() -> list[Image.Image]:
     return [Image.new("RGB", (60 if n % 3 else 20, 20), tuple(color)) for n, color in enumerate(colors)]
 
 
+@pytest.mark.slow
 def test_every_image_gets_its_own_caption_whatever_the_batch(
     captioner: Captioner, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,9 @@ def test_rendered_scenes_are_read_as_they_were_drawn() -> None:
     assert agreement(scenes, to_uint8(scenes.images)) >= 0.995
 
 
-@pytest.mark.parametrize(("blur", "noise", "cast"), [(0.7, 0.02, 0.0), (0.8, 0.03, 0.06)])
+@pytest.mark.parametrize(
+    ("blur", "noise", "cast"), [pytest.param(0.7, 0.02, 0.0, marks=pytest.mark.slow), (0.8, 0.03, 0.06)]
+)
 def test_mild_blur_noise_and_colour_cast_change_little(
     few: RenderedScenes, blur: float, noise: float, cast: float
 ) -> None:

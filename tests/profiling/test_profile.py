@@ -103,6 +103,7 @@ def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPa
     assert {progress.part for progress in reported} == {"timing stages", "timing strategies"}
 
 
+@pytest.mark.slow
 def test_memory_is_measured_for_scoring_eight_too(monkeypatch: pytest.MonkeyPatch) -> None:
     found = profile(tiny_models(monkeypatch, "hidden", "clip"), [2], 1, ("decode-all", "forejudge"), ignore)
     by_strategy = {each.strategy: each for each in found.strategies}

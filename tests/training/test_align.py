@@ -95,6 +95,7 @@ def test_what_is_to_be_said_is_chosen(
     assert said == [CandidateStore(folder).table()[column].to_pylist() for folder in folders]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_weight(tiny_run: TinyRun, aligned: Path, tmp_path: Path) -> None:
     checkpointed = weights(tiny_run.align(tmp_path / "out", gradient_checkpointing=True))
     for name, tensor in weights(aligned).items():

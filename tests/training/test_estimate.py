@@ -198,6 +198,7 @@ def test_an_instruction_counts_once(tiny_generator: Path, tmp_path: Path) -> Non
     assert work.flops == pytest.approx(flops, rel=0.05)
 
 
+@pytest.mark.slow
 def test_only_what_is_left_counts(drawing: CandidateCollector, tmp_path: Path) -> None:
     folder = CandidateStore(tmp_path)
     whole = estimate_collection(drawing, folder, Shard())

@@ -244,6 +244,7 @@ def test_what_saves_memory_changes_no_weight(tiny_run: TinyRun, tmp_path: Path, 
     assert_weights_equal(saving, weights(tiny_run.verify(tmp_path / "plain", **QUICK, **plain)), tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_leaves_no_trace_on_the_next(
     tiny_run: TinyRun, trained_verifier: Path, tmp_path: Path
 ) -> None:
