@@ -130,6 +130,7 @@ def test_other_prompts_and_batches_are_not_compiled_for(
     assert compile_counter.frame_count == warm
 
 
+@pytest.mark.slow
 def test_a_search_says_that_it_was_compiled(
     generator: SanaSprint, verifier: Verifier, compile_counter: CompileCounter
 ) -> None:

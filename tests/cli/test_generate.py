@@ -98,7 +98,7 @@ def hear_ctrl_c() -> None:
     ("stop", "status"),
     [
         pytest.param(signal.SIGINT, 130, id="ctrl-c", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill-9"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill-9", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(

@@ -85,6 +85,7 @@ def test_memory_is_given_with_and_without_weights() -> None:
 PROMPT_STAGES = ["encode", "prefix", "suffix", "decode"]
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[Progress] = []
     found = profile(tiny_models(monkeypatch), [1, 2], 2, (), reported.append)

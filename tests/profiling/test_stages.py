@@ -78,7 +78,9 @@ def tiny_generator_of(name: str) -> StepwiseGenerator:
     return as_generator(new_pipeline(), name, options)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "flux" in name else ()) for name in GENERATORS]
+)
 def test_every_generator_is_counted_stage_by_stage(name: str) -> None:
     """The stages of a search add up to the search."""
     generator, steps = tiny_generator_of(name), GENERATORS[name][2]

@@ -156,6 +156,7 @@ def timed(
     return replace(drawing, generator=generator, observer=TimedObserver(clock, observe)), clock
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_collecting_then_costs(
     drawing: CandidateCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
