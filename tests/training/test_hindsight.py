@@ -5,8 +5,9 @@ import json
 import pytest
 
 from forejudge.errors import InvalidRequest
+from forejudge.evaluation.metrics import rows_by_group
 from forejudge.prompts.geneval import Color, DescribedObject, Description, PromptMetadata
-from forejudge.training.hindsight import AskedGroup, OtherQuestions, rows_by_group
+from forejudge.training.hindsight import AskedGroup, OtherQuestions
 
 TWO = Description("counting", (DescribedObject("disc"),), count=2).metadata
 THREE = Description("counting", (DescribedObject("disc"),), count=3).metadata

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ from forejudge.errors import InvalidRequest
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+GroupT = TypeVar("GroupT", bound=Hashable)
 
 
 def best_of_n(correct_CN: BoolArray, score_CN: FloatArray, n: int) -> FloatArray:
@@ -167,6 +168,14 @@ def verifier_metrics(
     )
 
 
+def rows_by_group(groups: Iterable[GroupT]) -> dict[GroupT, list[int]]:
+    """Return the row numbers of each group, given the group of each row."""
+    rows: defaultdict[GroupT, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups):
+        rows[group].append(row)
+    return dict(rows)
+
+
 def _group_metrics(groups: list[Hashable], correct: BoolArray, score: FloatArray) -> tuple[float, float]:
     """Return pair accuracy and oracle gap closed, each a ratio of sums over all groups."""
     parts = [_group_outcomes(correct[rows_CN], score[rows_CN]) for rows_CN in _rows_by_size(groups)]
@@ -183,11 +192,9 @@ def _group_outcomes(correct_CN: BoolArray, score_CN: FloatArray) -> FloatArray:
 
 def _rows_by_size(groups: list[Hashable]) -> Iterator[NDArray[np.intp]]:
     """Yield the row numbers (C, N) of the groups of each size N."""
-    rows_by_group: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups):
-        rows_by_group[group].append(row)
-    for size in sorted({len(rows) for rows in rows_by_group.values()}):
-        yield np.array([rows for rows in rows_by_group.values() if len(rows) == size])
+    all_rows = rows_by_group(groups).values()
+    for size in sorted({len(rows) for rows in all_rows}):
+        yield np.array([rows for rows in all_rows if len(rows) == size])
 
 
 def _first_n(values_CN: NDArray[Any], n: int) -> NDArray[Any]:

@@ -23,12 +23,12 @@ from forejudge.candidates.features import RecomputedStates, RecordedStates, Stat
 from forejudge.candidates.store import CandidateStore
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
-from forejudge.evaluation.metrics import VerifierMetrics, verifier_metrics
+from forejudge.evaluation.metrics import VerifierMetrics, rows_by_group, verifier_metrics
 from forejudge.expected_improvement import Prior, fit_prior
 from forejudge.generators.base import Generator
 from forejudge.prompts.geneval import PromptMetadata, normalized_text, prompt_content
 from forejudge.training.config import RunInputs
-from forejudge.training.hindsight import AskedGroup, OtherQuestions, rows_by_group
+from forejudge.training.hindsight import AskedGroup, OtherQuestions
 from forejudge.training.model import Verification, log_odds
 from forejudge.types import Grid
 from forejudge.verifiers.config import Calibration, fit_calibration

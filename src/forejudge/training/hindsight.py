@@ -6,12 +6,10 @@ experience replay, Andrychowicz et al. 2017).
 """
 
 import random
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TypeVar
 
 from pydantic import TypeAdapter
 
@@ -23,8 +21,6 @@ from forejudge.prompts.geneval import PromptMetadata
 _MAX_TRIES = 6  # other prompts answered for each one that is asked
 _DETECTIONS = TypeAdapter(list[ReportedDetection])
 
-GroupT = TypeVar("GroupT", bound=Hashable)
-
 
 @dataclass(frozen=True)
 class AskedGroup:
@@ -33,14 +29,6 @@ class AskedGroup:
     rows: Sequence[int]
     prompt: str
     correct: Sequence[bool]
-
-
-def rows_by_group(groups: Iterable[GroupT]) -> dict[GroupT, list[int]]:
-    """Return the row numbers of each group, given the group of each row."""
-    rows: defaultdict[GroupT, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups):
-        rows[group].append(row)
-    return dict(rows)
 
 
 @dataclass(frozen=True)
