@@ -26,7 +26,7 @@ from forejudge.files import is_file, user_cache, write_json, write_text
 CHECKSUMS_FILE = "checksums.json"
 COMPANIONS = ("README.md", "metrics.json", "recipe.json", "trained_on.json")
 """Files that training writes beside a verifier's weights, and that decide no verdict."""
-_CHECKPOINTS = "checkpoints"  # folder of a training that is about to end; checkpoints have seals of their own
+CHECKPOINTS = "checkpoints"  # folder of a training that is about to end; checkpoints have seals of their own
 SKIP_VARIABLE = "FOREJUDGE_SKIP_CHECKSUMS"
 PROBE = "A photo of three red circles above 12 blue squares, left of the dog's caf\u00e9!"
 """Prompt that tokenizers are compared by, instead of their vocabularies, which are large."""
@@ -84,7 +84,7 @@ def cached_digest(files: Sequence[Path], kind: str, compute: Callable[[], str]) 
 
 def write_checksums(folder: Path) -> None:
     """Write the checksums of all files in a folder that decide what its model gives. Raises OutputError."""
-    not_checked = {CHECKSUMS_FILE, *COMPANIONS, _CHECKPOINTS}
+    not_checked = {CHECKSUMS_FILE, *COMPANIONS, CHECKPOINTS}
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in _CHECKED_SUFFIXES and is_file(path)]
     files = [path for path in files if not_checked.isdisjoint(path.relative_to(folder).parts)]
     write_json(folder / CHECKSUMS_FILE, {file.relative_to(folder).as_posix(): file_checksum(file) for file in files})

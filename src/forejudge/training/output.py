@@ -10,6 +10,7 @@ import torch
 from forejudge.checkpoint import library_output_errors
 from forejudge.config_files import record_config, refuse_other_config
 from forejudge.device import resolve_dtype
+from forejudge.digests import CHECKPOINTS
 from forejudge.files import exists, write_json, write_text
 from forejudge.generators import find_spec
 from forejudge.generators.base import Generator
@@ -28,7 +29,6 @@ from forejudge.training.model import check_finite
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 METRICS_FILE, CARD_FILE = "metrics.json", "README.md"
-CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:

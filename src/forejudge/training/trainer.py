@@ -30,6 +30,7 @@ from transformers import (
 from forejudge.checkpoint import library_output_errors, quiet_libraries
 from forejudge.config_files import read_json_lines
 from forejudge.device import is_main_process, launched_processes, resolve_dtype, resolve_precision
+from forejudge.digests import CHECKPOINTS
 from forejudge.errors import InvalidRequest, MissingExtra
 from forejudge.files import check_room, exclusive_lock, is_file, write_text
 from forejudge.progress import Progress, ProgressCallback, Stopwatch
@@ -37,7 +38,6 @@ from forejudge.training.checkpoints import MAX_CHECKPOINTS, Checkpoint, Checkpoi
 from forejudge.training.config import TrainingRecipe
 from forejudge.training.dataset import IGNORE_INDEX, RowDataset, collate_rows
 from forejudge.training.model import check_finite
-from forejudge.training.output import CHECKPOINTS
 
 METRICS_FILE = "metrics.jsonl"
 _LOGGING_STEPS = 20  # steps
