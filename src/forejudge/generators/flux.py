@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import PATCH_SIZE, image_size, packed_architecture, token_grid
-from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
+from forejudge.generators.schedules import FlowConditioning, FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
@@ -106,7 +106,7 @@ class FluxOptions(GeneratorOptions):
 
 
 @dataclass(frozen=True)
-class FluxConditioning:
+class FluxConditioning(FlowConditioning):
     """Encoded prompt, with N = 1; guidance is None for a transformer without it."""
 
     sampling: SamplingParams
@@ -117,11 +117,6 @@ class FluxConditioning:
     text_ids_L3: Tensor
     image_ids_T3: Tensor
     grid: Grid
-
-    @property
-    def timesteps(self) -> Tensor:
-        """See `Conditioning.timesteps`."""
-        return self.schedule.timesteps_S
 
 
 _State = StepState[FluxConditioning, FluxHidden]

@@ -18,7 +18,7 @@ from torch import Tensor
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import image_size, packed_architecture, token_grid
-from forejudge.generators.schedules import FlowSchedule, check_scheduler
+from forejudge.generators.schedules import FlowConditioning, FlowSchedule, check_scheduler
 from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
@@ -121,7 +121,7 @@ class Flux2Options(GeneratorOptions):
 
 
 @dataclass(frozen=True)
-class Flux2Conditioning:
+class Flux2Conditioning(FlowConditioning):
     """Encoded prompt, with N = 1."""
 
     sampling: SamplingParams
@@ -130,11 +130,6 @@ class Flux2Conditioning:
     text_ids_L4: Tensor
     image_ids_T4: Tensor
     grid: Grid
-
-    @property
-    def timesteps(self) -> Tensor:
-        """See `Conditioning.timesteps`."""
-        return self.schedule.timesteps_S
 
 
 _State = StepState[Flux2Conditioning, Flux2Hidden]

@@ -77,6 +77,17 @@ class FlowSchedule:
         return _euler_step(latents, output, self.sigmas[step], self.sigmas[-1])
 
 
+class FlowConditioning:
+    """Base of encoded prompts whose candidates are generated in flow-matching steps."""
+
+    schedule: FlowSchedule
+
+    @property
+    def timesteps(self) -> Tensor:
+        """See `Conditioning.timesteps`."""
+        return self.schedule.timesteps_S
+
+
 def dynamic_shift(config: Any, tokens: int) -> float:
     """Return the shift for an image of `tokens` tokens, as the pipelines of FLUX.1 and SD3 pass it to the scheduler."""
     bounds = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift

@@ -17,7 +17,7 @@ from torch import Tensor
 from forejudge.errors import InvalidRequest
 from forejudge.generators.base import Architecture, GeneratorOptions, SamplingParams
 from forejudge.generators.latents import Size, patched_architecture, resolve_image_sizes, unpatchify
-from forejudge.generators.schedules import FlowSchedule, check_scheduler, dynamic_shift
+from forejudge.generators.schedules import FlowConditioning, FlowSchedule, check_scheduler, dynamic_shift
 from forejudge.generators.split import HiddenState, SplitTransformer
 from forejudge.generators.stepwise import (
     StepState,
@@ -92,7 +92,7 @@ class StableDiffusion3Options(GeneratorOptions):
 
 
 @dataclass(frozen=True)
-class StableDiffusion3Conditioning:
+class StableDiffusion3Conditioning(FlowConditioning):
     """Encoded prompt, with N = 1: CLIP's tokens before T5's, and CLIP's pooled text. `size` is in pixels."""
 
     sampling: SamplingParams
@@ -100,11 +100,6 @@ class StableDiffusion3Conditioning:
     pooled_NP: Tensor
     schedule: FlowSchedule
     size: Size
-
-    @property
-    def timesteps(self) -> Tensor:
-        """See `Conditioning.timesteps`."""
-        return self.schedule.timesteps_S
 
 
 _State = StepState[StableDiffusion3Conditioning, SD3Hidden]
