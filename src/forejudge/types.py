@@ -73,7 +73,8 @@ class Candidates:
     `views` holds what verifiers may read: hidden_NTD at a prefix, latents_NCHW at a latent, PIL images at IMAGE, where
     None stands for an image with values that are not finite.
     `state` is opaque: only the generator continues from it. Both are indexed by row. `grid` is that of the tokens of a
-    hidden state; None stands for a square.
+    hidden state; None stands for a square. `text_LD` holds the text states of their prompt, without padding, where the
+    generator gives them.
     """
 
     seeds: tuple[int, ...]
@@ -81,6 +82,7 @@ class Candidates:
     views: Mapping[Stage, View]
     state: Any
     grid: Grid | None = None
+    text_LD: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)

@@ -23,7 +23,7 @@ from forejudge.generators import load_generator
 from forejudge.generators.base import SamplingParams
 from forejudge.noise import candidate_seed, split_seed
 from forejudge.progress import Progress, Shard, ignore_progress
-from forejudge.training.dataset import QuestionBatches, StoredRows
+from forejudge.training.dataset import QuestionBatches, QuestionTokens, StoredRows
 from forejudge.training.model import Verification, log_odds
 from forejudge.types import Candidates
 from forejudge.verifiers.inputs import build_verifier_input
@@ -240,7 +240,7 @@ def test_a_training_reads_the_grid_of_images_that_are_no_square(tiny_generator: 
     folder = save_tiny_verifier(tmp_path / "verifier", tiny_generator, 2, merge_size=2)
     verifier = LanguageModelVerifier.from_pretrained(folder)
     states = rows.states(generator, verifier.verifier_input)
-    batch = QuestionBatches(states, verifier.question, rows.prompts, [True] * 3)([0, 1, 2])
+    batch = QuestionBatches(states, QuestionTokens(verifier.question), rows.prompts, [True] * 3)([0, 1, 2])
     del batch["labels"]
     answers = Verification(verifier.model, verifier.question.answer_token_ids())(**batch)["logprobs"]
     stage = verifier.verifier_input.stage

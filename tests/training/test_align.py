@@ -14,7 +14,7 @@ from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.training.align import align, caption_loss
 from forejudge.training.dataset import IGNORE_INDEX, CaptionBatches
-from forejudge.training.model import Alignment, TrainableVerifier, set_statistics
+from forejudge.training.model import Alignment, set_statistics
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
 from forejudge.verifiers.question import Question
 from tests.support.tiny_run import TinyRun, save_language_model, weights
@@ -76,7 +76,7 @@ def test_states_that_are_not_finite_are_refused(aligned: Path, statistics: tuple
     verifier = LanguageModelVerifier.from_pretrained(aligned)
     mean_D, variance_D = (torch.full((verifier.model.connector.width,), value) for value in statistics)
     with pytest.raises(CheckpointError, match="states of the training candidates are not finite"):
-        set_statistics(TrainableVerifier(verifier.model, verifier.tokenizer), (mean_D, variance_D))
+        set_statistics(verifier.model.connector, (mean_D, variance_D))
 
 
 @pytest.mark.parametrize(("captions", "column"), [("new", "caption"), ("original", "prompt")])

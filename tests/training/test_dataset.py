@@ -19,6 +19,7 @@ from forejudge.training.dataset import (
     IGNORE_INDEX,
     CaptionBatches,
     QuestionBatches,
+    QuestionTokens,
     RowDataset,
     StoredRows,
     TrainingData,
@@ -48,7 +49,7 @@ def question() -> Question:
 
 @pytest.fixture(scope="module")
 def questions(question: Question) -> QuestionBatches:
-    return QuestionBatches(NumberedStates(), question, PROMPTS, CORRECT)
+    return QuestionBatches(NumberedStates(), QuestionTokens(question), PROMPTS, CORRECT)
 
 
 @pytest.fixture(scope="module")

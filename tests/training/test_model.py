@@ -12,7 +12,7 @@ from forejudge.candidates.features import States
 from forejudge.library_models import load_library_model
 from forejudge.miniature.plugin import INSTRUCTION as MINIATURE_INSTRUCTION
 from forejudge.miniature.plugin import QUESTION as MINIATURE_QUESTION
-from forejudge.training.dataset import CaptionBatches, QuestionBatches
+from forejudge.training.dataset import CaptionBatches, QuestionBatches, QuestionTokens
 from forejudge.training.model import Alignment, Verification, log_odds
 from forejudge.verifiers.connector import Connector
 from forejudge.verifiers.language_model import LanguageModelVerifier, YesNoModel
@@ -46,16 +46,20 @@ def model(folder: Path) -> YesNoModel:
 
 
 @pytest.fixture(params=["answers", "head"])
-def verification(request: pytest.FixtureRequest, model: YesNoModel, questions: QuestionBatches) -> Verification:
+def verification(request: pytest.FixtureRequest, model: YesNoModel, question: Question) -> Verification:
     """Stage 2 with and without a head."""
     model.head = nn.Linear(32, 1) if request.param == "head" else None
-    return Verification(model, questions.question.answer_token_ids()).eval()
+    return Verification(model, question.answer_token_ids()).eval()
 
 
 @pytest.fixture
-def questions(folder: Path) -> QuestionBatches:
-    question = Question(MINIATURE_QUESTION, AutoTokenizer.from_pretrained(folder))
-    return QuestionBatches(RandomStates(), question, PROMPTS, [True, False, True])
+def question(folder: Path) -> Question:
+    return Question(MINIATURE_QUESTION, AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.fixture
+def questions(question: Question) -> QuestionBatches:
+    return QuestionBatches(RandomStates(), QuestionTokens(question), PROMPTS, [True, False, True])
 
 
 @torch.no_grad()
@@ -72,14 +76,16 @@ def test_a_padded_batch_answers_as_its_items_alone(verification: Verification, q
 
 
 @torch.no_grad()
-def test_its_answers_are_those_of_the_verifier(model: YesNoModel, questions: QuestionBatches) -> None:
+def test_its_answers_are_those_of_the_verifier(
+    model: YesNoModel, question: Question, questions: QuestionBatches
+) -> None:
     """Log-probabilities of yes and no at the first token of the answer, over the whole vocabulary."""
-    stage = Verification(model, questions.question.answer_token_ids()).eval()
-    left, right = questions.question.tokens_around_image(PROMPTS[1])
+    stage = Verification(model, question.answer_token_ids()).eval()
+    left, right = question.tokens_around_image(PROMPTS[1])
     embed = model.language_model.get_input_embeddings()
     parts = [embed(torch.tensor([left])), model.connector(RandomStates.tokens_NTD[[1]].float())]
     logits_V = model.language_model(inputs_embeds=torch.cat([*parts, embed(torch.tensor([right]))], 1)).logits[0, -1]
-    tokenizer = questions.question.tokenizer
+    tokenizer = question.tokenizer
     expected = logits_V.log_softmax(-1)[tokenizer.convert_tokens_to_ids(["yes", "no"])]
     found = logprobs(stage, questions([0, 1, 2]))
     torch.testing.assert_close(found[1], expected, atol=1e-5, rtol=0)
@@ -132,16 +138,21 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_loaded(verification: Verificati
 
 @pytest.mark.parametrize("has_head", [True, False])
 def test_a_loaded_verifier_says_the_same(
-    model: YesNoModel, questions: QuestionBatches, tmp_path: Path, tiny_verifier: Path, has_head: bool
+    model: YesNoModel,
+    question: Question,
+    questions: QuestionBatches,
+    tmp_path: Path,
+    tiny_verifier: Path,
+    has_head: bool,
 ) -> None:
     """Also one whose output layer is its own."""
     model.head = nn.Linear(32, 1) if has_head else None
-    before = logprobs(Verification(model, questions.question.answer_token_ids()), questions([0, 1]))
+    before = logprobs(Verification(model, question.answer_token_ids()), questions([0, 1]))
     config = LanguageModelVerifier.from_pretrained(tiny_verifier).config
     assert config.generator is not None
     made_for = config.generator.model_copy(update={"width": 8})
     config = config.model_copy(update={"generator": made_for, "has_head": has_head, "calibration": None})
-    LanguageModelVerifier("tiny", config, model, questions.question.tokenizer).save_pretrained(tmp_path)
+    LanguageModelVerifier("tiny", config, model, question.tokenizer).save_pretrained(tmp_path)
     loaded = LanguageModelVerifier.from_pretrained(tmp_path, device=CPU)
     after = logprobs(Verification(loaded.model, loaded.question.answer_token_ids()), questions([0, 1]))
     torch.testing.assert_close(after, before, atol=0, rtol=0)

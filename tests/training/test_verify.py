@@ -16,7 +16,7 @@ from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
 from forejudge.expected_improvement import fit_prior
 from forejudge.training.config import LoraOptions, with_changes
-from forejudge.training.dataset import LabeledRows, StoredRows, collate_rows
+from forejudge.training.dataset import LabeledRows, QuestionTokens, StoredRows, collate_rows
 from forejudge.training.model import TrainableVerifier
 from forejudge.training.verify import prepare_verification
 from forejudge.types import Candidates, Verdict
@@ -80,7 +80,7 @@ def test_its_probabilities_are_fitted_to_validation_prompts(
     """By what the stored weights answer: whoever loads them gets the probabilities that were fitted."""
     verifier = loaded(tiny_run.verify(tmp_path / "out", **QUICK, **changes))
     rows = StoredRows.of(tiny_run.validation, tiny_run.generator)
-    held_out = LabeledRows.of(rows, tiny_run.generator, verifier.verifier_input, verifier.question)
+    held_out = LabeledRows.of(rows, tiny_run.generator, verifier.verifier_input, QuestionTokens(verifier.question))
     verdicts = judged(verifier, held_out)
     scores = [verdict.score for verdict in verdicts]
     found, expected = verifier.config.calibration, fit_calibration(scores, rows.correct.tolist())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest, validation_message
@@ -119,6 +119,10 @@ class Generator(ABC, Generic[ConditioningT]):
     def modules(self) -> dict[str, nn.Module]:
         """Return the models that stay in memory during a search, by component name."""
         return {}
+
+    def text_states(self, conditioning: ConditioningT) -> Tensor | None:
+        """Return the text states (L, D) of an encoded prompt, without padding; None if it has none to show."""
+        return None
 
     @abstractmethod
     def start(self, conditioning: ConditioningT, seeds: tuple[int, ...]) -> Candidates:

@@ -6,7 +6,7 @@ to 0 (clean), and the transformer predicts noise minus clean latents.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,6 +81,7 @@ class FlowConditioning:
     """Base of encoded prompts whose candidates are generated in flow-matching steps."""
 
     schedule: FlowSchedule
+    mask_NL: ClassVar[None] = None  # their transformers read padding as text
 
     @property
     def timesteps(self) -> Tensor:

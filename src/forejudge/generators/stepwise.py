@@ -38,6 +38,14 @@ class Conditioning(Protocol):
     def timesteps(self) -> Tensor:
         """Times at which the steps start, and possibly the end of the last one."""
 
+    @property
+    def text_NLD(self) -> Tensor:
+        """Text states as the transformer takes them, with N = 1."""
+
+    @property
+    def mask_NL(self) -> Tensor | None:
+        """1 for text tokens and 0 for padding; None where every token counts."""
+
 
 ConditioningT = TypeVar("ConditioningT", bound=Conditioning)
 
@@ -116,6 +124,11 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
         """See `Generator.modules`."""
         return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
 
+    def text_states(self, conditioning: ConditioningT) -> Tensor:
+        """See `Generator.text_states`."""
+        text_LD, mask_NL = conditioning.text_NLD[0], conditioning.mask_NL
+        return text_LD if mask_NL is None else text_LD[mask_NL[0].bool()]
+
     def start(
         self, conditioning: ConditioningT, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None
     ) -> Candidates:
@@ -125,7 +138,8 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
         else:
             latents = self._prepare_latents(conditioning, noise_NCHW.to(self.device))
         state: StepState[ConditioningT, HiddenT] = StepState(conditioning, seeds, 0, latents)
-        return Candidates(seeds, NOISE, {}, state, self.grid(conditioning.sampling))
+        grid, text_LD = self.grid(conditioning.sampling), self.text_states(conditioning)
+        return Candidates(seeds, NOISE, {}, state, grid, text_LD)
 
     @torch.no_grad()
     def advance(self, candidates: Candidates, stages: Iterable[Stage]) -> Candidates:

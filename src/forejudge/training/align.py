@@ -57,7 +57,9 @@ def prepare_alignment(recipe: AlignRecipe, generator: Generator, data: TrainingD
     verifier_input.to(generator.device, generator.dtype)
     trainable = new_trainable_verifier(recipe, verifier_input, generator)
     states = training.states(generator, verifier_input)
-    set_statistics(trainable, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows))
+    set_statistics(
+        trainable.model.connector, state_statistics(states, len(training), recipe.seed, recipe.statistics_rows)
+    )
     instruction, column = Question(recipe.instruction, trainable.tokenizer), _CAPTION_COLUMN[recipe.captions]
     held_out_states = held_out.states(generator, verifier_input)
     batches = CaptionBatches(states, instruction, training.column(column))

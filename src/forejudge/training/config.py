@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -17,6 +18,7 @@ from forejudge.errors import InvalidRequest, one_line, validation_message
 from forejudge.hub import public_model_name
 from forejudge.options import Count, LargeCount, Seed
 from forejudge.training.losses import VerifierLoss
+from forejudge.verifiers.cross_attention import CrossAttentionSize
 from forejudge.verifiers.inputs import VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
 
@@ -73,6 +75,11 @@ class TrainingRecipe(_FrozenModel):
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     tensorboard: bool = False
 
+    @property
+    def has_language_model(self) -> bool:
+        """True if a language model is trained, or learned from."""
+        return True
+
 
 class AlignRecipe(TrainingRecipe):
     """Stage 1: train the connector alone, so that the language model says an image's caption.
@@ -99,18 +106,35 @@ class LoraOptions(_FrozenModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+# Fields of a recipe that are None or have fields of their own.
+_OPTIONAL_PARTS: dict[str, type[BaseModel]] = {"lora": LoraOptions, "cross_attention": CrossAttentionSize}
+
+
 class VerifyRecipe(TrainingRecipe):
     """Stage 2: train connector and language model, in full or through `lora`, to answer the question.
 
     `training_rows` limits training to the first rows of the labeled candidates. `hindsight` (0 to 3) is how many other
     questions are asked about each prompt's candidates, as often as their own is, see `training.hindsight`.
+    With `cross_attention` the verifier has no language model, so `language_model` and `question` are not used.
     """
 
     question: Annotated[str, AfterValidator(check_question)] = PUBLISHED_QUESTION
     loss: VerifierLoss = VerifierLoss(kind="class-weighted")
     lora: LoraOptions | None = None
+    cross_attention: CrossAttentionSize | None = None
     training_rows: LargeCount | None = None
     hindsight: int = Field(default=0, ge=0, le=3)
+
+    @model_validator(mode="after")
+    def _check_class(self) -> Self:
+        if self.cross_attention and (self.lora or self.loss.kind == "regression"):
+            raise ValueError("cross_attention goes without lora and loss.kind = regression: leave them out")
+        return self
+
+    @property
+    def has_language_model(self) -> bool:
+        """See `TrainingRecipe.has_language_model`."""
+        return self.cross_attention is None
 
     @property
     def by_group(self) -> bool:
@@ -183,8 +207,8 @@ def apply_changes(recipe: TrainingRecipeT, changes: Sequence[str]) -> TrainingRe
         node: Any = values
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
-        if parents == ["lora"] and node is None:
-            node = values["lora"] = LoraOptions().model_dump()
+        if node is None and len(parents) == 1 and parents[0] in _OPTIONAL_PARTS:
+            node = values[parents[0]] = _OPTIONAL_PARTS[parents[0]]().model_dump()
         if not isinstance(node, dict) or field not in node:
             raise InvalidRequest(f"--set {change!r}: unknown field; expected one of {', '.join(_field_names(recipe))}")
         node[field] = _parse_value(text)
@@ -210,7 +234,7 @@ def _validated(recipe_class: type[RecipeT], fields: Mapping[str, Any], prefix: s
 def _field_names(recipe: TrainingRecipe) -> list[str]:
     names = []
     for name, value in recipe:
-        nested = LoraOptions() if name == "lora" else value
+        nested = _OPTIONAL_PARTS[name]() if name in _OPTIONAL_PARTS else value
         names += [f"{name}.{inner}" for inner, _ in nested] if isinstance(nested, BaseModel) else [name]
     return names
 

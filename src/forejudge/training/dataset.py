@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from forejudge.candidates.features import RecomputedStates, RecordedStates, States, channel_statistics
+from forejudge.candidates.features import RecomputedStates, RecordedStates, States, channel_statistics, half
 from forejudge.candidates.store import CandidateStore
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
@@ -29,18 +29,20 @@ from forejudge.generators.base import Generator
 from forejudge.prompts.geneval import PromptMetadata, normalized_text, prompt_content
 from forejudge.training.config import RunInputs
 from forejudge.training.hindsight import AskedGroup, OtherQuestions
-from forejudge.training.model import Verification, log_odds
+from forejudge.training.model import log_odds
 from forejudge.types import Grid
 from forejudge.verifiers.config import Calibration, fit_calibration
 from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.question import Question
 
 IGNORE_INDEX = -100  # label of tokens that no loss counts, as in torch and transformers
-_MAX_CACHED_QUESTIONS = 2**16
+_MAX_CACHED_QUESTIONS, _MAX_CACHED_TEXTS = 2**16, 2**13
 _CHECKED_GROUPS = 64  # whose labels are compared with their detections
 _HELD_OUT_FRACTION = 0.2  # of the prompts of a folder that has no second one beside it
 
 Collate = Callable[[list[int]], dict[str, Tensor]]
+PromptEncoder = Callable[[Sequence[str]], dict[str, Tensor]]
+"""What a verifier reads of each prompt, as parts of a batch."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class LabeledRows:
 
     @classmethod
     def of(
-        cls, rows: StoredRows, generator: Generator, verifier_input: VerifierInput, question: Question
+        cls, rows: StoredRows, generator: Generator, verifier_input: VerifierInput, encode: PromptEncoder
     ) -> "LabeledRows":
         """Raise InvalidRequest if all rows are right or all are wrong."""
         num_correct = int(rows.correct.sum())
@@ -225,7 +227,7 @@ class LabeledRows:
                 "and wrong ones: label more prompts, or harder ones"
             )
         states = rows.states(generator, verifier_input)
-        return cls(rows, QuestionBatches(states, question, rows.prompts, rows.correct.tolist()))
+        return cls(rows, QuestionBatches(states, encode, rows.prompts, rows.correct.tolist()))
 
     def check_pairs(self) -> None:
         """Raise InvalidRequest if no group has both right and wrong candidates, so that none can be ranked."""
@@ -271,7 +273,7 @@ class LabeledRows:
         return fit_prior(by_group.values())
 
     @torch.no_grad()
-    def logprobs(self, stage: Verification, device: torch.device, size: int = 128) -> NDArray[np.float32]:
+    def logprobs(self, stage: nn.Module, device: torch.device, size: int = 128) -> NDArray[np.float32]:
         """Return a trained stage's answer for every row: (M, 2), or (M, 1) of a head."""
         stage.eval()
         outputs = []
@@ -306,10 +308,10 @@ def collate_rows(items: list[tuple[Collate, int]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class QuestionBatches:
-    """Batches of stage 2: states with the question about them; the label is 1 for a right image."""
+    """Batches of stage 2: states with the prompt they are asked about; the label is 1 for a right image."""
 
     states: States
-    question: Question
+    encode: PromptEncoder
     prompts: Sequence[str]
     correct: Sequence[bool]
 
@@ -318,20 +320,43 @@ class QuestionBatches:
         return {**self.asked(rows, [self.prompts[row] for row in rows]), "labels": labels}
 
     def asked(self, rows: Sequence[int], prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the states of rows, each with the question about the prompt at its index."""
-        sides = [self._question_tokens(prompt) for prompt in prompts]
-        right_NL, mask_NL = pad_right([right for _, right in sides])
-        return {
-            **_image_tokens(self.states, rows),
-            "left_NL": torch.tensor([left for left, _ in sides]),
-            "right_NL": right_NL,
-            "mask_NL": mask_NL,
-        }
+        """Return the states of rows, each with the prompt at its index."""
+        return {**_image_tokens(self.states, rows), **self.encode(prompts)}
 
-    @cached_property
-    def _question_tokens(self) -> Callable[[str], tuple[list[int], list[int]]]:
-        """Both sides of a question; cached, because all candidates of a prompt share it in every epoch."""
-        return lru_cache(maxsize=_MAX_CACHED_QUESTIONS)(self.question.tokens_around_image)
+
+class QuestionTokens:
+    """Encoder of prompts for a language model: both sides of the question, the right one padded.
+
+    A question is cached, because all candidates of a prompt share it in every epoch.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self._tokens = lru_cache(maxsize=_MAX_CACHED_QUESTIONS)(question.tokens_around_image)
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        sides = [self._tokens(prompt) for prompt in prompts]
+        right_NL, mask_NL = pad_right([right for _, right in sides])
+        return {"left_NL": torch.tensor([left for left, _ in sides]), "right_NL": right_NL, "mask_NL": mask_NL}
+
+
+class TextStates:
+    """Encoder of prompts as their generator's text states, padded on the right, in half precision."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._states = lru_cache(maxsize=_MAX_CACHED_TEXTS)(self._encode)
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        texts = [self._states(prompt) for prompt in prompts]
+        masks = [torch.ones(len(text_LD), dtype=torch.long) for text_LD in texts]
+        return {"text_NLD": pad_sequence(texts, batch_first=True), "mask_NL": pad_sequence(masks, batch_first=True)}
+
+    def _encode(self, prompt: str) -> Tensor:
+        conditioning = self._generator.encode_without_padding(prompt, self._generator.defaults)
+        text_LD = self._generator.text_states(conditioning)
+        if text_LD is None:
+            raise MismatchError(f"{self._generator.name} gives no text states: train a verifier with a language model")
+        return half(text_LD)
 
 
 @dataclass(frozen=True)

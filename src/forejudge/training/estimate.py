@@ -112,7 +112,8 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
     if aligned is not None:
         aligned_digest(aligned)
         read_config(aligned / RECIPE_FILE, RecipeModels)
-    for model in (language_model_source(recipe), recipe.vision_tower):
+    language_model = language_model_source(recipe) if recipe.has_language_model else None
+    for model in (language_model, recipe.vision_tower):
         if model is not None:
             check_name(model)
     if recipe.tensorboard:

@@ -57,7 +57,7 @@ class Alignment(_StageModule):
         self, tokens_NTD: Tensor, left_NL: Tensor, right_NL: Tensor, grid_N2: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the logits (N, L, V) that predict each token of `right_NL`."""
-        embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL, _grid(grid_N2))
+        embedded_NSE = self.model.embed(tokens_NTD.float(), left_NL, right_NL, shared_grid(grid_N2))
         length = right_NL.shape[1]
         logits_NLV = self.model.language_model(inputs_embeds=embedded_NSE, logits_to_keep=length + 1).logits
         return {"logits_NLV": logits_NLV[:, :-1]}
@@ -79,11 +79,11 @@ class Verification(_StageModule):
         grid_N2: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return log-probabilities of yes and no over the whole vocabulary (N, 2), or a head's value (N, 1)."""
-        logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL, _grid(grid_N2))
+        logprobs = self.model(tokens_NTD.float(), left_NL, right_NL, mask_NL, shared_grid(grid_N2))
         return {"logprobs": logprobs if self.model.head is not None else logprobs[:, self.answer_ids]}
 
 
-def _grid(grid_N2: Tensor | None) -> Grid | None:
+def shared_grid(grid_N2: Tensor | None) -> Grid | None:
     """Return the grid that all rows of a batch share."""
     if grid_N2 is None:
         return None
@@ -233,8 +233,8 @@ def add_head(trainable: TrainableVerifier, seed: int) -> TrainableVerifier:
     return trainable
 
 
-def set_statistics(trainable: TrainableVerifier, statistics: tuple[Tensor, Tensor]) -> None:
-    """Set mean and variance that the connector standardizes by. Raises CheckpointError if they are not finite."""
+def set_statistics(connector: Connector, statistics: tuple[Tensor, Tensor]) -> None:
+    """Set mean and variance that a connector standardizes by. Raises CheckpointError if they are not finite."""
     if not all(statistic.isfinite().all() for statistic in statistics):
         raise CheckpointError("the states of the training candidates are not finite: generate them again in bfloat16")
-    trainable.model.connector.set_statistics(*statistics)
+    connector.set_statistics(*statistics)

@@ -1,7 +1,7 @@
 """The folder of a training run: recipe and inputs it begins with; verifier, metrics and card it ends with."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from forejudge.training.config import (
     TrainingRecipe,
     with_public_names,
 )
-from forejudge.training.model import check_finite
-from forejudge.verifiers.language_model import LanguageModelVerifier
+from forejudge.training.model import check_finite, language_model_source
+from forejudge.training.stage_models import TrainedVerifier
 
 METRICS_FILE, CARD_FILE = "metrics.json", "README.md"
 
@@ -61,7 +61,7 @@ class RunFolder:
         return resolve_dtype(recipe.save_dtype)
 
     def write(
-        self, verifier: LanguageModelVerifier, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None = None
+        self, verifier: TrainedVerifier, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None = None
     ) -> None:
         """Store the verifier, its metrics on validation prompts and its card, then drop the checkpoints."""
         check_finite(verifier.model, self.dtype(recipe))
@@ -83,16 +83,14 @@ license: {license}
 ---
 # {title}
 
-Reads {reads} of `{generator}` and {does}. Load it with `forejudge generate PROMPT --generator GENERATOR --verifier FOLDER`, or `LanguageModelVerifier.from_pretrained(FOLDER)`.
+Reads {reads} of `{generator}` and {does}. Load it with `forejudge generate PROMPT --generator GENERATOR --verifier FOLDER`, or `{verifier_class}.from_pretrained(FOLDER)`.
 
 ## Licenses
-A verifier is made from a language model and from images of a generator: the terms of both apply to it.
+A verifier is made from other models: the terms of all of them apply to it.
 
 | made from | name | license stated there |
 | --- | --- | --- |
-| generator | {generator} | {generator_license} |
-| language model | {language_model} | {language_model_license} |
-
+{origins}
 ## Metrics on validation prompts
 {metrics}
 Temperature and bias of the probability were fitted on these candidates. Test metrics come from an evaluation, never from training.
@@ -111,32 +109,36 @@ _NO_LICENSE = "none: see where it came from"
 
 
 def verifier_card(
-    verifier: LanguageModelVerifier, generator: Generator, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None
+    verifier: TrainedVerifier, generator: Generator, recipe: TrainingRecipe, metrics: Mapping[str, Any] | None
 ) -> str:
     """Return the model card (README.md): input, licenses, metrics, provenance and recipe."""
     is_aligned = isinstance(recipe, AlignRecipe)
-    generator_license, language_model_license = _licenses(generator, recipe)
-    has_one_license = generator_license == language_model_license
+    origins = list(_origins(generator, recipe))
+    licenses = {model_license for _, _, model_license in origins}
     return _CARD.format(
         title="An aligned connector" if is_aligned else "A verifier",
         does=_ALIGNED if is_aligned else _VERIFIES,
         reads=verifier.config.reads,
+        verifier_class=type(verifier).__name__,
         generator=public_model_name(generator.name),
-        language_model=public_model_name(recipe.language_model),
-        license=generator_license if has_one_license and generator_license else "other",
-        generator_license=generator_license or _NO_LICENSE,
-        language_model_license=language_model_license or _NO_LICENSE,
+        license=(licenses.pop() if len(licenses) == 1 else None) or "other",
+        origins="".join(
+            f"| {part} | {name} | {model_license or _NO_LICENSE} |\n" for part, name, model_license in origins
+        ),
         metrics=_table(metrics) if metrics else "None: stage 1 is measured by its loss, in metrics.jsonl.\n",
         provenance=_table(provenance(generator.device) | {"generator weights": generator.fingerprint}),
         recipe=with_public_names(recipe).model_dump_json(indent=1),
     )
 
 
-def _licenses(generator: Generator, recipe: TrainingRecipe) -> tuple[str | None, str | None]:
-    spec, language_model_spec = find_spec(generator.name), find_spec(recipe.language_model)
+def _origins(generator: Generator, recipe: TrainingRecipe) -> Iterator[tuple[str, str, str | None]]:
+    """Yield each model that a verifier is made from: what it is, its public name and its license."""
+    spec = find_spec(generator.name)
     weights = spec.weights if spec else split_options(generator.name)[0]
-    language_model = language_model_spec.language_model if language_model_spec else None
-    return (spec and spec.license) or card_license(weights), card_license(language_model or recipe.language_model)
+    yield "generator", public_model_name(generator.name), (spec and spec.license) or card_license(weights)
+    if recipe.has_language_model:
+        name = recipe.language_model
+        yield "language model", public_model_name(name), card_license(language_model_source(recipe))
 
 
 def _table(values: Mapping[str, Any]) -> str:

@@ -37,9 +37,11 @@ from forejudge.training.align import align
 from forejudge.training.config import AlignRecipe, VerifyRecipe, apply_changes, with_changes
 from forejudge.training.dataset import LabeledRows, TrainingData
 from forejudge.training.losses import VerifierLoss
-from forejudge.training.model import Verification, log_odds
+from forejudge.training.model import log_odds
+from forejudge.training.stage_models import trained_stage
 from forejudge.training.verify import verify
-from forejudge.verifiers.language_model import LANGUAGE_MODEL, LanguageModelVerifier
+from forejudge.verifiers import find_verifier_class
+from forejudge.verifiers.language_model import LANGUAGE_MODEL
 
 CHOICES = ("layers", "loss", "pooling", "data", "llm", "captions")
 MAX_N = 8  # the N of Best-of-N, where each prompt has that many candidates
@@ -99,9 +101,9 @@ class StudyInputs:
         """Return a trained verifier's score of each held-out row (M,), from the folder if it has them already."""
         path = out / _SCORES_FILE
         if not exists(path):
-            verifier = LanguageModelVerifier.from_pretrained(out, device=self.generator.device)
-            rows = LabeledRows.of(self.labels.held_out, self.generator, verifier.verifier_input, verifier.question)
-            stage = Verification(verifier.model, verifier.question.answer_token_ids())
+            verifier = find_verifier_class(out).from_pretrained(out, device=self.generator.device)
+            stage, encode = trained_stage(verifier, self.generator)
+            rows = LabeledRows.of(self.labels.held_out, self.generator, verifier.verifier_input, encode)
             data = BytesIO()
             logprobs = torch.from_numpy(rows.logprobs(stage, self.generator.device))
             np.save(data, log_odds(logprobs).double().numpy())

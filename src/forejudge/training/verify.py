@@ -1,4 +1,4 @@
-"""Stage 2: connector and language model learn from labeled candidates to answer yes or no (paper, "Training")."""
+"""Stage 2: a verifier learns from labeled candidates to answer yes or no (paper, "Training")."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,21 +20,11 @@ from forejudge.training.dataset import (
     state_statistics,
     training_prompt_overlap,
 )
-from forejudge.training.model import (
-    TrainableVerifier,
-    Verification,
-    add_head,
-    aligned_digest,
-    load_aligned_verifier,
-    log_odds,
-    new_trainable_verifier,
-    set_statistics,
-)
+from forejudge.training.model import aligned_digest, log_odds, set_statistics
 from forejudge.training.output import RunFolder
+from forejudge.training.stage_models import StageModel, new_stage_model, trained_stage
 from forejudge.training.trainer import SummedLoss, TrainingRun
-from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
-from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig
-from forejudge.verifiers.question import Question
+from forejudge.verifiers.inputs import build_verifier_input
 
 
 def verify(
@@ -63,11 +53,10 @@ def verify(
 
 @dataclass(frozen=True)
 class PreparedVerification:
-    """A run before its first step, with its models and held-out rows."""
+    """A run before its first step, with its model and held-out rows."""
 
     run: TrainingRun
-    trainable: TrainableVerifier
-    verifier_input: VerifierInput
+    model: StageModel
     held_out: LabeledRows
 
 
@@ -77,20 +66,17 @@ def prepare_verification(
     """Load the models and compute the statistics; write nothing."""
     verifier_input = build_verifier_input(recipe.reads, recipe.vision_tower)
     verifier_input.to(generator.device, generator.dtype)
-    if aligned:
-        trainable = load_aligned_verifier(aligned, recipe, generator)
-    else:
-        trainable = new_trainable_verifier(recipe, verifier_input, generator)
-    question = Question(recipe.question, trainable.tokenizer)
-    training = LabeledRows.of(data.training, generator, verifier_input, question)
-    held_out = LabeledRows.of(data.held_out, generator, verifier_input, question)
+    model = new_stage_model(recipe, generator, verifier_input, aligned)
+    training = LabeledRows.of(data.training, generator, verifier_input, model.encode)
+    held_out = LabeledRows.of(data.held_out, generator, verifier_input, model.encode)
     held_out.check_pairs()
     if aligned is None:
         states = training.batches.states
-        set_statistics(trainable, state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows))
+        statistics = state_statistics(states, len(training.rows), recipe.seed, recipe.statistics_rows)
+        set_statistics(model.connector, statistics)
     run = TrainingRun(
         stage_name="verify",
-        module=_stage_module(recipe, trainable, question, generator.device),
+        module=model.module(),
         recipe=recipe,
         training=_training_rows(recipe, training),
         validation=held_out.first(),
@@ -98,23 +84,13 @@ def prepare_verification(
         best_metric="pair_accuracy",
         metrics=lambda logprobs: _validation_metrics(held_out, logprobs),
     )
-    return PreparedVerification(run, trainable, verifier_input, held_out)
+    return PreparedVerification(run, model, held_out)
 
 
 def _training_rows(recipe: VerifyRecipe, training: LabeledRows) -> RowDataset:
     if not recipe.by_group:
         return training.first(recipe.training_rows)
     return training.first_groups(recipe.training_rows, recipe.hindsight, recipe.seed)
-
-
-def _stage_module(
-    recipe: VerifyRecipe, trainable: TrainableVerifier, question: Question, device: torch.device
-) -> Verification:
-    if recipe.loss.kind == "regression":
-        trainable = add_head(trainable, recipe.seed)
-    if recipe.lora is not None:
-        trainable = trainable.with_lora(recipe.lora)
-    return Verification(trainable.to_training(recipe, device).model, question.answer_token_ids())
 
 
 def _answer_loss(recipe: VerifyRecipe, correct: NDArray[np.bool_]) -> SummedLoss:
@@ -146,20 +122,12 @@ def _write(
     recipe: VerifyRecipe, prepared: PreparedVerification, output: RunFolder, extra_metrics: dict[str, float]
 ) -> None:
     """Calibrate and write the verifier: calibration sees the weights as stored, without mixed precision."""
-    trainable, held_out = prepared.trainable.merge_adapters(), prepared.held_out
-    stage = Verification(trainable.model, held_out.batches.question.answer_token_ids())
+    held_out, generator = prepared.held_out, output.generator
+    verifier = prepared.model.verifier(str(output.folder))
+    stage, _ = trained_stage(verifier, generator)
     stage.to(output.dtype(recipe)).float()
-    logprobs = held_out.logprobs(stage, output.generator.device)
+    logprobs = held_out.logprobs(stage, generator.device)
     metrics, calibration = held_out.metrics(logprobs)
-    config = LanguageModelVerifierConfig.from_generator(
-        output.generator,
-        recipe.reads,
-        question=recipe.question,
-        spatial_merge_size=recipe.spatial_merge_size,
-        has_head=trainable.model.head is not None,
-        calibration=calibration,
-        prior=held_out.prior(logprobs, calibration),
-    )
-    model, tokenizer = trainable.model, trainable.tokenizer
-    verifier = LanguageModelVerifier(str(output.folder), config, model, tokenizer, prepared.verifier_input)
+    fitted = {"calibration": calibration, "prior": held_out.prior(logprobs, calibration)}
+    verifier.config = verifier.config.model_copy(update=fitted)  # type: ignore[assignment]
     output.write(verifier, recipe, metrics.to_json() | extra_metrics)

@@ -15,7 +15,10 @@ from forejudge.verifiers.base import PretrainedVerifier, Verifier
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 
 # `kind` in verifier.json -> the class that loads the folder, by import path: its libraries take seconds to import.
-VERIFIER_CLASSES: dict[str, str] = {"language_model": "forejudge.verifiers.language_model:LanguageModelVerifier"}
+VERIFIER_CLASSES: dict[str, str] = {
+    "language_model": "forejudge.verifiers.language_model:LanguageModelVerifier",
+    "cross_attention": "forejudge.verifiers.cross_attention:CrossAttentionVerifier",
+}
 _CLIPSCORE = "clipscore:"
 
 

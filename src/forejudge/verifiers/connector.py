@@ -114,7 +114,7 @@ class Connector(Standardizer):
         size, (count, tokens, width) = self.merge_size, tokens_NTD.shape
         if size == 1:
             return tokens_NTD
-        rows, columns = grid or (math.isqrt(tokens), math.isqrt(tokens))
+        rows, columns = grid or square_grid(tokens)
         if rows * columns != tokens or rows % size or columns % size:
             raise InvalidRequest(
                 f"a verifier that merges {size} x {size} tokens reads images whose sides have a multiple of {size} "
@@ -122,6 +122,11 @@ class Connector(Standardizer):
             )
         squares = tokens_NTD.reshape(count, rows // size, size, columns // size, size, width).transpose(2, 3)
         return squares.reshape(count, tokens // size**2, size**2 * width)
+
+
+def square_grid(tokens: int) -> Grid:
+    """Return the grid of tokens that are a square."""
+    return math.isqrt(tokens), math.isqrt(tokens)
 
 
 def _describe(grid: Grid | None, tokens: int) -> str:
