@@ -235,6 +235,8 @@ class GeneratorContract:
         architecture = generator.architecture
         assert (len(hidden_NTD), hidden_NTD.shape[2]) == (3, architecture.width)
         assert latents_NCHW.shape[:2] == (3, architecture.latent_channels)
+        assert views.text_LD is not None
+        assert views.text_LD.shape[1:] == (architecture.text_width,)
         if self.size is None:
             assert hidden_NTD.shape[1] == architecture.latent_size**2
 

@@ -22,12 +22,14 @@ from forejudge.training.verify import prepare_verification
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import fit_calibration
+from forejudge.verifiers.cross_attention import CrossAttentionVerifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 from tests.support.tiny_run import CANDIDATES, CPU, TinyRun, assert_weights_equal, relabeled, weights
 
 QUICK: dict[str, Any] = {"steps": 6, "eval_steps": 6}
 ENOUGH: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 3e-3, "eval_steps": 10}
 FEW = ENOUGH | {"steps": 15}
+SMALL = {"width": 64, "layers": 1, "heads": 2}
 
 
 def loaded(folder: Path) -> LanguageModelVerifier:
@@ -55,10 +57,17 @@ def opposites(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Ti
     return TinyRun(folder)
 
 
-def test_it_learns_whatever_it_is_taught(tiny_run: TinyRun, opposites: TinyRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "verifier_class",
+    [{}, {"cross_attention": SMALL, "spatial_merge_size": 8, "learning_rate": 5e-4}],
+    ids=["language model", "cross-attention"],
+)
+def test_it_learns_whatever_it_is_taught(
+    tiny_run: TinyRun, opposites: TinyRun, tmp_path: Path, verifier_class: dict[str, Any]
+) -> None:
     """A label, and its opposite: no verifier is good at both by luck. Figures are of held-out prompts."""
     for number, run in enumerate((tiny_run, opposites)):
-        found = metrics(run.verify(tmp_path / str(number), **ENOUGH))
+        found = metrics(run.verify(tmp_path / str(number), **ENOUGH | verifier_class))
         assert found["auroc"] > 0.75
         assert found["pair_accuracy"] > 0.6
         assert (found["count"], found["positive_rate"]) == (64, 0.5)
@@ -201,6 +210,33 @@ def test_adapters_without_peft_name_the_extra(trained_verifier: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra, match=r"peft is not installed: pip install 'forejudge\[lora\]'"):
         TrainableVerifier(verifier.model, verifier.tokenizer).with_lora(LoraOptions())
+
+
+def test_a_verifier_without_a_language_model_is_trained_stored_and_used(tiny_run: TinyRun, tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "language_model": "owner/unused",
+        "cross_attention": SMALL,
+        "loss": {"kind": "focal", "pairwise": 1.0},
+    }
+    folder = tiny_run.verify(tmp_path / "out", **QUICK, **recipe)
+    verifier = load_verifier(str(folder), CPU, torch.float32)
+    assert isinstance(verifier, CrossAttentionVerifier)
+    assert verifier.calibrated
+    assert verifier.prior is not None
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "CrossAttentionVerifier.from_pretrained" in card
+    assert "| language model |" not in card
+    search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(folder), device="cpu")
+    result = search("a photo of a star", n=3)
+    assert result.record.settings.warnings == ()
+    assert result.winner.probability is not None
+
+
+def test_a_verifier_without_a_language_model_is_not_aligned(tiny_run: TinyRun, tmp_path: Path) -> None:
+    aligned = tiny_run.align(tmp_path / "aligned", steps=1, eval_steps=1)
+    with pytest.raises(InvalidRequest, match=r"a cross_attention verifier has no language model to align with"):
+        tiny_run.verify(tmp_path / "out", aligned=aligned, **QUICK, cross_attention=SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from forejudge.result import provenance
 from forejudge.types import Candidates, Verdict
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.base import Verifier
+from forejudge.verifiers.cross_attention import CrossAttentionVerifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 TIMED_NS = (1, 2, 4, 8, 16)
@@ -329,7 +330,7 @@ def merge_evaluation(folder: Path, part: Path) -> int:
 class _Control(Verifier):
     """A verifier that scores something else than the candidates' own hidden states."""
 
-    def __init__(self, verifier: LanguageModelVerifier) -> None:
+    def __init__(self, verifier: LanguageModelVerifier | CrossAttentionVerifier) -> None:
         self.name, self.verifier = verifier.name, verifier
         self.reads, self.calibrated, self.digest = verifier.reads, verifier.calibrated, verifier.digest
 
@@ -362,6 +363,8 @@ class ZeroedStates(_Control):
 def with_controls(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
     """Add the two controls of the first verifier. Raises InvalidRequest where it doesn't read hidden states."""
     first = next(iter(verifiers.values()))
-    if not isinstance(first, LanguageModelVerifier) or not first.config.reads.startswith("hidden:"):
+    if not isinstance(first, LanguageModelVerifier | CrossAttentionVerifier) or not first.config.reads.startswith(
+        "hidden:"
+    ):
         raise InvalidRequest(f"--controls need a first verifier that reads hidden states, which {first.name} doesn't")
     return {**verifiers, "states shuffled": ShuffledStates(first), "states zeroed": ZeroedStates(first)}

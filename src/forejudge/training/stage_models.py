@@ -1,4 +1,4 @@
-"""What stage 2 asks of each class of verifier: a model to train, what it reads of a prompt, the verifier it becomes.
+"""Classes of verifiers in training: the model, what it reads of a prompt, and the verifier that it becomes.
 
 Shapes: N rows, T image tokens of width D, L text tokens.
 """

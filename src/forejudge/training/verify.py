@@ -129,5 +129,5 @@ def _write(
     logprobs = held_out.logprobs(stage, generator.device)
     metrics, calibration = held_out.metrics(logprobs)
     fitted = {"calibration": calibration, "prior": held_out.prior(logprobs, calibration)}
-    verifier.config = verifier.config.model_copy(update=fitted)  # type: ignore[assignment]
+    verifier.config = verifier.config.model_copy(update=fitted)
     output.write(verifier, recipe, metrics.to_json() | extra_metrics)
