@@ -7,11 +7,13 @@ from functools import lru_cache, partial
 from threading import RLock
 from typing import Any, TypeVar
 
+import torch
+
 from forejudge.compiling import compile_error, compiler_problem
 from forejudge.costs import CostModel
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.errors import InvalidRequest
-from forejudge.generators import as_generator, known_models, load_generator, resolve_spec
+from forejudge.generators import as_generator, known_models, load_architecture, load_generator, resolve_spec
 from forejudge.generators.base import Generator
 from forejudge.noise import CandidateSeeds
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions, check_count, parse_options
@@ -73,17 +75,26 @@ class BestOfN:
         return cls.from_options(parse_options(ModelOptions, {"generator": generator, "verifier": verifier, **options}))
 
     @classmethod
-    def from_options(cls, options: ModelOptions) -> "BestOfN":
-        """Load the models that `options` name. Raises the same errors as `from_pretrained`."""
+    def from_options(cls, options: ModelOptions, check: Callable[[Generator], object] | None = None) -> "BestOfN":
+        """Load the models that `options` name. Raises the same errors as `from_pretrained`.
+
+        `check` may refuse what is asked of the generator: it gets one without weights, before any are read.
+        """
         if resolve_spec(options.generator).verifier is None and options.verifier is None:
             known_generators = [name for name, known in known_models().items() if known.verifier]
             raise InvalidRequest(
                 f"no verifier is known for generator {options.generator!r}: name one, or use one of "
                 f"{', '.join(known_generators)}"
             )
-        check_verifier(options.verifier or options.generator, options.generator)
         device = resolve_device(options.device)
         dtype = resolve_dtype(options.dtype, device)
+        if check is None:
+            architecture = load_architecture(options.generator)
+        else:
+            without_weights = load_generator(options.generator, torch.device("meta"), dtype)
+            check(without_weights)
+            architecture = without_weights.architecture
+        check_verifier(options.verifier or options.generator, options.generator, architecture)
         return cls(
             load_generator(options.generator, device, dtype, options.offload),
             load_verifier(options.verifier or options.generator, device, dtype),
@@ -150,7 +161,7 @@ class BestOfN:
             return action()
 
     def _search(self, prompt: str, options: SearchOptions, on_progress: OnProgress | None) -> Result:
-        sampling = (options.sampling or SamplingParams()).with_defaults(self.generator.defaults)
+        sampling = options.sampling_for(self.generator.defaults)
         seeds = options.seeds or CandidateSeeds(options.seed, prompt, options.image_index, options.cap)
         refines = options.refine_below > 0
         if refines:

@@ -67,6 +67,16 @@ def load_library_model(
     return model.to(device)
 
 
+def new_library_model(pretrained_class: Any, folder: Path) -> nn.Module:
+    """Build a model of diffusers or transformers on the meta device from its config alone. Raises CheckpointError."""
+    from diffusers import ModelMixin
+
+    with checkpoint_errors(folder), quiet_libraries(), torch.device("meta"):
+        if issubclass(pretrained_class, ModelMixin):
+            return pretrained_class.from_config(pretrained_class.load_config(folder, local_files_only=True))
+        return pretrained_class(pretrained_class.config_class.from_pretrained(folder, local_files_only=True))
+
+
 def library_model_from_tensors(
     pretrained_class: Any, config: Any, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype
 ) -> Any:

@@ -158,6 +158,10 @@ class SearchOptions(BaseModel):
         """Largest number of candidates this search can generate."""
         return self.fixed_n or self.max_n
 
+    def sampling_for(self, defaults: SamplingParams) -> SamplingParams:
+        """Return the sampling parameters, completed by a generator's defaults."""
+        return (self.sampling or SamplingParams()).with_defaults(defaults)
+
     @property
     def fixed_n(self) -> int | None:
         """Number of candidates asked for, given or by default; None where only `max_n` caps the search."""

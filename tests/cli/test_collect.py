@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pyarrow.parquet as pq
 import pytest
@@ -134,6 +135,13 @@ def test_what_cannot_be_labeled_is_refused_before_models_are_loaded(
     Path("plain.txt").write_text("a red circle\n")
     assert said in refusal(label("label", *arguments, "--generator", "not looked for"), 2)
     assert not list(Path("out").glob("*"))
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_weights_are_read(label: CommandLine, tiny_generator: Path) -> None:
+    copytree(tiny_generator, "generator", ignore=ignore_patterns("*.safetensors"))
+    line = json.loads(Path("prompts.jsonl").read_text().splitlines()[0])
+    Path("prompts.jsonl").write_text(json.dumps({**line, "prompt": "a red circle " * 200}))
+    assert "prompts.jsonl, line 1: the prompt has" in refusal(label("label", "--generator", "generator"), 2)
 
 
 def test_another_run_in_the_same_folder_is_refused(label: CommandLine) -> None:

@@ -484,14 +484,29 @@ def test_contradictions_are_refused_before_models_are_loaded(
     [
         ([""], "an argument is empty"),
         (["  "], "the prompt is empty"),
-        ([LONG_PROMPT], "would be cut: ' a red circle"),
         (["x", "--budget-ms", "0.001"], "budget_ms = 0.001 is too small: on this device one candidate"),
-        (["x", "--height", "50"], "64 x 50 pixels"),
         (["x", "--device", "abacus"], "device 'abacus'"),
     ],
 )
 def test_what_the_models_cannot_serve_is_refused(generate: CommandLine, arguments: list[str], said: str) -> None:
     assert said in refusal(generate("generate", *arguments), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([LONG_PROMPT], "would be cut: ' a red circle"),
+        (["x", "--height", "50"], "64 x 50 pixels"),
+        (["--prompts", "long.txt"], "long.txt, line 2: the prompt has"),
+    ],
+)
+def test_what_the_generator_cannot_serve_is_refused_before_weights_are_read(
+    forejudge: CommandLine, tiny_generator: Path, tiny_verifier: Path, arguments: list[str], said: str
+) -> None:
+    shutil.copytree(tiny_generator, "generator", ignore=shutil.ignore_patterns("*.safetensors"))
+    Path("long.txt").write_text(f"a star\n{LONG_PROMPT}\n")
+    refused = forejudge("generate", *arguments, "--generator", "generator", "--verifier", tiny_verifier)
+    assert said in refusal(refused, 2)
 
 
 def test_unknown_models_are_refused(generate: CommandLine, tiny_verifier: Path) -> None:

@@ -7,6 +7,7 @@ and by module fixtures `transformer` (of a split) or `folder` (a pipeline's, wit
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch._dynamo.testing import CompileCounter
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest
-from forejudge.generators import as_generator
+from forejudge.generators import as_generator, load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.generators.split import SplitTransformer
 from forejudge.types import IMAGE, NOISE, Candidates, Stage, latent_stage, prefix_stage
@@ -338,6 +339,19 @@ class GeneratorContract:
         checked.check(PROMPT, self.sampling())
         with pytest.raises(InvalidRequest, match="would be cut"):
             checked.check("red " * (self.longest_prompt + 1), self.sampling())
+
+    def test_prompts_are_checked_without_weights(self, folder: Path, generator: Generator, tmp_path: Path) -> None:
+        configs = copytree(folder, tmp_path / "configs", ignore=ignore_patterns("*.safetensors"))
+        without_weights = load_generator(str(configs), torch.device("meta"), torch.float32)
+        assert without_weights.architecture == generator.architecture
+        without_weights.check(PROMPT, self.sampling())
+        for prompt, size in (("red " * (self.longest_prompt + 1), None), (PROMPT, self.wrong_sizes[0])):
+            messages = []
+            for each in (without_weights, generator):
+                with pytest.raises(InvalidRequest) as refused:
+                    each.check(prompt, self.sampling(size))
+                messages.append(str(refused.value))
+            assert messages[0] == messages[1]
 
     def test_the_fingerprint_tells_weights_apart_but_not_dtypes(self, folder: Path, generator: Generator) -> None:
         half, other = load_reference_pipeline(folder, torch.bfloat16), load_reference_pipeline(folder)

@@ -126,6 +126,19 @@ def test_only_what_a_pipeline_names_is_downloaded(
         assert sorted(hub.sent_files) == sorted(whole)  # each of them once, forejudge.json among them
 
 
+def test_no_weights_are_downloaded_for_a_generator_without_them(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    spec = GeneratorSpec(name="mixed", pipeline="owner/base", transformer="owner/few-step", description="")
+    monkeypatch.setitem(KNOWN_MODELS, "mixed", spec)
+    with hub_server(monkeypatch) as hub:
+        hub.models.update({"owner/base": tiny_generator, "owner/few-step": tiny_generator})
+        load_generator("mixed", torch.device("meta"), torch.float32).check(PROMPT, SamplingParams())
+        assert not [name for name in hub.sent_files if name.endswith(".safetensors")]
+        assert hub.sent_files.count("tokenizer/tokenizer.json") == 1
+
+
 def test_of_two_repositories_each_gives_its_part(
     tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

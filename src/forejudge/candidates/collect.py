@@ -23,6 +23,7 @@ from forejudge.errors import BrokenImage
 from forejudge.evaluators.base import Evaluator
 from forejudge.evaluators.benchmarks import Benchmark
 from forejudge.files import check_room
+from forejudge.generators import load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import public_model_name
 from forejudge.noise import Split, split_seed
@@ -97,6 +98,15 @@ class Collector(ABC, Generic[StoreT]):
         store.check_prompts(self.prompt_lines)
         store.refuse_other(self.settings)
         return [block for block in shard.indices(self.blocks) if not store.has(block)]
+
+
+def check_prompts(generator: str, lines: Iterable[PromptLine]) -> None:
+    """Raise InvalidRequest, naming its line, for the first prompt that a generator cannot serve; no weights are read.
+
+    `generator` is one that `load_generator` takes. Raises its errors.
+    """
+    without_weights = load_generator(generator, torch.device("meta"), torch.float32)
+    check_lines(lines, lambda prompt: without_weights.check(prompt, without_weights.defaults))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@
 An image is complete when both of its files are there; the image is written last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -24,6 +24,7 @@ from forejudge.config_files import read_config
 from forejudge.device import dtype_name, resolve_device, resolve_dtype
 from forejudge.files import is_dir, is_file, write_image, write_text
 from forejudge.generators import find_spec
+from forejudge.generators.base import Generator
 from forejudge.options import ModelOptions, SamplingParams, SearchOptions
 from forejudge.prompts.prompt_file import PromptLine, check_lines, image_indices
 from forejudge.result import Result, SearchRecord
@@ -53,9 +54,7 @@ class SearchConfig(SearchOptions):
         spec = find_spec(models.generator)
         filled = {
             "n": search.fixed_n,
-            "sampling": (search.sampling or SamplingParams()).with_defaults(
-                spec.sampling if spec else SamplingParams()
-            ),
+            "sampling": search.sampling_for(spec.sampling if spec else SamplingParams()),
         }
         return cls(
             **{**dict(search), **filled},
@@ -150,6 +149,12 @@ class SearchStore(BlockStore[SearchConfig]):
         return GenEvalFolder.of_prompt(self.path, block // self.images_per_prompt)
 
 
+def check_search(generator: Generator, lines: Iterable[PromptLine], search: SearchOptions) -> None:
+    """Raise InvalidRequest, naming its line, for the first prompt that a search cannot serve."""
+    sampling = search.sampling_for(generator.defaults)
+    check_lines(lines, lambda prompt: generator.check(prompt, sampling))
+
+
 @dataclass(frozen=True)
 class SearchCollector(Collector[SearchStore]):
     """One search for each image of each prompt line. `config` follows from the options that `best` was loaded with.
@@ -179,9 +184,7 @@ class SearchCollector(Collector[SearchStore]):
 
     def check(self, blocks: Sequence[int], store: SearchStore) -> None:
         """See `Collector.check`: prompts."""
-        generator = self.best.generator
-        sampling = (self.search.sampling or SamplingParams()).with_defaults(generator.defaults)
-        check_lines((store.line(block) for block in blocks), lambda prompt: generator.check(prompt, sampling))
+        check_search(self.best.generator, map(store.line, blocks), self.search)
 
     def collect(self, block: int, store: SearchStore) -> None:
         """See `Collector.collect`."""

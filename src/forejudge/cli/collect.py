@@ -93,7 +93,7 @@ def label(
     lines = read_prompts(prompts)
     loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
     loaded_evaluator.check(lines)
-    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, run_options.shard, dry_run)
+    loaded_generator = _load_generator(resolved_recipe.generator, lines, device, dtype, out, run_options.shard, dry_run)
     collector = _build_collector(loaded_generator, lines, LabelObserver(loaded_evaluator), run_options)
     if dry_run:
         return _print_estimate(collector, run_options, prompts, out)
@@ -136,7 +136,7 @@ def caption(
     run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
     lines = read_prompts(prompts)
     check_captioner(resolved_recipe.captioner)
-    loaded_generator = _load_generator(resolved_recipe.generator, device, dtype, out, run_options.shard, dry_run)
+    loaded_generator = _load_generator(resolved_recipe.generator, lines, device, dtype, out, run_options.shard, dry_run)
     loaded_captioner = load_captioner(resolved_recipe.captioner, loaded_generator.device, loaded_generator.dtype)
     collector = _build_collector(loaded_generator, lines, CaptionObserver(loaded_captioner), run_options)
     if dry_run:
@@ -181,9 +181,15 @@ class CollectOptions:
 
 
 def _load_generator(
-    name: str, device: str | None, dtype: str | None, out: Path, shard: Shard, dry_run: bool
+    name: str,
+    lines: "list[PromptLine]",
+    device: str | None,
+    dtype: str | None,
+    out: Path,
+    shard: Shard,
+    dry_run: bool,
 ) -> "LoadedGenerator":
-    """Load the generator once `out` is known to be writable; a dry run leaves nothing there."""
+    """Load the generator once `out` can be written and it can serve all prompts; a dry run leaves nothing there."""
     if dry_run:
         check_writable(out)
     else:
@@ -191,7 +197,7 @@ def _load_generator(
     with spinner("loading"):
         from forejudge.device import AUTO
 
-        return load_with_license_notice(name, device, dtype or AUTO)
+        return load_with_license_notice(name, device, dtype or AUTO, lines)
 
 
 def _build_collector(

@@ -1,7 +1,7 @@
 """Helpers of several commands: loading a generator, license notices, and the cache of compiled code."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from forejudge.progress import Shard
 if TYPE_CHECKING:
     from forejudge.generators.base import Generator
     from forejudge.hub import Source
+    from forejudge.prompts.prompt_file import PromptLine
 
 
 held = ExitStack()
@@ -94,13 +95,19 @@ def _shown_models() -> list[str]:
         return []
 
 
-def load_with_license_notice(name: str, device: str | None, dtype: str) -> "Generator":
-    """Load a generator; the first of several processes prints the licenses of its models."""
+def load_with_license_notice(
+    name: str, device: str | None, dtype: str, lines: "Sequence[PromptLine]" = ()
+) -> "Generator":
+    """Load a generator that can serve the prompts of `lines`; the first of several processes prints licenses."""
+    from forejudge.candidates.collect import check_prompts
     from forejudge.device import is_main_process, resolve_device, resolve_dtype
     from forejudge.generators import load_generator
 
     torch_device = resolve_device(device)
-    loaded = load_generator(name, torch_device, resolve_dtype(dtype, torch_device))
+    torch_dtype = resolve_dtype(dtype, torch_device)
+    if lines:
+        check_prompts(name, lines)
+    loaded = load_generator(name, torch_device, torch_dtype)
     if is_main_process():
         print_licenses(loaded.sources)
     return loaded

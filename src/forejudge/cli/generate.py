@@ -15,8 +15,11 @@ from forejudge.options import ModelOptions, SearchOptions, check_count
 from forejudge.progress import Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forejudge import BestOfN, Result
     from forejudge.candidates.searches import SearchConfig, SearchStore
+    from forejudge.generators.base import Generator
 
 
 @expand_options
@@ -98,7 +101,7 @@ def generate_one(
 ) -> None:
     """Generate the images of one prompt, and write each as soon as it is finished; several get a folder each."""
     hold_output(out)
-    best = load_models(models)
+    best = load_models(models, lambda generator: generator.check(prompt, search.sampling_for(generator.defaults)))
     from forejudge.cli.result_folder import remove_other_results
 
     several = images_per_prompt > 1
@@ -129,14 +132,14 @@ def _generate_image(
     return result
 
 
-def load_models(models: ModelOptions) -> "BestOfN":
-    """Load generator and verifier, and print the licenses of models that are used for the first time."""
+def load_models(models: ModelOptions, check: "Callable[[Generator], object]") -> "BestOfN":
+    """Load generator and verifier as `BestOfN.from_options`, and print licenses that were not shown before."""
     with spinner("loading models"):
         from forejudge import BestOfN
 
         if models.compiled:
             use_compile_cache()
-        best = BestOfN.from_options(models)
+        best = BestOfN.from_options(models, check)
     print_licenses([*best.generator.sources, best.verifier.source])
     return best
 
@@ -156,7 +159,7 @@ def generate_many(
     lines = read_prompts(prompts)
     hold_output(out, shard)
     with spinner("reading settings"):
-        from forejudge.candidates.searches import SearchConfig, SearchStore
+        from forejudge.candidates.searches import SearchConfig, SearchStore, check_search
 
         settings = SearchConfig.from_options(models, search, images_per_prompt)
     store = SearchStore(out, lines, images_per_prompt)
@@ -166,7 +169,7 @@ def generate_many(
         echo(f"{added} of {len(lines)} prompts are new at the end of {prompts}", err=True)
     left, started = [block for block in shard.indices(store.blocks) if not store.has(block)], time.monotonic()
     if left or not settings.names_models_of(store.settings):
-        best = load_models(models)
+        best = load_models(models, lambda generator: check_search(generator, map(store.line, left), search))
         _collect(store, settings.identified(best), best, search, shard, len(left))
     records = [store.record(block) for block in range(store.blocks) if store.has(block)]
     if as_json:

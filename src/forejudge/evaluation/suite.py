@@ -17,7 +17,7 @@ from statistics import median
 
 import torch
 
-from forejudge.candidates.collect import EvaluationCollector
+from forejudge.candidates.collect import EvaluationCollector, check_prompts
 from forejudge.candidates.evaluation_store import EvaluationStore
 from forejudge.config_files import read_config
 from forejudge.device import dtype_name
@@ -164,6 +164,7 @@ class Suite:
         """Load everything the options name. Raises InvalidRequest, CheckpointError and MissingExtra."""
         _ = options.combinations, options.for_simulation  # refused now, not after hours
         benchmark, second_evaluators = options.load_evaluators(device)
+        check_prompts(options.generator, benchmark.lines)
         generator = load_generator(options.generator, device, dtype)
         timed = {name: load_verifier(given, device, dtype) for name, given in options.verifiers_by_name.items()}
         warnings = [warning for verifier in timed.values() for warning in verifier.check(generator)]

@@ -24,7 +24,7 @@ from forejudge.generators.diffusers_pipeline import BlackBox
 from forejudge.generators.digest import ModelDigests, model_digest, remember_weights
 from forejudge.generators.known import GeneratorSpec, find_spec, known_models, split_options
 from forejudge.hub import MODEL_FILES, Source, fetch, is_hub_id
-from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
+from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer, new_library_model
 from forejudge.plugins import load_object
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ TEXT_ENCODER = "text-encoder"  # the only value of `offload`
 _CPU = torch.device("cpu")
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
+_WEIGHT_FILES = ("*.safetensors",)
 _VARIANT_FILES = ("*.fp16*", "*.bf16*")  # the same weights, rounded
 _TRANSFORMER = "transformer"
 _CONFIG_FILES = (f"{_TRANSFORMER}/config.json", "config.json")
@@ -56,7 +57,8 @@ def load_generator(name: str, device: torch.device, dtype: torch.dtype, offload:
     """Load a known model, a folder or a hub id; a hub id may name a revision, as `owner/model@REVISION`.
 
     Options may follow the name, as `split_options` reads them. With `offload` = "text-encoder" the text encoders are
-    on the device only while encoding.
+    on the device only while encoding. On the meta device no weights are fetched or read: such a generator only checks
+    prompts and sampling parameters, in a moment.
 
     Raises CheckpointError for an incomplete folder, InvalidRequest for a pipeline that is not supported.
     """
@@ -123,7 +125,8 @@ def load_architecture(name: str) -> Architecture:
         folder = _transformer_folder(fetch(spec.transformer, _CONFIG_FILES).folder)
     else:
         folder = fetch(str(index.source), _CONFIG_FILES).folder / _TRANSFORMER
-    return generator_class.split.architecture(index.new_transformer(folder))
+    transformer: Any = new_library_model(index.component_class(_TRANSFORMER), folder)
+    return generator_class.split.architecture(transformer)
 
 
 def _generator_class(pipeline_class: str, folder: str | None = None) -> "type[StepwiseGenerator]":
@@ -210,11 +213,14 @@ class PipelineIndex:
         optional_components: Collection[str] = (),
     ) -> "LoadedPipeline":
         """Load the pipeline. Offloaded components stay on the CPU. Raises CheckpointError for damaged weights."""
-        folder = self._fetch_folder(spec)
+        with_weights = device.type != "meta"
+        folder = self._fetch_folder(spec, with_weights)
         folders = {component: folder / component for component in self.components}
         sources = [self.source]
         if spec.transformer:
-            sources.append(_fetch_transformer(spec.transformer))
+            sources.append(
+                _fetch_transformer(spec.transformer) if with_weights else fetch(spec.transformer, _CONFIG_FILES)
+            )
             folders[_TRANSFORMER] = _transformer_folder(sources[1].folder)
         for component, component_folder in folders.items():
             if not is_dir(component_folder):
@@ -238,6 +244,8 @@ class PipelineIndex:
 
             pipeline = DiffusionPipeline.from_pretrained(self.source.folder, local_files_only=True, **loaded_components)
         pipeline.set_progress_bar_config(disable=True)
+        if not with_weights:
+            return LoadedPipeline(pipeline, tuple(sources), {})
         for source in sources:
             check_checksums(source.folder)
         digests = {
@@ -247,19 +255,16 @@ class PipelineIndex:
         }
         return LoadedPipeline(pipeline, tuple(sources), digests)
 
-    def new_transformer(self, folder: Path) -> Any:
-        """Build the transformer on the meta device from the config in `folder`. Raises CheckpointError."""
-        transformer_class: Any = self._component_class(_TRANSFORMER)
-        with checkpoint_errors(folder), quiet_libraries(), torch.device("meta"):
-            return transformer_class.from_config(transformer_class.load_config(folder, local_files_only=True))
-
-    def _fetch_folder(self, spec: GeneratorSpec) -> Path:
+    def _fetch_folder(self, spec: GeneratorSpec, with_weights: bool) -> Path:
         """Fetch all files that the pipeline needs, at the commit whose index was read."""
         if self.source.commit is None:
             return self.source.folder
         components = [component for component in self.components if component != _TRANSFORMER or not spec.transformer]
         files = [f"{component}/{pattern}" for component in components for pattern in MODEL_FILES]
-        folder = fetch(str(self.source), ["*.json", "README.md", *files], _VARIANT_FILES).folder
+        left_out = _VARIANT_FILES if with_weights else _WEIGHT_FILES
+        folder = fetch(str(self.source), ["*.json", "README.md", *files], left_out).folder
+        if not with_weights:
+            return folder
         without_weights = [name for name in components if _lacks_weights(folder / name)]
         if without_weights:
             fetch(str(self.source), [f"{name}/{pattern}" for name in without_weights for pattern in MODEL_FILES])
@@ -270,8 +275,10 @@ class PipelineIndex:
         from diffusers import SchedulerMixin
         from transformers import PreTrainedTokenizerBase
 
-        component_class = self._component_class(component)
+        component_class = self.component_class(component)
         if issubclass(component_class, nn.Module):
+            if device.type == "meta":
+                return new_library_model(component_class, folder)
             return load_library_model(component_class, folder, dtype, device, allow_unexpected_keys=True)
         if issubclass(component_class, SchedulerMixin):
             return load_scheduler(component_class, folder)
@@ -279,7 +286,7 @@ class PipelineIndex:
 
     def _weights_digest(self, component: str, model: nn.Module, folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
         """Return the entry of `ModelDigests` for a model that was just loaded from a folder."""
-        component_class = self._component_class(component)
+        component_class = self.component_class(component)
 
         def compute() -> str:
             # float16 holds other weights than those that were stored, so it must not decide their digest.
@@ -293,7 +300,8 @@ class PipelineIndex:
         files = [*folder.glob("*.safetensors"), *folder.glob(PICKLED_WEIGHTS)]
         return remember_weights(model, cached_digest(files, component_class.__name__, compute))
 
-    def _component_class(self, component: str) -> type:
+    def component_class(self, component: str) -> type:
+        """Return the class of a component. Raises CheckpointError for code that comes with the model."""
         library, class_name = self.components[component]
         if library not in _LIBRARIES:
             raise CheckpointError(

@@ -173,6 +173,9 @@ def load_profiled_models(
     `resolution` is the side of the images in pixels (default: the generator's own). Raises InvalidRequest for a
     verifier without a language model or two verifiers of one kind, and the errors of loading.
     """
+    if resolution:  # refused before any weights are read
+        without_weights = load_generator(generator, torch.device("meta"), dtype)
+        without_weights.check(PROMPT, with_resolution(without_weights.defaults, resolution))
     loaded = load_generator(generator, device, dtype)
     by_kind: dict[str, LanguageModelVerifier] = {}
     for name in verifiers:

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from forejudge.config_files import read_config
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.files import exists, is_dir
-from forejudge.generators import find_spec, known_models, load_architecture
+from forejudge.generators import find_spec, known_models
+from forejudge.generators.base import Architecture
 from forejudge.hub import fetch, is_hub_id
 from forejudge.plugins import is_import_path, load_object
 from forejudge.verifiers.base import PretrainedVerifier, Verifier
@@ -44,8 +45,8 @@ def load_verifier(name: str, device: torch.device, dtype: torch.dtype) -> Verifi
     return find_verifier_class(origin.folder).from_pretrained(origin, name, device, dtype)
 
 
-def check_verifier(name: str, generator: str) -> None:
-    """Refuse what `load_verifier` would refuse, or a generator that does not fit, by their configs, in a moment.
+def check_verifier(name: str, generator: str, architecture: Architecture) -> None:
+    """Refuse what `load_verifier` would refuse, or a generator whose architecture does not fit, in a moment.
 
     Only folders of ours are read; what has to be downloaded is checked when it is loaded. Raises InvalidRequest,
     CheckpointError, and MismatchError for a generator of another architecture.
@@ -58,7 +59,7 @@ def check_verifier(name: str, generator: str) -> None:
     if not is_dir(folder) or is_published(folder):
         return
     _refuse_aligned(folder)
-    read_verifier_config(folder).check(load_architecture(generator), generator, name)
+    read_verifier_config(folder).check(architecture, generator, name)
 
 
 def _names_image_scorer(name: str) -> bool:
