@@ -5,7 +5,7 @@ import pytest
 
 from forejudge.expected_improvement import NextLogOdds, Prior, fit_prior, log_odds
 
-PRIOR = Prior(mean=1.0, weight=2.0, min_deviation=0.5)
+PRIOR = Prior(mean=3.0, weight=2.0, min_deviation=0.5)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -33,16 +33,24 @@ def test_the_ends_are_exact(mean: float, best: float, gain: float) -> None:
     assert NextLogOdds(mean, 1.0).improvement(best, 2) == pytest.approx(gain, abs=1e-12)
 
 
+@pytest.mark.parametrize("deviation", [0.1, 1.0, 3.0])
+def test_the_integral_errs_by_less_than_a_millionth(deviation: float) -> None:
+    """Log-odds that lie around 0 alike on both sides have a mean probability of one half."""
+    assert NextLogOdds(0.0, deviation).improvement(0.0, 1) == pytest.approx(0.5, abs=1e-6)
+
+
 def test_what_cannot_improve_is_no_rounding_error() -> None:
     assert NextLogOdds(-60.0, 0.1).improvement(0.9, 2) == 0.0
 
 
 def test_the_next_candidate_is_between_the_prompt_and_the_prior() -> None:
-    assert NextLogOdds.after([], PRIOR) == NextLogOdds(1.0, 0.5)
+    assert NextLogOdds.after([], PRIOR) == NextLogOdds(3.0, 0.5)
     one = NextLogOdds.after([0.5], PRIOR)
-    assert (one.mean, one.deviation) == pytest.approx((2 / 3, 0.5))
+    assert (one.mean, one.deviation) == pytest.approx((2.0, 0.5))
+    two = NextLogOdds.after(sigmoid(np.array([-1.0, 1.0])).tolist(), PRIOR)
+    assert (two.mean, two.deviation) == pytest.approx((1.5, 2**0.5))
     three = NextLogOdds.after(sigmoid(np.array([-2.0, 0.0, 2.0])).tolist(), PRIOR)
-    assert (three.mean, three.deviation) == pytest.approx((0.4, 2.0))
+    assert (three.mean, three.deviation) == pytest.approx((1.2, 2.0))
 
 
 def test_log_odds_stay_finite() -> None:
@@ -64,3 +72,9 @@ def test_the_fitted_prior_predicts_improvements() -> None:
             predicted += NextLogOdds.after(probabilities[:n], prior).improvement(best, 1)
             realized += max(probabilities[n] - best, 0)
     assert predicted == pytest.approx(realized, rel=0.2)
+
+
+def test_two_candidates_of_each_prompt_are_enough_for_a_prior() -> None:
+    rng = np.random.default_rng(1)
+    priors = [fit_prior(sigmoid(rng.normal(0, deviation, (100, 2))).tolist()) for deviation in (0.5, 3.0)]
+    assert priors[0].min_deviation < 1 < priors[1].min_deviation

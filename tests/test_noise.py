@@ -52,7 +52,7 @@ def test_noise_equals_that_of_diffusers_draw_by_draw(seed: int) -> None:
         assert torch.equal(noise(seed, draw, SHAPE), randn_tensor((1, *SHAPE), generator=generator))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_noise_of_a_dtype_equals_that_of_diffusers(dtype: torch.dtype) -> None:
     """After some draws, too: a scheduler that draws for itself goes on from there."""
     generator = torch.Generator().manual_seed(7)

@@ -58,6 +58,8 @@ def test_a_deadline_has_its_costs_measured_in_seconds() -> None:
 
     AllPolicies.from_options(SearchOptions(budget_ms=250), measure)
     assert asked == [0.25]
+    AllPolicies.from_options(SearchOptions(budget_ms=250, price=0.01), measure, PRIOR)
+    assert asked == [0.25] * 3
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,20 @@ def test_with_a_budget_the_cap_holds_too() -> None:
     assert stopped_by(capped, 11) == "max_n"
 
 
+def test_a_batch_starts_only_if_the_budget_holds_its_time_with_a_margin() -> None:
+    deadline = Deadline(1150, LatencyEstimate({1: 0.5}, finish=0.5, min_seconds=1.0))
+    assert [next_batch(deadline, 1, elapsed) for elapsed in (0.0, 0.001)] == [1, 0]
+
+
 def test_a_slow_batch_makes_the_next_ones_smaller() -> None:
     deadline, slow, fast = policy(budget_ms=200), (4, 2 * COSTS.batch[4]), (4, COSTS.batch[4] / 2)
     assert next_batch(deadline, 8, 0.1) == 8
     assert next_batch(deadline, 8, 0.1, slow) == 1
     assert next_batch(deadline, 8, 0.1, slow, fast) == 1, "a fast one is no promise"
+
+
+def test_policies_of_policies_name_the_option_that_stops_them() -> None:
+    assert stopped_by(AllPolicies((policy(n=3, until=0.9),)), 3) == "n"
 
 
 def test_room_is_kept_for_every_winner() -> None:
@@ -212,6 +223,12 @@ def test_measured_costs_choose_the_batch_that_improves_most_for_its_cost(seconds
     rule, state = ExpectedImprovement(0.001, PRIOR, seconds), scored(0.3, 0.6)
     assert rule.next_batch(state) == (8 if seconds[8] == 1 else 1)
     assert rule.next_batch(replace(state, max_batch_size=3)) == (2 if seconds[8] == 1 else 1)
+
+
+def test_a_price_is_that_of_a_single_candidate_however_long_it_takes() -> None:
+    state, worth = scored(0.3, 0.6), NextLogOdds.after([0.3, 0.6], PRIOR).improvement(0.6, 1)
+    rules = [ExpectedImprovement(worth * factor, PRIOR, {1: 4.0}) for factor in (0.99, 1.01)]
+    assert [rule.next_batch(state) for rule in rules] == [1, 0]
 
 
 @pytest.mark.parametrize("price", [0.0, 0.001])
