@@ -151,6 +151,12 @@ def test_confidence_must_exceed_the_threshold(confidence: float, counts: bool):
     assert evaluate_image([seen("cow", confidence)], prompt_for(ONE_COW)).correct is counts
 
 
+def test_an_image_is_judged_by_the_thresholds_given():
+    found, strict = [seen("cow", 0.4)], Thresholds(detection=0.5)
+    assert evaluate_image(found, prompt_for(ONE_COW)).correct
+    assert not evaluate_image(found, prompt_for(ONE_COW), strict).correct
+
+
 def test_a_threshold_stored_as_float32_is_not_above_itself():
     stored = float(np.float32(0.3))
     assert stored > 0.3
@@ -286,6 +292,9 @@ def test_a_clause_that_fails_on_color_is_not_asked_for_its_position():
         ((50, 50, 60, 60), set()),
         ((52, 50, 62, 60), set()),  # 2 px to the right: as much as a tenth of both widths
         ((54, 50, 64, 60), set()),  # half of the offset left, not more
+        ((46, 50, 56, 60), set()),
+        ((50, 46, 60, 56), set()),
+        ((50, 54, 60, 64), set()),
         ((55, 50, 65, 60), {"right of"}),
         ((62, 50, 52, 60), set()),  # corners the other way round are the same box
     ],
