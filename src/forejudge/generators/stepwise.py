@@ -127,7 +127,9 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
     def text_states(self, conditioning: ConditioningT) -> Tensor:
         """See `Generator.text_states`."""
         text_LD, mask_NL = conditioning.text_NLD[0], conditioning.mask_NL
-        return text_LD if mask_NL is None else text_LD[mask_NL[0].bool()]
+        if mask_NL is None or mask_NL.is_meta:  # FLOPs are counted without values
+            return text_LD
+        return text_LD[mask_NL[0].bool()]
 
     def start(
         self, conditioning: ConditioningT, seeds: tuple[int, ...], noise_NCHW: Tensor | None = None
