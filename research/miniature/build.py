@@ -86,11 +86,13 @@ class VerifierBuild:
         return int(model.num_parameters())
 
     def run(self) -> None:
-        """Collect the training candidates, and train the shipped verifier."""
+        """Collect the training candidates, and train the shipped verifiers, with a language model and without."""
         self.collect_candidates()
         self.train(self.folder / "verifier", self.recipe.verify)
-        card = self.folder / "verifier" / CARD_FILE
-        write_text(card, with_test_figures(card.read_text(encoding="utf-8")))
+        self.train(self.folder / "cross_attention", self.recipe.cross_attention, captions=None)
+        for folder in ("verifier", "cross_attention"):
+            card = self.folder / folder / CARD_FILE
+            write_text(card, with_test_figures(card.read_text(encoding="utf-8")))
 
     def run_baselines(self) -> None:
         """Train the verifiers that the shipped one is compared with, in the same way and on the same rows."""
@@ -175,9 +177,9 @@ _RETRIEVAL_CAPTIONS, _HELD_OUT_IMAGES = 200, 1000
 class Build:
     """Build of all parts by one recipe in one folder.
 
-    The folder holds world/, and generator/, language_model/ and verifier/ (which are shipped), clip/ (the image encoder
-    of baselines), classifier/ (a second evaluator), baselines/ (verifiers with other inputs), and work/ with
-    checkpoints, labels and captions, which nothing else needs.
+    The folder holds world/, and generator/, language_model/, verifier/ and cross_attention/ (which are shipped), clip/
+    (the image encoder of baselines), classifier/ (a second evaluator), baselines/ (verifiers with other inputs), and
+    work/ with checkpoints, labels and captions, which nothing else needs.
     """
 
     recipe: Recipe

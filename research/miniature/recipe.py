@@ -61,7 +61,7 @@ class ClassifierRecipe(_Recipe):
 
 
 class VerifierPartRecipe(_Recipe):
-    """Counts of labeled and captioned candidates, and training of the shipped verifier on them.
+    """Counts of labeled and captioned candidates, and training of the shipped verifiers on them.
 
     `recorded` are the verifier inputs that are stored while labeling; every verifier that is trained later reads one of
     them, also the `baselines`, which are inputs by name.
@@ -76,6 +76,7 @@ class VerifierPartRecipe(_Recipe):
     baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
     align: AlignRecipe = Field(default_factory=lambda: load_preset("miniature").align)
     verify: VerifyRecipe = Field(default_factory=lambda: load_preset("miniature").verify)
+    cross_attention: VerifyRecipe = Field(default_factory=lambda: load_preset("miniature-cross-attention").verify)
 
 
 class Recipe(_Recipe):
@@ -137,5 +138,6 @@ def tiny_recipe() -> Recipe:
             baselines={"clip": "clip"},
             align=with_changes(load_preset("miniature").align, **few),
             verify=with_changes(load_preset("miniature").verify, **few),
+            cross_attention=with_changes(load_preset("miniature-cross-attention").verify, **few),
         ),
     )

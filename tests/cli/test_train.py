@@ -164,7 +164,7 @@ def test_a_finished_run_is_shown_again(forejudge: CommandLine, tiny_run: TinyRun
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "tiny"], "unknown recipe 'tiny': expected one of miniature, sana-sprint-1.6b"),
+        (["--recipe", "tiny"], "unknown recipe 'tiny': expected one of miniature, miniature-cross-attention, "),
         (["--set", "step=3"], "--set 'step=3': unknown field; expected one of reads, language_model, "),
         (["--set", "steps"], "--set 'steps': expected name=value"),
         (["--set", "steps=-1"], "--set steps = -1: "),

@@ -36,7 +36,9 @@ SHORT: dict[str, Any] = {
     "eval_steps": 4,
     "warmup_steps": 2,
     "precision": "float32",
+    "spatial_merge_size": 2,
 }
+NO_RANKING: dict[str, Any] = {"loss": {"kind": "class-weighted"}}
 
 
 class ReadableLabels(Observer):
@@ -124,7 +126,9 @@ class TinyRun:
 
     def verify_recipe(self, **changes: Any) -> VerifyRecipe:
         """Ten steps, evaluated after 4, 8 and 10; weights stored in float32."""
-        fields = load_preset("miniature").verify.model_dump() | SHORT | {"language_model": self.language_model}
+        fields = (
+            load_preset("miniature").verify.model_dump() | SHORT | NO_RANKING | {"language_model": self.language_model}
+        )
         return VerifyRecipe.model_validate(fields | {"save_dtype": "float32"} | changes)
 
     def align_recipe(self, **changes: Any) -> AlignRecipe:

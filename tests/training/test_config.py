@@ -10,6 +10,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.training.config import LabelRecipe, LoraOptions, apply_changes, with_changes, with_options
 from forejudge.training.losses import VerifierLoss
 from forejudge.training.presets import load_preset
+from forejudge.verifiers.cross_attention import CrossAttentionSize
 
 MINIATURE = load_preset("miniature").verify
 
@@ -21,7 +22,7 @@ def test_fields_are_changed_one_by_one() -> None:
     assert found == MINIATURE.model_copy(
         update={
             "steps": 5,
-            "loss": VerifierLoss(kind="focal", gamma=0.5),
+            "loss": VerifierLoss(kind="focal", gamma=0.5, pairwise=1.0),
             "learning_rate": 1e-3,
             "precision": "bfloat16",
         }
@@ -31,6 +32,14 @@ def test_fields_are_changed_one_by_one() -> None:
 
 def test_the_last_change_of_a_field_counts() -> None:
     assert apply_changes(MINIATURE, ["steps=5", "steps=7"]).steps == 7
+
+
+def test_a_class_is_chosen_by_its_first_field_or_with_its_defaults() -> None:
+    assert apply_changes(MINIATURE, ["cross_attention.layers=2"]).cross_attention == CrossAttentionSize(layers=2)
+    assert apply_changes(MINIATURE, ["cross_attention={}"]).cross_attention == CrossAttentionSize()
+    for wrong in ("lora.rank=2", "loss.kind=regression"):
+        with pytest.raises(InvalidRequest, match=r"cross_attention goes without lora and loss\.kind = regression"):
+            apply_changes(MINIATURE, ["cross_attention={}", wrong])
 
 
 def test_adapters_are_switched_on_by_their_first_field_and_off_by_null() -> None:

@@ -30,7 +30,8 @@ def test_known_recipes_can_be_run_as_they_are(recipe: RecipePreset) -> None:
     for stage in (recipe.align, recipe.verify):
         assert stage.batch_size % stage.gradient_accumulation_steps == 0
         assert stage.warmup_steps < stage.steps
-    assert recipe.align.model_dump(include=_SAME) == recipe.verify.model_dump(include=_SAME)
+    if recipe.verify.has_language_model:
+        assert recipe.align.model_dump(include=_SAME) == recipe.verify.model_dump(include=_SAME)
     assert recipe.label.record == recipe.caption.record
     assert recipe.label.record in (None, recipe.verify.reads)
 

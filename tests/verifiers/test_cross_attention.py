@@ -86,7 +86,7 @@ def test_padding_of_a_text_changes_nothing(model: CrossAttentionModel) -> None:
 
 @torch.no_grad()
 def test_the_place_of_a_token_matters(model: CrossAttentionModel) -> None:
-    """The same tokens in another order, or as a wide and a high image, are other images."""
+    """Put the same tokens in another order, and into a wide and a high image: other images."""
     tokens_NTD, text_NLD = torch.randn(1, 64, 64), torch.randn(1, 3, 96)
     answers = [
         model(tokens_NTD, text_NLD),

@@ -14,7 +14,7 @@ _TRAINING: dict[str, Any] = {
     "reads": "hidden:12",
     "language_model": "miniature",
     "batch_size": 64,
-    "spatial_merge_size": 2,
+    "spatial_merge_size": 4,
     "adam_beta2": 0.99,
     "precision": "auto",
     "save_dtype": "float16",
@@ -33,6 +33,15 @@ _VERIFY: dict[str, Any] = {
     "warmup_steps": 50,
     "weight_decay": 0.05,
     "eval_steps": 400,
+    "loss": {"kind": "class-weighted", "pairwise": 1.0},
+}
+_CROSS_ATTENTION: dict[str, Any] = {"cross_attention": {}, "spatial_merge_size": 1, "steps": 5600, "eval_steps": 700}
+_RECIPE: dict[str, Any] = {
+    "prompts": 8000,
+    "label": {**_COLLECTION, "evaluator": "geneval-miniature"},
+    "caption": {**_COLLECTION, "captioner": "miniature"},
+    "align": {**_TRAINING, **_ALIGN},
+    "verify": {**_TRAINING, **_VERIFY},
 }
 
 PLUGIN = Plugin(
@@ -46,13 +55,8 @@ PLUGIN = Plugin(
         }
     },
     recipes={
-        "miniature": {
-            "prompts": 8000,
-            "label": {**_COLLECTION, "evaluator": "geneval-miniature"},
-            "caption": {**_COLLECTION, "captioner": "miniature"},
-            "align": {**_TRAINING, **_ALIGN},
-            "verify": {**_TRAINING, **_VERIFY},
-        }
+        "miniature": _RECIPE,
+        "miniature-cross-attention": {**_RECIPE, "verify": {**_RECIPE["verify"], **_CROSS_ATTENTION}},
     },
     prompt_sets={"miniature": "forejudge.miniature.prompts:sample_prompt_lines"},
     evaluators={"geneval-miniature": "forejudge.miniature.evaluator:MiniatureEvaluator"},

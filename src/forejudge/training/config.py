@@ -46,9 +46,10 @@ _Rank = Annotated[int, Field(gt=0, le=2**16)]
 class TrainingRecipe(_FrozenModel):
     """Fields of both training stages.
 
-    `batch_size` is candidates per optimizer step, over all processes and accumulated batches. `language_model` and
-    `vision_tower` (for reads = clip) are folders or hub ids. The learning rate warms up linearly, then decays as a
-    cosine. Every `eval_steps` steps a checkpoint is evaluated on the validation rows, and the best one is kept;
+    `batch_size` is candidates per optimizer step, over all processes and accumulated batches; each batch is rounded to
+    whole groups where candidates are compared. `language_model` and `vision_tower` (for reads = clip) are folders or
+    hub ids. The learning rate warms up linearly, then decays as a cosine. Every `eval_steps`
+    steps a checkpoint is evaluated on the validation rows, and the best one is kept;
     training stops early after `early_stopping_patience` evaluations without progress. `statistics_rows` candidates
     give the mean and variance of each channel that the connector standardizes by. A `precision` of "auto" is bfloat16
     where the device multiplies it fast, else float32.

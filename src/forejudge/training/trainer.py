@@ -188,17 +188,16 @@ class TrainingRun:
 
     @property
     def batch_size(self) -> int:
-        """Candidates per batch and process. Raises InvalidRequest if a step does not divide evenly."""
+        """Candidates per batch and process, in whole groups. Raises InvalidRequest if a step does not divide evenly."""
         recipe, group = self.recipe, self.training.candidates
         _, num_processes = launched_processes()
         parts = num_processes * recipe.gradient_accumulation_steps
-        if recipe.batch_size % (parts * group):
-            groups = f" of groups of {group}" if group > 1 else ""
+        if recipe.batch_size % parts:
             raise InvalidRequest(
                 f"batch_size = {recipe.batch_size} does not divide by {num_processes} processes x "
-                f"{recipe.gradient_accumulation_steps} accumulated batches{groups}: change one of them"
+                f"{recipe.gradient_accumulation_steps} accumulated batches: change one of them"
             )
-        return recipe.batch_size // parts
+        return max(recipe.batch_size // parts // group, 1) * group
 
     def _loss(self, outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
         items = num_items_in_batch if num_items_in_batch is not None else labels.ne(IGNORE_INDEX).sum()
