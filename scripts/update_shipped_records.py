@@ -23,7 +23,7 @@ def main() -> None:
     old = config["generator_fingerprint"]
     os.environ[SKIP_VARIABLE] = "1"  # they are written below
     new = load_generator("miniature", torch.device("cpu"), torch.float32).fingerprint
-    for path in [*(WEIGHTS / "verifier").glob("*.*"), *(ROOT / "benchmarks").rglob("*.json")]:
+    for path in [*WEIGHTS.glob("*/*.*"), *(ROOT / "benchmarks").rglob("*.json")]:
         if path.suffix in (".json", ".md") and old in (text := path.read_text(encoding="utf-8")):
             path.write_text(text.replace(old, new), encoding="utf-8")
             print(f"{path.relative_to(ROOT)}: {old} -> {new}")

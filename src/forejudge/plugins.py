@@ -28,12 +28,14 @@ Config = TypeVar("Config", bound=BaseModel)
 class Plugin:
     """Everything that one package registers, by the name that users write.
 
-    `generators` and `recipes` map a name to the fields of a `GeneratorSpec` and of a `RecipePreset`; all others map it
-    to `module:attribute`, so that importing a plug-in loads no model and none of its own modules.
+    `generators` and `recipes` map a name to the fields of a `GeneratorSpec` and of a `RecipePreset`, `verifiers` to a
+    folder or hub id, for those that no generator takes by default. All others map it to `module:attribute`, so that
+    importing a plug-in loads no model and none of its own modules.
     """
 
     generators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    verifiers: Mapping[str, str] = field(default_factory=dict)
     prompt_sets: Mapping[str, str] = field(default_factory=dict)  # (count, split, seed) -> list[PromptLine]
     evaluators: Mapping[str, str] = field(default_factory=dict)  # an Evaluator class or (prompt, image) -> bool
     model_evaluators: Mapping[str, str] = field(default_factory=dict)  # with from_pretrained(folder, device)

@@ -15,6 +15,7 @@ from forejudge.miniature.prompts import sample_prompt_lines
 from forejudge.noise import split_seed
 from forejudge.prompts.prompt_file import groups_of
 from forejudge.verifiers import load_verifier
+from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 CPU = torch.device("cpu")
@@ -23,15 +24,18 @@ PROMPTS, CANDIDATES, SEED = 24, 8, 1
 
 @pytest.fixture(scope="module")
 def pair_accuracy() -> dict[str, float]:
-    """Pair accuracy of the shipped verifier, and of copies with other weights, on the same candidates."""
+    """Pair accuracy of the shipped verifiers, and of copies with other weights, on the same candidates."""
     shipped = load_verifier("miniature", CPU, torch.float32)
     assert isinstance(shipped, LanguageModelVerifier)
     generator = load_generator("miniature", CPU, torch.float32)
-    verifiers = {"shipped": shipped, "permuted": deepcopy(shipped), "zeroed": deepcopy(shipped)}
+    cross_attention = load_verifier("miniature-cross-attention", CPU, torch.float32)
+    assert cross_attention.check(generator) == []
+    verifiers: dict[str, Verifier] = {"shipped": shipped, "cross-attention": cross_attention}
+    verifiers |= {"permuted": (permuted := deepcopy(shipped)), "zeroed": (zeroed := deepcopy(shipped))}
     permutations = torch.Generator().manual_seed(0)
-    for weight in verifiers["permuted"].model.parameters():
+    for weight in permuted.model.parameters():
         weight.data = weight.flatten()[torch.randperm(weight.numel(), generator=permutations)].view_as(weight)
-    for weight in verifiers["zeroed"].model.connector.parameters():
+    for weight in zeroed.model.connector.parameters():
         weight.data.zero_()
     groups = groups_of(sample_prompt_lines(PROMPTS, "validation", SEED), CANDIDATES, split_seed("validation", SEED))
     observer = EvaluationObserver(verifiers, MiniatureEvaluator(), {})
@@ -46,9 +50,10 @@ def pair_accuracy() -> dict[str, float]:
     return figures
 
 
-def test_the_shipped_verifier_ranks_candidates_as_its_card_says(pair_accuracy: dict[str, float]) -> None:
-    """Its card says 0.8 of the pairs."""
-    assert pair_accuracy["shipped"] > 0.7
+@pytest.mark.parametrize("name", ["shipped", "cross-attention"])
+def test_a_shipped_verifier_ranks_candidates_as_its_card_says(pair_accuracy: dict[str, float], name: str) -> None:
+    """The cards say more than 0.8 of the pairs."""
+    assert pair_accuracy[name] > 0.75
 
 
 @pytest.mark.parametrize("name", ["permuted", "zeroed"])

@@ -54,6 +54,7 @@ PLUGIN = Plugin(
             "description": "a small SANA-Sprint that generates colored shapes at 64 px; ships with forejudge",
         }
     },
+    verifiers={"miniature-cross-attention": str(_WEIGHTS / "cross_attention")},
     recipes={
         "miniature": _RECIPE,
         "miniature-cross-attention": {**_RECIPE, "verify": {**_RECIPE["verify"], **_CROSS_ATTENTION}},

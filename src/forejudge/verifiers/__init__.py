@@ -11,7 +11,7 @@ from forejudge.files import exists, is_dir
 from forejudge.generators import find_spec, known_models
 from forejudge.generators.base import Architecture
 from forejudge.hub import fetch, is_hub_id
-from forejudge.plugins import is_import_path, load_object
+from forejudge.plugins import is_import_path, load_object, registered
 from forejudge.verifiers.base import PretrainedVerifier, Verifier
 from forejudge.verifiers.config import CONFIG_FILE, VerifierConfig
 
@@ -68,10 +68,10 @@ def _names_image_scorer(name: str) -> bool:
 
 def _find_source(name: str) -> str:
     """Return a verifier's folder or hub id. Raises InvalidRequest for an unknown name."""
-    spec = find_spec(name)
-    source = spec.verifier if spec and spec.verifier else name
+    spec, others = find_spec(name), registered(lambda plugin: plugin.verifiers)
+    source = spec.verifier if spec and spec.verifier else others.get(name, name)
     if not is_dir(source) and not is_hub_id(source):
-        known = ", ".join(name for name, spec in known_models().items() if spec.verifier)
+        known = ", ".join([*(name for name, spec in known_models().items() if spec.verifier), *others])
         raise InvalidRequest(
             f"unknown verifier {name!r}: expected a folder that holds verifier.json, a hub id such as owner/model or "
             f"owner/model@revision, clipscore:FOLDER, module:function, or one of {known}"
