@@ -36,7 +36,7 @@ from forejudge.training.config import VerifyRecipe, with_changes
 from forejudge.training.dataset import TrainingData
 from forejudge.training.output import CARD_FILE
 from forejudge.training.verify import verify
-from forejudge.verifiers.inputs import build_verifier_input
+from forejudge.verifiers.inputs import InputWeights, build_verifier_input
 from research.miniature.autoencoder import autoencoder_loss, new_autoencoder
 from research.miniature.cards import classifier_card, clip_card, generator_card, training_provenance, with_test_figures
 from research.miniature.classifier import classifier_loss, held_out_accuracy
@@ -136,7 +136,8 @@ class VerifierBuild:
 
     def _collect(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
-        verifier_inputs = [build_verifier_input(name, self.folder / "clip") for name in self.recipe.recorded]
+        weights = InputWeights(vision_tower=self.folder / "clip")
+        verifier_inputs = [build_verifier_input(name, weights) for name in self.recipe.recorded]
         collector = CandidateCollector(self.generator, lines, candidates, self.seed, observer, verifier_inputs, split)
         collector.run(CandidateStore(self._candidate_folder(kind, split)), Shard(), self.report)
 

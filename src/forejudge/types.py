@@ -62,7 +62,10 @@ def prefix_stage(blocks: int, step: int = 0) -> Stage:
 
 
 def latent_stage(step: int = 0) -> Stage:
-    """Return the stage of the clean latents a step predicts, whose view is latents_NCHW as the decoder takes it."""
+    """Return the stage of the clean latents a step predicts, whose view is latents_NCHW.
+
+    They are scaled as a pipeline returns them for output_type="latent": before the decoder's `scaling_factor`.
+    """
     return Stage(step, Phase.LATENT)
 
 

@@ -8,11 +8,11 @@ from shutil import copytree, ignore_patterns
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
-from transformers import CLIPImageProcessorPil
 
 from forejudge.candidates.store import CandidateStore
+from forejudge.generators import load_architecture
 from tests.support.command import CommandLine, refusal
-from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_preview import new_tiny_decoder, save_tiny_tower
 
 LINES = ["a photo of a red circle", "two stars, somewhere"]
 
@@ -79,14 +79,15 @@ def test_candidates_are_generated_labeled_and_counted(label: CommandLine) -> Non
     assert f"the states of all 9 rows take {size / 1e6:.1f} MB" in outcome.err
 
 
-def test_image_features_are_recorded(label: CommandLine) -> None:
-    tower = save_tiny_clip(Path("clip"))
-    CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tower)
-    outcome = label("label", "--record", "clip", "--vision-tower", "clip")
+def test_image_features_and_previews_are_recorded(label: CommandLine, tiny_generator: Path) -> None:
+    save_tiny_tower(Path("tower"))
+    new_tiny_decoder(load_architecture(str(tiny_generator)).latent_channels).save_pretrained("tiny")
+    outcome = label("label", "--record", "clip,preview", "--vision-tower", "tower", "--tiny-decoder", "tiny")
     assert outcome.status == 0, outcome
-    (states,) = load_file("out/states/00000.safetensors").values()
-    assert len(states) == 9
-    assert states.shape[2] == 32  # the tower's width
+    states = load_file("out/states/00000.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in states.items()} == dict.fromkeys(
+        ("clip", "preview"), (9, 16, 32)
+    )
 
 
 def test_a_command_can_be_the_evaluator(label: CommandLine) -> None:
@@ -122,6 +123,7 @@ def test_a_command_that_fails_ends_the_run_in_one_line(label: CommandLine) -> No
         (["--shard", "3/2"], "shard '3/2': expected NUMBER/COUNT"),
         (["--record", "hidden:0"], "'hidden:0': expected hidden:K"),
         (["--record", "clip"], "name a folder or a hub id as vision_tower"),
+        (["--record", "preview"], "name a folder or a hub id as vision_tower"),
         (["--record", "depth"], "'depth': expected hidden:K"),
         (["--evaluator", "nonesuch"], "unknown evaluator 'nonesuch'"),
         (["--prompts", "none.jsonl"], "none.jsonl cannot be read"),

@@ -15,7 +15,7 @@ from forejudge.types import Candidates, Verdict, prefix_stage
 from forejudge.verifiers.base import PretrainedVerifier
 from forejudge.verifiers.config import VerifierConfig
 from forejudge.verifiers.connector import Standardizer
-from forejudge.verifiers.inputs import VerifierInput
+from forejudge.verifiers.inputs import InputWeights, VerifierInput
 
 _PROBE_FILE = "probe.safetensors"
 
@@ -29,7 +29,7 @@ class PooledStateInput(VerifierInput):
         self.name, self.stage = f"pooled:{blocks}", prefix_stage(blocks)
 
     @classmethod
-    def from_name(cls, name: str, weights: str | Path | None, dtype: torch.dtype) -> Self:
+    def from_name(cls, name: str, weights: InputWeights, dtype: torch.dtype) -> Self:
         return cls(int(name.partition(":")[2]))
 
     def width(self, architecture: Architecture) -> int:

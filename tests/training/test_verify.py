@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from forejudge import BestOfN
 from forejudge.errors import InvalidRequest, MismatchError, MissingExtra
@@ -24,6 +23,7 @@ from forejudge.verifiers import load_verifier
 from forejudge.verifiers.config import fit_calibration
 from forejudge.verifiers.cross_attention import CrossAttentionVerifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
+from tests.support.tiny_preview import new_tiny_decoder, save_tiny_tower
 from tests.support.tiny_run import CANDIDATES, CPU, TinyRun, assert_weights_equal, relabeled, weights
 
 QUICK: dict[str, Any] = {"steps": 6, "eval_steps": 6}
@@ -249,18 +249,17 @@ def test_another_reading_goes_through_the_same_trainer(tiny_run: TinyRun, tmp_pa
     assert search("a photo of a star", n=2).winner.probability is not None
 
 
-def test_a_picture_is_read_through_a_tower_that_stays_as_it_is(tiny_run: TinyRun, tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tower = CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=16, **size))
-    tower.save_pretrained(tmp_path / "tower")
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    processor.save_pretrained(tmp_path / "tower")
+@pytest.mark.parametrize("reads", ["clip", "preview"])
+def test_a_picture_is_read_through_models_that_stay_as_they_are(tiny_run: TinyRun, tmp_path: Path, reads: str) -> None:
+    models: dict[str, Any] = {"vision_tower": str(save_tiny_tower(tmp_path / "tower", patch_size=16))}
+    if reads == "preview":
+        new_tiny_decoder(tiny_run.generator.architecture.latent_channels).save_pretrained(tmp_path / "tiny")
+        models["tiny_decoder"] = str(tmp_path / "tiny")
     changes = QUICK | {"steps": 2, "eval_steps": 2, "statistics_rows": 16}
-    folder = tiny_run.verify(tmp_path / "out", **changes, reads="clip", vision_tower=str(tmp_path / "tower"))
-    assert_weights_equal(
-        load_file(folder / "vision_tower/model.safetensors"), load_file(tmp_path / "tower/model.safetensors")
-    )
+    folder = tiny_run.verify(tmp_path / "out", **changes, reads=reads, **models)
+    for field, source in models.items():
+        (file,) = (folder / field).glob("*.safetensors")
+        assert_weights_equal(load_file(file), load_file(Path(source) / file.name))
     search = BestOfN.from_pretrained(str(tiny_run.folder / "generator"), str(folder), device="cpu")
     assert search("a photo of a star", n=2).winner.probability is not None
 

@@ -6,23 +6,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
 from forejudge.types import IMAGE, Candidates, latent_stage, prefix_stage
-from forejudge.verifiers.inputs import HiddenStateInput, ImageFeaturesInput, build_verifier_input
+from forejudge.verifiers.inputs import HiddenStateInput, ImageFeaturesInput, InputWeights, build_verifier_input
 from tests.support.doubles import ARCHITECTURE
+from tests.support.tiny_preview import save_tiny_tower
 
 
 @pytest.fixture
 def tower(tmp_path: Path) -> Path:
     """A tiny CLIP vision tower of 16 patches, as a folder."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path / "tower")
-    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPImageProcessorPil(**size).save_pretrained(tmp_path / "tower")
-    return tmp_path / "tower"
+    return save_tiny_tower(tmp_path / "tower")
 
 
 def test_a_hidden_state_is_read_as_it_is() -> None:
@@ -50,7 +46,9 @@ def test_a_latent_is_a_token_for_each_place_row_by_row() -> None:
 def test_an_image_is_read_from_the_towers_last_layer_but_one_without_the_class_token(tower: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     images = tuple(Image.fromarray(each) for each in pixels)
-    tokens_NTD = build_verifier_input("clip", tower).tokens(Candidates((0, 1), IMAGE, {IMAGE: images}, None))
+    tokens_NTD = build_verifier_input("clip", InputWeights(tower)).tokens(
+        Candidates((0, 1), IMAGE, {IMAGE: images}, None)
+    )
     model, processor = CLIPVisionModel.from_pretrained(tower), CLIPImageProcessorPil.from_pretrained(tower)
     with torch.no_grad():
         states = model(**processor(list(images), return_tensors="pt"), output_hidden_states=True).hidden_states
@@ -77,4 +75,4 @@ def test_clip_needs_a_tower(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="vision_tower"):
         build_verifier_input("clip")
     with pytest.raises(CheckpointError, match="is no folder, nor a hub id"):
-        build_verifier_input("clip", tmp_path / "nowhere")
+        build_verifier_input("clip", InputWeights(tmp_path / "nowhere"))

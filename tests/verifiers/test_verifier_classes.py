@@ -91,7 +91,9 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(probe: Path, monkeypatch
 
 def test_an_unknown_input_is_refused_with_the_known_ones(probe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(VERIFIER_INPUTS, "pooled")
-    with pytest.raises(CheckpointError, match=r"reads = 'pooled:2'.* hidden:K \(after K blocks\), latent or clip"):
+    with pytest.raises(
+        CheckpointError, match=r"reads = 'pooled:2'.* hidden:K \(after K blocks\), latent, clip or preview"
+    ):
         load_verifier(str(probe), CPU, torch.float32)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forejudge.generators.base import Generator as LoadedGenerator
     from forejudge.prompts.prompt_file import PromptLine
     from forejudge.training.config import CollectionRecipe
-    from forejudge.verifiers.inputs import VerifierInput
+    from forejudge.verifiers.inputs import InputWeights, VerifierInput
 
 
 RecipeName = Annotated[
@@ -50,7 +50,8 @@ Record = Annotated[
         "the recipe's, else none).",
     ),
 ]
-VisionTower = Annotated[str | None, Option(help="CLIP for --record clip: a folder or a hub id.")]
+VisionTower = Annotated[str | None, Option(help="CLIP for --record clip or preview: a folder or a hub id.")]
+TinyDecoder = Annotated[str | None, Option(help="Tiny decoder for --record preview: a folder or a hub id.")]
 BatchSize = Annotated[int, Option(help="Candidates of a prompt processed at once.")]
 CaptionerName = Annotated[
     str | None,
@@ -72,6 +73,7 @@ def label(
     shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
+    tiny_decoder: TinyDecoder = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: BatchSize = 8,
@@ -85,11 +87,13 @@ def label(
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import LabelRecipe, with_options
     from forejudge.training.presets import load_preset
+    from forejudge.verifiers.inputs import InputWeights
 
     preset = load_preset(recipe).label if recipe else None
     overrides = {"generator": generator, "evaluator": evaluator, "candidates": candidates, "record": record}
     resolved_recipe = with_options(LabelRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
+    weights = InputWeights(vision_tower, tiny_decoder)
+    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), weights, batch_size)
     lines = read_prompts(prompts)
     loaded_evaluator = load_evaluator(resolved_recipe.evaluator, GenEvalModels(detector, color_model, device))
     loaded_evaluator.check(lines)
@@ -118,6 +122,7 @@ def caption(
     shard: ShardOption = "1/1",
     record: Record = None,
     vision_tower: VisionTower = None,
+    tiny_decoder: TinyDecoder = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: BatchSize = 8,
@@ -129,11 +134,13 @@ def caption(
     from forejudge.prompts.prompt_file import read_prompts
     from forejudge.training.config import CaptionRecipe, with_options
     from forejudge.training.presets import load_preset
+    from forejudge.verifiers.inputs import InputWeights
 
     preset = load_preset(recipe).caption if recipe else None
     overrides = {"generator": generator, "captioner": captioner, "candidates": candidates, "record": record}
     resolved_recipe = with_options(CaptionRecipe, preset, overrides)
-    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), vision_tower, batch_size)
+    weights = InputWeights(vision_tower, tiny_decoder)
+    run_options = CollectOptions(resolved_recipe, seed, split, Shard.parse(shard), weights, batch_size)
     lines = read_prompts(prompts)
     check_captioner(resolved_recipe.captioner)
     loaded_generator = _load_generator(resolved_recipe.generator, lines, device, dtype, out, run_options.shard, dry_run)
@@ -154,7 +161,7 @@ class CollectOptions:
     seed: int
     split: options.OpenSplit
     shard: Shard
-    vision_tower: str | None
+    weights: "InputWeights"
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -163,7 +170,7 @@ class CollectOptions:
         from forejudge.verifiers.inputs import build_verifier_input
 
         for name in self._input_names:
-            build_verifier_input(name, self.vision_tower)
+            build_verifier_input(name, self.weights)
 
     @property
     def _input_names(self) -> list[str]:
@@ -177,7 +184,7 @@ class CollectOptions:
 
         blocks = range(1, generator.architecture.num_blocks + 1) if self.recipe.record == "all" else ()
         names = [*self._input_names, *(f"hidden:{count}" for count in blocks)]
-        return [build_verifier_input(name, self.vision_tower) for name in names]
+        return [build_verifier_input(name, self.weights) for name in names]
 
 
 def _load_generator(

@@ -35,7 +35,7 @@ Changes = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Change a field of the recipe, such as steps=500; repeatable."),
 ]
-Reads = Annotated[str | None, Option(help="Verifier input: hidden:K, latent or clip (default: the recipe's).")]
+Reads = Annotated[str | None, Option(help="Verifier input: hidden:K, latent, clip or preview (default: the recipe's).")]
 Device = Annotated[str | None, Option(help="Device: cpu, cuda or mps (default: cuda or mps if there is one).")]
 Dtype = Annotated[str, Option(help="Dtype of the generator: auto, float32, bfloat16 or float16.")]
 DryRun = Annotated[

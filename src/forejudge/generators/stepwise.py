@@ -187,7 +187,7 @@ class StepwiseGenerator(Generator[ConditioningT], Generic[TransformerT, InputsT,
 
     @abstractmethod
     def _pred_original_sample(self, state: StepState[ConditioningT, HiddenT]) -> Tensor:
-        """Return the clean latents (N, C, H, W) that a finished step predicts, as the decoder takes them."""
+        """Return the clean latents (N, C, H, W) that a finished step predicts, as the pipeline returns them."""
 
     @abstractmethod
     def _next_latents(self, state: StepState[ConditioningT, HiddenT]) -> Tensor:

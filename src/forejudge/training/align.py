@@ -53,7 +53,7 @@ class PreparedAlignment:
 def prepare_alignment(recipe: AlignRecipe, generator: Generator, data: TrainingData) -> PreparedAlignment:
     """Load the models and compute the statistics; write nothing."""
     training, held_out = data.training, data.held_out
-    verifier_input = build_verifier_input(recipe.reads, recipe.vision_tower)
+    verifier_input = build_verifier_input(recipe.reads, recipe.input_weights)
     verifier_input.to(generator.device, generator.dtype)
     trainable = new_trainable_verifier(recipe, verifier_input, generator)
     states = training.states(generator, verifier_input)

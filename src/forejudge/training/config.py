@@ -19,7 +19,7 @@ from forejudge.hub import public_model_name
 from forejudge.options import Count, LargeCount, Seed
 from forejudge.training.losses import VerifierLoss
 from forejudge.verifiers.cross_attention import CrossAttentionSize
-from forejudge.verifiers.inputs import VerifierInputName
+from forejudge.verifiers.inputs import InputWeights, VerifierInputName
 from forejudge.verifiers.question import IMAGE_PLACEHOLDER, PUBLISHED_QUESTION, check_question
 
 RECIPE_FILE, INPUTS_FILE = "recipe.json", "trained_on.json"  # in the folder of a training run
@@ -47,9 +47,9 @@ class TrainingRecipe(_FrozenModel):
     """Fields of both training stages.
 
     `batch_size` is candidates per optimizer step, over all processes and accumulated batches; each batch is rounded to
-    whole groups where candidates are compared. `language_model` and `vision_tower` (for reads = clip) are folders or
-    hub ids. The learning rate warms up linearly, then decays as a cosine. Every `eval_steps`
-    steps a checkpoint is evaluated on the validation rows, and the best one is kept;
+    whole groups where candidates are compared. `language_model`, `vision_tower` (for reads = clip or preview) and
+    `tiny_decoder` (for reads = preview) are folders or hub ids. The learning rate warms up linearly, then decays as a
+    cosine. Every `eval_steps` steps a checkpoint is evaluated on the validation rows, and the best one is kept;
     training stops early after `early_stopping_patience` evaluations without progress. `statistics_rows` candidates
     give the mean and variance of each channel that the connector standardizes by. A `precision` of "auto" is bfloat16
     where the device multiplies it fast, else float32.
@@ -58,6 +58,7 @@ class TrainingRecipe(_FrozenModel):
     reads: VerifierInputName
     language_model: str
     vision_tower: str | None = None
+    tiny_decoder: str | None = None
     spatial_merge_size: int = Field(default=1, gt=0, le=1024)
     steps: LargeCount
     batch_size: _BatchSize
@@ -81,6 +82,11 @@ class TrainingRecipe(_FrozenModel):
         """True if a language model is trained, or learned from."""
         return True
 
+    @property
+    def input_weights(self) -> InputWeights:
+        """Weights that the verifier input sees with."""
+        return InputWeights(self.vision_tower, self.tiny_decoder)
+
 
 class AlignRecipe(TrainingRecipe):
     """Stage 1: train the connector alone, so that the language model says an image's caption.
@@ -97,6 +103,7 @@ class RecipeModels(BaseModel):
 
     language_model: str
     vision_tower: str | None = None
+    tiny_decoder: str | None = None
 
 
 class LoraOptions(_FrozenModel):
@@ -218,7 +225,7 @@ def apply_changes(recipe: TrainingRecipeT, changes: Sequence[str]) -> TrainingRe
 
 def with_public_names(recipe: TrainingRecipeT) -> TrainingRecipeT:
     """Return the recipe with local model folders reduced to their last part, as the model card names them."""
-    models = {"language_model": recipe.language_model, "vision_tower": recipe.vision_tower}
+    models = {field: getattr(recipe, field) for field in RecipeModels.model_fields}
     return with_changes(recipe, **{field: model and public_model_name(model) for field, model in models.items()})
 
 

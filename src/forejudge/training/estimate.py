@@ -113,7 +113,7 @@ def check_inputs(recipe: TrainingRecipe, folders: Sequence[Path], aligned: Path 
         aligned_digest(aligned)
         read_config(aligned / RECIPE_FILE, RecipeModels)
     language_model = language_model_source(recipe) if recipe.has_language_model else None
-    for model in (language_model, recipe.vision_tower):
+    for model in (language_model, recipe.vision_tower, recipe.tiny_decoder):
         if model is not None:
             check_name(model)
     if recipe.tensorboard:

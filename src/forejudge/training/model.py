@@ -192,7 +192,7 @@ def load_aligned_verifier(folder: Path, recipe: TrainingRecipe, generator: Gener
         if stored != expected:
             raise MismatchError(f"{folder} has {field} = {stored}, the recipe has {expected}: make them the same")
     aligned_models = read_config(folder / RECIPE_FILE, RecipeModels)
-    for field in ("language_model", "vision_tower"):
+    for field in RecipeModels.model_fields:
         stored, expected = getattr(aligned_models, field), getattr(with_public_names(recipe), field)
         if stored != expected:
             raise MismatchError(f"{folder} was made with {field} = {stored}, the recipe has {expected}")

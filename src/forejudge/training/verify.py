@@ -64,7 +64,7 @@ def prepare_verification(
     recipe: VerifyRecipe, generator: Generator, data: TrainingData, aligned: Path | None
 ) -> PreparedVerification:
     """Load the models and compute the statistics; write nothing."""
-    verifier_input = build_verifier_input(recipe.reads, recipe.vision_tower)
+    verifier_input = build_verifier_input(recipe.reads, recipe.input_weights)
     verifier_input.to(generator.device, generator.dtype)
     model = new_stage_model(recipe, generator, verifier_input, aligned)
     training = LabeledRows.of(data.training, generator, verifier_input, model.encode)

@@ -1,8 +1,8 @@
 """Verifier of the paper: a language model that reads a candidate through a connector and answers yes or no.
 
-Its input makes it VHS (a hidden state), MLLM w/ AE (the latent) or MLLM w/ CLIP (the image). Its folder holds
-verifier.json, connector.safetensors, language_model/ with its tokenizer, with a head head.safetensors, and for clip
-vision_tower/.
+Its input makes it VHS (a hidden state), MLLM w/ AE (the latent) or MLLM w/ CLIP (the image, or a preview of it). Its
+folder holds verifier.json, connector.safetensors, language_model/ with its tokenizer, with a head head.safetensors, for
+clip and preview vision_tower/, and for preview tiny_decoder/.
 """
 
 import math

@@ -24,7 +24,7 @@ from forejudge.hub import Source
 from forejudge.library_models import library_model_from_tensors, load_tokenizer
 from forejudge.types import Candidates
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.inputs import VerifierInput, build_verifier_input
+from forejudge.verifiers.inputs import InputWeights, VerifierInput, build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.published_format import (
     PUBLISHED_CONFIG_FILE,
@@ -135,7 +135,7 @@ class PublishedSource:
     @cached_property
     def verifier_input(self) -> VerifierInput:
         """Verifier input, with the vision tower if any. Raises MismatchError if the generator has too few blocks."""
-        verifier_input = build_verifier_input(self.config.reads, self.tower)
+        verifier_input = build_verifier_input(self.config.reads, InputWeights(vision_tower=self.tower))
         if self.architecture is not None:
             verifier_input.width(self.architecture)
         return verifier_input
