@@ -37,6 +37,7 @@ NAMES = {
     "last-block": "VHS, last block",
     "latent": "MLLM w/ AE",
     "clip": "MLLM w/ CLIP",
+    "preview": "MLLM w/ CLIP, tiny decoder",
     "clipscore": "CLIPScore",
     "states shuffled": "VHS, states shuffled",
     "states zeroed": "VHS, states zeroed",

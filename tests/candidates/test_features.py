@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from forejudge.candidates.features import RecomputedStates, RecordedStates, channel_statistics, half
+from forejudge.candidates.features import DerivedStates, RecomputedStates, RecordedStates, channel_statistics, half
 from forejudge.candidates.store import CandidateStore
 from forejudge.errors import CheckpointError
 from forejudge.generators import load_generator
@@ -14,6 +14,7 @@ from forejudge.progress import Shard, ignore_progress
 from forejudge.training.dataset import StoredRows
 from forejudge.verifiers.inputs import build_verifier_input
 from tests.support.stand_in import FIVE_PROMPTS, SeedGenerator, candidate_collector
+from tests.support.tiny_preview import tiny_preview
 from tests.support.tiny_run import CPU, TinyRun
 
 
@@ -76,6 +77,22 @@ def test_states_that_were_not_recorded_are_recomputed(folder: CandidateStore) ->
     rows, generator = StoredRows.of(folder.path, SeedGenerator()), SeedGenerator()
     assert isinstance(rows.states(generator, build_verifier_input("hidden:2")), RecomputedStates)
     assert isinstance(rows.states(generator, build_verifier_input("hidden:3")), RecordedStates)
+
+
+def test_previews_are_derived_from_recorded_latents(tmp_path: Path) -> None:
+    """Also those of some rows alone, as where a fifth of the prompts is held out."""
+    store, generator = CandidateStore(tmp_path / "rows"), SeedGenerator()
+    candidate_collector(candidates=2, record=("latent",)).run(store, Shard(), ignore_progress)
+    latents, preview = load_file(store.states_path(0))["latent"], tiny_preview(tmp_path)
+    every = half(preview.derive(latents, None))
+    whole = StoredRows.of(store.path, generator)
+    states = whole.states(generator, preview)
+    assert isinstance(states, DerivedStates)
+    torch.testing.assert_close(states.tokens([7, 0, 3]), every[[7, 0, 3]], atol=1e-3, rtol=1e-3)
+    for part in whole.split(0.3):
+        rows = list(part.selection or ())
+        found = part.states(generator, preview).tokens(range(len(rows)))
+        torch.testing.assert_close(found, every[rows], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e5])

@@ -18,9 +18,9 @@ from forejudge.progress import Progress, Shard, ignore_progress
 from forejudge.training.config import with_changes
 from forejudge.training.dataset import StoredRows, TrainingData
 from forejudge.training.presets import load_preset
-from forejudge.training.study import CHOICES, Study, StudyInputs, Variant, study_variants
+from forejudge.training.study import CHOICES, Study, StudyInputs, Variant, check_recorded, study_variants
 from forejudge.verifiers.inputs import build_verifier_input
-from tests.support.stand_in import EvenIsRight, SeedGenerator, brightness, prompt_lines
+from tests.support.stand_in import EvenIsRight, SeedGenerator, brightness, candidate_collector, prompt_lines
 from tests.support.tiny_run import save_language_model
 
 LINES = prompt_lines(*(f"{count} {shape}s" for count in ("two", "three") for shape in ("star", "disc", "ring")))
@@ -149,6 +149,15 @@ def test_each_choice_changes_its_own_field(inputs: StudyInputs) -> None:
     models = variants(inputs, "llm", "owner/one", "owner/two")
     assert [inputs.recipe(variant, 3).language_model for variant in models.values()] == ["owner/one", "owner/two"]
     assert all(variant.captions is None for variant in models.values())
+
+
+def test_what_is_derived_from_a_recorded_input_need_not_be_recorded(tmp_path: Path) -> None:
+    store = CandidateStore(tmp_path)
+    candidate_collector(candidates=2, record=("latent",)).run(store, Shard(), ignore_progress)
+    data = TrainingData.of(tmp_path, None, GENERATOR)
+    check_recorded(data, "preview")
+    with pytest.raises(InvalidRequest, match="has no recorded states of clip, only latent"):
+        check_recorded(data, "clip")
 
 
 @pytest.mark.parametrize(

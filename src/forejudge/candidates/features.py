@@ -1,6 +1,7 @@
-"""Hidden states and other verifier inputs of stored candidates, recorded on disk or recomputed from their seeds.
+"""Hidden states and other verifier inputs of stored candidates: recorded on disk, derived from others that are, or
+recomputed from their seeds.
 
-Both are rounded to half precision, so that training on either goes the same way.
+All are rounded to half precision, so that training on any goes the same way.
 """
 
 from abc import ABC, abstractmethod
@@ -68,6 +69,17 @@ class RecordedStates(States):
     def _open(self, block: int) -> Any:
         self.store.check_states(block)
         return safe_open(self.store.states_path(block), "pt").get_slice(self.input_name)
+
+
+class DerivedStates(States):
+    """States computed each time from recorded ones, without a generator: those of the input `derived_from`."""
+
+    def __init__(self, recorded: States, verifier_input: VerifierInput) -> None:
+        self.recorded, self.verifier_input = recorded, verifier_input
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """See `States.tokens`."""
+        return half(self.verifier_input.derive(self.recorded.tokens(rows), self.recorded.grid))
 
 
 class RecomputedStates(States):

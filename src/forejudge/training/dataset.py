@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from forejudge.candidates.features import RecomputedStates, RecordedStates, States, channel_statistics, half
+from forejudge.candidates.features import (
+    DerivedStates,
+    RecomputedStates,
+    RecordedStates,
+    States,
+    channel_statistics,
+    half,
+)
 from forejudge.candidates.store import CandidateStore
 from forejudge.device import dtype_name
 from forejudge.errors import CheckpointError, InvalidRequest, MismatchError
@@ -115,11 +122,16 @@ class StoredRows:
         return f"{self.store.digest}-{hashlib.sha256(repr(self.selection).encode()).hexdigest()[:8]}"
 
     def states(self, generator: Generator, verifier_input: VerifierInput) -> States:
-        """Return the states that were recorded, or states that are recomputed from prompts and seeds."""
-        if verifier_input.name not in self.store.settings.recorded:
+        """Return states as recorded, derived from those of another input, or recomputed from prompts and seeds."""
+        states: States
+        name, source = verifier_input.name, verifier_input.derived_from
+        if name in self.store.settings.recorded:
+            states = RecordedStates(self.store, name)
+        elif source in self.store.settings.recorded:
+            states = DerivedStates(RecordedStates(self.store, source), verifier_input)
+        else:
             return RecomputedStates(generator, verifier_input, self.prompts, self.column("seed"))
-        recorded = RecordedStates(self.store, verifier_input.name)
-        return recorded if self.selection is None else _SelectedStates(recorded, self.selection)
+        return states if self.selection is None else _SelectedStates(states, self.selection)
 
     def split(self, held_out_fraction: float) -> "tuple[StoredRows, StoredRows]":
         """Split by prompt into training and held-out rows.

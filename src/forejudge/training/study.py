@@ -41,6 +41,7 @@ from forejudge.training.model import log_odds
 from forejudge.training.stage_models import trained_stage
 from forejudge.training.verify import verify
 from forejudge.verifiers import find_verifier_class
+from forejudge.verifiers.inputs import find_input_class
 from forejudge.verifiers.language_model import LANGUAGE_MODEL
 
 CHOICES = ("layers", "loss", "pooling", "data", "llm", "captions")
@@ -55,7 +56,7 @@ _FIELDS: dict[str, str] = {
     "llm": "language_model",
 }
 _NO_ALIGNMENT = "none"
-_SHARED_FIELDS = ("reads", "language_model", "vision_tower", "spatial_merge_size")  # of both stages
+_SHARED_FIELDS = ("reads", "language_model", "vision_tower", "tiny_decoder", "spatial_merge_size")  # of both stages
 _SCORES_FILE = "held_out_scores.npy"
 
 
@@ -211,7 +212,8 @@ def study_variants(
 def check_recorded(data: TrainingData, reads: str) -> None:
     """Raise InvalidRequest if rows lack the recorded states of a verifier input."""
     for rows in (data.training, data.held_out):
-        if reads not in (recorded := rows.store.settings.recorded):
+        recorded = rows.store.settings.recorded
+        if not {reads, find_input_class(reads).derived_from} & set(recorded):
             raise InvalidRequest(
                 f"{rows.store.path} has no recorded states of {reads}, only {', '.join(recorded) or 'none'}: "
                 f"generate its candidates with --record {reads}"
