@@ -15,7 +15,7 @@ from forejudge.evaluation.build_report import verifier_strategies
 from forejudge.evaluation.equal_cost import CostCurve, equal_cost_table, reference_budgets
 from forejudge.evaluation.report import ProjectedCosts
 from forejudge.evaluation.strategies import Outcomes
-from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, SUFFIX
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, PREVIEW, SUFFIX
 from forejudge.profiling.measure import count_flops
 from forejudge.profiling.sizes import KINDS, PUBLISHED, random_models
 from forejudge.types import Phase
@@ -32,7 +32,7 @@ _TERA = 1e12
 class InputPoint:
     """Input of a verifier, and the number of blocks that run before it."""
 
-    kind: Literal["hidden", "latent", "clip"]
+    kind: Literal["hidden", "latent", "clip", "preview"]
     blocks: int
 
 
@@ -40,13 +40,15 @@ class InputPoint:
 class StageFlops:
     """Floating-point operations: of `encode` and `decode` once, of the others for one candidate.
 
-    The language model reads one token per place of the hidden state, or per patch of CLIP.
+    The language model reads one token per place of the hidden state, or per patch of CLIP. A preview is a latent
+    through the tiny decoder and CLIP.
     """
 
     encode: int
     block: int
     decode: int
     clip: int
+    preview: int
     language_model_on_hidden: int
     language_model_on_patches: int
 
@@ -70,8 +72,8 @@ class StageFlops:
         return self.encode + suffix_flops + self.decode, candidate_flops
 
     def _scoring_flops(self, input_point: InputPoint) -> int:
-        if input_point.kind == "clip":
-            return self.clip + self.language_model_on_patches
+        if input_point.kind in ("clip", "preview"):
+            return (self.clip if input_point.kind == "clip" else self.preview) + self.language_model_on_patches
         return self.language_model_on_hidden
 
 
@@ -93,6 +95,7 @@ def sana_sprint_flops() -> StageFlops:
         block=(costs[PREFIX] + costs[SUFFIX]).flops // BLOCKS,
         decode=costs[DECODE].flops,
         clip=costs[CLIP].flops,
+        preview=costs[PREVIEW].flops,
         language_model_on_hidden=language_model_flops(_IMAGE_TOKENS),
         language_model_on_patches=language_model_flops(_PATCHES),
     )
@@ -121,11 +124,13 @@ def project_to_sana_sprint(verifiers: Mapping[str, Verifier], num_blocks: int) -
     return CostProjection({name: CostCurve.linear(*cost) for name, cost in costs.items()}, flops.stage_flops(reads))
 
 
-def _input_point(verifier: Verifier, num_blocks: int) -> InputPoint:
+def _input_point(verifier: LanguageModelVerifier, num_blocks: int) -> InputPoint:
     (stage,) = verifier.reads
     if stage.phase is Phase.PREFIX:
         return InputPoint("hidden", round(BLOCKS * stage.blocks / num_blocks))
-    return InputPoint("latent" if stage.phase is Phase.LATENT else "clip", BLOCKS)
+    if stage.phase is Phase.LATENT:
+        return InputPoint("preview" if verifier.verifier_input.name == PREVIEW else "latent", BLOCKS)
+    return InputPoint("clip", BLOCKS)
 
 
 def projected_report(outcomes: Outcomes, projection: CostProjection) -> ProjectedCosts:

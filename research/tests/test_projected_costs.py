@@ -19,6 +19,7 @@ def test_flops_of_the_published_models() -> None:
         "block": 0.15,
         "decode": 8.37,
         "clip": 0.38,
+        "preview": 0.95,
         "language_model_on_hidden": 0.91,
         "language_model_on_patches": 0.52,
     }
@@ -26,6 +27,10 @@ def test_flops_of_the_published_models() -> None:
     fixed_clip, each_clip = flops.search_flops(InputPoint("clip", BLOCKS))
     assert fixed - fixed_clip == flops.decode + 12 * flops.block, "the winner is finished once"
     assert 1 - each / each_clip == pytest.approx(0.83, abs=0.01)
+    fixed_preview, each_preview = flops.search_flops(InputPoint("preview", BLOCKS))
+    assert fixed_preview == fixed_clip + flops.decode, "the winner is decoded in full"
+    assert each_clip - each_preview == flops.decode + flops.clip - flops.preview
+    assert 1 - each / each_preview == pytest.approx(0.53, abs=0.01)
     assert flops.search_flops(InputPoint("hidden", BLOCKS)) == flops.search_flops(InputPoint("latent", BLOCKS))
 
 

@@ -90,11 +90,11 @@ def test_everything_is_measured_and_fits_its_schema(monkeypatch: pytest.MonkeyPa
     reported: list[Progress] = []
     found = profile(tiny_models(monkeypatch), [1, 2], 2, (), reported.append)
     assert Profile.model_validate_json(found.model_dump_json()) == found
-    assert set(found.stages) == {*PROMPT_STAGES, "clip", *(f"language model, {kind}" for kind in KINDS)}
+    assert set(found.stages) == {*PROMPT_STAGES, "clip", "preview", *(f"language model, {kind}" for kind in KINDS)}
     assert list(found.stages["encode"].measurements) == [1]
     assert all(list(stage.measurements) == [1, 2] for name, stage in found.stages.items() if name != "encode")
     ways = {(each.strategy, each.verifier) for each in found.strategies}
-    ours = {("forejudge", "hidden"), ("forejudge", "latent")}
+    ours = {("forejudge", kind) for kind in ("hidden", "latent", "preview")}
     assert ways == {*(("official", kind) for kind in KINDS), ("decode-all", "clip"), *ours}
     measured = [at for stage in found.stages.values() for at in stage.measurements.values()]
     measured += [at for strategy_class in found.strategies for at in strategy_class.measurements.values()]
@@ -153,7 +153,9 @@ def test_a_budget_in_which_nothing_fits_is_refused_before_all_else(monkeypatch: 
 
 
 def test_a_budget_without_a_verifier_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidRequest, match="--budget-ms needs a verifier that reads hidden or latent: name one"):
+    with pytest.raises(
+        InvalidRequest, match="--budget-ms needs a verifier that reads hidden, latent or preview: name one"
+    ):
         profile(tiny_models(monkeypatch, "clip"), [1], 1, ("decode-all",), ignore, budgets_ms=[1000])
 
 

@@ -9,7 +9,7 @@ import torch
 
 from forejudge.generators import as_generator
 from forejudge.generators.stepwise import StepwiseGenerator
-from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, scoring_stage
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, PREVIEW, SUFFIX, scoring_stage
 from forejudge.profiling.measure import count_flops
 from forejudge.profiling.models import PROMPT, ProfiledModels
 from forejudge.profiling.sizes import KINDS, new_verifier, random_models
@@ -31,9 +31,11 @@ from tests.support.tiny_sizes import TINY, tiny_models
         (SUFFIX, 1.78),
         (DECODE, 8.37),
         (CLIP, 0.38),
+        (PREVIEW, 0.95),
         (scoring_stage("hidden"), 0.91),
         (scoring_stage("latent"), 0.91),
         (scoring_stage("clip"), 0.52),
+        (scoring_stage("preview"), 0.52),
     ],
 )
 def test_flops_of_the_published_models(stage: str, tera: float) -> None:

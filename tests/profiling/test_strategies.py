@@ -15,7 +15,7 @@ from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import SamplingParams
 from forejudge.generators.sana_sprint import SanaSprint
-from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, SUFFIX, scoring_stage
+from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, PREVIEW, SUFFIX, scoring_stage
 from forejudge.profiling.measure import count_flops
 from forejudge.profiling.models import ProfiledModels
 from forejudge.profiling.roofline import StageRun, total_flops
@@ -115,6 +115,7 @@ STRATEGIES: list[tuple[type[SearchStrategy], str]] = [
     (DecodeAll, "clip"),
     (Forejudge, "hidden"),
     (Forejudge, "latent"),
+    (Forejudge, "preview"),
 ]
 
 
@@ -196,6 +197,13 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
     assert everything == {PREFIX, SUFFIX, DECODE, CLIP, scoring_stage("clip")}
 
 
+def test_of_previews_only_the_winner_is_decoded_in_full(models: ProfiledModels) -> None:
+    strategy = Forejudge(models, "preview", max_batch_size=1)
+    everything = [run.stage for run in strategy.stage_runs(3) if run.repeats * run.batch == 3]
+    assert everything == [PREFIX, SUFFIX, PREVIEW, scoring_stage("preview")]
+    assert [run.stage for run in strategy.stage_runs(3) if run.repeats * run.batch == 1] == [ENCODE, DECODE]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy_class", "kind", "marginal_cost", "fixed"),
@@ -205,6 +213,7 @@ def test_a_last_batch_may_be_smaller_and_only_the_winner_is_finished(models: Pro
         (Official, "latent", 7.9, 13.5),
         (Forejudge, "hidden", 2.10, 12.3),
         (DecodeAll, "clip", 12.2, 2.16),
+        (Forejudge, "preview", 4.4, 10.5),
     ],
 )
 def test_teraflop_at_the_published_sizes(

@@ -71,6 +71,13 @@ TINY = ModelSizes(
             image_size=28,
             patch_size=14,
         ),
+        tiny_decoder={
+            "latent_channels": 4,
+            "decoder_block_out_channels": (4, 4, 4),
+            "num_decoder_blocks": (1, 1, 0),
+            "encoder_block_out_channels": (4,),
+            "num_encoder_blocks": (0,),
+        },
     ),
     num_prefix_blocks=1,
 )

@@ -24,9 +24,9 @@ def profile(
         str | None,
         Option(
             metavar="LIST",
-            help="Names, folders or hub ids, comma separated, at most one for each of hidden, latent and clip "
-            "(default: the generator's own; without one only its stages are measured). With --random-weights a list "
-            f"of these kinds (default: {_RANDOM_KINDS}).",
+            help="Names, folders or hub ids, comma separated, at most one for each of hidden, latent, clip and "
+            "preview (default: the generator's own; without one only its stages are measured). With --random-weights a "
+            f"list of these kinds (default: {_RANDOM_KINDS}).",
         ),
     ] = None,
     n: Annotated[str, Option("--n", metavar="LIST", help="Numbers of candidates, comma separated.")] = "1,2,4,8,16,32",

@@ -6,8 +6,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 # Stages of a search, in the order they run. "later steps" exist only where a generator takes more than one step, "clip"
-# only for a verifier of image features; scoring has a stage for each kind of verifier (see `scoring_stage`).
-ENCODE, PREFIX, SUFFIX, LATER_STEPS, DECODE, CLIP = "encode", "prefix", "suffix", "later steps", "decode", "clip"
+# and "preview" only for the kind of verifier input of that name, which has models of its own; scoring has a stage for
+# each kind of verifier (see `scoring_stage`).
+ENCODE, PREFIX, SUFFIX, LATER_STEPS, DECODE = "encode", "prefix", "suffix", "later steps", "decode"
+CLIP, PREVIEW = "clip", "preview"
 WARM_UP = 2  # uncounted rounds before those that are measured
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -13,11 +13,11 @@ from forejudge.compiling import compiler_problem
 from forejudge.errors import InvalidRequest
 from forejudge.generators import load_generator
 from forejudge.generators.base import Architecture, Generator, SamplingParams
-from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, scoring_stage
+from forejudge.profiling.figures import DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, scoring_stage
 from forejudge.profiling.measure import StageCost, count_cost
 from forejudge.types import IMAGE, NOISE, Candidates, Grid, Phase, Stage, latent_stage, prefix_stage
 from forejudge.verifiers import load_verifier
-from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput
+from forejudge.verifiers.inputs import VerifierInput
 from forejudge.verifiers.language_model import LanguageModelVerifier
 
 PROMPT = "a photo of a red circle left of a blue square"
@@ -25,7 +25,7 @@ PROMPT = "a photo of a red circle left of a blue square"
 
 @dataclass(frozen=True)
 class ProfiledModels:
-    """A generator, and verifiers around a language model keyed by the kind of their input: hidden, latent or clip.
+    """A generator, and verifiers around a language model keyed by kind of input: hidden, latent, clip or preview.
 
     Where `padded`, prompts are encoded as the pipeline's own call encodes them, with padding and the instruction.
     """
@@ -65,10 +65,13 @@ class ProfiledModels:
     def stages(self) -> tuple[str, ...]:
         """All stages of a search, those of every verifier included."""
         scoring: list[str] = []
-        for kind, verifier in self.verifiers.items():
-            scoring += [CLIP] if IMAGE in verifier.reads else []
-            scoring.append(scoring_stage(kind))
+        for kind in self.verifiers:
+            scoring += [*self.input_stages(kind), scoring_stage(kind)]
         return (ENCODE, *self.generation_stages, *scoring)
+
+    def input_stages(self, kind: str) -> tuple[str, ...]:
+        """Return the stage of a verifier input that has models of its own, which is named by its kind."""
+        return (kind,) if self.verifiers[kind].verifier_input.modules() else ()
 
     @cached_property
     def conditioning(self) -> Any:
@@ -101,9 +104,9 @@ class ProfiledModels:
         if stage in self.generation_stages:
             begin, end = self._generation_bounds[stage]
             return partial(self.generator.advance, self._generate(batch, begin).without_views(), [end])
-        if stage == CLIP:
-            verifier = next(each for each in self.verifiers.values() if IMAGE in each.reads)
-            return partial(verifier.verifier_input.tokens, self._generate(batch, IMAGE))
+        if stage in self.verifiers:
+            verifier_input = self.verifiers[stage].verifier_input
+            return partial(verifier_input.tokens, self._generate(batch, verifier_input.stage))
         return self._scoring(next(kind for kind in self.verifiers if scoring_stage(kind) == stage), batch)
 
     def weight_bytes(self, kind: str) -> int:
@@ -141,8 +144,7 @@ class ProfiledModels:
 
 
 def _verifier_modules(verifier: LanguageModelVerifier) -> list[nn.Module]:
-    verifier_input = verifier.verifier_input
-    return [verifier.model] + ([verifier_input.tower] if isinstance(verifier_input, ImageFeaturesInput) else [])
+    return [verifier.model, *verifier.verifier_input.modules()]
 
 
 class _PrecomputedInput(VerifierInput):

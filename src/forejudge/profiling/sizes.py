@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+from diffusers import AutoencoderDC, AutoencoderTiny, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
 from PIL import Image
 from tokenizers import pre_tokenizers
 from torch import Tensor
@@ -32,11 +32,11 @@ from forejudge.generators.base import Generator
 from forejudge.generators.sana_sprint import MAX_TEXT_TOKENS, SanaSprint, SanaSprintOptions
 from forejudge.profiling.models import PROMPT, ProfiledModels, with_resolution
 from forejudge.verifiers.connector import Connector
-from forejudge.verifiers.inputs import ImageFeaturesInput, VerifierInput, build_verifier_input
+from forejudge.verifiers.inputs import ImageFeaturesInput, PreviewInput, VerifierInput, build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifier, LanguageModelVerifierConfig, YesNoModel
 from forejudge.verifiers.question import Question
 
-KINDS = ("hidden", "clip", "latent")  # of verifier inputs
+KINDS = ("hidden", "clip", "latent", "preview")  # of verifier inputs
 _QUESTION = "Look: <image> {prompt}"
 _FILLER = "."
 
@@ -55,12 +55,13 @@ class GeneratorSizes:
 class VerifierSizes:
     """Configurations of a verifier's parts; the language model reads `question_tokens` around the image's tokens.
 
-    `vision_tower` belongs to a verifier that reads images.
+    `vision_tower` belongs to a verifier that reads images or previews, `tiny_decoder` to one that reads previews.
     """
 
     language_model: PreTrainedConfig
     question_tokens: int
     vision_tower: CLIPVisionConfig
+    tiny_decoder: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -117,18 +118,25 @@ def new_verifier(sizes: VerifierSizes, reads: str, generator: Generator[Any]) ->
         language_model: Any = AutoModelForCausalLM.from_config(
             sizes.language_model, attn_implementation=_attention(device)
         )
-        tower = CLIPVisionModel(sizes.vision_tower) if reads == "clip" else None
+        verifier_input = _new_input(sizes, reads)
     language_model.requires_grad_(False)
     if device.type == "meta":
         language_model.register_forward_pre_hook(_with_attention_mask, with_kwargs=True)
-    verifier_input: VerifierInput = (
-        build_verifier_input(reads) if tower is None else ImageFeaturesInput(tower, _image_processor(tower))
-    )
     connector = Connector(verifier_input.width(generator.architecture), language_model.config.hidden_size)
     connector.to(device, generator.dtype).requires_grad_(False)
     config = LanguageModelVerifierConfig.from_generator(generator, reads, question=_QUESTION)
     model = YesNoModel(connector, language_model)
     return LanguageModelVerifier(f"{reads} with random weights", config, model, _chat_tokenizer(), verifier_input)
+
+
+def _new_input(sizes: VerifierSizes, reads: str) -> VerifierInput:
+    if reads not in ("clip", "preview"):
+        return build_verifier_input(reads)
+    tower = CLIPVisionModel(sizes.vision_tower)
+    image_features = ImageFeaturesInput(tower, _image_processor(tower))
+    if reads == "clip":
+        return image_features
+    return PreviewInput(image_features, AutoencoderTiny.from_config(dict(sizes.tiny_decoder)))
 
 
 @contextmanager
@@ -213,6 +221,18 @@ def _autoencoder(*channels: int) -> dict[str, Any]:
     }
 
 
+def _tiny_decoder(width: int) -> dict[str, Any]:
+    """Configure the decoder of an AutoencoderTiny for a DC-AE f32: TAESD's, with two more stages for twice 2 x."""
+    stages = 6
+    return {
+        "latent_channels": 32,
+        "decoder_block_out_channels": (width,) * stages,
+        "num_decoder_blocks": (3,) * (stages - 1) + (1,),
+        "encoder_block_out_channels": (width,),  # never runs
+        "num_encoder_blocks": (0,),
+    }
+
+
 PUBLISHED = ModelSizes(
     GeneratorSizes(
         transformer=_TRANSFORMER,  # the class's defaults are the other sizes
@@ -247,10 +267,14 @@ PUBLISHED = ModelSizes(
             image_size=336,
             patch_size=14,
         ),
+        tiny_decoder=_tiny_decoder(64),
     ),
     num_prefix_blocks=8,
 )
-"""SANA-Sprint 1.6B at 1024 px with Gemma-2-2b and DC-AE f32c32; Qwen2.5-0.5B, and CLIP ViT-L/14 at 336 px."""
+"""SANA-Sprint 1.6B at 1024 px with Gemma-2-2b and DC-AE f32c32; Qwen2.5-0.5B, CLIP ViT-L/14 at 336 px, tiny decoder.
+
+TAESANA, the one published for these latents, is wider in its first two stages, which adds 4 % to the FLOPs.
+"""
 
 SMALL = ModelSizes(
     GeneratorSizes(
@@ -295,6 +319,7 @@ SMALL = ModelSizes(
             image_size=84,
             patch_size=14,
         ),
+        tiny_decoder=_tiny_decoder(8),
     ),
     num_prefix_blocks=4,
 )

@@ -20,7 +20,7 @@ from forejudge.best_of_n import BestOfN
 from forejudge.costs import CostModel
 from forejudge.device import free_memory
 from forejudge.errors import InvalidRequest
-from forejudge.profiling.figures import CLIP, DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, DeviceRates, scoring_stage
+from forejudge.profiling.figures import DECODE, ENCODE, LATER_STEPS, PREFIX, SUFFIX, DeviceRates, scoring_stage
 from forejudge.profiling.measure import StageCost, measure_time_interleaved
 from forejudge.profiling.models import ProfiledModels
 from forejudge.profiling.roofline import StageRun, total_flops, total_roofline_ms
@@ -36,7 +36,7 @@ _BEAMS, _NEW_TOKENS = 3, 1  # of the published release's answer
 _STAGES_BEFORE = {
     Phase.PREFIX: (PREFIX,),
     Phase.LATENT: (PREFIX, SUFFIX),
-    Phase.IMAGE: (PREFIX, SUFFIX, LATER_STEPS, DECODE, CLIP),
+    Phase.IMAGE: (PREFIX, SUFFIX, LATER_STEPS, DECODE),
 }
 
 
@@ -105,7 +105,7 @@ class SearchStrategy(ABC):
         """Stages that every candidate runs, the scoring last."""
         (stage,) = self.verifier.reads
         before = [name for name in _STAGES_BEFORE[stage.phase] if name in self.models.stages]
-        return (*before, scoring_stage(self.kind))
+        return (*before, *self.models.input_stages(self.kind), scoring_stage(self.kind))
 
 
 class BatchedSearch(SearchStrategy):
@@ -157,9 +157,9 @@ def _score_all(session: PromptSession, batches: Sequence[tuple[int, ...]]) -> No
 
 
 class Forejudge(BatchedSearch):
-    """Score candidates from a hidden state or a latent; finish only the winner."""
+    """Score candidates from a hidden state, a latent or its preview; finish only the winner."""
 
-    name, required_input = "forejudge", "hidden or latent"
+    name, required_input = "forejudge", "hidden, latent or preview"
 
     @staticmethod
     def supports(verifier: Verifier) -> bool:
@@ -187,7 +187,7 @@ class Official(SearchStrategy):
     has no token to answer with.
     """
 
-    name, required_input = "official", "hidden, latent or clip"
+    name, required_input = "official", "hidden, latent, clip or preview"
 
     def __init__(self, models: ProfiledModels, kind: str, max_batch_size: int) -> None:
         super().__init__(models.eager_or_self, kind, max_batch_size)
