@@ -64,8 +64,8 @@ def build(
     only: Annotated[
         str | None,
         Option(
-            help="Part to build: world, autoencoder, generator, language-model, clip, classifier, verifier or "
-            "baselines (default: all)."
+            help="Part to build: world, autoencoder, generator, language-model, clip, classifier, verifier, "
+            "tiny-decoder or baselines (default: all)."
         ),
     ] = None,
     out: Annotated[Path, Option(help="Folder of the build.")] = Path("runs/miniature"),

@@ -45,7 +45,7 @@ def autoencoder_loss(autoencoder: AutoencoderDC, batch_size: int, seed: int) -> 
         perturbation = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = latents + _LATENT_NOISE * perturbation
         reconstruction = autoencoder.decode(noisy).sample
-        return _reconstruction_loss(reconstruction, image) + 0.05 * _standardization_loss(latents)
+        return reconstruction_loss(reconstruction, image) + 0.05 * _standardization_loss(latents)
 
     return loss_at_step
 
@@ -55,7 +55,8 @@ def to_model_range(image: Tensor) -> Tensor:
     return (2 * image - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _reconstruction_loss(reconstruction: Tensor, image: Tensor) -> Tensor:
+def reconstruction_loss(reconstruction: Tensor, image: Tensor) -> Tensor:
+    """Return pixel error and edge error of images in [-1, 1]."""
     edges = [F.l1_loss(reconstruction.diff(dim=axis), image.diff(dim=axis)) for axis in (2, 3)]
     return F.l1_loss(reconstruction, image) + F.mse_loss(reconstruction, image) + edges[0] + edges[1]
 

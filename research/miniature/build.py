@@ -38,12 +38,28 @@ from forejudge.training.output import CARD_FILE
 from forejudge.training.verify import verify
 from forejudge.verifiers.inputs import InputWeights, build_verifier_input
 from research.miniature.autoencoder import autoencoder_loss, new_autoencoder
-from research.miniature.cards import classifier_card, clip_card, generator_card, training_provenance, with_test_figures
+from research.miniature.cards import (
+    classifier_card,
+    clip_card,
+    generator_card,
+    tiny_decoder_card,
+    training_provenance,
+    with_test_figures,
+)
 from research.miniature.classifier import classifier_loss, held_out_accuracy
 from research.miniature.clip import caption_tokenizer, clip_image_processor, clip_loss, held_out_retrieval, new_clip
 from research.miniature.generator import SANA_SPRINT, GeneratorTraining, load_autoencoder, save_generator
 from research.miniature.language_model import build_language_model
 from research.miniature.recipe import Recipe, VerifierPartRecipe, save_recipe
+from research.miniature.tiny_decoder import (
+    DecodedLatents,
+    decoder_flops,
+    kept_labels,
+    new_tiny_decoder,
+    peak_signal_to_noise,
+    previews,
+    tiny_decoder_loss,
+)
 from research.miniature.train import generator_for_step, train
 
 Captions = Literal["new", "original"]
@@ -131,8 +147,11 @@ class VerifierBuild:
         return out
 
     def _model_paths(self, reads: str) -> dict[str, str | None]:
-        vision_tower = str(self.folder / "clip") if reads == "clip" else None
-        return {"language_model": str(self.language_model), "vision_tower": vision_tower}
+        return {
+            "language_model": str(self.language_model),
+            "vision_tower": str(self.folder / "clip") if reads in ("clip", "preview") else None,
+            "tiny_decoder": str(self.folder / "tiny_decoder") if reads == "preview" else None,
+        }
 
     def _collect(self, kind: str, split: Split, prompts: int, candidates: int, observer: Observer) -> None:
         lines = sample_prompt_lines(prompts, split, self.seed if kind == "labels" else self.seed + 1)
@@ -170,7 +189,17 @@ def world_sheet() -> Image.Image:
     return sheet.resize((2 * width, 2 * height), Image.Resampling.NEAREST)
 
 
-PARTS = ("world", "autoencoder", "generator", "language-model", "clip", "classifier", "verifier", "baselines")
+PARTS = (
+    "world",
+    "autoencoder",
+    "generator",
+    "language-model",
+    "clip",
+    "classifier",
+    "verifier",
+    "tiny-decoder",
+    "baselines",
+)
 _RETRIEVAL_CAPTIONS, _HELD_OUT_IMAGES = 200, 1000
 
 
@@ -179,8 +208,9 @@ class Build:
     """Build of all parts by one recipe in one folder.
 
     The folder holds world/, and generator/, language_model/, verifier/ and cross_attention/ (which are shipped), clip/
-    (the image encoder of baselines), classifier/ (a second evaluator), baselines/ (verifiers with other inputs), and
-    work/ with checkpoints, labels and captions, which nothing else needs.
+    (the image encoder of baselines), classifier/ (a second evaluator), tiny_decoder/ (which shows previews to a
+    baseline), baselines/ (verifiers with other inputs), and work/ with checkpoints, labels and captions, which nothing
+    else needs.
     """
 
     recipe: Recipe
@@ -276,6 +306,34 @@ class Build:
 
     def _verifier(self) -> None:
         self._verifiers().run()
+
+    def _tiny_decoder(self) -> None:
+        recipe, seed, build = self.recipe.tiny_decoder, self.recipe.seed, self._verifiers()
+        rows, autoencoder = build.data("labels"), load_autoencoder(self.folder / "generator" / "vae")
+        autoencoder.to(self.device, memory_format=torch.channels_last)
+        chosen = torch.randperm(len(rows.training), generator=generator_for_step(seed + 10, 0))[: recipe.training_rows]
+        decoded = DecodedLatents.of(rows.training, chosen.tolist(), build.generator, autoencoder)
+        torch.manual_seed(seed)
+        model = new_tiny_decoder(recipe.width, recipe.blocks).to(self.device, memory_format=torch.channels_last)
+        loss = tiny_decoder_loss(model, decoded, recipe.settings.batch_size, seed + 11)
+        checkpoint = self._work_folder / "tiny_decoder.checkpoint"
+        trained, seconds = train("tiny decoder", model, loss, recipe.settings, checkpoint, self.report)
+        trained = trained.half().float().eval()
+        held_out = range(len(rows.held_out))[: recipe.held_out_rows]
+        full = DecodedLatents.of(rows.held_out, held_out, build.generator, autoencoder)
+        shown = previews(trained, full)
+        folder = self.folder / "tiny_decoder"
+        with quiet_libraries():
+            trained.half().save_pretrained(folder)
+        training_provenance = self._training_provenance(seconds) | {
+            f"PSNR against the full decoder on {len(held_out)} held-out candidates, dB": round(
+                peak_signal_to_noise(shown, full.images_N3HW), 2
+            ),
+            "share of their labels that stay": round(kept_labels(shown, rows.held_out, held_out, self.evaluator), 3),
+            "FLOPs of a preview": decoder_flops(trained),
+            "FLOPs of the full decoder": decoder_flops(autoencoder),
+        }
+        write_text(folder / CARD_FILE, tiny_decoder_card(recipe, training_provenance))
 
     def _baselines(self) -> None:
         self._verifiers().run_baselines()

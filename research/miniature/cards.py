@@ -7,7 +7,13 @@ import torch
 from pydantic import BaseModel
 
 from forejudge.result import provenance
-from research.miniature.recipe import ClassifierRecipe, ClipRecipe, GeneratorRecipe, LanguageModelRecipe
+from research.miniature.recipe import (
+    ClassifierRecipe,
+    ClipRecipe,
+    GeneratorRecipe,
+    LanguageModelRecipe,
+    TinyDecoderRecipe,
+)
 
 _GENERATOR = """---
 library_name: diffusers
@@ -89,6 +95,17 @@ rendered scenes, blurred, noisy, off in color and with ghosts among them, and on
 detector's answers. It finds at most one object in a quadrant.
 """
 
+_TINY_DECODER = """---
+library_name: diffusers
+license: apache-2.0
+---
+# The miniature's tiny decoder
+
+A small AutoencoderTiny of the library's own class whose decoder was distilled from that of the miniature's autoencoder,
+on latents of training candidates. With it the baseline MLLM w/ CLIP reads a preview of each candidate, and only the
+winner is decoded in full. Its encoder is not trained: do not encode with it.
+"""
+
 
 def training_provenance(seed: int, seconds: float, device: torch.device) -> dict[str, Any]:
     """Return the facts of every card: seed, minutes, machine and versions."""
@@ -120,6 +137,11 @@ def clip_card(recipe: ClipRecipe, training_provenance: dict[str, Any]) -> str:
 def classifier_card(recipe: ClassifierRecipe, training_provenance: dict[str, Any]) -> str:
     """Return the card of the classifier; `training_provenance` includes its accuracy on quadrants."""
     return _CLASSIFIER + _sections(recipe, training_provenance)
+
+
+def tiny_decoder_card(recipe: TinyDecoderRecipe, training_provenance: dict[str, Any]) -> str:
+    """Return the card of the tiny decoder; `training_provenance` includes its figures on held-out candidates."""
+    return _TINY_DECODER + _sections(recipe, training_provenance)
 
 
 def with_test_figures(card: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
@@ -60,11 +60,26 @@ class ClassifierRecipe(_Recipe):
     )
 
 
+class TinyDecoderRecipe(_Recipe):
+    """Size and training of the tiny decoder; `blocks` counts those at each size, from the latents' to the images'.
+
+    `training_rows` and `held_out_rows` count the labeled candidates that it learns from and is measured on.
+    """
+
+    width: PositiveInt = 16
+    blocks: tuple[NonNegativeInt, ...] = (3, 2, 1, 0)
+    training_rows: PositiveInt = 8192
+    held_out_rows: PositiveInt = 1000
+    settings: TrainingSettings = TrainingSettings(
+        steps=2500, batch_size=16, learning_rate=4e-3, ema_decay=0.99, warmup_steps=100
+    )
+
+
 class VerifierPartRecipe(_Recipe):
     """Counts of labeled and captioned candidates, and training of the shipped verifiers on them.
 
     `recorded` are the verifier inputs that are stored while labeling; every verifier that is trained later reads one of
-    them, also the `baselines`, which are inputs by name.
+    them or one derived from them, also the `baselines`, which are inputs by name.
     """
 
     training_prompts: PositiveInt = 8000
@@ -73,7 +88,7 @@ class VerifierPartRecipe(_Recipe):
     captioned_prompts: PositiveInt = 1500
     captioned_candidates_per_prompt: PositiveInt = 8
     recorded: tuple[str, ...] = ("hidden:12", "hidden:24", "latent", "clip")
-    baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip"}
+    baselines: dict[str, str] = {"last-block": "hidden:24", "latent": "latent", "clip": "clip", "preview": "preview"}
     align: AlignRecipe = Field(default_factory=lambda: load_preset("miniature").align)
     verify: VerifyRecipe = Field(default_factory=lambda: load_preset("miniature").verify)
     cross_attention: VerifyRecipe = Field(default_factory=lambda: load_preset("miniature-cross-attention").verify)
@@ -90,6 +105,7 @@ class Recipe(_Recipe):
     language_model: LanguageModelRecipe = LanguageModelRecipe()
     clip: ClipRecipe = ClipRecipe()
     classifier: ClassifierRecipe = ClassifierRecipe()
+    tiny_decoder: TinyDecoderRecipe = TinyDecoderRecipe()
     verifier: VerifierPartRecipe = VerifierPartRecipe()
 
 
@@ -128,14 +144,15 @@ def tiny_recipe() -> Recipe:
         language_model=LanguageModelRecipe(width=32, layers=1, settings=short),
         clip=ClipRecipe(width=32, layers=2, settings=short),
         classifier=ClassifierRecipe(width=8, settings=short),
+        tiny_decoder=TinyDecoderRecipe(width=8, blocks=(1, 0, 0, 0), training_rows=16, held_out_rows=8, settings=short),
         verifier=VerifierPartRecipe(
             training_prompts=12,
             validation_prompts=6,
             candidates_per_prompt=2,
             captioned_prompts=4,
             captioned_candidates_per_prompt=2,
-            recorded=("hidden:2", "clip"),
-            baselines={"clip": "clip"},
+            recorded=("hidden:2", "latent", "clip"),
+            baselines={"clip": "clip", "preview": "preview"},
             align=with_changes(load_preset("miniature").align, **few),
             verify=with_changes(load_preset("miniature").verify, **few),
             cross_attention=with_changes(load_preset("miniature-cross-attention").verify, **few),

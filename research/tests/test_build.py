@@ -19,7 +19,7 @@ from research.tests.killed_build import MOMENTS, frequent_checkpoints
 from research.tests.small_build import build
 
 SHIPPED = ("generator", "language_model", "verifier")
-BUILT = (*SHIPPED, "world", "clip", "classifier", "baselines")
+BUILT = (*SHIPPED, "world", "clip", "classifier", "tiny_decoder", "baselines")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_a_build_can_be_used(built: Path) -> None:
 
 
 def test_cards_tell_how_the_weights_were_made(built: Path) -> None:
-    for part in SHIPPED:
+    for part in (*SHIPPED, "tiny_decoder"):
         card = (built / part / "README.md").read_text()
         assert "| commit |" in card
         assert "| device |" in card
@@ -64,7 +64,7 @@ def test_weights_are_stored_in_half_precision(built: Path) -> None:
 def test_the_generator_is_trained_shallow_and_then_deep(built: Path, progress_reports: list[Progress]) -> None:
     parts = list(dict.fromkeys(progress.part for progress in progress_reports))
     assert parts[:4] == ["autoencoder", "shallow generator", "generator", "language model"]
-    assert parts[-2:] == ["align", "verify"]
+    assert parts[-3:] == ["align", "verify", "tiny decoder"]
     tensors = load_file(built / "generator" / "transformer" / "diffusion_pytorch_model.safetensors")
     assert len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")}) == 4
 
@@ -78,9 +78,11 @@ def test_a_build_killed_three_times_ends_the_same(built: Path, tmp_path: Path, r
     assert not (tmp_path / "verifier" / "README.md").exists()
     left: list[Progress] = []
     build(tmp_path, frequent_checkpoints(), left.append).run()
-    verify, of_baselines = left[:3], left[3:]
+    verify, cross_attention, tiny_decoder, of_baselines = left[:3], left[3:9], left[9], left[10:]
     assert [(progress.part, progress.step) for progress in verify] == [("verify", step) for step in (4, 5, 6)]
-    assert [progress.part for progress in of_baselines] == ["align"] * 6 + ["verify"] * 6
+    assert [progress.part for progress in cross_attention] == ["verify"] * 6
+    assert (tiny_decoder.part, tiny_decoder.step) == ("tiny decoder", 20)
+    assert [progress.part for progress in of_baselines] == (["align"] * 6 + ["verify"] * 6) * 2
     assert hashes(tmp_path) == hashes(built)
 
 
@@ -132,15 +134,16 @@ def test_a_part_without_its_forerunner_says_so(tmp_path: Path, part: str, said: 
         build(tmp_path).run(part)
 
 
-def test_baselines_are_verifiers_of_the_same_generator(built: Path) -> None:
-    search = BestOfN.from_pretrained(str(built / "generator"), str(built / "baselines" / "clip"), device="cpu")
+@pytest.mark.parametrize(("baseline", "stages"), [("clip", ["image"] * 2), ("preview", ["latent(step 0)", "image"])])
+def test_baselines_are_verifiers_of_the_same_generator(built: Path, baseline: str, stages: list[str]) -> None:
+    search = BestOfN.from_pretrained(str(built / "generator"), str(built / "baselines" / baseline), device="cpu")
     result = search("a photo of a star", n=2)
     assert result.record.settings.warnings == ()
-    assert [candidate.stage for candidate in result.record.candidates] == ["image", "image"]
+    assert sorted(candidate.stage for candidate in result.record.candidates) == sorted(stages)
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="language-model, clip, classifier, verifier, baselines"):
+    with pytest.raises(InvalidRequest, match="language-model, clip, classifier, verifier, tiny-decoder, baselines"):
         build(tmp_path).run("decoder")
 
 
