@@ -107,6 +107,9 @@ def test_tower_and_decoder_are_kept_with_the_verifier_and_never_trained(preview:
     saved = load_file(tmp_path / "tiny_decoder" / "diffusion_pytorch_model.safetensors")
     decoder = {f"tiny_{name}" for name in saved if name.startswith("decoder.")}
     assert decoder == {name for name in preview.weights() if name.startswith("tiny_decoder.")}, "without the encoder"
+    assert str(tmp_path.parent) not in (tmp_path / "tiny_decoder" / "config.json").read_text(), (
+        "no path of this machine"
+    )
     assert not any(weight.requires_grad for module in again.modules() for weight in module.parameters())
 
 

@@ -38,6 +38,7 @@ def load_tiny_decoder(name: str | Path, dtype: torch.dtype = torch.float32) -> "
     remedy = "name an AutoencoderTiny or AutoencoderDC of diffusers"
     class_name = read_config(folder / "config.json", _DiffusersConfig, remedy).class_name
     autoencoder: Any = load_library_model(getattr(diffusers, class_name), folder, dtype)
+    autoencoder.register_to_config(_name_or_path="")  # the folder's path, which would be saved with a verifier
     return autoencoder
 
 
