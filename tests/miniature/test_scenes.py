@@ -15,6 +15,7 @@ from forejudge.miniature.prompts import (
     assign_split,
     cases,
     descriptions,
+    sample_descriptions,
     sample_prompt_lines,
 )
 from forejudge.miniature.scenes import (
@@ -134,6 +135,18 @@ def test_the_prompts_of_a_split_never_change(split: Split, digest: str) -> None:
     prompts = [(case.description.metadata.to_line(), case.group(1, 2, split).seeds) for case in cases(split)]
     sampled = [(line.prompt, line.metadata, line.where) for line in sample_prompt_lines(200, split, 1)]
     assert hashlib.sha256(repr((prompts, sampled)).encode()).hexdigest()[:16] == digest
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_cases_are_of_the_test_and_samples_of_training_unless_told() -> None:
+    case = cases("test")[-1]
+    group = case.group(3, 2)
+    assert (group.line, group.image_index) == (case.line, case.image_index)
+    assert group.seeds == case.group(3, 2, "test").seeds != case.group(3, 2, "training").seeds
+    assert sample_descriptions(9, rng()) == sample_descriptions(9, rng(), "training")
 
 
 def test_equal_seeds_give_other_candidates_in_other_splits() -> None:
