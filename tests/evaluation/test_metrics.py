@@ -139,11 +139,24 @@ def test_calibration_bins_count_and_sum():
     assert bins.correct.tolist() == [1, 0, 0, 2]
 
 
+def test_bins_are_fifteen_unless_told_and_the_upper_ones_may_be_empty():
+    probability, correct = np.array([0.05, 0.1, 0.4]), np.array([False, True, True])
+    bins = calibration_bins(probability, correct)
+    assert bins.count.tolist() == [1, 1, 0, 0, 0, 1, *[0] * 9]
+    assert len(bins.probability) == len(bins.correct) == 15
+    assert expected_calibration_error(probability, correct) == pytest.approx((0.05 + 0.9 + 0.6) / 3)
+    together = np.array([0.05, 0.066])  # in the first of 15 bins, but in two of 16
+    assert expected_calibration_error(together, correct[:2]) == pytest.approx((1 - 0.05 - 0.066) / 2)
+
+
 def test_a_probability_on_an_edge_belongs_to_the_bin_below():
     probability, correct = np.array([0.3, 0.5]), np.array([False, True])
     assert expected_calibration_error(probability, correct, bins=2) == pytest.approx(0.1)
 
 
-def test_scores_are_not_taken_for_probabilities():
-    with pytest.raises(InvalidRequest, match=r"from -2 to 3, expected 0 to 1"):
-        expected_calibration_error(np.array([-2.0, 3.0]), np.array([True, False]))
+@pytest.mark.parametrize(
+    ("scores", "said"), [([-2.0, 3.0], "-2 to 3"), ([-0.1, 0.5], r"-0\.1 to 0\.5"), ([0.5, 1.1], r"0\.5 to 1\.1")]
+)
+def test_scores_are_not_taken_for_probabilities(scores: list[float], said: str):
+    with pytest.raises(InvalidRequest, match=rf"from {said}, expected 0 to 1"):
+        expected_calibration_error(np.array(scores), np.array([True, False]))
