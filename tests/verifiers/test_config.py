@@ -7,9 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from forejudge.errors import MismatchError
 from forejudge.generators.base import Architecture
 from forejudge.hub import Source
 from forejudge.verifiers.config import Calibration, VerifierConfig, fit_calibration
+from forejudge.verifiers.inputs import build_verifier_input
 from forejudge.verifiers.language_model import LanguageModelVerifierConfig
 from tests.support.doubles import ARCHITECTURE, ScriptedGenerator
 
@@ -25,7 +27,7 @@ def test_a_known_temperature_and_bias_are_found_again(temperature: float, bias: 
     assert found.bias == pytest.approx(bias, abs=0.05)
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+@pytest.mark.parametrize("scale", [1e-5, 0.01, 1.0, 300.0])
 def test_the_fit_is_where_the_likelihood_is_flat(scale: float) -> None:
     """On labels that no sigmoid explains, and log-odds of any size: both derivatives of the loss are zero."""
     x = scale * torch.linspace(-3, 5, 400, dtype=torch.float64)
@@ -34,6 +36,45 @@ def test_the_fit_is_where_the_likelihood_is_flat(scale: float) -> None:
     error = torch.sigmoid(x / found.temperature + found.bias) - y.double()
     assert error.mean().item() == pytest.approx(0, abs=1e-4)
     assert (error * x / scale).mean().item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("middle", [0.0, 50.0])
+def test_the_fit_converges_where_log_odds_tell_nearly_all(middle: float) -> None:
+    """A steep slope, and a bias as far from zero as the log-odds are."""
+    x = middle + torch.linspace(-4, 4, 800, dtype=torch.float64)
+    y = x > middle
+    y[:3], y[-2:] = True, False
+    found = fit_calibration(x.tolist(), y.tolist())
+    error = torch.sigmoid(x / found.temperature + found.bias) - y.double()
+    assert error.mean().item() == pytest.approx(0, abs=1e-5)
+    assert (error * x).mean().item() == pytest.approx(0, abs=1e-3)
+
+
+def test_a_verifier_describes_the_generator_it_was_made_for() -> None:
+    generator = ScriptedGenerator()
+    generator.sources = ()
+    config = VerifierConfig.from_generator(generator, "hidden:2", kind="language_model")
+    assert (config.generator, config.generator_fingerprint) == (generator.architecture, generator.fingerprint)
+    assert config.generator_source is None
+    assert config.input_width(build_verifier_input("hidden:2")) == generator.architecture.width
+
+
+@pytest.mark.parametrize("field", Architecture.model_fields)
+def test_a_generator_of_another_architecture_is_refused_with_both_values(field: str) -> None:
+    config = VerifierConfig.from_generator(ScriptedGenerator(), "hidden:2", kind="language_model")
+    config.check(ARCHITECTURE, "given", "v")
+    other = ARCHITECTURE.model_copy(update={field: "Other" if field == "transformer" else 7})
+    own, given = getattr(ARCHITECTURE, field), getattr(other, field)
+    with pytest.raises(MismatchError, match=f"v reads .* with {field} = {own}, but given has {field} = {given}: use"):
+        config.check(other, "given", "v")
+
+
+def test_a_verifier_of_an_unknown_generator_says_its_width_and_refuses_none() -> None:
+    config = VerifierConfig(
+        kind="language_model", generator=None, generator_fingerprint=None, reads="hidden:2", width=5
+    )
+    assert config.input_width(build_verifier_input("hidden:2")) == 5
+    config.check(ARCHITECTURE, "given", "v")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +87,7 @@ def test_a_generator_of_another_commit_is_told(trained_on: str | None, loaded: s
         generator = ScriptedGenerator()
         generator.sources = (
             Source("owner/text-encoder", Path("other"), commit="1"),
+            Source("owner/decoder", Path("other"), commit="1"),
             Source("owner/model", Path("here"), commit=commit),
         )
         generators.append(generator)
