@@ -19,6 +19,7 @@ from forejudge.policies import (
     SearchState,
     StopReason,
     UntilProbability,
+    expected_n,
 )
 from forejudge.types import Verdict
 
@@ -144,6 +145,15 @@ def test_a_larger_budget_generates_more() -> None:
     counts = [sum(sizes(policy(budget_ms=ms), 0.006)) for ms in (60, 100, 200, 400)]
     assert counts == sorted(counts)
     assert len(set(counts)) == len(counts)
+
+
+def test_what_is_expected_within_a_budget_counts_the_time_gone_by() -> None:
+    assert [expected_n(policy(budget_ms=200), 8, COSTS, elapsed) for elapsed in (0.0, 0.1, 0.2)] == [28, 10, 1]
+
+
+def test_candidates_scored_without_a_clock_take_no_time() -> None:
+    state = SearchState(8).extended(sure_of(0.2, 0.3), FixedN(3))
+    assert (state.num_generated, state.elapsed, state.batch_timings) == (2, 0.0, ((2, 0.0),))
 
 
 def test_one_candidate_is_always_generated() -> None:

@@ -11,7 +11,7 @@ from forejudge.generators.base import SamplingParams
 from forejudge.noise import candidate_seed
 from forejudge.options import SearchOptions
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
-from forejudge.search import SearchOutput, order_by_score, search
+from forejudge.search import SearchOutput, is_doubtful, order_by_score, search
 from forejudge.session import PromptSession
 from forejudge.types import BROKEN, IMAGE, NOISE, Stage, Verdict, latent_stage, passed, prefix_stage
 from tests.support.doubles import PROMPT, FakeClock, ScriptedGenerator, ScriptedVerifier, probabilities
@@ -121,7 +121,7 @@ class Insatiable(RecordingPolicy):
 def test_a_policy_that_asks_for_more_than_there_are_seeds_is_stopped(policy: SearchPolicy) -> None:
     session = PromptSession(ScriptedGenerator(), ScriptedVerifier(SCRIPT), PROMPT, SamplingParams())
     output = search(session, policy, SEEDS)
-    assert (output.num_generated, output.stopped_by) == (9, "max_n")
+    assert (output.num_generated, output.stopped_by, output.refined) == (9, "max_n", ())
     assert output.batch_timings[-1][0] == 1
     assert list(output.images) == [7]
 
@@ -253,9 +253,10 @@ class TestBrokenImages:
         assert (list(found.images), found.order[-2:], found.verdicts[4].score) == ([4], (0, 7), 0.95)
 
     @pytest.mark.parametrize("reads", [(), (IMAGE,)])
-    def test_if_all_are_broken_the_search_fails(self, reads: tuple[Stage, ...]) -> None:
-        with pytest.raises(BrokenImage, match=r"none of 9 candidates gives an image: .* seed \d+ has"):
-            run(4, n=9, reads=reads, generator=ScriptedGenerator(broken=SEEDS))
+    @pytest.mark.parametrize("n", [1, 9])
+    def test_if_all_are_broken_the_search_fails(self, reads: tuple[Stage, ...], n: int) -> None:
+        with pytest.raises(BrokenImage, match=rf"none of {n} candidates gives an image: .* seed \d+ has"):
+            run(4, n=n, reads=reads, generator=ScriptedGenerator(broken=SEEDS))
 
 
 def test_every_stage_is_timed() -> None:
@@ -263,6 +264,11 @@ def test_every_stage_is_timed() -> None:
     assert set(found.timings) == {"encode", "prefix", "verify", "suffix", "decode", "total"}
     parts = sum(seconds for stage, seconds in found.timings.items() if stage != "total")
     assert 0 < parts <= found.timings["total"]
+
+
+@pytest.mark.parametrize(("probability", "doubtful"), [(0.0, True), (None, True), (0.49, True), (0.5, False)])
+def test_an_image_without_a_chance_is_doubtful_too(probability: float | None, doubtful: bool) -> None:
+    assert is_doubtful(Verdict(0.0, probability=probability), 0.5) is doubtful
 
 
 @pytest.mark.parametrize(
