@@ -23,11 +23,13 @@ from PIL.Image import Image
 from torch._subclasses.fake_tensor import FakeTensor
 
 from forejudge import BestOfN, Result, SamplingParams
+from forejudge.diversity import cosine_distances
 from forejudge.errors import InvalidRequest, MismatchError
 from forejudge.noise import candidate_seed
 from forejudge.options import SearchOptions
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchState
 from forejudge.result import SearchRecord
+from forejudge.session import PromptSession
 from forejudge.types import BROKEN, IMAGE, Candidates, Stage, Verdict, prefix_stage
 from forejudge.verifiers import load_verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -534,6 +536,50 @@ def test_it_can_be_pickled(best_of_n: BestOfN) -> None:
 
 _COUNTS = ("n", "max_n", "seed", "image_index", "top_k")
 _NO_NUMBERS = ("8", True, [8], np.arange(2), torch.ones(2, dtype=torch.int64), object(), 1j)
+
+
+class TestDiverse:
+    def test_images_are_those_that_differ_and_the_record_says_so(self, best_of_n: BestOfN) -> None:
+        """With a large weight the second is the candidate furthest from the winner, by the states it was scored on."""
+        found = best_of_n(PROMPT, n=6, top_k=2, diverse=1000)
+        session = PromptSession(best_of_n.generator, best_of_n.verifier, PROMPT, SamplingParams(), pool=True)
+        session.score(tuple(seeds(found)))
+        distance_NN = cosine_distances(torch.stack([session.pooled[seed] for seed in seeds(found)]).double().numpy())
+        winner, second = found.images
+        assert winner == found.record.winner == best_of_n(PROMPT, n=6).record.winner
+        assert second == max(set(range(6)) - {winner}, key=lambda index: distance_NN[winner, index])
+        assert found.record.settings.diverse == 1000
+        again = best_of_n(PROMPT, n=6, top_k=6)
+        assert [distance(found.images[index], again.images[index]) for index in found.images] == [0, 0]
+
+    def test_pooled_states_are_means_over_tokens(self, best_of_n: BestOfN) -> None:
+        session = PromptSession(best_of_n.generator, best_of_n.verifier, PROMPT, SamplingParams(), pool=True)
+        session.score((5, 6, 7))
+        generator = best_of_n.generator
+        conditioning = generator.encode_without_padding(PROMPT, generator.defaults)
+        candidates = generator.advance(generator.start(conditioning, (5, 6, 7)), [prefix_stage(CUT)])
+        expected = candidates.tensor(prefix_stage(CUT)).mean(dim=1)
+        assert torch.equal(torch.stack([session.pooled[seed] for seed in (5, 6, 7)]), expected)
+
+    @pytest.mark.parametrize(("top_k", "diverse"), [(3, 0), (1, 5)])
+    def test_without_a_weight_or_with_one_image_nothing_changes(
+        self, best_of_n: BestOfN, top_k: int, diverse: float
+    ) -> None:
+        plain = best_of_n(PROMPT, n=6, top_k=top_k)
+        found = best_of_n(PROMPT, n=6, top_k=top_k, diverse=diverse)
+        assert list(found.images) == list(plain.images)
+        assert untimed(found.record)["candidates"] == untimed(plain.record)["candidates"]
+
+    def test_a_verifier_of_images_or_without_calibration_is_refused(self) -> None:
+        on_images = BestOfN(ScriptedGenerator(), ScriptedVerifier({}, IMAGE))
+        with pytest.raises(
+            InvalidRequest, match=r"diverse = 0.5 compares hidden states, and verifier scripted reads image"
+        ):
+            on_images(PROMPT, n=2, top_k=2, diverse=0.5)
+        uncalibrated = scripted()
+        uncalibrated.verifier.calibrated = False
+        with pytest.raises(InvalidRequest, match=r"diverse = 0.5 needs a calibrated probability"):
+            uncalibrated(PROMPT, n=2, top_k=2, diverse=0.5)
 
 
 class TestRefusals:

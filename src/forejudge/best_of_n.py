@@ -21,7 +21,7 @@ from forejudge.policies import AllPolicies
 from forejudge.result import Result, Settings, search_record
 from forejudge.search import DEFAULT_MAX_BATCH_SIZE, OnProgress, SearchOutput, search
 from forejudge.session import PromptSession
-from forejudge.types import IMAGE
+from forejudge.types import IMAGE, Phase
 from forejudge.verifiers import check_verifier, load_verifier
 from forejudge.verifiers.base import Verifier
 
@@ -168,13 +168,15 @@ class BestOfN:
             self._check_refining(prompt, sampling)
         measure = partial(self.costs.measure, prompt, sampling, min(self.max_batch_size, len(seeds)), refine=refines)
         policy = AllPolicies.from_options(options, measure, self.verifier.prior)
-        session = PromptSession(self.generator, self.verifier, prompt, sampling, self._encode)
+        diverse = options.diverse if options.top_k > 1 else 0.0
+        session = PromptSession(self.generator, self.verifier, prompt, sampling, self._encode, pool=diverse > 0)
         output = search(
             session,
             policy,
             seeds,
             top_k=options.top_k,
             refine_below=options.refine_below,
+            diverse=diverse,
             max_batch_size=self.max_batch_size,
             on_progress=on_progress,
         )
@@ -193,12 +195,17 @@ class BestOfN:
 
     def _check_verifier(self, options: SearchOptions) -> None:
         """Refuse options that need what the verifier lacks."""
-        for name in ("until", "refine_below"):
+        for name in ("until", "refine_below", "diverse"):
             if (value := getattr(options, name)) and not self.verifier.calibrated:
                 raise InvalidRequest(
                     f"{name} = {value:g} needs a calibrated probability, and verifier {self.verifier.name} is not "
                     "calibrated: leave it out"
                 )
+        if options.diverse and any(stage.phase != Phase.PREFIX for stage in self.verifier.reads):
+            raise InvalidRequest(
+                f"diverse = {options.diverse:g} compares hidden states, and verifier {self.verifier.name} reads "
+                f"{', '.join(map(str, self.verifier.reads))}: leave it out, or use a verifier of hidden states"
+            )
         if options.price is not None and self.verifier.prior is None:
             raise InvalidRequest(
                 f"price = {options.price:g} needs a calibrated verifier with a prior, and verifier "
@@ -225,6 +232,7 @@ class BestOfN:
             seed=options.seed if options.seeds is None else None,
             image_index=options.image_index,
             limits=options.limits,
+            diverse=options.diverse,
             prior=self.verifier.prior,
             sampling=sampling,
             generator_options=self.generator.options.model_dump(),

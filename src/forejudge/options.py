@@ -137,6 +137,12 @@ class SearchOptions(BaseModel):
         default=0, ge=0, lt=MAX_COUNT, description="Index of the image of this prompt; seeds depend on it."
     )
     top_k: Whole = Field(default=1, ge=1, le=MAX_N, description="Number of best candidates to finish.")
+    diverse: Real = Field(
+        default=0.0,
+        ge=0,
+        le=_MAX_SCALE,
+        description="Weight of the differences among the top-k beside their probabilities; 0.1 is a good start.",
+    )
     refine_below: Real = Field(
         default=0.0,
         ge=0,

@@ -87,7 +87,7 @@ class Settings(_Record):
     """Everything that decides a result, so that it can be reproduced.
 
     `limits` are the options that could end the search, `prior` the verifier's: with the verdicts, they decide where it
-    ends, unless there is a time budget.
+    ends, unless there is a time budget. `diverse` is the weight of differences among the images.
     """
 
     generator: str
@@ -95,6 +95,7 @@ class Settings(_Record):
     seed: int | None
     image_index: int
     limits: dict[str, int | float] = {}
+    diverse: float = 0.0
     prior: Prior | None = None
     sampling: SamplingParams
     generator_options: dict[str, Any]

@@ -3,13 +3,15 @@
 The loop depends on no concrete generator, verifier or policy. "Generate" means up to the stage that the verifier reads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from PIL.Image import Image
 
 from forejudge.device import free_memory, is_out_of_memory
+from forejudge.diversity import diverse_order
 from forejudge.errors import BrokenImage
 from forejudge.policies import SearchPolicy, SearchState, StopReason
 from forejudge.session import PromptSession
@@ -56,12 +58,15 @@ def search(
     *,
     top_k: int = 1,
     refine_below: float = 0.0,
+    diverse: float = 0.0,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     on_progress: OnProgress | None = None,
 ) -> SearchOutput:
     """Score batches of candidates until the policy stops, then finish the `top_k` best.
 
-    Those whose probability is below `refine_below` are finished in one denoising step more.
+    Those whose probability is below `refine_below` are finished in one denoising step more. With a weight `diverse`
+    above 0 the best come in the order of `diverse_order`; the session has to pool hidden states for it, and all
+    candidates are kept.
 
     `seeds` are those of all candidates there can be; a policy that asks for more is stopped by `max_n`. Where memory
     runs out, batches are halved from then on. In place of a broken image the next best candidate is finished; raises
@@ -70,10 +75,12 @@ def search(
     state = SearchState(max_batch_size, session.clock.elapsed)
     while (size := policy.next_batch(state)) and state.num_generated < len(seeds):
         batch_seeds = tuple(seeds[state.num_generated : state.num_generated + size])
-        state = _extend(state, _score_batch(session, batch_seeds), policy, top_k, session.clock.elapsed)
+        keep = len(seeds) if diverse else top_k
+        state = _extend(state, _score_batch(session, batch_seeds), policy, keep, session.clock.elapsed)
         if on_progress:
             on_progress(len(state.verdicts), len(seeds))
-    images, broken = _finish_best(session, state, seeds, top_k, refine_below)
+    ranking = _ranking(session, state, seeds, diverse)
+    images, broken = _finish_best(session, state, seeds, ranking, top_k, refine_below)
     return SearchOutput(
         verdicts=state.verdicts,
         order=order_by_score(state.verdicts),
@@ -87,16 +94,30 @@ def search(
     )
 
 
+def _ranking(session: PromptSession, state: SearchState, seeds: Sequence[int], diverse: float) -> Iterable[int]:
+    """Return the candidates that are not broken in the order in which they are finished."""
+    order = [index for index in order_by_score(state.verdicts) if state.verdicts[index] != BROKEN]
+    if not diverse or not order:
+        return order
+    pooled_ND = torch.stack([session.pooled[seed] for seed in seeds[: len(state.verdicts)]]).double().numpy()
+    return diverse_order(order, [verdict.probability or 0.0 for verdict in state.verdicts], pooled_ND, diverse)
+
+
 def _finish_best(
-    session: PromptSession, state: SearchState, seeds: Sequence[int], top_k: int, refine_below: float
+    session: PromptSession,
+    state: SearchState,
+    seeds: Sequence[int],
+    ranking: Iterable[int],
+    top_k: int,
+    refine_below: float,
 ) -> tuple[dict[int, Image], tuple[int, ...]]:
-    """Finish the `top_k` best candidates whose images are not broken; return the images and the broken candidates.
+    """Finish the first `top_k` of `ranking` whose images are not broken; return the images and the broken candidates.
 
     A candidate that was not kept is generated again from its seed.
     """
     images: dict[int, Image] = {}
     broken = [index for index, verdict in enumerate(state.verdicts) if verdict == BROKEN]
-    for index in order_by_score(state.verdicts)[: len(state.verdicts) - len(broken)]:
+    for index in ranking:
         if len(images) == top_k:
             break
         try:
@@ -133,8 +154,8 @@ def _score_batch(session: PromptSession, seeds: tuple[int, ...]) -> _ScoredBatch
     return _score_batch(session, seeds[: len(seeds) // 2])._replace(is_reduced=True)
 
 
-def _extend(state: SearchState, batch: _ScoredBatch, policy: SearchPolicy, top_k: int, elapsed: float) -> SearchState:
-    """Add a batch, up to the candidate that stops the search, and keep only the `top_k` best candidates."""
+def _extend(state: SearchState, batch: _ScoredBatch, policy: SearchPolicy, keep: int, elapsed: float) -> SearchState:
+    """Add a batch, up to the candidate that stops the search, and keep only the `keep` best candidates."""
     before = state.num_generated
     extended = state.extended(batch.verdicts, policy, batch.seconds, elapsed)
     return replace(
@@ -142,6 +163,6 @@ def _extend(state: SearchState, batch: _ScoredBatch, policy: SearchPolicy, top_k
         max_batch_size=len(batch.verdicts) if batch.is_reduced else state.max_batch_size,
         best={
             index: state.best[index] if index < before else batch.candidates[[index - before]]
-            for index in order_by_score(extended.verdicts)[:top_k]
+            for index in order_by_score(extended.verdicts)[:keep]
         },
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from forejudge.generators.base import Generator
 from forejudge.options import SamplingParams
@@ -17,8 +18,9 @@ from forejudge.verifiers.base import Verifier
 class PromptSession:
     """A prompt with a generator and a verifier. It is encoded, and its clock starts, when the session is made.
 
-    `encode` replaces the generator's encoding, for instance by a cached one. Raises InvalidRequest for a prompt or
-    sampling parameters that the generator cannot serve.
+    `encode` replaces the generator's encoding, for instance by a cached one. With `pool`, `pooled` holds the mean over
+    tokens of the hidden state that the verifier reads, (D,) on the CPU, by the seed of each candidate scored. Raises
+    InvalidRequest for a prompt or sampling parameters that the generator cannot serve.
     """
 
     def __init__(
@@ -28,10 +30,13 @@ class PromptSession:
         prompt: str,
         sampling: SamplingParams,
         encode: Callable[[str, SamplingParams], Any] | None = None,
+        *,
+        pool: bool = False,
     ) -> None:
         self.clock = StageClock(generator.device)
         self._generator, self._verifier, self._prompt = generator, verifier, prompt
-        self._steps = sampling.steps
+        self._steps, self._pool = sampling.steps, pool
+        self.pooled: dict[int, Tensor] = {}
         with self.clock.stage("encode"):
             self._conditioning = (encode or generator.encode_without_padding)(prompt, sampling)
 
@@ -48,6 +53,9 @@ class PromptSession:
             finite = candidates if len(finite_rows) == len(seeds) else candidates[finite_rows]
             scored = self._verifier.score(self._prompt, finite) if finite_rows else []
             verdicts = dict(zip(finite_rows, scored, strict=True))
+            if self._pool:
+                hidden_NTD = candidates.tensor(min(self._verifier.reads))
+                self.pooled |= zip(seeds, hidden_NTD.float().mean(dim=1).cpu(), strict=True)
         return candidates.without_views(), [verdicts.get(row, BROKEN) for row in range(len(seeds))]
 
     def finish(self, candidate: Candidates, *, refine: bool = False) -> Image:

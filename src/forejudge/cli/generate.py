@@ -60,7 +60,10 @@ def generate(
     """Generate candidates of a prompt, score them early, finish the best and write it to a folder."""
     _refuse_contradictions(search, images_per_prompt, finish_all)
     if prompts is not None:
-        _refuse_with_prompts(prompt=prompt is not None, top_k="top_k" in search.model_fields_set, all=finish_all)
+        given = search.model_fields_set
+        _refuse_with_prompts(
+            prompt=prompt is not None, top_k="top_k" in given, diverse="diverse" in given, all=finish_all
+        )
         generate_many(prompts, models, search, images_per_prompt, out, Shard.parse(shard), as_json)
     elif prompt is not None:
         if Shard.parse(shard) != Shard():
