@@ -169,14 +169,16 @@ def projected_costs(
     generator: Annotated[str, Option(help="Generator of the evaluation: miniature or a folder.")] = "miniature",
     figures: Annotated[Path, Option(help="Report to add to.")] = Path("benchmarks/miniature.json"),
 ) -> None:
-    """Add the equal-cost table by the FLOPs of SANA-Sprint 1.6B to an evaluation's report."""
+    """Add the equal-cost tables by the FLOPs of SANA-Sprint 1.6B to an evaluation's report, with adaptive searches."""
     from forejudge.candidates.evaluation_store import EvaluationStore
     from forejudge.cli.tables import print_table
     from forejudge.device import resolve_device, resolve_dtype
-    from forejudge.evaluation.report import EvaluationReport
+    from forejudge.evaluation.report import FIXED, EvaluationReport
     from forejudge.evaluation.strategies import load_outcomes
     from forejudge.generators import load_generator
-    from forejudge.report.tables import equal_cost
+    from forejudge.report.tables import equal_cost, mean_cost
+    from forejudge.simulation.families import RuleFamily
+    from forejudge.simulation.recording import load_recording
     from forejudge.verifiers import load_verifier
     from research.figures.projected_costs import project_to_sana_sprint, projected_report
 
@@ -190,9 +192,13 @@ def projected_costs(
             f"{folder} has no verifier {', '.join(sorted(unknown))}: expected some of {', '.join(report.verifiers)}"
         )
     costs = project_to_sana_sprint(verifiers, load_generator(generator, *device).architecture.num_blocks)
-    projected = projected_report(load_outcomes(evaluated), costs)
+    searched = dict.fromkeys(row.policy for row in report.equal_mean_time if row.verifier and row.policy != FIXED)
+    recording = load_recording(folder) if searched else None
+    projected = projected_report(load_outcomes(evaluated), costs, recording, list(map(RuleFamily.parse, searched)))
     report.model_copy(update={"projected": projected}).write(figures)
     print_table(equal_cost(f"Projected to {projected.generator}", "TFLOP", projected.equal_cost))
+    if projected.equal_mean_cost:
+        print_table(mean_cost("At equal mean cost", "TFLOP", projected.equal_mean_cost), details=False)
     typer.echo(f"written to {figures}")
 
 

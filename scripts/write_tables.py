@@ -152,6 +152,27 @@ def competitors(report: EvaluationReport) -> str:
     return markdown(introduction, tables.competitors("", "ms", report.competitor_time, NAMES))
 
 
+def equal_mean_time(report: EvaluationReport) -> str:
+    """Write everything at equal mean time."""
+    if not report.equal_mean_time:
+        return "The committed evaluation was made before this table was reported."
+    introduction = (
+        f"{describe_test_set(report)}. The lead over fixed Best-of-N of {NAMES[next(iter(report.verifiers))]} at the "
+        "same mean time is in points"
+    )
+    return markdown(introduction, tables.mean_cost("", "ms", report.equal_mean_time, NAMES))
+
+
+def equal_projected_mean_cost(report: EvaluationReport) -> str:
+    """Write everything at equal mean FLOPs on another generator."""
+    if report.projected is None or not report.projected.equal_mean_cost:
+        return "The committed evaluation was made before this table was reported."
+    introduction = (
+        f"The same searches by their FLOPs on {report.projected.generator}, where a second step runs all blocks"
+    )
+    return markdown(introduction, tables.mean_cost("", "TFLOP", report.projected.equal_mean_cost, NAMES))
+
+
 def equal_projected_cost(report: EvaluationReport) -> str:
     """Write the accuracy within budgets of FLOPs on another generator."""
     assert report.projected is not None
@@ -319,6 +340,8 @@ TABLES: dict[str, tuple[Callable[..., str], type[BaseModel], str]] = {
     "second-evaluator": (second_evaluator, EvaluationReport, "miniature.json"),
     "equal-time": (equal_time, EvaluationReport, "miniature.json"),
     "competitors": (competitors, EvaluationReport, "miniature.json"),
+    "equal-mean-time": (equal_mean_time, EvaluationReport, "miniature.json"),
+    "equal-projected-mean-cost": (equal_projected_mean_cost, EvaluationReport, "miniature.json"),
     "equal-projected-cost": (equal_projected_cost, EvaluationReport, "miniature.json"),
     "costs": (costs, EvaluationReport, "miniature.json"),
     "stages": (stages, EvaluationReport, "miniature.json"),

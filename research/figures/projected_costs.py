@@ -4,7 +4,7 @@ FLOPs at 1024 px with verifiers around Qwen2.5-0.5B are counted without weights:
 the meta device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,6 +18,11 @@ from forejudge.evaluation.strategies import Outcomes
 from forejudge.profiling.figures import CLIP, DECODE, ENCODE, PREFIX, PREVIEW, SUFFIX
 from forejudge.profiling.measure import count_flops
 from forejudge.profiling.sizes import KINDS, PUBLISHED, random_models
+from forejudge.search import DEFAULT_MAX_BATCH_SIZE
+from forejudge.simulation.equal_mean_cost import mean_cost_rows
+from forejudge.simulation.families import RuleFamily
+from forejudge.simulation.recording import Recording
+from forejudge.simulation.simulate import UnitCosts
 from forejudge.types import Phase
 from forejudge.verifiers.base import Verifier
 from forejudge.verifiers.language_model import LanguageModelVerifier
@@ -71,6 +76,14 @@ class StageFlops:
             return self.encode, candidate_flops + self.decode
         return self.encode + suffix_flops + self.decode, candidate_flops
 
+    def unit_costs(self, input_point: InputPoint) -> UnitCosts:
+        """Return the TFLOP of a search's parts. A second step runs all blocks; images are decoded again after it."""
+        fixed, candidate = (flops / _TERA for flops in self.search_flops(input_point))
+        encode, decode = self.encode / _TERA, self.decode / _TERA
+        second_step = BLOCKS * self.block / _TERA + decode * (input_point.kind == "clip")
+        batch = {size: size * candidate for size in (1, DEFAULT_MAX_BATCH_SIZE)}
+        return UnitCosts("TFLOP", batch, encode, fixed - encode, second_step)
+
     def _scoring_flops(self, input_point: InputPoint) -> int:
         if input_point.kind in ("clip", "preview"):
             return (self.clip if input_point.kind == "clip" else self.preview) + self.language_model_on_patches
@@ -103,9 +116,10 @@ def sana_sprint_flops() -> StageFlops:
 
 @dataclass(frozen=True)
 class CostProjection:
-    """Cost curves in TFLOP by verifier, and the FLOPs of each stage."""
+    """Cost curves in TFLOP by verifier, those of the parts of searches, and the FLOPs of each stage."""
 
     curves: Mapping[str, CostCurve]
+    unit_costs: Mapping[str, UnitCosts]
     stage_flops: Mapping[str, int]
 
 
@@ -121,7 +135,11 @@ def project_to_sana_sprint(verifiers: Mapping[str, Verifier], num_blocks: int) -
     }
     flops = sana_sprint_flops()
     costs = {name: [part / _TERA for part in flops.search_flops(input_point)] for name, input_point in reads.items()}
-    return CostProjection({name: CostCurve.linear(*cost) for name, cost in costs.items()}, flops.stage_flops(reads))
+    return CostProjection(
+        {name: CostCurve.linear(*cost) for name, cost in costs.items()},
+        {name: flops.unit_costs(input_point) for name, input_point in reads.items()},
+        flops.stage_flops(reads),
+    )
 
 
 def _input_point(verifier: LanguageModelVerifier, num_blocks: int) -> InputPoint:
@@ -133,12 +151,22 @@ def _input_point(verifier: LanguageModelVerifier, num_blocks: int) -> InputPoint
     return InputPoint("clip", BLOCKS)
 
 
-def projected_report(outcomes: Outcomes, projection: CostProjection) -> ProjectedCosts:
-    """Compare the verifiers at equal projected cost, for an evaluation's report."""
+def projected_report(
+    outcomes: Outcomes,
+    projection: CostProjection,
+    recording: Recording | None = None,
+    families: Sequence[RuleFamily] = (),
+) -> ProjectedCosts:
+    """Compare the verifiers at equal projected cost, for an evaluation's report.
+
+    With a recording, searches of `families` are compared at equal mean cost, beside fixed Best-of-N. Raises
+    InvalidRequest for second steps that were not recorded.
+    """
     strategies = verifier_strategies(projection.curves)
     budgets = reference_budgets(strategies[0].curve, outcomes.candidates)
     return ProjectedCosts(
         generator=GENERATOR,
         equal_cost=equal_cost_table(outcomes, strategies, budgets),
         stage_flops=dict(projection.stage_flops),
+        equal_mean_cost=mean_cost_rows(recording, projection.unit_costs, families, {}) if recording else [],
     )

@@ -6,13 +6,27 @@ import pytest
 
 from forejudge.evaluation.equal_cost import BUDGET_NS, CostCurve
 from forejudge.evaluation.report import EvaluationReport
-from research.figures.projected_costs import BLOCKS, CostProjection, InputPoint, projected_report, sana_sprint_flops
+from forejudge.simulation.families import RuleFamily
+from forejudge.simulation.simulate import UnitCosts
+from research.figures.projected_costs import (
+    BLOCKS,
+    CostProjection,
+    InputPoint,
+    StageFlops,
+    projected_report,
+    sana_sprint_flops,
+)
+from tests.support.recordings import recording
 from tests.support.stand_in_outcomes import outcomes
 
 
-def test_flops_of_the_published_models() -> None:
+@pytest.fixture(scope="module")
+def flops() -> StageFlops:
+    return sana_sprint_flops()
+
+
+def test_flops_of_the_published_models(flops: StageFlops) -> None:
     """TFLOP by PyTorch's own counter. The paper saves 62.9 % against a baseline that encodes the prompt every time."""
-    flops = sana_sprint_flops()
     in_tera = {name: round(value / 1e12, 2) for name, value in vars(flops).items()}
     assert in_tera == {
         "encode": 2.16,
@@ -34,7 +48,7 @@ def test_flops_of_the_published_models() -> None:
     assert flops.search_flops(InputPoint("hidden", BLOCKS)) == flops.search_flops(InputPoint("latent", BLOCKS))
 
 
-def test_the_committed_projection_is_what_is_counted(repository: Path) -> None:
+def test_the_committed_projection_is_what_is_counted(repository: Path, flops: StageFlops) -> None:
     report = EvaluationReport.read(repository / "benchmarks" / "miniature.json")
     assert report.projected is not None
     reads = {
@@ -43,7 +57,6 @@ def test_the_committed_projection_is_what_is_counted(repository: Path) -> None:
         "latent": InputPoint("latent", BLOCKS),
         "clip": InputPoint("clip", BLOCKS),
     }
-    flops = sana_sprint_flops()
     assert flops.stage_flops(reads) == report.projected.stage_flops
     fixed, per_candidate = flops.search_flops(reads["verifier"])
     budgets = [(fixed + n * per_candidate) / 1e12 for n in BUDGET_NS]
@@ -52,10 +65,29 @@ def test_the_committed_projection_is_what_is_counted(repository: Path) -> None:
 
 def test_verifiers_get_the_n_that_their_projected_cost_allows() -> None:
     curves = {"knows": CostCurve.linear(10, 5), "contrary": CostCurve.linear(0, 14)}
-    projected = projected_report(outcomes(), CostProjection(curves, {"encode": 1}))
+    projected = projected_report(outcomes(), CostProjection(curves, {}, {"encode": 1}))
     assert {(row.budget, row.strategy): row.n for row in projected.equal_cost} == {
         (20, "knows"): 2,
         (20, "contrary"): 1,
         (30, "knows"): 4,
         (30, "contrary"): 2,
     }
+
+
+def test_a_search_of_parts_costs_what_the_whole_search_does(flops: StageFlops) -> None:
+    """A second step runs all blocks; where images are read, they are decoded again."""
+    for input_point in (InputPoint("hidden", BLOCKS // 2), InputPoint("clip", BLOCKS)):
+        costs, (fixed, per_candidate) = flops.unit_costs(input_point), flops.search_flops(input_point)
+        whole = costs.encode + costs.of_batch(7) + costs.finish
+        assert whole == pytest.approx((fixed + 7 * per_candidate) / 1e12)
+        decoded_again = flops.decode if input_point.kind == "clip" else 0
+        assert costs.second_step == pytest.approx((BLOCKS * flops.block + decoded_again) / 1e12)
+
+
+def test_searches_of_a_recording_have_rows_at_equal_mean_cost() -> None:
+    made_up = recording([[0.2, 0.6, 0.9], [0.95, 0.1, 0.2]], [[0, 0, 1], [1, 0, 0]])
+    curves, costs = {"late": CostCurve.linear(10, 5)}, {"late": UnitCosts("TFLOP", {1: 5.0, 32: 160.0}, encode=10)}
+    projection = CostProjection(curves, costs, {})
+    rows = projected_report(made_up.outcomes, projection, made_up, [RuleFamily.parse("until")]).equal_mean_cost
+    assert [(row.budget, row.policy) for row in rows] == [(20, "fixed"), (20, "until")]
+    assert projected_report(made_up.outcomes, projection).equal_mean_cost == []

@@ -14,6 +14,7 @@ from PIL.Image import Image
 
 from forejudge.candidates.collect import EvaluationCollector
 from forejudge.candidates.evaluation_store import EvaluationStore
+from forejudge.candidates.second_steps import doubtful_winners
 from forejudge.errors import CheckpointError, InvalidRequest
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluation.suite import merge_evaluation, with_controls
@@ -104,6 +105,28 @@ def test_images_after_a_second_step_are_evaluated_too(
     assert recorded is not None
     assert recorded[0].tolist() == [[row["second_step_correct"] for row in rows[at : at + 3]] for at in (0, 3)]
     assert load_outcomes(collected).second_step_correct_CSN is None
+
+
+def test_second_steps_below_a_probability_are_those_of_candidates_that_can_win(
+    evaluation: EvaluationCollector, tmp_path: Path
+) -> None:
+    """They equal those of all candidates; second evaluators see them too."""
+    few = replace(evaluation.benchmark, lines=evaluation.benchmark.lines[:1], evaluator=BrightIsRight())
+    steps = replace(evaluation, benchmark=few, second_step=True, second_evaluators={"second": BrightIsRight()})
+    stores = {name: EvaluationStore(tmp_path / name) for name in ("all", "some")}
+    steps.run(stores["all"], ALL, ignore_progress)
+    replace(steps, second_step_below=0.5).run(stores["some"], ALL, ignore_progress)
+    whole, some = stores["all"].rows(0), stores["some"].rows(0)
+    asked = doubtful_winners([row["verdicts"] for row in whole], 3, 0.5)
+    assert 0 < len(asked) < len(whole)
+    for index, (one, other) in enumerate(zip(whole, some, strict=True)):
+        expected = one["second_step_correct"] if index in asked else None
+        assert other["second_step_correct"] is expected
+        assert other["second_step_second_correct"] == (None if expected is None else {"second": expected})
+    seen = load_outcomes(stores["some"])
+    assert seen.second_step_correct_CSN is not None
+    assert np.isfinite(seen.second_step_correct_CSN).sum() == len(asked)
+    assert np.array_equal(seen.second_step_second_correct_CSN["second"], seen.second_step_correct_CSN, equal_nan=True)
 
 
 def test_damaged_metadata_changes_no_outcome_and_a_damaged_row_is_named(

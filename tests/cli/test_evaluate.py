@@ -45,6 +45,20 @@ def test_all_strategies_are_reported_in_figures_and_tables(evaluate: CommandLine
     assert json.loads(Path("out/figures.json").read_text()) == found  # for `forejudge report`
 
 
+def test_searches_that_end_by_their_verdicts_are_reported_at_equal_mean_time(evaluate: CommandLine) -> None:
+    asked = ("--adaptive", "until", "--adaptive", "n=2,refine_below=0.9")
+    done = evaluate("eval", *asked, "--out", "out")
+    assert done.status == 0, done.err
+    found = json.loads(Path("out/figures.json").read_text())
+    rows = found["equal_mean_time"]
+    assert {row["policy"] for row in rows} >= {"fixed", "until", "n=2,refine_below=0.9"}, "pairs cost two"
+    assert rows[0]["settings"] == {"n=2": 1.0}
+    assert found["settings"]["second_step_below"] == 0.9
+    costs = json.loads(Path("out/policy_costs.json").read_text())["verifiers"]["verifier"]
+    assert costs["second_step_ms"] > 0
+    assert "At equal mean time" in done.out
+
+
 def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
     for number in (1, 2):
         done = evaluate("eval", "--shard", f"{number}/2", "--out", f"part{number}")
@@ -75,6 +89,8 @@ def test_shards_are_merged_and_then_have_figures(evaluate: CommandLine) -> None:
         (("--benchmark", "geneval"), "give its own file"),
         (("--evaluator", "no-such-program"), "unknown evaluator 'no-such-program'"),
         (("--record-for", "fun"), "--record-for 'fun': expected simulate"),
+        (("--adaptive", "cost"), "--adaptive 'cost': 'cost' is unknown"),
+        (("--adaptive", "price"), "--adaptive 'price' needs a calibrated verifier, and for a price one with a prior"),
         (("--shard", "3/2"), "shard '3/2': expected NUMBER/COUNT"),
     ],
 )

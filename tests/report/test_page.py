@@ -8,7 +8,7 @@ import pytest
 
 from forejudge.errors import CheckpointError
 from forejudge.evaluation.report import ProjectedCosts
-from forejudge.report.page import Contents, render, write_report
+from forejudge.report.page import Contents, make_plots, render, write_report
 from forejudge.report.plots import RenderedPlot
 from tests.support.folders import copy_folder
 from tests.support.study_reports import study_report
@@ -97,6 +97,15 @@ def test_projected_costs_are_headed_as_another_models(contents: Contents):
     assert "says nothing about the accuracy of SANA-Sprint 1.6B" in page
     assert "Calibration</h2>" not in page
     assert "Quality by layer" not in page
+
+
+def test_searches_at_equal_mean_time_have_their_plot_and_table(searched: Contents):
+    names = [plot.name for plot in make_plots(searched)]
+    assert "quality-against-mean-time" in names
+    page = render(searched, [RenderedPlot(name, f"alt of {name}", b"", b"", b"") for name in names])
+    assert "<h2>At equal mean time</h2>" in page
+    assert "alt of quality-against-mean-time" in page
+    assert page.count("until=0.7,batch_size=1") == 1
 
 
 def test_best_of_n_of_each_strategy_with_n_rising(contents: Contents):

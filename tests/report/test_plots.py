@@ -19,7 +19,9 @@ from forejudge.report.plots import (
     assign_styles,
     calibration,
     calibration_curve,
+    mean_time_lines,
     new_axes,
+    quality_against_mean_time,
     quality_against_n,
     quality_against_time,
     quality_by_layer,
@@ -151,3 +153,13 @@ def test_a_name_with_dollars_is_no_formula():
         return figure
 
     assert b"<svg" in Plot("name", "alt", draw).render().light
+
+
+def test_searches_are_plotted_at_their_mean_time_beside_fixed_n(searched: Contents):
+    (axes,) = quality_against_mean_time(searched.report, LIGHT).axes
+    lines = lines_of(axes)
+    assert list(lines) == ["hidden, fixed", "hidden, until,batch_size=1", "clip, fixed"]
+    assert lines["hidden, fixed"][:, 0].tolist() == [110, 130], "N = 2 and 4"
+    rows = mean_time_lines(searched.report)["hidden, until,batch_size=1"]
+    assert lines["hidden, until,batch_size=1"][:, 0] == pytest.approx([row.cost for row in rows])
+    assert lines["clip, fixed"][:, 0] == pytest.approx([110, 130]), "mixed to the same times"

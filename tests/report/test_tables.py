@@ -5,7 +5,17 @@ import pytest
 
 from forejudge.evaluation.bootstrap import Interval
 from forejudge.report.page import Contents
-from forejudge.report.tables import Cell, best_of_n, competitors, costs, equal_cost, image_verifier, percent, ranking
+from forejudge.report.tables import (
+    Cell,
+    best_of_n,
+    competitors,
+    costs,
+    equal_cost,
+    image_verifier,
+    mean_cost,
+    percent,
+    ranking,
+)
 from tests.support.made_up_evaluation import COSTS, SETTINGS
 
 NAMES = {name: f"no verifier, {name}" for name in ("1 step", "2 steps")}
@@ -107,3 +117,22 @@ def test_costs_without_a_verifier_that_reads_images_stand_alone():
 )
 def test_shares_in_per_cent(figure: Interval | None, cell: Cell):
     assert percent(figure) == cell
+
+
+def test_strategies_at_equal_mean_time_have_their_lead_over_the_first(searched: Contents):
+    rows = searched.report.equal_mean_time
+    table = mean_cost("At equal mean time", "ms", rows, NAMES)
+    lead, worse = table.headings.index("Lead"), table.headings.index("Worse on")
+    assert [cells[2].text for cells in table.rows if cells[1].text == "hidden"] == [
+        *["fixed", "until,batch_size=1"] * 2, "until=0.7,batch_size=1"
+    ]  # fmt: skip
+    for cells, row in zip(table.rows, rows, strict=True):
+        is_first = (row.verifier, row.policy) == ("hidden", "fixed")
+        assert cells[0].text == f"{row.cost:.1f}"
+        assert cells[lead] == (Cell("–") if is_first else percent(row.lead))
+        assert (cells[worse].text == "–") == all(each.high >= 0 for each in row.task_leads.values())
+    baselines = {cells[1].text for cells in table.rows if "no verifier" in cells[1].text}
+    assert baselines == {"no verifier, 2 steps"}, "one candidate costs 100 ms, and one step 90"
+    behind = rows[1].task_leads["colors"].__class__(estimate=-0.2, low=-0.3, high=-0.1, p=0.01)
+    shown = mean_cost("", "ms", [rows[0], rows[1].model_copy(update={"task_leads": {"colors": behind}})])
+    assert shown.rows[1][worse] == Cell("Colors")

@@ -1,5 +1,6 @@
 """Recordings: a file holds what the folder holds, and what is no recording is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from tests.support.made_up_evaluation import fake_evaluation
 from tests.support.recordings import recording
 
 COSTS = PolicyCosts(
-    verifiers={"hidden": BatchCosts(batch_ms={1: 10, 2: 15}, finish_ms=20, prior=None)},
+    verifiers={"hidden": BatchCosts(batch_ms={1: 10, 2: 15}, finish_ms=20, second_step_ms=None, prior=None)},
     encode_ms=5,
-    second_step_ms=None,
 )
 
 
@@ -25,15 +25,23 @@ def assert_same(found: Outcomes, expected: Outcomes) -> None:
     for one, other in (
         (found.score_CSN, expected.score_CSN),
         (found.probability_CSN, expected.probability_CSN),
+        (found.second_correct_CSN, expected.second_correct_CSN),
     ):
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
-    assert np.array_equal(found.second_step_correct_CSN, expected.second_step_correct_CSN)  # type: ignore[arg-type]
+    np.testing.assert_equal(dict(found.second_step_second_correct_CSN), dict(expected.second_step_second_correct_CSN))
+    assert (found.second_step_correct_CSN is None) == (expected.second_step_correct_CSN is None)
+    if found.second_step_correct_CSN is not None:
+        np.testing.assert_array_equal(found.second_step_correct_CSN, expected.second_step_correct_CSN)
 
 
-@pytest.mark.parametrize("second_step", [None, [[1, 1, 0], [0, 0, 1]]])
-def test_a_file_holds_every_bit_of_a_recording(tmp_path: Path, second_step: list[list[int]] | None) -> None:
+@pytest.mark.parametrize("second_step", [None, [[1, 1, 0], [0, np.nan, 1]]])
+def test_a_file_holds_every_bit_of_a_recording(tmp_path: Path, second_step: list[list[float]] | None) -> None:
     written = recording([[0.1, 1 / 3, 0.9], [0.2, 0.3, 0.7]], [[0, 1, 1], [0, 0, 1]], second_step)
+    if second_step is not None:
+        held_out = {"held out": written.outcomes.correct_CSN}, {"held out": np.array(second_step)[:, None]}
+        seen = replace(written.outcomes, second_correct_CSN=held_out[0], second_step_second_correct_CSN=held_out[1])
+        written = replace(written, outcomes=seen)
     written.write(tmp_path / "verdicts.parquet")
     found = load_recording(tmp_path / "verdicts.parquet")
     assert found.header == written.header

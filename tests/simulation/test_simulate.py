@@ -5,11 +5,12 @@ import pytest
 
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.metrics import best_of_n
+from forejudge.evaluation.report import FIXED
 from forejudge.expected_improvement import fit_prior
 from forejudge.options import SearchOptions
 from forejudge.policies import AllPolicies, FixedN
 from forejudge.simulation.report import FixedCurve, simulation_report
-from forejudge.simulation.rules import CASCADE, FIXED, UNTIL, Cascade, Grid, Rule
+from forejudge.simulation.rules import CASCADE, UNTIL, Cascade, Grid, Rule
 from forejudge.simulation.simulate import Simulator, UnitCosts, simulate_search
 from forejudge.types import Verdict
 from tests.support.recordings import COSTS, PRIOR, recording
@@ -59,6 +60,14 @@ def test_an_unsure_winner_takes_the_second_step_that_was_recorded() -> None:
 def test_a_second_step_that_was_not_recorded_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"a second step .* run `forejudge eval` with --record-for simulate"):
         Simulator(recording(LATE, CORRECT), "late", UnitCosts.in_candidates(), PRIOR).run(rule(n=2, refine_below=0.9))
+
+
+def test_second_steps_of_other_candidates_than_winners_may_be_missing() -> None:
+    some = [[np.nan, 1, np.nan, np.nan], [np.nan] * 4, [1, np.nan, np.nan, np.nan]]
+    found = Simulator(recording(LATE, CORRECT, some), "late", UnitCosts.in_candidates(), PRIOR)
+    assert found.run(rule(n=2, refine_below=0.9)).outcome_C.tolist() == [1, 1, 1]
+    with pytest.raises(InvalidRequest, match="a second step"):
+        found.run(rule(n=2, refine_below=0.96))
 
 
 def test_milliseconds_are_those_of_prompt_batches_finish_and_second_step() -> None:

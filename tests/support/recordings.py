@@ -13,18 +13,17 @@ from tests.support.made_up_evaluation import SETTINGS
 PRIOR = Prior(mean=0.0, weight=1.0, min_deviation=1.0)
 COSTS = PolicyCosts(
     verifiers={
-        "late": BatchCosts(batch_ms={1: 10, 2: 15, 4: 25}, finish_ms=20, prior=PRIOR),
-        "early": BatchCosts(batch_ms={1: 6, 2: 9, 4: 15}, finish_ms=24, prior=None),
+        "late": BatchCosts(batch_ms={1: 10, 2: 15, 4: 25}, finish_ms=20, second_step_ms=12, prior=PRIOR),
+        "early": BatchCosts(batch_ms={1: 6, 2: 9, 4: 15}, finish_ms=24, second_step_ms=12, prior=None),
     },
     encode_ms=5,
-    second_step_ms=12,
 )
 
 
 def recording(
     late: Sequence[Sequence[float]],
     correct: Sequence[Sequence[int]],
-    second_step: Sequence[Sequence[int]] | None = None,
+    second_step: Sequence[Sequence[float]] | None = None,
     early: Sequence[Sequence[float]] | None = None,
 ) -> Recording:
     """Return a recording of one seed; each case is another prompt, of two tasks in turn."""
@@ -49,7 +48,7 @@ def recording(
         correct_CSN=as_CSN(correct).astype(np.bool_),
         score_CSN={name: log_odds(table) for name, table in probability_CSN.items()},
         probability_CSN=probability_CSN,
-        second_step_correct_CSN=None if second_step is None else as_CSN(second_step).astype(np.bool_),
+        second_step_correct_CSN=None if second_step is None else as_CSN(second_step),
     )
     flops = {"late": CandidateFlops(candidate=100, scoring=10), "early": CandidateFlops(candidate=40, scoring=10)}
     return Recording(Header(settings=settings, costs=COSTS, flops=flops), outcomes)

@@ -6,7 +6,7 @@ the blocks that are there, so that a stopped run continues, and takes one shard,
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -14,9 +14,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
+from forejudge.candidates.evaluation_store import NO_SECOND_STEP, EvaluationSettings, EvaluationStore
 from forejudge.candidates.features import half
-from forejudge.candidates.observers import Columns, EvaluationObserver, LabelObserver, Observer
+from forejudge.candidates.observers import Columns, EvaluationObserver, Observer
+from forejudge.candidates.second_steps import doubtful_winners
 from forejudge.candidates.store import BlockStore, CandidateStore, CollectionConfig
 from forejudge.device import dtype_name
 from forejudge.errors import BrokenImage
@@ -266,7 +267,8 @@ class EvaluationCollector(Collector[EvaluationStore]):
     """Candidates of a benchmark, shared by all `verifiers`, whose names are those of the tables.
 
     The benchmark's evaluator decides which images are correct; `second_evaluators`, by name, are recorded beside it.
-    With `second_step` it also evaluates each candidate's image after two steps from the same noise.
+    With `second_step` it also evaluates images after two steps from the same noise: those of all candidates, or with
+    `second_step_below` only those that a search may ask for, see `EvaluationSettings`.
     """
 
     generator: Generator
@@ -279,6 +281,7 @@ class EvaluationCollector(Collector[EvaluationStore]):
     batch_size: int = 16
     second_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
     second_step: bool = False
+    second_step_below: float | None = None
 
     unit = "prompts"
 
@@ -307,6 +310,7 @@ class EvaluationCollector(Collector[EvaluationStore]):
             steps=self.sampling.steps,
             second_evaluators=tuple(self.second_evaluators),
             second_step=self.second_step,
+            second_step_below=self.second_step_below,
         )
 
     @property
@@ -331,16 +335,30 @@ class EvaluationCollector(Collector[EvaluationStore]):
         group = Group(line, 0, tuple(row["seed"] for row in rows))
         observed = observe(self.generator, [group], self._observer, batch_size=self.batch_size, sampling=self.sampling)
         kept = [image for row, image in zip(rows, observed.images, strict=True) if row["sample"]]
-        columns = [*zip(rows, observed.columns, self._second_step_columns(group), strict=True)]
+        second_step = self._second_step_columns(group, observed.columns)
+        columns = [*zip(rows, observed.columns, second_step, strict=True)]
         store.write_prompt(block, line.metadata, [row | one | two for row, one, two in columns], kept)
 
-    def _second_step_columns(self, group: Group) -> list[Columns]:
-        if not self.second_step:
-            return [{}] * len(group.seeds)
+    def _second_step_columns(self, group: Group, first_step: Sequence[Columns]) -> list[Columns]:
+        columns: list[Columns] = [dict(NO_SECOND_STEP) for _ in first_step]
+        chosen = self._second_step_rows(first_step)
+        if not chosen:
+            return columns
         sampling = self.sampling.model_copy(update={"steps": 2})
-        observer = LabelObserver(self.benchmark.evaluator)
-        observed = observe(self.generator, [group], observer, batch_size=self.batch_size, sampling=sampling)
-        return [{"second_step_correct": label["correct"]} for label in observed.columns]
+        observer = EvaluationObserver({}, self.benchmark.evaluator, self.second_evaluators)
+        few = replace(group, seeds=tuple(group.seeds[row] for row in chosen))
+        observed = observe(self.generator, [few], observer, batch_size=self.batch_size, sampling=sampling)
+        for row, found in zip(chosen, observed.columns, strict=True):
+            correct, second = found["correct"], found["second_correct"] or None
+            columns[row] = {"second_step_correct": correct, "second_step_second_correct": second}
+        return columns
+
+    def _second_step_rows(self, first_step: Sequence[Columns]) -> Sequence[int]:
+        if not self.second_step:
+            return ()
+        if self.second_step_below is None:
+            return range(len(first_step))
+        return doubtful_winners([row["verdicts"] for row in first_step], self.candidates, self.second_step_below)
 
     def _rows(self, prompt: int) -> list[dict[str, Any]]:
         """Return the rows of a prompt's candidates without the observer's columns; `sample` names a kept image."""

@@ -33,7 +33,8 @@ class EvaluationSettings(BaseModel):
 
     `revision`, `benchmark_digest` and the values of `verifiers` identify weights and prompts. `reads` names the stages
     each verifier reads; the names of `second_evaluators` identify their weights. With `second_step` the image after a
-    second denoising step is evaluated as well.
+    second denoising step is evaluated as well: of every candidate, or with `second_step_below` of those that can win a
+    search, by the score of any verifier, with a probability below it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class EvaluationSettings(BaseModel):
     steps: LargeCount
     second_evaluators: tuple[str, ...] = ()
     second_step: bool = False
+    second_step_below: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @property
     def digest(self) -> str:
@@ -77,7 +79,8 @@ class RowVerdict(TypedDict):
 class EvaluationRow(TypedDict):
     """A candidate of an evaluation with all verdicts; `sample` names its image where that is kept.
 
-    `second_step_correct` says whether its image after a second denoising step is right, where that was recorded.
+    `second_step_correct` says whether its image after a second denoising step is right, and
+    `second_step_second_correct` what second evaluators say of it; None where that was not recorded.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -92,8 +95,11 @@ class EvaluationRow(TypedDict):
     sample: Annotated[str, Field(pattern=r"^\d{4,}\.png$")] | None  # not a path to another file
     verdicts: dict[str, RowVerdict]
     second_correct: dict[str, StrictBool]
+    second_step_second_correct: dict[str, StrictBool] | None
 
 
+NO_SECOND_STEP = {"second_step_correct": None, "second_step_second_correct": None}
+"""Columns of a candidate whose second step is not evaluated."""
 _ROWS = TypeAdapter(list[EvaluationRow])
 
 
@@ -124,7 +130,7 @@ class EvaluationStore(RowStore[EvaluationSettings]):
 
     def rows(self, prompt: int) -> list[EvaluationRow]:
         """Return the rows of a prompt's candidates. Raises CheckpointError."""
-        absent: dict[str, Any] = {"verdicts": {}, "second_correct": {}, "second_step_correct": None}
+        absent: dict[str, Any] = {"verdicts": {}, "second_correct": {}, **NO_SECOND_STEP}
         rows = [absent | row for row in self.block_table(prompt).to_pylist()]
         with self.damage_named(self.rows_path(prompt), prompt):
             try:

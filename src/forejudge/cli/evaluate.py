@@ -61,6 +61,15 @@ def evaluate(
             "second step and the costs of batches.",
         ),
     ] = None,
+    adaptive: Annotated[
+        list[str] | None,
+        Option(
+            metavar="OPTIONS",
+            help="Searches that end by their verdicts, at the mean times of the first verifier's fixed N: until, price "
+            "or n, which each budget sets, with refine_below, batch_size or a cap n, such as price,refine_below=0.9. "
+            "With a value, as in price=0.012, at its own mean time. Repeatable.",
+        ),
+    ] = None,
     shard: Annotated[str, Option(help="This process's part, such as 1/4.")] = "1/1",
     out: Annotated[Path, Option(help="Output folder; an interrupted evaluation continues in it.")] = Path("runs/eval"),
     figures: Annotated[Path | None, Option(help="Further file for the report, beside OUT/figures.json.")] = None,
@@ -76,7 +85,10 @@ def evaluate(
     from forejudge.evaluation.report import REPORT_FILE
     from forejudge.evaluation.suite import EvaluationOptions, Suite
     from forejudge.progress import Shard
+    from forejudge.simulation.equal_mean_cost import add_equal_mean_time
+    from forejudge.simulation.families import RuleFamily
 
+    families = [RuleFamily.parse(each) for each in adaptive or ()]
     chosen = EvaluationOptions(
         generator=generator,
         verifiers=verifier or [generator],
@@ -94,6 +106,8 @@ def evaluate(
         combined=combine or (),
         controls=controls,
         record_for=record_for,
+        policies=bool(families),
+        refine_below=max((family.options.refine_below for family in families), default=0.0),
     )
     part = Shard.parse(shard)
     if figures:
@@ -103,7 +117,7 @@ def evaluate(
         torch_device = resolve_device(device)
         with spinner("loading"):
             suite = Suite.load(chosen, out, torch_device, resolve_dtype(dtype, torch_device), progress.show)
-        show_warnings(suite.warnings)
+        show_warnings([*suite.warnings, *(each for family in families for each in family.check(suite.timed_verifiers))])
         print_licenses(suite.sources)
         try:
             suite.run(part)
@@ -113,6 +127,8 @@ def evaluate(
         echo(f"shard {part} is done; {missing} prompts are left to the other shards")
         return
     report = suite.report(chosen)
+    if families:
+        report = add_equal_mean_time(report, out, families)
     output_paths = [out / REPORT_FILE, *([figures] if figures else [])]  # `forejudge report` reads the first
     for path in output_paths:
         report.write(path)

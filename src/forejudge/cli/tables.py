@@ -67,6 +67,9 @@ def print_report(report: "EvaluationReport") -> None:
     if report.competitor_time:
         title = f"{next(iter(report.verifiers))} at the time of each other strategy with its own N"
         print_table(tables.competitors(title, "ms", report.competitor_time, names), details=False)
+    if report.equal_mean_time:
+        title = "At equal mean time: accuracy in %, and the lead over fixed Best-of-N of the first verifier in points"
+        print_table(tables.mean_cost(title, "ms", report.equal_mean_time, names), details=False)
     for name, evaluator in report.second_evaluators.items():
         print_table(tables.second_evaluator(name, evaluator))
 

@@ -16,9 +16,12 @@ from forejudge.config_files import read_config
 from forejudge.evaluation.bootstrap import Averages, Interval, Lead, Share
 from forejudge.files import write_text
 from forejudge.profiling.figures import Milliseconds, RoundsMs, SearchCosts
+from forejudge.prompts.geneval import Task
 
 REPORT_FILE = "figures.json"
 RANDOM, ORACLE = "random", "oracle"
+FIXED = "fixed"
+"""Policy of as many candidates for every prompt."""
 FIRST_EVALUATOR = "first evaluator"
 """Strategy that picks a candidate the first evaluator calls right, as a second evaluator sees it."""
 
@@ -119,6 +122,37 @@ class CompetitorRow(FrozenModel):
     lead: Lead
 
 
+class CandidateCounts(FrozenModel):
+    """Distribution of the number of candidates over searches."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class MeanCostRow(Averages):
+    """Accuracy of one strategy whose cost, on average over searches, is a budget.
+
+    `policy` is `fixed`, options of searches that end by their verdicts, or a baseline, which has no `verifier`. Where
+    one of its settings costs less than the budget and the next more, searches take either at random; `settings` holds
+    the share of each. `lead` is that over fixed Best-of-N by the first verifier at the same mean `cost`, as
+    `task_leads` are; costs are taken as known. `second_steps` is the share of searches whose winner takes a second
+    step, `second_evaluators` the accuracy as each of them sees it, where that was recorded.
+    """
+
+    budget: Cost
+    verifier: str | None
+    policy: str
+    settings: dict[str, Annotated[float, Field(gt=0, le=1)]]
+    cost: Cost
+    candidates: CandidateCounts
+    second_steps: Annotated[float, Field(ge=0, le=1)]
+    lead: Lead
+    task_leads: dict[Task, Lead]
+    second_evaluators: dict[str, Share]
+
+
 class LeadRow(FrozenModel):
     """Lead of the first strategy over another one, both picking among `n` candidates (micro)."""
 
@@ -169,6 +203,7 @@ class ProjectedCosts(FrozenModel):
     generator: str
     equal_cost: list[EqualCostRow]
     stage_flops: dict[str, NonNegativeInt]
+    equal_mean_cost: list[MeanCostRow] = []
 
 
 class EvaluationReport(FrozenModel):
@@ -189,6 +224,7 @@ class EvaluationReport(FrozenModel):
     costs: EvaluationCosts
     equal_time: list[EqualCostRow]
     competitor_time: list[CompetitorRow] = []
+    equal_mean_time: list[MeanCostRow] = []
     projected: ProjectedCosts | None = None
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import numpy as np
 from forejudge.candidates.evaluation_store import EvaluationRow, EvaluationStore
 from forejudge.evaluation.bootstrap import Averages, Difference, Outcome, bootstrap_averages, paired_difference
 from forejudge.evaluation.metrics import BoolArray, FloatArray, best_of_n, oracle_choice, random_choice
+from forejudge.prompts.geneval import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Outcomes:
 
     `prompts` and `tasks` have one entry per case. Verifiers without calibration have no probabilities.
     `second_correct_CSN` holds the verdicts of second evaluators on the same images, by their names.
-    `second_step_correct_CSN` says whether images after a second step are right, where that was recorded.
+    `second_step_correct_CSN` says by 1 and 0 whether images after a second step are right, and is nan where that was
+    not recorded; `second_step_second_correct_CSN` holds what second evaluators say of them.
     """
 
     prompts: Sequence[str]
@@ -32,7 +34,8 @@ class Outcomes:
     score_CSN: Mapping[str, FloatArray]
     probability_CSN: Mapping[str, FloatArray]
     second_correct_CSN: Mapping[str, BoolArray] = field(default_factory=dict)
-    second_step_correct_CSN: BoolArray | None = None
+    second_step_correct_CSN: FloatArray | None = None
+    second_step_second_correct_CSN: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
@@ -47,6 +50,12 @@ class Outcomes:
         """Return how far the micro average of one outcome is ahead of another's, paired."""
         return paired_difference(self.prompts, one, other)
 
+    def task_leads(self, one_C: FloatArray, other_C: FloatArray) -> dict[Task, Difference]:
+        """Return how far one outcome is ahead of another's within each task that has cases, paired."""
+        prompt_C, task_C = np.array(self.prompts), np.array(self.tasks)
+        of_task = {task: np.flatnonzero(task_C == task) for task in TASKS if task in task_C}
+        return {task: paired_difference(prompt_C[rows], one_C[rows], other_C[rows]) for task, rows in of_task.items()}
+
 
 def load_outcomes(folder: EvaluationStore) -> Outcomes:
     """Read a finished folder. Raises CheckpointError for one that isn't finished or can't be read."""
@@ -59,6 +68,9 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
 
     def verdict_values(name: str, field: Literal["score", "probability"]) -> FloatArray:
         return np.array([row["verdicts"][name][field] for row in rows], dtype=np.float64).reshape(shape)
+
+    def second_steps(correct: Sequence[bool | None]) -> FloatArray:
+        return np.array(correct, dtype=np.float64).reshape(shape)  # None becomes nan
 
     calibrated = [
         name for name in settings.verifiers if all(row["verdicts"][name]["probability"] is not None for row in rows)
@@ -73,9 +85,13 @@ def load_outcomes(folder: EvaluationStore) -> Outcomes:
             name: np.array([row["second_correct"][name] for row in rows], dtype=np.bool_).reshape(shape)
             for name in settings.second_evaluators
         },
-        second_step_correct_CSN=np.array([row["second_step_correct"] for row in rows], dtype=np.bool_).reshape(shape)
+        second_step_correct_CSN=second_steps([row["second_step_correct"] for row in rows])
         if settings.second_step
         else None,
+        second_step_second_correct_CSN={
+            name: second_steps([(row["second_step_second_correct"] or {}).get(name) for row in rows])
+            for name in settings.second_evaluators * settings.second_step
+        },
     )
 
 

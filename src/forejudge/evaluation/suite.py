@@ -3,7 +3,7 @@
 Files of a folder, beside those of its `EvaluationStore`:
 
     costs.json                  costs of searches, measured before any quality is known
-    policy_costs.json           costs of batches and priors, with --record-for simulate
+    policy_costs.json           costs of batches and priors, with --record-for simulate or --adaptive
     baselines/2-steps/          images without a verifier, kept apart from those GenEval's evaluator would read
     figures.json                the report
 """
@@ -14,6 +14,7 @@ from functools import cached_property
 from math import isfinite, nan
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from forejudge.device import dtype_name
 from forejudge.errors import InvalidRequest
 from forejudge.evaluation.build_report import Baseline, VerifierWeights, build_report
 from forejudge.evaluation.equal_cost import BUDGET_NS
-from forejudge.evaluation.policy_costs import POLICY_COSTS_FILE, PolicyCosts
+from forejudge.evaluation.policy_costs import POLICY_COSTS_FILE, PolicyCosts, policy_workloads
 from forejudge.evaluation.report import EvaluationCosts, EvaluationReport
 from forejudge.evaluation.strategies import load_outcomes
 from forejudge.evaluators.base import Evaluator
@@ -35,7 +36,7 @@ from forejudge.generators import load_baseline, load_generator
 from forejudge.generators.base import Generator, SamplingParams
 from forejudge.hub import Source
 from forejudge.profiling.figures import WARM_UP
-from forejudge.profiling.measure import time_rounds
+from forejudge.profiling.measure import Workload, time_rounds
 from forejudge.profiling.searches import generation_workload, search_costs, search_workloads, stage_flops
 from forejudge.progress import ProgressCallback, Shard, Stopwatch
 from forejudge.result import provenance
@@ -56,6 +57,8 @@ class EvaluationOptions:
     """Options of `forejudge eval`, by the names they have there.
 
     `budgets_ms` None derives the budgets from the first verifier's costs. `evaluator` None takes the benchmark's own.
+    With `policies` what searches of policies cost is measured; they finish winners whose probability is below
+    `refine_below` in a second step.
     """
 
     generator: str
@@ -74,6 +77,8 @@ class EvaluationOptions:
     combined: Sequence[str] = ()
     controls: bool = False
     record_for: str | None = None
+    policies: bool = False
+    refine_below: float = 0.0
 
     @cached_property
     def verifiers_by_name(self) -> dict[str, str]:
@@ -136,6 +141,19 @@ def _table_name(name_or_path: str) -> str:
     return "clipscore" if name_or_path.startswith("clipscore:") else name_or_path
 
 
+def _second_step(options: EvaluationOptions, generator: Generator) -> dict[str, Any]:
+    """Return which second steps a collector evaluates. Raises InvalidRequest where the generator takes more steps."""
+    is_one_step, refine_below = generator.defaults.steps == 1, options.refine_below
+    if options.for_simulation:
+        return {"second_step": is_one_step}
+    if refine_below and not is_one_step:
+        raise InvalidRequest(
+            f"refine_below={refine_below:g} needs a generator of one step, and {generator.name} takes "
+            f"{generator.defaults.steps}: leave it out"
+        )
+    return {"second_step": refine_below > 0, "second_step_below": refine_below or None}
+
+
 @dataclass(frozen=True)
 class Suite:
     """An evaluation, ready to run in `folder`.
@@ -150,7 +168,7 @@ class Suite:
     baselines: Mapping[str, EvaluationCollector]
     progress: ProgressCallback
     warnings: Sequence[str] = field(default_factory=list)
-    for_simulation: bool = False
+    for_policies: bool = False
 
     @classmethod
     def load(
@@ -186,9 +204,8 @@ class Suite:
         }
         candidates = max(*options.ns, max(BUDGET_NS) if options.budgets_ms is None else 1)
         main = run(generator, verifiers, candidates, generator.defaults)
-        second_step = options.for_simulation and generator.defaults.steps == 1
-        main = replace(main, second_evaluators=second_evaluators, second_step=second_step)
-        return cls(folder, main, timed, baselines, progress, warnings, options.for_simulation)
+        main = replace(main, second_evaluators=second_evaluators, **_second_step(options, generator))
+        return cls(folder, main, timed, baselines, progress, warnings, options.for_simulation or options.policies)
 
     @property
     def sources(self) -> list[Source | None]:
@@ -204,9 +221,7 @@ class Suite:
         for store, collector in self._parts:
             collector.check(collector.blocks_left(store, shard), store)
         if not self._costs_are_known():
-            write_text(self.folder / COSTS_FILE, self._measure_costs().model_dump_json(indent=1) + "\n")
-        if self.for_simulation and not exists(self.folder / POLICY_COSTS_FILE):
-            self._measure_policy_costs().write(self.folder)
+            self._measure_costs()
         for store, collector in self._parts:
             collector.run(store, shard, self.progress)
 
@@ -230,7 +245,8 @@ class Suite:
 
     def _costs_are_known(self) -> bool:
         """Tell whether the folder's costs are those of this generator, its verifiers and baselines on this device."""
-        if not exists(self.folder / COSTS_FILE):
+        files = [COSTS_FILE, *([POLICY_COSTS_FILE] if self.for_policies else [])]
+        if not all(exists(self.folder / file) for file in files):
             return False
         known = read_costs(self.folder).timed
         return all(known.get(name) == digest for name, digest in self._timed.items())
@@ -249,15 +265,14 @@ class Suite:
             },
         }
 
-    def _measure_policy_costs(self) -> PolicyCosts:
-        prompt, second_step = self.main.benchmark.lines[0].prompt, self.main.second_step
-        return PolicyCosts.measure(self.main.generator, self.timed_verifiers, prompt, second_step)
-
-    def _measure_costs(self) -> EvaluationCosts:
-        """Time all searches and baselines in turns, so that a disturbance of the machine affects all alike."""
+    def _measure_costs(self) -> None:
+        """Time searches, their parts and baselines in turns, so that a disturbance of the machine affects all alike."""
         generator, prompt = self.main.generator, self.main.benchmark.lines[0].prompt
         ns = [n for n in TIMED_NS if n <= self.main.candidates]
-        workloads = {
+        parts: dict[Any, Workload] = {}
+        if self.for_policies:
+            parts |= policy_workloads(generator, self.timed_verifiers, prompt, self.main.second_step)
+        workloads: dict[Any, Workload] = {
             (name, n): search
             for name, verifier in self.timed_verifiers.items()
             for n, search in search_workloads(generator, verifier, prompt, ns).items()
@@ -267,9 +282,9 @@ class Suite:
         }
         stopwatch = Stopwatch("timing", 0, WARM_UP + _ROUNDS)
         rounds_ms = time_rounds(
-            workloads, generator.device, _ROUNDS, WARM_UP, lambda done: self.progress(stopwatch.at(done))
+            workloads | parts, generator.device, _ROUNDS, WARM_UP, lambda done: self.progress(stopwatch.at(done))
         )
-        return EvaluationCosts(
+        costs = EvaluationCosts(
             provenance=provenance(generator.device),
             timed=self._timed,
             searches={
@@ -280,6 +295,9 @@ class Suite:
             baseline_rounds_ms={name: tuple(rounds_ms[name, 1]) for name in self.baselines},
             stage_flops=stage_flops(generator, self.timed_verifiers, prompt),
         )
+        if self.for_policies:
+            PolicyCosts.from_rounds(rounds_ms, self.timed_verifiers).write(self.folder)
+        write_text(self.folder / COSTS_FILE, costs.model_dump_json(indent=1) + "\n")
 
 
 def read_costs(folder: Path) -> EvaluationCosts:
@@ -299,17 +317,22 @@ def folder_report(
 
     Raises CheckpointError where prompts are missing, InvalidRequest for a budget without room for one candidate.
     """
-    folders = {name: EvaluationStore(baseline_folder(folder, name)) for name in baselines}
     return build_report(
         made_by,
         EvaluationStore(folder).settings,
         load_outcomes(EvaluationStore(folder)),
         ns,
         combined,
-        {name: Baseline(load_outcomes(each), each.settings.steps) for name, each in folders.items()},
+        load_baselines(folder, baselines),
         read_costs(folder),
         budgets_ms,
     )
+
+
+def load_baselines(folder: Path, names: Sequence[str]) -> dict[str, Baseline]:
+    """Read the finished baselines of an evaluation. Raises CheckpointError where prompts are missing."""
+    folders = {name: EvaluationStore(baseline_folder(folder, name)) for name in names}
+    return {name: Baseline(load_outcomes(each), each.settings.steps) for name, each in folders.items()}
 
 
 def baseline_folder(folder: Path, name: str) -> Path:

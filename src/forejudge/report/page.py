@@ -74,6 +74,11 @@ def make_plots(contents: Contents, study: StudyReport | None = None) -> list[Plo
             partial(plots.quality_against_n, report),
         ),
     ]
+    if report.equal_mean_time:
+        alt = (
+            "Accuracy against mean milliseconds per prompt: fixed Best-of-N beside searches that end by their verdicts"
+        )
+        all_plots.append(Plot("quality-against-mean-time", alt, partial(plots.quality_against_mean_time, report)))
     if calibrated := ", ".join(outcomes.probability_CSN):
         alt = f"Accuracy against the predicted probability, one curve each for {calibrated}"
         all_plots.append(Plot("calibration", alt, partial(plots.calibration, outcomes, report)))
@@ -107,6 +112,11 @@ def render(contents: Contents, rendered: Sequence[RenderedPlot]) -> str:
         equal_time=tables.equal_cost("At equal time", "ms", report.equal_time, names, task_intervals=True),
         competitor_time=report.competitor_time
         and tables.competitors("At the time of the others", "ms", report.competitor_time, names),
+        equal_mean_time=report.equal_mean_time
+        and tables.mean_cost("At equal mean time", "ms", report.equal_mean_time, names),
+        equal_projected_mean_cost=projected
+        and projected.equal_mean_cost
+        and tables.mean_cost("At equal projected mean cost", "TFLOP", projected.equal_mean_cost, names),
         equal_projected_cost=projected
         and tables.equal_cost("At equal projected cost", "TFLOP", projected.equal_cost, names, task_intervals=True),
         best_of_n=tables.best_of_n("Quality against N", report.best_of_n),

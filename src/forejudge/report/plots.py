@@ -19,9 +19,9 @@ from forejudge.errors import MissingExtra
 from forejudge.evaluation.bootstrap import Interval
 from forejudge.evaluation.equal_cost import CostCurve
 from forejudge.evaluation.metrics import BoolArray, FloatArray, calibration_bins
-from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
+from forejudge.evaluation.report import FIXED, ORACLE, RANDOM, EvaluationReport, MeanCostRow
 from forejudge.evaluation.strategies import Outcomes
-from forejudge.report.tables import number
+from forejudge.report.tables import image_verifier, number
 
 try:
     from matplotlib import rc_context
@@ -186,6 +186,34 @@ def quality_against_time(report: EvaluationReport, theme: Theme) -> Figure:
     use_log_costs(axes)
     add_legend(figure)
     return figure
+
+
+def quality_against_mean_time(report: EvaluationReport, theme: Theme) -> Figure:
+    """Plot a line for each strategy of `mean_time_lines`; intervals are left out, as all strategies share prompts."""
+    figure, axes = new_axes("Mean milliseconds per prompt, from text to image", _QUALITY)
+    lines = mean_time_lines(report)
+    styles = assign_styles(lines, theme)
+    for name, rows in lines.items():
+        axes.plot([row.cost for row in rows], [row.micro.estimate for row in rows], label=name, **styles[name])
+    use_log_costs(axes)
+    add_legend(figure)
+    return figure
+
+
+def mean_time_lines(report: EvaluationReport) -> dict[str, list[MeanCostRow]]:
+    """Return the rows at the budgets of fixed Best-of-N by the first verifier and by that which reads images, if any.
+
+    Beside them stand the searches of the first policy that ends by verdicts, with each verifier.
+    """
+    first, images = report.equal_mean_time[0], image_verifier(report.costs, report.settings.reads)
+    budgets = {row.budget for row in report.equal_mean_time if (row.verifier, row.policy) == (first.verifier, FIXED)}
+    rows = [row for row in report.equal_mean_time if row.verifier and row.budget in budgets]
+    policy = next((row.policy for row in rows if row.policy != FIXED), None)
+    lines: dict[str, list[MeanCostRow]] = {}
+    for row in rows:
+        if row.policy == policy or (row.policy == FIXED and row.verifier in (first.verifier, images)):
+            lines.setdefault(f"{row.verifier}, {row.policy}", []).append(row)
+    return lines
 
 
 def use_log_costs(axes: Axes) -> None:

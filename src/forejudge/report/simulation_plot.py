@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from forejudge.evaluation.report import FIXED
 from forejudge.files import write_bytes
 from forejudge.report.plots import LIGHT, Plot, Theme, add_legend, assign_styles, new_axes, use_log_costs
 from forejudge.simulation.report import SimulatedRule, SimulationReport
-from forejudge.simulation.rules import FIXED
 
 try:
     from matplotlib.figure import Figure

@@ -13,6 +13,7 @@ from forejudge.evaluation.report import (
     EqualCostRow,
     EvaluationCosts,
     EvaluationReport,
+    MeanCostRow,
     RankingMetrics,
     SecondEvaluator,
     SecondEvaluatorRow,
@@ -131,6 +132,40 @@ def competitors(title: str, unit: str, rows: Sequence[CompetitorRow], names: Nam
     reference = names.get(rows[0].reference, rows[0].reference) if rows else EMPTY
     headings = ["Strategy", "Best of", f"Cost, {unit}", "Overall", f"{reference}: Best of", "Overall", "Lead", "p"]
     return Table(title, headings, cells, groups=frozenset(opens))
+
+
+def mean_cost(title: str, unit: str, rows: Sequence[MeanCostRow], names: Names = NO_NAMES) -> Table:
+    """Lay out everything at equal mean cost, with the lead over the first strategy at the same mean cost.
+
+    Its own lead is left open. `Worse on` names tasks on which a strategy falls behind with its whole interval.
+    """
+    opens = [index for index, row in enumerate(rows) if index == 0 or row.budget != rows[index - 1].budget]
+    evaluators = dict.fromkeys(name for row in rows for name in row.second_evaluators)
+    headings = [
+        *(f"Mean cost, {unit}", "Strategy", "Options", *TASK_NAMES.values(), "Overall", "Lead", "p", "Worse on"),
+        *("N mean", "N p50, p90, p99", "Second steps, %", *(f"By {name}" for name in evaluators)),
+    ]
+
+    def cells(row: MeanCostRow) -> list[Cell]:
+        is_first = (row.verifier, row.policy) == (rows[0].verifier, rows[0].policy)
+        strategy = row.policy if row.verifier is None else row.verifier
+        worse = ", ".join(TASK_NAMES[task] for task, lead in row.task_leads.items() if lead.high < 0)
+        counts = row.candidates
+        return [
+            *(
+                Cell(f"{row.cost:.1f}"),
+                Cell(names.get(strategy, strategy)),
+                Cell(row.policy if row.verifier else EMPTY),
+            ),
+            *(*task_cells(row), percent(row.micro)),
+            *((Cell(EMPTY), Cell(EMPTY)) if is_first else (percent(row.lead), Cell(f"{row.lead.p:.3f}"))),
+            *(Cell(worse or EMPTY), Cell(number(counts.mean, 1))),
+            Cell(f"{counts.p50:.0f}, {counts.p90:.0f}, {counts.p99:.0f}"),
+            Cell(number(100 * row.second_steps, 0)),
+            *(percent(row.second_evaluators.get(name)) for name in evaluators),
+        ]
+
+    return Table(title, headings, [cells(row) for row in rows], names=3, groups=frozenset(opens))
 
 
 def _n_cell(n: int, interval: tuple[int, int] | None) -> Cell:

@@ -3,7 +3,7 @@
 The file has a row for each candidate, in the order of cases, seeds and candidates; its metadata holds the `Header`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from forejudge.candidates.evaluation_store import EvaluationSettings, EvaluationStore
 from forejudge.checkpoint import first_line
 from forejudge.errors import CheckpointError, InvalidRequest, validation_message
+from forejudge.evaluation.metrics import FloatArray
 from forejudge.evaluation.policy_costs import PolicyCosts
 from forejudge.evaluation.report import FrozenModel
 from forejudge.evaluation.strategies import Outcomes, load_outcomes
@@ -28,6 +29,7 @@ from forejudge.files import is_dir, write_bytes
 _HEADER_KEY = b"forejudge recording"
 AnyScalar = TypeVar("AnyScalar", bound=np.generic)
 _SCORE, _PROBABILITY = "score of ", "probability of "
+_CORRECT_BY, _SECOND_STEP_BY = "correct by ", "second step correct by "
 
 
 class CandidateFlops(FrozenModel):
@@ -75,14 +77,18 @@ class Recording:
         def reordered(table_CSN: NDArray[AnyScalar]) -> NDArray[AnyScalar]:
             return np.concatenate([table_CSN[..., order_N] for order_N in order_KN], axis=1)
 
+        def all_reordered(tables: Mapping[str, NDArray[AnyScalar]]) -> dict[str, NDArray[AnyScalar]]:
+            return {name: reordered(table_CSN) for name, table_CSN in tables.items()}
+
         second_step_CSN = outcomes.second_step_correct_CSN
         reordered_outcomes = replace(
             outcomes,
             correct_CSN=reordered(outcomes.correct_CSN),
-            score_CSN={name: reordered(table) for name, table in outcomes.score_CSN.items()},
-            probability_CSN={name: reordered(table) for name, table in outcomes.probability_CSN.items()},
-            second_correct_CSN={},
+            score_CSN=all_reordered(outcomes.score_CSN),
+            probability_CSN=all_reordered(outcomes.probability_CSN),
+            second_correct_CSN=all_reordered(outcomes.second_correct_CSN),
             second_step_correct_CSN=None if second_step_CSN is None else reordered(second_step_CSN),
+            second_step_second_correct_CSN=all_reordered(outcomes.second_step_second_correct_CSN),
         )
         return Recording(self.header, reordered_outcomes)
 
@@ -96,7 +102,10 @@ class Recording:
             "correct": outcomes.correct_CSN.ravel(),
         }
         if outcomes.second_step_correct_CSN is not None:
-            columns["second_step_correct"] = outcomes.second_step_correct_CSN.ravel()
+            columns["second_step_correct"] = _yes_or_no(outcomes.second_step_correct_CSN)
+        columns |= {_CORRECT_BY + name: table.ravel() for name, table in outcomes.second_correct_CSN.items()}
+        for name, table in outcomes.second_step_second_correct_CSN.items():
+            columns[_SECOND_STEP_BY + name] = _yes_or_no(table)
         columns |= {_SCORE + name: scores.ravel() for name, scores in outcomes.score_CSN.items()}
         columns |= {_PROBABILITY + name: values.ravel() for name, values in outcomes.probability_CSN.items()}
         table = pa.table(columns).replace_schema_metadata({_HEADER_KEY: self.header.model_dump_json().encode()})
@@ -135,15 +144,20 @@ def _load_folder(folder: Path) -> Recording:
     )
 
 
+def _yes_or_no(correct_CSN: FloatArray) -> pa.Array:
+    """Return 1 and 0 as booleans, and nan as null."""
+    return pa.array(correct_CSN.ravel() == 1, mask=np.isnan(correct_CSN.ravel()))
+
+
 def _outcomes(table: pa.Table, settings: EvaluationSettings) -> Outcomes:
     shape = settings.prompts * settings.images_per_prompt, settings.seeds, settings.candidates
 
     def values(name: str, dtype: type) -> Any:
         return table[name].to_numpy().astype(dtype).reshape(shape)
 
-    def named(prefix: str) -> dict[str, Any]:
+    def named(prefix: str, dtype: type = np.float64) -> dict[str, Any]:
         names = [name for name in table.column_names if name.startswith(prefix)]
-        return {name.removeprefix(prefix): values(name, np.float64) for name in names}
+        return {name.removeprefix(prefix): values(name, dtype) for name in names}
 
     def of_cases(name: str) -> Sequence[str]:
         texts: list[str] = table[name].to_pylist()[:: settings.seeds * settings.candidates]
@@ -156,5 +170,7 @@ def _outcomes(table: pa.Table, settings: EvaluationSettings) -> Outcomes:
         correct_CSN=values("correct", np.bool_),
         score_CSN=named(_SCORE),
         probability_CSN=named(_PROBABILITY),
-        second_step_correct_CSN=values("second_step_correct", np.bool_) if has_second_step else None,
+        second_correct_CSN=named(_CORRECT_BY, np.bool_),
+        second_step_correct_CSN=values("second_step_correct", np.float64) if has_second_step else None,
+        second_step_second_correct_CSN=named(_SECOND_STEP_BY),
     )

@@ -12,25 +12,17 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from forejudge.candidates.evaluation_store import EvaluationSettings
-from forejudge.evaluation.bootstrap import Averages, Lead, paired_difference
+from forejudge.evaluation.bootstrap import Averages, Lead
 from forejudge.evaluation.metrics import FloatArray
-from forejudge.evaluation.report import Cost, FrozenModel, UndefinedShare
+from forejudge.evaluation.report import FIXED, CandidateCounts, Cost, FrozenModel, UndefinedShare
 from forejudge.expected_improvement import Prior
 from forejudge.files import write_text
 from forejudge.options import SearchOptions
-from forejudge.prompts.geneval import TASKS, Task
+from forejudge.prompts.geneval import Task
+from forejudge.simulation.mixtures import candidate_counts, mixture
 from forejudge.simulation.recording import Recording
-from forejudge.simulation.rules import CASCADE, FIXED, Cascade, Grid, Rule
+from forejudge.simulation.rules import CASCADE, Cascade, Grid, Rule
 from forejudge.simulation.simulate import CANDIDATES, SimulatedOutcomes, Simulator, UnitCosts
-
-
-class CandidateCounts(FrozenModel):
-    """Distribution of the number of candidates over searches."""
-
-    mean: float
-    p50: float
-    p90: float
-    p99: float
 
 
 class SimulatedRule(FrozenModel):
@@ -97,10 +89,7 @@ class FixedCurve:
 
     def outcome_at(self, cost: float) -> FloatArray:
         """Return the outcomes (C,) at a mean cost: a mixture of the two nearest N, and the nearest beyond the ends."""
-        place = float(np.interp(cost, self.costs_N, np.arange(len(self.costs_N))))
-        below = int(place)
-        above = min(below + 1, len(self.costs_N) - 1)
-        mixed_C: FloatArray = (1 - place % 1) * self.outcomes_NC[below] + (place % 1) * self.outcomes_NC[above]
+        mixed_C: FloatArray = np.sum([share * self.outcomes_NC[n] for n, share in mixture(self.costs_N, cost)], axis=0)
         return mixed_C
 
     def same_quality_n(self, accuracy: float) -> int | None:
@@ -176,9 +165,6 @@ def _simulated_rule(
     outcomes, outcome_C = recording.outcomes, found.outcome_C
     mean_cost = float(found.cost_CS.mean())
     fixed_C = curve.outcome_at(mean_cost)
-    prompt_C, task_C = np.array(outcomes.prompts), np.array(outcomes.tasks)
-    of_task = {task: np.flatnonzero(task_C == task) for task in TASKS if task in task_C}
-    p50, p90, p99 = (float(each) for each in np.percentile(found.used_CS, [50, 90, 99]))
     return SimulatedRule(
         policy=policy,
         options=options,
@@ -186,10 +172,8 @@ def _simulated_rule(
         accuracy=outcomes.averages(outcome_C),
         fixed_accuracy=round(float(fixed_C.mean()), 4),
         lead=outcomes.lead(outcome_C, fixed_C),
-        task_leads={
-            task: paired_difference(prompt_C[rows], outcome_C[rows], fixed_C[rows]) for task, rows in of_task.items()
-        },
+        task_leads=outcomes.task_leads(outcome_C, fixed_C),
         same_quality_n=curve.same_quality_n(float(outcome_C.mean())),
-        candidates=CandidateCounts(mean=round(float(found.used_CS.mean()), 4), p50=p50, p90=p90, p99=p99),
+        candidates=candidate_counts([(found.used_CS, 1.0)]),
         second_steps=round(float(found.refined_CS.mean()), 4),
     )

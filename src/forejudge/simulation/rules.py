@@ -6,10 +6,13 @@ A rule runs the real policies, built from its options as a search builds them.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from forejudge.evaluation.report import FIXED
 from forejudge.options import SearchOptions
 
-FIXED, UNTIL, DEADLINE, EXPECTED_IMPROVEMENT = "fixed", "until", "deadline", "expected improvement"
+UNTIL, DEADLINE, EXPECTED_IMPROVEMENT = "until", "deadline", "expected improvement"
 CASCADE = "cascade"
+PAIRS = 2
+"""Most candidates at once of `until` and `expected improvement`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ class Grid:
             for n in (n for n in self.ns if n <= self.max_n):
                 yield Rule(FIXED, SearchOptions(n=n, refine_below=refine_below))
             for until in self.untils:
-                yield Rule(UNTIL, SearchOptions(until=until, max_n=self.max_n, refine_below=refine_below), 2)
+                yield Rule(UNTIL, SearchOptions(until=until, max_n=self.max_n, refine_below=refine_below), PAIRS)
             for price in self.prices:
                 options = SearchOptions(price=price, max_n=self.max_n, refine_below=refine_below)
-                yield Rule(EXPECTED_IMPROVEMENT, options, 2)
+                yield Rule(EXPECTED_IMPROVEMENT, options, PAIRS)
         for budget_ms in self.budgets_ms:
             yield Rule(DEADLINE, SearchOptions(budget_ms=budget_ms, max_n=self.max_n))

@@ -3,7 +3,7 @@
 Shapes: C cases, S seeds, N candidates in the order they were generated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forejudge.errors import InvalidRequest
-from forejudge.evaluation.metrics import FloatArray
+from forejudge.evaluation.metrics import BoolArray, FloatArray
 from forejudge.evaluation.policy_costs import BatchCosts, PolicyCosts
 from forejudge.expected_improvement import Prior
 from forejudge.policies import AllPolicies, LatencyEstimate, SearchPolicy, SearchState
 from forejudge.search import is_doubtful, order_by_score
-from forejudge.simulation.recording import AnyScalar, Recording
+from forejudge.simulation.recording import Recording
 from forejudge.simulation.rules import Cascade, Rule
 from forejudge.types import Verdict
 
@@ -44,7 +44,7 @@ class UnitCosts:
     def in_milliseconds(cls, costs: PolicyCosts, verifier: str) -> "UnitCosts":
         """Take the milliseconds that were measured."""
         measured: BatchCosts = costs.verifiers[verifier]
-        second_step = costs.second_step_ms or 0.0  # no rule has one where none was recorded
+        second_step = measured.second_step_ms or 0.0  # no rule has one where none was recorded
         return cls(MILLISECONDS, dict(measured.batch_ms), costs.encode_ms, measured.finish_ms, second_step)
 
     def of_batch(self, size: int) -> float:
@@ -90,12 +90,16 @@ def simulate_search(
 
 @dataclass(frozen=True)
 class SimulatedOutcomes:
-    """Outcomes (in {0, 1}), costs, candidates used and second steps taken of each case and seed, (C, S) each."""
+    """Outcomes (in {0, 1}), costs, candidates used and second steps taken of each case and seed, (C, S) each.
+
+    `second_correct_CS` holds what second evaluators say of the same images, by their names, where that was recorded.
+    """
 
     correct_CS: FloatArray
     cost_CS: FloatArray
     used_CS: NDArray[np.intp]
     refined_CS: NDArray[np.bool_]
+    second_correct_CS: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def outcome_C(self) -> FloatArray:
@@ -106,40 +110,47 @@ class SimulatedOutcomes:
 
 @dataclass(frozen=True, eq=False)
 class Simulator:
-    """Simulates rules with one verifier of a recording and its prior."""
+    """Simulates rules with one verifier of a recording and its prior, which a price needs."""
 
     recording: Recording
     verifier: str
     costs: UnitCosts
-    prior: Prior
+    prior: Prior | None
     _searches: dict[Rule, list[SimulatedSearch]] = field(default_factory=dict)
 
     def run(self, rule: Rule) -> SimulatedOutcomes:
         """Simulate a rule on every case and seed. Raises InvalidRequest for a second step that was not recorded."""
         outcomes, refine_below = self.recording.outcomes, rule.options.refine_below
-        second_CSN = outcomes.second_step_correct_CSN
-        if refine_below > 0 and second_CSN is None:
+        shape, searches = outcomes.correct_CSN.shape[:2], self._searches_of(rule)
+        winner_CS1 = np.array([search.winner for search in searches]).reshape(*shape, 1)
+
+        winners = zip(searches, self._verdicts, strict=True)
+        refined = [is_doubtful(verdicts[search.winner], refine_below) for search, verdicts in winners]
+        refined_CS = np.array(refined).reshape(shape)
+
+        def finished(one_step_CSN: BoolArray, two_steps_CSN: FloatArray | None) -> FloatArray:
+            first_CS = np.take_along_axis(one_step_CSN, winner_CS1, axis=-1)[..., 0].astype(np.float64)
+            if two_steps_CSN is None:
+                return np.where(refined_CS, np.nan, first_CS)
+            return np.where(refined_CS, np.take_along_axis(two_steps_CSN, winner_CS1, axis=-1)[..., 0], first_CS)
+
+        correct_CS = finished(outcomes.correct_CSN, outcomes.second_step_correct_CSN)
+        if np.isnan(correct_CS).any():
             raise InvalidRequest(
                 "a second step is simulated from its recorded evaluation, which is missing: run `forejudge eval` with "
                 "--record-for simulate"
             )
-        shape, searches = outcomes.correct_CSN.shape[:2], self._searches_of(rule)
-        winner_CS1 = np.array([search.winner for search in searches]).reshape(*shape, 1)
-
-        def of_winners(table_CSN: NDArray[AnyScalar]) -> NDArray[AnyScalar]:
-            return np.take_along_axis(table_CSN, winner_CS1, axis=-1)[..., 0]
-
-        winners = zip(searches, self._verdicts, strict=True)
-        refined = [is_doubtful(verdicts[search.winner], refine_below) for search, verdicts in winners]
-        refined_CS, correct_CS = np.array(refined).reshape(shape), of_winners(outcomes.correct_CSN)
-        if second_CSN is not None:
-            correct_CS = np.where(refined_CS, of_winners(second_CSN), correct_CS)
+        second_CS = {
+            name: finished(correct_CSN, outcomes.second_step_second_correct_CSN.get(name))
+            for name, correct_CSN in outcomes.second_correct_CSN.items()
+        }
         cost_CS = np.array([search.cost for search in searches]).reshape(shape) + self.costs.finish
         return SimulatedOutcomes(
-            correct_CS=correct_CS.astype(np.float64),
+            correct_CS=correct_CS,
             cost_CS=cost_CS + refined_CS * self.costs.second_step,
             used_CS=np.array([search.used for search in searches]).reshape(shape),
             refined_CS=refined_CS,
+            second_correct_CS={name: each for name, each in second_CS.items() if not np.isnan(each).any()},
         )
 
     def _searches_of(self, rule: Rule) -> list[SimulatedSearch]:
@@ -159,11 +170,11 @@ class Simulator:
     def _verdicts(self) -> list[list[Verdict]]:
         """Verdicts of each case and seed."""
         outcomes = self.recording.outcomes
-        score_XN, probability_XN = (
-            table[self.verifier].reshape(-1, outcomes.candidates).tolist()
-            for table in (outcomes.score_CSN, outcomes.probability_CSN)
-        )
-        columns = zip(score_XN, probability_XN, strict=True)
+        score_CSN, probability_CSN = outcomes.score_CSN[self.verifier], outcomes.probability_CSN.get(self.verifier)
+        score_XN = score_CSN.reshape(-1, outcomes.candidates).tolist()
+        if probability_CSN is None:
+            return [list(map(Verdict, scores)) for scores in score_XN]
+        columns = zip(score_XN, probability_CSN.reshape(-1, outcomes.candidates).tolist(), strict=True)
         return [list(map(_verdict, scores, probabilities)) for scores, probabilities in columns]
 
     def run_cascade(self, cascade: Cascade) -> SimulatedOutcomes:
