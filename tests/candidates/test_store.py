@@ -1,4 +1,5 @@
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from forejudge.candidates.features import RecordedStates
 from forejudge.candidates.store import SETTINGS_FILE, CandidateStore, CollectionConfig
 from forejudge.errors import CheckpointError, InvalidRequest, OutputError
+from forejudge.progress import Shard
 from forejudge.prompts.prompt_file import PromptLine
 from tests.support.stand_in import prompt_lines
 
@@ -56,6 +58,33 @@ def test_states_of_a_row_are_found(folder: CandidateStore) -> None:
     folder.write(1, rows_from(100, 100), {"hidden:1": hidden_NTD})
     block, place = folder.block_of(142)
     assert torch.equal(load_file(folder.states_path(block))["hidden:1"][place], hidden_NTD[42])
+
+
+def test_grids_that_are_no_square_are_recorded(folder: CandidateStore) -> None:
+    states = {name: torch.zeros(100, 6, 2).half() for name in ("hidden:1", "latent", "clip")}
+    folder.write(0, rows_from(0, 100), states, {"hidden:1": (2, 3), "latent": (4, 4), "clip": None})
+    folder.write(1, rows_from(100, 100), states)
+    assert [folder.recorded_grids(block) for block in (0, 1)] == [{"hidden:1": (2, 3)}, {}]
+
+
+def test_without_states_there_is_no_file_of_them(folder: CandidateStore) -> None:
+    folder.write(0, rows_from(0, 100), {})
+    assert folder.rows_path(0).exists()
+    assert not folder.states_path(0).exists()
+
+
+def test_only_fields_without_values_are_left_out(folder: CandidateStore) -> None:
+    folder.write(0, [row | {"verdicts": {"clip": 1.0}, "nothing": {}} for row in rows_from(0, 100)], STATES)
+    assert folder.block_table(0).column_names == ["index", "caption", "verdicts"]
+
+
+def test_a_locked_shard_is_named_in_its_folder(folder: CandidateStore) -> None:
+    with folder.lock(Shard(2, 3)):
+        assert (folder.path / ".2-of-3.lock").exists()
+
+
+def test_images_of_a_prompt_have_their_folder(folder: CandidateStore) -> None:
+    assert folder.images(3).path == folder.path / "00003"
 
 
 def test_an_unfinished_folder_says_what_is_missing(folder: CandidateStore) -> None:
@@ -106,6 +135,15 @@ def test_damaged_states_are_named_with_what_to_do(whole: CandidateStore, damage:
         CheckpointError, match=r"states/00001\.safetensors is damaged .*: delete .*rows/00001\.parquet and run"
     ):
         states.tokens([0, 100])
+
+
+def test_checksums_are_those_of_the_files(whole: CandidateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many bytes are read at once."""
+    recorded = json.loads((whole.path / "checksums" / "00001.json").read_text())
+    files = {"rows": whole.rows_path(1), "states": whole.states_path(1)}
+    assert recorded == {name: f"{zlib.crc32(path.read_bytes()):08x}" for name, path in files.items()}
+    monkeypatch.setattr("forejudge.candidates.store._BYTES_AT_ONCE", 1000)
+    whole.check_states(1)
 
 
 def test_a_block_without_its_states_is_missing(whole: CandidateStore) -> None:
@@ -168,6 +206,16 @@ def test_changed_prompts_are_refused_and_named(folder: CandidateStore, changed: 
         folder.record_prompts(changed)
 
 
+def test_prompts_may_follow_where_a_folder_may_grow(folder: CandidateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CandidateStore, "may_grow", True)
+    assert folder.num_added(THREE) == 0
+    folder.record_prompts(THREE[:2])
+    assert folder.num_added(THREE) == 1
+    folder.record_prompts(THREE)
+    assert folder.recorded_prompts == [line.metadata for line in THREE]
+    assert folder.num_added(THREE) == 0
+
+
 def test_a_damaged_list_of_prompts_is_named(folder: CandidateStore) -> None:
     (folder.path / "prompts.jsonl").write_bytes(b"\xff\n")
     with pytest.raises(CheckpointError, match=r"prompts\.jsonl cannot be read .*: delete it"):
@@ -181,6 +229,8 @@ def test_other_settings_are_refused_with_both_values(folder: CandidateStore, nam
     other = SETTINGS.model_copy(update={name: value})
     with pytest.raises(InvalidRequest) as refused:
         CandidateStore(folder.path).begin(other)
+    with pytest.raises(InvalidRequest, match="begun with"):
+        folder.refuse_other(other)
     assert f"begun with {name} = {getattr(SETTINGS, name)}, this run has {name} = {value}:" in str(refused.value)
 
 
@@ -188,6 +238,7 @@ def test_the_same_settings_go_on(folder: CandidateStore) -> None:
     folder.write(0, rows_from(0, 100), STATES)
     again = CandidateStore(folder.path)
     again.begin(SETTINGS)
+    again.refuse_other(SETTINGS)
     assert again.has(0)
     assert not again.has(1)
 
