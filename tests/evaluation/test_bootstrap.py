@@ -1,14 +1,22 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from forejudge.evaluation.bootstrap import (
+    Difference,
     FloatArray,
     Interval,
+    Lead,
+    Share,
     UncertainOutcome,
     bootstrap_averages,
     bootstrap_difference,
     bootstrap_interval,
+    bootstrap_mean,
+    paired_difference,
 )
 from forejudge.evaluation.metrics import oracle_gap_closed
 from forejudge.prompts import geneval
@@ -235,3 +243,42 @@ def test_a_higher_level_is_wider():
     narrow = bootstrap_interval(mean, ids, values, rng=rng(), level=0.5)
     wide = bootstrap_interval(mean, ids, values, rng=rng(), level=0.99)
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_reported_figures_are_of_one_random_state_and_have_four_digits():
+    ids, one_C, other_C = np.arange(30), *rng(4).random((2, 30))
+    exact = bootstrap_interval(mean, ids, one_C, rng=rng(0))
+    assert asdict(bootstrap_mean(ids, one_C)) == {name: round(value, 4) for name, value in asdict(exact).items()}
+    lead = bootstrap_difference(ids, one_C, other_C, rng=rng(0))
+    assert asdict(paired_difference(ids, one_C, other_C)) == {
+        name: round(value, 4) for name, value in asdict(lead).items()
+    }
+
+
+@pytest.mark.parametrize("lead", [(-1, -1, -1, 1), (1, 1, 1, 0.001), (0.2, 0.2, 0.2, 1)])
+def test_leads_at_the_ends_of_their_range_are_accepted(lead: tuple[float, float, float, float]):
+    difference = Difference(*lead[:3], p=lead[3])
+    assert TypeAdapter(Lead).validate_python(difference) == difference
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        (0, -1.5, 0, 0.5),
+        (0, 0, 1.5, 0.5),
+        (0, 0.5, -0.5, 0.5),
+        (-1.5, 0, 0, 0.5),
+        (1.5, 0, 0, 0.5),
+        (0, 0, 0, 0),
+        (0, 0, 0, 1.5),
+    ],
+)
+def test_leads_out_of_range_are_refused(lead: tuple[float, float, float, float]):
+    with pytest.raises(ValidationError, match="expected a lead and its interval"):
+        TypeAdapter(Lead).validate_python(Difference(*lead[:3], p=lead[3]))
+
+
+@pytest.mark.parametrize("share", [(1.5, 0, 1), (0.5, -0.1, 1), (0.5, 0, 1.1)])
+def test_shares_out_of_range_are_refused(share: tuple[float, float, float]):
+    with pytest.raises(ValidationError, match="expected a share and its interval"):
+        TypeAdapter(Share).validate_python(Interval(*share))
