@@ -79,7 +79,11 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, ignore_patterns: Sequen
     model, revision = split_revision(name)
     with _download_errors(name), quiet_libraries():
         folder = huggingface_hub.snapshot_download(
-            model, revision=revision, allow_patterns=list(files), ignore_patterns=list(ignore_patterns)
+            model,
+            revision=revision,
+            allow_patterns=list(files),
+            ignore_patterns=list(ignore_patterns),
+            local_files_only=huggingface_hub.is_offline_mode(),  # versions before 2 ask the hub for a commit's files
         )
     return Source(model, Path(folder), revision, Path(folder).name)
 
