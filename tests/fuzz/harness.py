@@ -20,7 +20,8 @@ import torch
 
 from forejudge.cli.app import main
 
-SECONDS = 60  # after which a command hangs; it takes about one
+SECONDS = 60  # of the process, after which a command hangs; it takes about one
+WAITING_SECONDS = 600  # of the clock, for a command that waits; a busy machine takes far longer than SECONDS
 MEMORY = 8 * 2**30  # beyond what the process has: what asks for more would fill the machine
 SEED = 20261128
 DEFAULT_CASES = 500
@@ -147,14 +148,17 @@ def _limits() -> Iterator[None]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + MEMORY, hard))
-    handler = signal.signal(signal.SIGALRM, end)
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGALRM, signal.SIGPROF)}
     # Again and again: what catches everything catches the first.
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS, 1)
+    signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS, 1)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
