@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Model, Qwen2ForCausalLM, T5Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from forejudge.checkpoint import checkpoint_errors, load_weights, quiet_libraries, weights_digest
+from forejudge.checkpoint import check_safetensors, checkpoint_errors, load_weights, quiet_libraries, weights_digest
 from forejudge.errors import CheckpointError, InvalidRequest, MissingExtra
 from forejudge.library_models import PICKLED_WEIGHTS, load_library_model, load_tokenizer
 from tests.support.folders import copy_folder
@@ -263,3 +263,17 @@ def test_weights_have_a_digest_of_their_own(tmp_path: Path) -> None:
     assert one != both
     (tmp_path / "b.safetensors").unlink()
     assert weights_digest(tmp_path) == one
+
+
+def test_a_file_is_not_called_broken_where_memory_has_no_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def map_file(*arguments: object) -> None:
+        raise OSError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr("forejudge.checkpoint.safe_open", map_file)
+    with pytest.raises(MemoryError):
+        check_safetensors(tmp_path / "model.safetensors")
+    for error in (MemoryError(), RuntimeError("unable to mmap 8 bytes from file <x>: Cannot allocate memory (12)")):
+        with pytest.raises(MemoryError), checkpoint_errors(tmp_path):
+            raise error

@@ -1,7 +1,9 @@
 """Read model files strictly: each problem becomes a one-line error that names the file, and libraries stay quiet."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,7 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
     """Turn any error of a library about a model file or folder into a one-line CheckpointError that names it."""
     try:
         yield
-    except ForejudgeError:
+    except (ForejudgeError, MemoryError):
         raise
     except UnpicklingError:
         raise CheckpointError(
@@ -36,10 +38,17 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
             "save its state_dict alone with torch.save and use that file"
         ) from None
     except Exception as error:  # libraries raise many types, tokenizers a bare Exception
+        _raise_out_of_memory(error)
         file, problem = find_broken_file(path) or (path, first_line(error))
         raise CheckpointError(
             f"{file} cannot be loaded: it is missing, truncated or of another type ({problem})"
         ) from error
+
+
+def _raise_out_of_memory(error: Exception) -> None:
+    """Raise MemoryError for an error of a file that is whole, but that memory has no room for."""
+    if os.strerror(errno.ENOMEM) in str(error):
+        raise MemoryError from None
 
 
 def find_broken_file(folder: Path) -> tuple[Path, str] | None:
@@ -191,6 +200,7 @@ def check_safetensors(path: Path) -> None:
         with safe_open(path, "pt"):
             return
     except Exception as error:  # OSError, and safetensors' own type
+        _raise_out_of_memory(error)
         raise CheckpointError(
             f"{path} cannot be loaded: it is missing, truncated or no safetensors file ({first_line(error)}); delete "
             f"{path.resolve()} and get it again (for a hub id, run the same command again)"

@@ -94,6 +94,8 @@ def test_ctrl_c_and_sigterm_end_with_one_line(fail: Fail) -> None:
         (UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates"), "error: a file or text that was given"),
         (RecursionError("too deep"), "error: a file or text that was given"),
         (MemoryError(), "error: out of memory"),
+        (ImportError("lib.so: failed to map segment from shared object"), "error: too little memory to load the lib"),
+        (SystemError("error return without exception set"), "error: too little memory to load the libraries"),
         (OutputError("a\x1b[31m\nb\u202e" + "x" * 5000), "error: a\\u001b[31m b\\u202exxx"),
     ],
 )
@@ -104,8 +106,9 @@ def test_what_nobody_caught_ends_with_one_printable_line(fail: Fail, error: Base
 
 
 def test_a_fault_of_the_program_is_not_hidden(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyError):
-        fail(KeyError("name"), 1)
+    for fault in (KeyError("name"), ImportError("no module named x")):
+        with pytest.raises(type(fault)):
+            fail(fault, 1)
     monkeypatch.setenv("FOREJUDGE_DEBUG", "1")
     with pytest.raises(OutputError):
         fail(OutputError("no room"), 1)

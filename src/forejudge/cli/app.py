@@ -33,6 +33,13 @@ COMMANDS = {
 """Commands by name: module:attribute below `forejudge.cli`, and description. Only the one that runs is imported."""
 
 _OUT_OF_MEMORY = "out of memory: choose a smaller --batch-size, image size or --dtype"
+# How imports fail where memory is limited: by the dynamic linker, and by Python where it cannot even raise MemoryError.
+_NO_ROOM_FOR_CODE = (
+    "failed to map segment",
+    "annot allocate memory",
+    "without exception set",
+    "without setting an exc",
+)
 _DEBUG = "FOREJUDGE_DEBUG"
 _DEBUG_ADVICE = f"{_DEBUG}=1 shows where"
 
@@ -67,6 +74,8 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
             return str(error), 2 if isinstance(error, InvalidRequest) else 1
         case MemoryError():
             return _OUT_OF_MEMORY, 1
+        case ImportError() | SystemError() if any(text in str(error) for text in _NO_ROOM_FOR_CODE):
+            return "too little memory to load the libraries: free some, or raise the limit (ulimit -v)", 1
         case OSError():
             name = f"{error.filename}: " if error.filename else ""
             problem = error.strerror or str(error) or type(error).__name__
