@@ -120,6 +120,37 @@ def measure(
 
 
 @group.command()
+def noise_gradient(
+    verifier: Annotated[str, Option(help="A verifier that reads a hidden state: a name or a folder.")] = "miniature",
+    second_evaluator: Annotated[
+        str, Option(help="Evaluator whose verdicts no verifier was trained on.")
+    ] = "classifier-miniature:runs/miniature/classifier",
+    per_task: Annotated[int, Option(min=1, max=MAX_COUNT, help="Validation cases for each of the six tasks.")] = 100,
+    out: Annotated[Path, Option(help="The JSON file to write; the plot is beside it.")] = Path(
+        "benchmarks/noise-gradient.json"
+    ),
+    device: Device = None,
+) -> None:
+    """Move the noise of candidates up the verifier's gradient: score and quality against the step's radius."""
+    from forejudge.cli.progress import StageProgress
+    from forejudge.device import resolve_device, resolve_dtype
+    from forejudge.evaluators.loading import load_evaluator
+    from forejudge.generators import load_generator
+    from forejudge.miniature.evaluator import MiniatureEvaluator
+    from forejudge.verifiers import load_verifier
+    from research.figures.noise_gradient import NoiseGradient, measure_noise_gradient, write_plot
+
+    models = resolve_device(device), resolve_dtype("float32")
+    gradient = NoiseGradient.of(load_generator("miniature", *models), load_verifier(verifier, *models))
+    evaluators = MiniatureEvaluator(), load_evaluator(second_evaluator)
+    with StageProgress() as progress:
+        report = measure_noise_gradient(gradient, evaluators, per_task, progress.show)
+    report.write(out)
+    write_plot(report, out.with_suffix(".png"))
+    typer.echo(f"written to {out} and {out.with_suffix('.png')}")
+
+
+@group.command()
 def images(
     out: Annotated[Path, Option(help="Folder for flow.png and gallery.png.")] = Path("docs/images"),
     device: Device = None,

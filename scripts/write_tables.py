@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from forejudge.config_files import read_config
-from forejudge.evaluation.bootstrap import Difference
+from forejudge.evaluation.bootstrap import Difference, Interval
 from forejudge.evaluation.report import ORACLE, RANDOM, EvaluationReport
 from forejudge.evaluation.study_report import StudyReport
 from forejudge.profiling.figures import DeadlineAdherence, Profile
@@ -57,6 +57,26 @@ class MiniatureTiming(BaseModel):
 
     provenance: dict[str, str]
     deadline_adherence: dict[str, DeadlineAdherence]
+
+
+class GradientStep(BaseModel):
+    """One radius of noise-gradient.json."""
+
+    radius: float
+    probability: Interval
+    correct: Interval
+    second: Interval
+    lead: Difference
+
+
+class NoiseGradient(BaseModel):
+    """The part of noise-gradient.json that is shown."""
+
+    provenance: dict[str, str]
+    cases: int
+    radii: list[GradientStep]
+    best_of_n: dict[int, Interval]
+    milliseconds: dict[str, float]
 
 
 def markdown(introduction: str, table: Table) -> str:
@@ -223,6 +243,26 @@ def study(report: StudyReport) -> str:
     return markdown(table.title, table)
 
 
+def noise_gradient(report: NoiseGradient) -> str:
+    """Write what a step up the gradient in the noise does, by its radius, and Best-of-N beside it."""
+    rows = [
+        [
+            Cell(f"{step.radius:g}"),
+            *map(percent, (step.probability, step.correct, step.second, step.lead)),
+            Cell(f"{step.lead.p:.3f}"),
+        ]
+        for step in report.radii
+    ]
+    times = ", ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in report.milliseconds.items())
+    best = ", ".join(f"N = {n}: {percent(share).text}" for n, share in report.best_of_n.items())
+    introduction = (
+        f"{report.cases} validation cases, one candidate each, 95 % intervals over prompts. Milliseconds of a search, "
+        f"without encoding: {times}; on {report.provenance['device']}. Best-of-N on the same cases, %: {best}."
+    )
+    header = ["Radius", "Mean probability, %", "Right, %", "Right to another evaluator, %", "Lead", "p"]
+    return markdown(introduction, Table("", header, rows))
+
+
 def searches(profile: Profile) -> str:
     """Write the time from prompt to image of each search strategy, and the cost of one more candidate."""
     ns = profile.settings.ns
@@ -353,6 +393,7 @@ TABLES: dict[str, tuple[Callable[..., str], type[BaseModel], str]] = {
     "searches-miniature": (searches, Profile, f"{_MINIATURE}/profile.json"),
     "searches-miniature-compiled": (searches, Profile, f"{_MINIATURE}-compiled/profile.json"),
     "budgets-miniature": (miniature_deadlines, MiniatureTiming, "miniature-time.json"),
+    "noise-gradient": (noise_gradient, NoiseGradient, "noise-gradient.json"),
     "policies": (policies, SimulationReport, "simulate/simulation.json"),
     **{f"study-{name}": (study, StudyReport, f"studies/{name}.json") for name in _STUDIES},
 }
