@@ -257,7 +257,7 @@ def noise_gradient(report: NoiseGradient) -> str:
     best = ", ".join(f"N = {n}: {percent(share).text}" for n, share in report.best_of_n.items())
     introduction = (
         f"{report.cases} validation cases, one candidate each, 95 % intervals over prompts. Milliseconds of a search, "
-        f"without encoding: {times}; on {report.provenance['device']}. Best-of-N on the same cases, %: {best}."
+        f"without encoding: {times}; on {report.provenance['device']}. Best-of-N on the same cases, %: {best}"
     )
     header = ["Radius", "Mean probability, %", "Right, %", "Right to another evaluator, %", "Lead", "p"]
     return markdown(introduction, Table("", header, rows))
