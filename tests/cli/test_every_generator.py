@@ -93,7 +93,8 @@ def test_a_dry_run_estimates_every_command(forejudge: CommandLine, generator: Pa
     assert_estimated(forejudge("label", *options, *label))
     language_model = save_language_model(tmp_path / "language_model")
     training, validation = (collect(tmp_path / name, name) for name in ("training", "validation"))
-    changes = ("--set", f"language_model={language_model}", "--set", "batch_size=4", "--set", "steps=2")
+    fields = (f"language_model={language_model}", "batch_size=4", "steps=2", "spatial_merge_size=2")
+    changes = [option for field in fields for option in ("--set", field)]
     train = ("--validation", validation, "--reads", "hidden:2", *changes)
     assert_estimated(forejudge("train", "align", "--captions", training, *train, *options))
     assert_estimated(forejudge("train", "verify", "--labels", training, *train, *options))
