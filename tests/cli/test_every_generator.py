@@ -95,7 +95,7 @@ def test_a_dry_run_estimates_every_command(forejudge: CommandLine, generator: Pa
     training, validation = (collect(tmp_path / name, name) for name in ("training", "validation"))
     fields = (f"language_model={language_model}", "batch_size=4", "steps=2", "spatial_merge_size=2")
     changes = [option for field in fields for option in ("--set", field)]
-    train = ("--validation", validation, "--reads", "hidden:2", *changes)
+    train: list[str | Path] = ["--validation", validation, "--reads", "hidden:2", *changes]
     assert_estimated(forejudge("train", "align", "--captions", training, *train, *options))
     assert_estimated(forejudge("train", "verify", "--labels", training, *train, *options))
 
