@@ -238,6 +238,17 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_calls():
     assert bootstrap_interval(mean, ids, values, rng=rng(8)) != once
 
 
+def test_cases_of_a_prompt_are_drawn_in_their_order_wherever_they_stand():
+    """A sort that is not stable would order them by the processor, and the digits of figures with them."""
+    ids, values = np.arange(60) % 3, rng(5).random(60)
+    in_order = np.argsort(ids, kind="stable")
+    mixed, sorted_cases = (
+        bootstrap_interval(mean, ids[rows], values[rows], rng=rng(), resamples=200)
+        for rows in (np.arange(60), in_order)
+    )
+    assert asdict(mixed) == pytest.approx(asdict(sorted_cases), rel=1e-12)
+
+
 def test_a_higher_level_is_wider():
     ids, values = clustered(prompts=20, repeats=4, seed=3)
     narrow = bootstrap_interval(mean, ids, values, rng=rng(), level=0.5)
