@@ -15,7 +15,7 @@ from forejudge.errors import InvalidRequest, validation_message
 
 DEFAULT_N = 8
 MAX_SEED = 2**32 - 1
-MAX_N = 10**9  # candidates of one search, whose seeds are derived as they are needed
+MAX_N = 10**6  # candidates of one search, whose seeds are derived as they are needed
 MAX_COUNT = 10_000  # of anything that is laid out before the work begins: candidates or images of a prompt, rounds, ...
 MAX_PROMPTS = 1_000_000  # of one prompt file
 MAX_STEPS = 64

@@ -41,6 +41,9 @@ def _values(path: Path, name: str) -> Contents:
         if path.suffix == ".json":
             parsed = json.loads(path.read_text(encoding="utf-8"))
             return {f"{name}:{place}": value for place, value in _leaves(parsed)}
+        if path.suffix == ".md":  # the repository may change meanwhile
+            texts = path.read_text(encoding="utf-8").splitlines()
+            return {f"{name}:{number}": text for number, text in enumerate(texts) if not text.startswith("| commit |")}
         if path.suffix == ".jsonl":
             texts = path.read_text(encoding="utf-8").splitlines()
             parsed = [json.loads(text) for text in texts]
