@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import combinations, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from forejudge.diversity import cosine_distances, diverse_order
-from forejudge.search import order_by_score
-from forejudge.types import Verdict
+from forejudge.search import _ranking, order_by_score
+from forejudge.types import BROKEN, Verdict
 
 RNG = np.random.default_rng(3)
 PROBABILITY_N = RNG.random(7)
@@ -63,3 +65,15 @@ def test_distances_ignore_scale_and_offset_of_channels() -> None:
     assert cosine_distances(np.ones((3, 2))).tolist() == [[1.0] * 3] * 3, "one state thrice"
     opposite = cosine_distances(np.array([[1.0, 2.0], [-1.0, -2.0]]))
     assert opposite == pytest.approx(np.array([[0.0, 2.0], [2.0, 0.0]]))
+
+
+def test_a_broken_candidate_is_no_neighbor() -> None:
+    """Rank candidates as a search does, of which one has states that are not finite."""
+    verdicts = [Verdict(score=p, probability=p) for p in PROBABILITY_N.tolist()]
+    pooled = dict(enumerate(torch.from_numpy(POOLED_ND)))
+    session, state = SimpleNamespace(pooled=pooled), SimpleNamespace(verdicts=verdicts)
+    expected = list(_ranking(session, state, range(7), 0.3))  # type: ignore[arg-type]
+    assert expected != list(_ranking(session, state, range(7), 0.0))  # type: ignore[arg-type]
+    pooled[7] = torch.full_like(pooled[0], torch.nan)
+    verdicts.append(BROKEN)
+    assert list(_ranking(session, state, range(8), 0.3)) == expected  # type: ignore[arg-type]

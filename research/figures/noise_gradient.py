@@ -7,7 +7,7 @@ image no longer follows (over-optimization).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from forejudge.config_files import read_config
 from forejudge.errors import InvalidRequest
@@ -30,6 +30,7 @@ from forejudge.noise import noise_batch
 from forejudge.profiling.measure import measure_time_interleaved
 from forejudge.progress import ProgressCallback, Stopwatch
 from forejudge.result import provenance
+from forejudge.training.dataset import PromptEncoder
 from forejudge.training.model import log_odds
 from forejudge.training.stage_models import trained_stage
 from forejudge.types import IMAGE, Candidates
@@ -108,10 +109,18 @@ class NoiseGradient:
 
     @classmethod
     def of(cls, generator: Generator, verifier: Verifier) -> "NoiseGradient":
-        """Raise InvalidRequest for a verifier, or a generator, without a gradient in the noise."""
-        if not isinstance(generator, SanaSprint) or not isinstance(verifier, PretrainedVerifier):
-            raise InvalidRequest(f"verifier {verifier.name} has no gradient: name one that `forejudge train` made")
+        """Raise InvalidRequest for a generator that is no SANA-Sprint, or a verifier that reads no hidden state."""
+        if not isinstance(generator, SanaSprint):
+            raise InvalidRequest(f"{generator.name} is no SANA-Sprint, whose noise alone is moved here")
+        is_trained = isinstance(verifier, PretrainedVerifier) and verifier.config.reads.startswith("hidden:")
+        if not is_trained or not verifier.calibrated:
+            raise InvalidRequest(f"verifier {verifier.name}: expected a calibrated one that reads a hidden state")
+        assert isinstance(verifier, PretrainedVerifier)
         return cls(generator, verifier)
+
+    @cached_property
+    def _stage(self) -> tuple[nn.Module, PromptEncoder]:
+        return trained_stage(self.verifier, self.generator)
 
     def noise(self, conditioning: SanaConditioning, seeds: tuple[int, ...]) -> Tensor:
         """Return the noise that follows from the seeds (N, C, H, W)."""
@@ -132,7 +141,7 @@ class NoiseGradient:
         noise_NCHW = self.noise(conditioning, seeds).requires_grad_()
         with torch.enable_grad():
             candidates = self.start(conditioning, noise_NCHW, seeds)
-            stage, encode = trained_stage(self.verifier, self.generator)
+            stage, encode = self._stage
             tokens_NTD = self.verifier.verifier_input.tokens(candidates)
             logprobs = stage(tokens_NTD=tokens_NTD, **encode([prompt] * len(seeds)))["logprobs"]
             (gradient_NCHW,) = torch.autograd.grad(log_odds(logprobs).sum(), noise_NCHW)

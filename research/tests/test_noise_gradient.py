@@ -51,5 +51,5 @@ def test_the_report_holds_every_radius_and_n(gradient: NoiseGradient, tmp_path: 
 
 def test_a_verifier_without_a_gradient_is_refused(gradient: NoiseGradient) -> None:
     scorer = ImageScoreVerifier(lambda prompt, images: [0.0] * len(images), "flat")
-    with pytest.raises(InvalidRequest, match="verifier flat has no gradient: name one that `forejudge train` made"):
+    with pytest.raises(InvalidRequest, match="verifier flat: expected a calibrated one that reads a hidden state"):
         NoiseGradient.of(gradient.generator, scorer)

@@ -99,8 +99,10 @@ def _ranking(session: PromptSession, state: SearchState, seeds: Sequence[int], d
     order = [index for index in order_by_score(state.verdicts) if state.verdicts[index] != BROKEN]
     if not diverse or not order:
         return order
-    pooled_ND = torch.stack([session.pooled[seed] for seed in seeds[: len(state.verdicts)]]).double().numpy()
-    return diverse_order(order, [verdict.probability or 0.0 for verdict in state.verdicts], pooled_ND, diverse)
+    # Without those of broken candidates, which may not be finite.
+    pooled_ND = torch.stack([session.pooled[seeds[index]] for index in order]).double().numpy()
+    probability_N = [state.verdicts[index].probability or 0.0 for index in order]
+    return (order[rank] for rank in diverse_order(range(len(order)), probability_N, pooled_ND, diverse))
 
 
 def _finish_best(

@@ -147,3 +147,8 @@ def test_orders_begin_at_other_candidates() -> None:
     grid = Grid(4, ns=(1,), untils=(), prices=(), refine_below=(0,))
     (fixed,) = simulation_report({}, MADE_UP, "late", UnitCosts.in_candidates(), grid, orders=2).rules
     assert fixed.accuracy.micro.estimate == pytest.approx(2 / 6, abs=1e-4), "of candidates 0 and 2 of three cases"
+
+
+def test_a_batch_beyond_the_largest_measured_one_goes_in_several() -> None:
+    costs = UnitCosts("milliseconds", {1: 10.0, 2: 18.0, 4: 34.0})
+    assert [costs.of_batch(size) for size in (1, 3, 4, 5, 8, 11)] == [10, 26, 34, 44, 68, 94]

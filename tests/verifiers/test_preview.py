@@ -143,3 +143,10 @@ def test_what_it_sees_with_has_to_be_named(weights: InputWeights, tmp_path: Path
 def test_only_the_kinds_that_need_them_look_for_weights(weights: InputWeights) -> None:
     assert isinstance(build_verifier_input("clip", InputWeights(weights.vision_tower)), ImageFeaturesInput)
     assert build_verifier_input("latent", InputWeights("nowhere", "nowhere")).modules() == ()
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_compiled_it_reads_the_same_step(preview: PreviewInput) -> None:
+    compiled = preview.at_step(1).compiled()
+    assert (compiled.stage, compiled.name) == (latent_stage(1), "preview")
+    assert preview.stage == latent_stage()

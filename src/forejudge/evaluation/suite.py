@@ -297,6 +297,8 @@ class Suite:
         )
         if self.for_policies:
             PolicyCosts.from_rounds(rounds_ms, self.timed_verifiers).write(self.folder)
+        else:  # those of an earlier run may be of another device
+            (self.folder / POLICY_COSTS_FILE).unlink(missing_ok=True)
         write_text(self.folder / COSTS_FILE, costs.model_dump_json(indent=1) + "\n")
 
 

@@ -169,7 +169,7 @@ def _row(
         budget=budget,
         verifier=verifier,
         policy=policy,
-        settings={name: round(share, 4) for name, (_, share) in found.parts.items() if name},
+        settings={name: shown for name, (_, share) in found.parts.items() if name and (shown := round(share, 4)) > 0},
         cost=found.cost,
         candidates=found.candidates,
         second_steps=found.second_steps,

@@ -51,7 +51,8 @@ class RuleFamily:
         if len(opened) > 1 or not set(opened) <= set(_LIMITS) or not given.keys() & set(_LIMITS):
             raise _refusal(text, f"expected one of {', '.join(_LIMITS)}, and values of all options but one of them")
         has_policy = given.keys() & {"until", "price"}
-        batch_size = check_count("batch_size", given.pop("batch_size", PAIRS if has_policy else DEFAULT_MAX_BATCH_SIZE))
+        default = PAIRS if has_policy else DEFAULT_MAX_BATCH_SIZE
+        batch_size = check_count("batch_size", given.pop("batch_size", default), maximum=DEFAULT_MAX_BATCH_SIZE)
         options = {name: value for name, value in given.items() if value is not None}
         return cls(text, parse_options(SearchOptions, options), next(iter(opened), None), batch_size)
 

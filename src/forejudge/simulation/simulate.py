@@ -48,10 +48,13 @@ class UnitCosts:
         return cls(MILLISECONDS, dict(measured.batch_ms), costs.encode_ms, measured.finish_ms, second_step)
 
     def of_batch(self, size: int) -> float:
-        """Return the cost of generating and scoring a batch."""
+        """Return the cost of generating and scoring a batch; one beyond those measured goes in several."""
         if not self.batch:
             return float(size)
-        return float(np.interp(size, sorted(self.batch), [self.batch[each] for each in sorted(self.batch)]))
+        sizes = sorted(self.batch)
+        full_batches, rest = divmod(size, sizes[-1])
+        rest_cost = float(np.interp(rest, sizes, [self.batch[each] for each in sizes])) if rest else 0.0
+        return full_batches * self.batch[sizes[-1]] + rest_cost
 
     def latency(self, seconds: float, *, refine: bool) -> LatencyEstimate:
         """Return what a deadline measures; with `refine`, a finish has a second step.

@@ -147,7 +147,7 @@ def _with_few_statistics(recipe: RecipeT) -> RecipeT:
 def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows: int) -> CostEstimate:
     recipe, group, trial = run.recipe, run.training.candidates, _TrialRun(run, device)
     num_rows = len(run.training) * group
-    num_trained, num_standardized = recipe.steps * recipe.batch_size, min(statistics_rows, num_rows)
+    num_trained, num_standardized = recipe.steps * run.step_size, min(statistics_rows, num_rows)
     num_validated = -(-recipe.steps // recipe.eval_steps) * len(run.validation)
     flops = num_trained * count_flops(trial.train_one) + num_validated * count_flops(partial(trial.predict, 1))
     flops = (flops + num_standardized * count_flops(partial(trial.load_batch, 1))) // group
@@ -157,7 +157,7 @@ def _estimate(run: TrainingRun, out: Path, device: torch.device, statistics_rows
         _seconds(partial(step, run.batch_size), device) for step in (trial.load_batch, trial.predict)
     )
     return CostEstimate(
-        description=f"{recipe.steps} steps of {recipe.batch_size} candidates, each of {num_rows} seen "
+        description=f"{recipe.steps} steps of {run.step_size} candidates, each of {num_rows} seen "
         f"{num_trained / num_rows:.2g} times",
         flops=flops,
         disk_bytes=run.disk_bytes,

@@ -187,6 +187,12 @@ class TrainingRun:
         )
 
     @property
+    def step_size(self) -> int:
+        """Candidates per optimizer step, over all processes and accumulated batches."""
+        _, num_processes = launched_processes()
+        return self.batch_size * num_processes * self.recipe.gradient_accumulation_steps
+
+    @property
     def batch_size(self) -> int:
         """Candidates per batch and process, in whole groups. Raises InvalidRequest if a step does not divide evenly."""
         recipe, group = self.recipe, self.training.candidates

@@ -295,7 +295,10 @@ class PreviewInput(VerifierInput):
 
     def compiled(self) -> Self:
         """See `VerifierInput.compiled`."""
-        return type(self)(self.image_features.compiled(), compile_submodule(self.autoencoder, "decoder"))
+        clone = copy(self)
+        clone.image_features = self.image_features.compiled()
+        clone.autoencoder = compile_submodule(self.autoencoder, "decoder")
+        return clone
 
     def modules(self) -> tuple[nn.Module, ...]:
         """See `VerifierInput.modules`."""
