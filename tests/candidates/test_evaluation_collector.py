@@ -264,3 +264,8 @@ def test_benchmarks_by_name(tmp_path: Path) -> None:
     path.write_text(json.dumps({"prompt": "a dog"}))
     with pytest.raises(InvalidRequest, match=r"prompts\.jsonl, line 1: not a GenEval metadata line"):
         load_benchmark(str(path), MiniatureEvaluator())
+
+
+def test_an_image_that_was_not_kept_is_refused_with_its_candidate(collected: EvaluationStore) -> None:
+    with pytest.raises(CheckpointError, match=r"rows/00002\.parquet: the image of candidate 1 was not kept"):
+        collected.image(2, collected.rows(2)[4])
