@@ -109,6 +109,17 @@ def test_a_folder_keeps_scores_and_digest(
     assert loaded.digest == verifier.digest
 
 
+def test_other_weights_have_another_digest(verifier: CrossAttentionVerifier, tmp_path: Path) -> None:
+    """Digests are remembered by the files that were read, and by the rounding of their weights."""
+    verifier.save_pretrained(tmp_path / "one")
+    verifier.model.answer_E.data += 0.01
+    verifier.save_pretrained(tmp_path / "other")
+    folders = [tmp_path / "one", tmp_path / "other"]
+    digests = [CrossAttentionVerifier.from_pretrained(folder).digest for folder in folders]
+    digests += [CrossAttentionVerifier.from_pretrained(folder, dtype=torch.float16).digest for folder in folders]
+    assert len(set(digests)) == 4
+
+
 def test_half_precision_keeps_the_statistics(
     generator: Generator, verifier: CrossAttentionVerifier, tmp_path: Path
 ) -> None:
