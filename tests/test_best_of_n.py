@@ -287,7 +287,7 @@ class TestSeeds:
             return candidate_seed(run_seed, prompt, image_index, candidate_index)
 
         monkeypatch.setattr("forejudge.noise.candidate_seed", derive)
-        result = scripted(batch_size=4)(PROMPT, n=10**8, until=0.9)
+        result = scripted(batch_size=4)(PROMPT, n=10**6, until=0.9)
         assert (result.record.n, max(derived)) == (5, 7)
 
     def test_listed_seeds_are_taken_in_their_order(self, best_of_n: BestOfN) -> None:
