@@ -36,6 +36,7 @@ def test_a_small_step_raises_the_score_and_keeps_the_length(gradient: NoiseGradi
     assert all(high.score > low.score for low, high in zip(before, after, strict=True))
 
 
+@pytest.mark.slow  # times searches in many rounds
 def test_the_report_holds_every_radius_and_n(gradient: NoiseGradient, tmp_path: Path) -> None:
     evaluator = MiniatureEvaluator()
     report = measure_noise_gradient(gradient, (evaluator, evaluator), 1, ignore_progress)

@@ -105,7 +105,7 @@ def test_a_language_model_of_another_size_is_trained_once(built: Path, monkeypat
     assert parameters[0] < parameters[1]
     assert len({each.generator_fingerprint for each in reports.values()}) == 1
     work_folder = built / "work"
-    assert (work_folder / "studies" / "aligned" / "hidden-2-2x2-new-language_model_2x64" / "verifier.json").exists()
+    assert (work_folder / "studies" / "aligned" / "hidden-2-4x4-new-language_model_2x64" / "verifier.json").exists()
     assert (work_folder / "studies" / "class-weighted-new-captions-2-steps-seed-0").exists()  # the one of other studies
     card = (work_folder / "language_model_2x64" / "README.md").read_text()
     assert '"layers": 2' in card
