@@ -99,13 +99,14 @@ def load_with_license_notice(
     name: str, device: str | None, dtype: str, lines: "Sequence[PromptLine]" = ()
 ) -> "Generator":
     """Load a generator that can serve the prompts of `lines`; the first of several processes prints licenses."""
-    from forejudge.candidates.collect import check_prompts
     from forejudge.device import is_main_process, resolve_device, resolve_dtype
     from forejudge.generators import load_generator
 
     torch_device = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
     if lines:
+        from forejudge.candidates.collect import check_prompts
+
         check_prompts(name, lines)
     loaded = load_generator(name, torch_device, torch_dtype)
     if is_main_process():
