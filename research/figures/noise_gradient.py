@@ -156,7 +156,7 @@ def _length(tensor_NCHW: Tensor) -> Tensor:
     return tensor_NCHW.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
 
 
-Outcomes = dict[str, list[float]]  # "probability", "correct" and "second" of every case
+CaseOutcomes = dict[str, list[float]]  # "probability", "correct" and "second" of every case
 
 
 def measure_noise_gradient(
@@ -164,7 +164,7 @@ def measure_noise_gradient(
 ) -> NoiseGradientReport:
     """Move one candidate of each validation case by every radius, and pick the best of a few beside them."""
     test_cases = cases("validation", per_task)
-    by_radius: dict[float, Outcomes] = {radius: _no_outcomes() for radius in (0.0, *RADII)}
+    by_radius: dict[float, CaseOutcomes] = {radius: _no_outcomes() for radius in (0.0, *RADII)}
     by_n: dict[int, list[float]] = {n: [] for n in NS}
     stopwatch = Stopwatch("noise gradient", 0, len(test_cases))
     for done, case in enumerate(test_cases, start=1):
@@ -189,7 +189,7 @@ def measure_noise_gradient(
     )
 
 
-def _no_outcomes() -> Outcomes:
+def _no_outcomes() -> CaseOutcomes:
     return {"probability": [], "correct": [], "second": []}
 
 
@@ -198,7 +198,7 @@ def _measure_case(
     gradient: NoiseGradient,
     evaluators: tuple[Evaluator, Evaluator],
     case: TestCase,
-    by_radius: Mapping[float, Outcomes],
+    by_radius: Mapping[float, CaseOutcomes],
     by_n: Mapping[int, list[float]],
 ) -> None:
     group, generator = case.group(0, max(NS), "validation"), gradient.generator
